@@ -1,0 +1,31 @@
+FROM python:3.13-slim AS build
+ENV UV_COMPILE_BYTECODE=1 \
+    UV_LINK_MODE=copy \
+    UV_PYTHON_DOWNLOADS=never
+WORKDIR /app
+# The same uv as in dev/setup.
+RUN python -m pip install --no-cache-dir uv==0.13.9
+# Dependencies change less often than the code: they get a layer of their own.
+COPY pyproject.toml uv.lock README.md LICENSE ./
+RUN uv sync --locked --no-dev --no-install-project
+COPY src ./src
+COPY alembic ./alembic
+RUN uv sync --locked --no-dev --no-editable
+
+FROM python:3.13-slim
+# Nothing is written but /data (and /tmp): the root file system may be read-only.
+ENV PATH=/app/.venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    AGENT_GATEWAY_DATA_DIR=/data
+WORKDIR /app
+COPY --from=build /app/.venv ./.venv
+RUN mkdir /data && chown 10001:10001 /data
+USER 10001:10001
+VOLUME /data
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+# http.client and not urllib, which would ask a proxy of the environment for 127.0.0.1.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('AGENT_GATEWAY_PORT') or 8000), timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
+ENTRYPOINT ["agent-gateway"]
+CMD ["serve", "--host", "0.0.0.0"]

@@ -1,0 +1,152 @@
+"""The composition root: builds every part from settings and takes them down in reverse."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI
+
+from agent_gateway.app_config import AppConfig, default_app, load_app_file
+from agent_gateway.backend.client import HTTPBackend
+from agent_gateway.backend.protocol import Backend
+from agent_gateway.backend.translate import FOLD_VERSION
+from agent_gateway.domain import new_id
+from agent_gateway.routes import app_info, chat, conversations, errors, health, openapi
+from agent_gateway.routes.dependencies import Gateway, KeyRing
+from agent_gateway.routes.middleware import AssumeJSON
+from agent_gateway.routes.payloads import WireForm, encoder
+from agent_gateway.routes.tickets import Tickets
+from agent_gateway.runner import Limits
+from agent_gateway.settings import Settings
+from agent_gateway.store.apps import AppStore
+from agent_gateway.store.begin import Terms
+from agent_gateway.store.conversations import ConversationStore
+from agent_gateway.store.database import Database
+from agent_gateway.store.migrations import migrate, schema_is_current
+from agent_gateway.store.turns import TurnStore
+from agent_gateway.turns.leases import keep_leases
+from agent_gateway.turns.live import LiveTurns
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application. Nothing is opened before its lifespan starts."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            app.state.gateway = await _open(settings, stack)
+            yield
+
+    app = FastAPI(
+        title="Agent Gateway",
+        version=version("agent-gateway"),
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+        separate_input_output_schemas=False,
+        # The framework's own telemetry would record URLs, tickets and rejected values.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    routes = APIRouter()
+    for module in (chat, conversations, app_info):
+        routes.include_router(module.router)
+    app.include_router(routes)
+    app.include_router(routes, prefix="/v1", include_in_schema=False)
+    app.include_router(health.router)
+    app.add_middleware(AssumeJSON)
+    errors.install(app)
+    openapi.install(app)
+    return app
+
+
+def build_backend(settings: Settings) -> Backend:
+    """The agent backend these settings name."""
+    if settings.backend_url:
+        return HTTPBackend(
+            settings.backend_url,
+            token=settings.backend_token.get_secret_value(),
+            reconnect_seconds=settings.backend_reconnect_seconds,
+        )
+    # Imported here: the agent library takes a second to load and is not needed with BACKEND_URL.
+    from agent_gateway.backend.embedded import EmbeddedBackend
+
+    return EmbeddedBackend(settings.model)
+
+
+def open_database(settings: Settings) -> Database:
+    """The database these settings name; close it."""
+    if not settings.database_url:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return Database(
+        settings.resolved_database_url(),
+        pool_size=settings.database_pool_size,
+        lease_seconds=settings.lease_seconds,
+    )
+
+
+def load_config(settings: Settings) -> AppConfig:
+    """The configuration of the default app; ConfigError when its file is wrong."""
+    if settings.app_file is not None:
+        return load_app_file(settings.app_file, os.environ)
+    return default_app(settings.app_mode)
+
+
+async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
+    secret = settings.resolved_secret_key()
+    config = load_config(settings)
+    database = open_database(settings)
+    stack.push_async_callback(database.close)
+    terms = Terms(new_id(), settings.lease_seconds, settings.turn_timeout_seconds, FOLD_VERSION)
+    turns, apps = TurnStore(database, terms), AppStore(database, secret)
+    if settings.embedded_database:
+        await migrate(database)
+        if ended := await turns.end_orphans():
+            logger.warning("%d turns of an earlier process were ended as interrupted", ended)
+    if await schema_is_current(database):
+        await _install_default_app(settings, apps, config)
+    else:
+        logger.error("the database schema is behind: run `agent-gateway migrate`, then restart")
+    backend = build_backend(settings)
+    stack.push_async_callback(backend.aclose)
+    live: LiveTurns[WireForm] = await stack.enter_async_context(
+        LiveTurns(
+            backend=backend,
+            store=turns,
+            limits=Limits(idle_seconds=settings.idle_timeout_seconds),
+            most=settings.max_active_turns,
+            environ=os.environ,
+            encoder=encoder,
+        )
+    )
+    heartbeat = asyncio.create_task(keep_leases(live, turns, settings.lease_seconds), name="heartbeat")
+    stack.push_async_callback(_cancel, heartbeat)
+    return Gateway(
+        database=database,
+        turns=turns,
+        apps=apps,
+        conversations=ConversationStore(database),
+        live=live,
+        keys=KeyRing(apps),
+        tickets=Tickets(secret, seconds=settings.turn_timeout_seconds + 3600, public_url=settings.public_url),
+        ping_seconds=settings.ping_seconds,
+    )
+
+
+async def _install_default_app(settings: Settings, apps: AppStore, config: AppConfig) -> None:
+    app_id = await apps.put_default(config)
+    if key := settings.api_key.get_secret_value():
+        await apps.put_key(app_id, key, "AGENT_GATEWAY_API_KEY")
+    elif key := await apps.make_first_key(app_id):
+        # Printed, not logged: a key belongs on the operator's screen once, and in no log.
+        print(f"\n  API key of the default app (shown only once): {key}\n", flush=True)  # noqa: T201
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,293 @@
+"""The configuration of an app: what an app file says, checked when it is loaded.
+
+An `AppConfig` is plain JSON-able data and is kept in the store as a version of the app. Its
+placeholders stay placeholders: the value of an environment variable never becomes part of it.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from agent_gateway.errors import ConfigError
+from agent_gateway.template import Placeholder, TemplateError, parse, strings
+
+AppMode = Literal["chat", "agent-chat", "agent"]
+"""How an app shows its answers and steps to clients."""
+
+
+class LayerTemplate(BaseModel):
+    """One layer of the composition. Keys that were not written stay absent, in JSON and on the wire."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    type: str | None = None
+    deps: dict[str, str] | None = None
+    metadata: dict[str, JsonValue] | None = None
+    config: JsonValue = None
+
+    @property
+    def has_config(self) -> bool:
+        """Whether a `config` was written at all; a written null counts."""
+        return "config" in self.model_fields_set
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key in self.model_fields_set}
+
+
+class CompositionTemplate(BaseModel):
+    """The agent as an ordered list of layers, with placeholders where a turn's values go."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = 1
+    layers: list[LayerTemplate] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        earlier: set[str] = set()
+        for layer in self.layers:
+            if layer.name in earlier:
+                raise ValueError(f"two layers are named {layer.name!r}")
+            for dependency in (layer.deps or {}).values():
+                if dependency not in earlier:
+                    raise ValueError(
+                        f"layer {layer.name!r} depends on {dependency!r}, which no earlier layer is named"
+                    )
+            earlier.add(layer.name)
+        return self
+
+
+class FormField(BaseModel):
+    """What one item of the input form says; further keys (max_length, default …) are kept as written."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow")
+
+    label: str
+    variable: str = Field(min_length=1)
+    required: bool = False
+
+
+def _default_composition() -> CompositionTemplate:
+    execution_context = {
+        "tenant_id": "${tenant_id}",
+        "user_id": "${user_id}",
+        "app_id": "${app_id}",
+        "conversation_id": "${conversation_id}",
+        "agent_id": "${agent_id}",
+        "user_from": "end-user",
+        "invoke_from": "service-api",
+        "agent_mode": "agent_app",
+    }
+    layers: list[dict[str, Any]] = [
+        {
+            "name": "agent_soul_prompt",
+            "type": "plain.prompt",
+            "config": {"prefix": "You are a helpful assistant."},
+        },
+        {"name": "agent_app_user_prompt", "type": "plain.prompt", "config": {"user": "${query}"}},
+        {"name": "execution_context", "type": "execution_context", "config": execution_context},
+        {"name": "history", "type": "pydantic_ai.history"},
+        {"name": "llm", "type": "llm"},
+    ]
+    return CompositionTemplate.model_validate({"layers": layers})
+
+
+class AppConfig(BaseModel):
+    """Everything that is said about an app. Immutable, and the same after a round trip through JSON."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    description: str = ""
+    mode: AppMode = "chat"
+    tenant_id: str = Field(default="default", min_length=1)
+    agent_id: str = ""
+    """Empty means the app's own id."""
+    opening_statement: str = ""
+    suggested_questions: list[str] = []
+    user_input_form: list[dict[str, FormField]] = []
+    """One mapping of kind (`text-input`, `select` …) to field per item, as clients get it."""
+    composition: CompositionTemplate = Field(default_factory=_default_composition)
+
+    @property
+    def input_names(self) -> frozenset[str]:
+        """The variables the input form declares."""
+        return frozenset(field.variable for item in self.user_input_form for field in item.values())
+
+    @model_validator(mode="after")
+    def _form_fits(self) -> Self:
+        seen: set[str] = set()
+        for index, item in enumerate(self.user_input_form):
+            if len(item) != 1:
+                raise ValueError(f"user_input_form[{index}] must have exactly one key, the kind of the field")
+            for kind, field in item.items():
+                if field.variable in seen:
+                    raise ValueError(f"two fields of user_input_form have the variable {field.variable!r}")
+                seen.add(field.variable)
+                options = (field.model_extra or {}).get("options")
+                if kind == "select" and not (options and isinstance(options, list)):
+                    raise ValueError(f"user_input_form[{index}].select needs a list of options")
+        return self
+
+
+def default_app(mode: AppMode = "chat") -> AppConfig:
+    """The app of a gateway without an app file: a plain agent for the embedded backend."""
+    return AppConfig(
+        name="Demo agent",
+        description="A plain conversational agent.",
+        mode=mode,
+        opening_statement="Hello! What can I do for you?",
+    )
+
+
+def load_app_file(path: Path, environ: Mapping[str, str]) -> AppConfig:
+    """Read and check an app file (YAML, UTF-8). Raises ConfigError naming the file and the field."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"cannot read the app file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the app file {path} is not UTF-8 text") from error
+    try:
+        data = _read_yaml(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path} is not valid YAML{where}: {error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        # Impossible characters or impossible values, such as a date in a thirteenth month.
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply") from None
+    return parse_app(data, environ, str(path))
+
+
+def parse_app(data: Any, environ: Mapping[str, str], source: str) -> AppConfig:
+    """Check the data of an app and that the environment has every variable it names.
+
+    Raises ConfigError listing all that is wrong, each with its path; `source` says whose data it is.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source} must be a mapping with at least the key 'name'")
+    try:
+        if problems := list(_not_json(data, "")):
+            raise _refusal(source, problems)
+        config = AppConfig.model_validate(data)
+    except ValidationError as error:
+        raise _refusal(source, [_told(item) for item in error.errors()]) from None
+    except RecursionError:
+        raise ConfigError(f"{source} is nested too deeply, or holds itself") from None
+    if problems := list(_bad_placeholders(config, environ)):
+        raise _refusal(source, problems)
+    return config
+
+
+def _read_yaml(text: str) -> Any:
+    """Plain data of a YAML text. A key written twice is refused; YAML alone drops the first in silence."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _refuse_double_keys(node, set())
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _refuse_double_keys(node: yaml.Node, visited: set[int]) -> None:
+    if id(node) in visited:  # an alias, which may even lead back to where it stands
+        return
+    visited.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_double_keys(item, visited)
+    if isinstance(node, yaml.MappingNode):
+        written: set[tuple[str, str]] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in written:
+                    problem = f"the key {key.value!r} is written twice"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                written.add((key.tag, key.value))
+            _refuse_double_keys(value, visited)
+
+
+def _refusal(source: str, problems: list[str]) -> ConfigError:
+    return ConfigError("\n  - ".join([f"{source} is not a valid app file:", *problems]))
+
+
+def _not_json(value: Any, path: str) -> Iterator[str]:
+    """YAML knows more than JSON: dates, sets, numeric keys, NaN. Say where, instead of guessing."""
+    match value:
+        case dict():
+            for key, item in value.items():
+                inner = f"{path}.{key}" if path else str(key)
+                if not isinstance(key, str):
+                    yield f"{inner}: keys must be text; put {key!r} in quotes"
+                elif not _is_storable(key):
+                    yield f"{path or 'the file'}: a key holds a NUL or half of a surrogate pair"
+                yield from _not_json(item, inner)
+        case list():
+            for index, item in enumerate(value):
+                yield from _not_json(item, f"{path}[{index}]")
+        case str():
+            if not _is_storable(value):
+                yield f"{path}: the text holds a NUL or half of a surrogate pair"
+        case float() if not math.isfinite(value):
+            yield f"{path}: must be a finite number"
+        case None | bool() | int() | float():
+            pass
+        case _:
+            yield f"{path}: a {type(value).__name__} is not JSON data; put it in quotes to make it text"
+
+
+def _is_storable(text: str) -> bool:
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _told(error: ErrorDetails) -> str:
+    """One pydantic error in words. Never with the input: a template may hold a secret by mistake."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+    match error["type"]:
+        case "missing":
+            message = "is missing"
+        case "extra_forbidden":
+            message = "unknown key"
+        case _:
+            message = error["msg"].removeprefix("Value error, ")
+    return f"{path}: {message}" if path else message
+
+
+def _bad_placeholders(config: AppConfig, environ: Mapping[str, str]) -> Iterator[str]:
+    for index, layer in enumerate(config.composition.layers):
+        for path, text in strings(layer.config, f"composition.layers[{index}].config"):
+            try:
+                parts = parse(text)
+            except TemplateError as error:
+                yield f"{path}: {error}"
+                continue
+            for part in parts:
+                match part:
+                    case Placeholder("inputs", name) if name not in config.input_names:
+                        yield f"{path}: '${{inputs.{name}}}' is not a variable of user_input_form"
+                    case Placeholder("env", name) if name not in environ:
+                        yield f"{path}: the environment variable {name} is not set"
+                    case _:
+                        pass

@@ -1,0 +1,1 @@
+"""The backend side: everything that knows the run protocol."""

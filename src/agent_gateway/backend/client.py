@@ -1,0 +1,295 @@
+"""The HTTP client of the run protocol: the only module that knows httpx.
+
+A stream outlives its connections: after a cut it goes on from the last-but-one cursor, so that the
+first event that comes proves that nothing is missing in between (R5). Bodies, sent or received, are
+neither kept nor logged, nor are the foreign errors that hold them: they may contain secrets.
+"""
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from typing import Final
+from urllib.parse import quote
+
+import aiohttp
+import httpx
+import msgspec
+from httpx_aiohttp import AiohttpTransport
+
+from agent_gateway.backend.protocol import TERMINAL, CreateRunRequest, RunEvent, RunStatus, decode_event
+from agent_gateway.backend.sse import FrameDecoder
+from agent_gateway.domain import RunId
+from agent_gateway.errors import (
+    BackendError,
+    BackendGarbage,
+    BackendRefused,
+    BackendUnreachable,
+    RunGap,
+    RunLost,
+)
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS: Final = 5.0
+CREATE_SECONDS: Final = 30.0
+CALL_SECONDS: Final = 5.0
+OPEN_STREAM_SECONDS: Final = 10.0
+"""Until the response's headers are there. After them silence is judged by the runner, not here."""
+FIRST_PAUSE_SECONDS: Final = 0.1
+LONGEST_PAUSE_SECONDS: Final = 2.0
+
+CANCEL_BODY: Final = b'{"reason":"user","message":"stopped by the user"}'
+
+_UNKNOWN_RUN: Final = "the backend does not know the run"
+
+
+class _Created(msgspec.Struct):
+    run_id: str
+
+
+class HTTPBackend:
+    """A backend somewhere else, driven over HTTP and SSE (implements protocol.Backend).
+
+    `base_url` may have a path prefix. `reconnect_seconds` is how long, without any progress, a run
+    is tried to be created or a cut stream to be reached again.
+    """
+
+    replayable = True
+
+    def __init__(self, base_url: str, token: str | None = None, reconnect_seconds: float = 15.0) -> None:
+        # No connection is used twice: a stale one can not be told from a request that was lost on
+        # the way (R4), and every stream needs one of its own anyway.
+        headers = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "agent-gateway"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        self._reconnect_seconds = reconnect_seconds
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            headers=headers,
+            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+            transport=_transport(),
+            trust_env=False,
+        )
+
+    async def create_run(self, request: CreateRunRequest) -> RunId:
+        """Start a run. Sends again only when it is proven that nothing was sent, or after a 503."""
+        body = msgspec.json.encode(request)
+        patience = _Patience(self._reconnect_seconds)
+        while True:
+            try:
+                response = await self._call("POST", "runs", CREATE_SECONDS, {200, 202}, body)
+            except BackendUnreachable as error:
+                if not error.nothing_sent:
+                    raise
+                await patience.pause(error)
+            except BackendRefused as error:
+                if error.status != 503:
+                    raise
+                await patience.pause(error)
+            else:
+                return _run_id(response)
+
+    async def stream(self, run_id: RunId) -> AsyncGenerator[list[RunEvent]]:
+        """The events of a run from its start up to the first terminal one, one list per network read.
+
+        Raises RunLost, RunGap, BackendRefused, BackendGarbage, or what went wrong last when no event
+        came through within the budget. The budget is spent between connections only: a silent
+        connection costs none, one that is cut at once costs the pause before the next.
+        """
+        place = _Place()
+        patience = _Patience(self._reconnect_seconds)
+        while True:
+            try:
+                async with aclosing(self._connection(run_id, place, patience)) as batches:
+                    async for batch in batches:
+                        patience.renew()
+                        yield batch
+                        if batch[-1].type in TERMINAL:
+                            return
+                error: BackendError = BackendUnreachable("the stream ended before the run")
+            except BackendUnreachable as unreachable:
+                error = unreachable
+            except BackendRefused as refused:
+                if refused.status < 500:
+                    raise
+                error = refused
+            log.info("the stream of run %s was cut (%s)", run_id, error)
+            await patience.pause(error)
+
+    async def cancel(self, run_id: RunId) -> None:
+        """Ask for a run to be cancelled; one that is over, unknown or held elsewhere is no error."""
+        await self._call("POST", f"{_path(run_id)}/cancel", CALL_SECONDS, {200, 404, 409}, CANCEL_BODY)
+
+    async def status(self, run_id: RunId) -> RunStatus:
+        """What the backend says of a run; raises RunLost when it does not know it."""
+        response = await self._call("GET", _path(run_id), CALL_SECONDS, {200, 404})
+        if response.status_code == 404:
+            raise RunLost(_UNKNOWN_RUN)
+        with _mapped():
+            return msgspec.json.decode(response.content, type=RunStatus)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def _call(
+        self, method: str, path: str, seconds: float, expected: set[int], body: bytes | None = None
+    ) -> httpx.Response:
+        headers = {"Content-Type": "application/json"} if body is not None else None
+        with _mapped():
+            async with asyncio.timeout(seconds):
+                response = await self._client.request(method, path, content=body, headers=headers)
+        if response.status_code not in expected:
+            raise BackendRefused(response.status_code)
+        return response
+
+    async def _connection(
+        self, run_id: RunId, place: "_Place", patience: "_Patience"
+    ) -> AsyncGenerator[list[RunEvent]]:
+        """The new events of one connection, until it is cut."""
+        async with self._opened(run_id, place.before) as response:
+            patience.connected()
+            place.reconnected()
+            decoder = FrameDecoder()
+            async for chunk in response.aiter_raw():
+                events: list[RunEvent] = []
+                try:
+                    for frame in decoder.feed(chunk):
+                        event = decode_event(frame.data, frame.id)
+                        if place.is_new(event):
+                            events.append(event)
+                        if event.type in TERMINAL:
+                            break
+                except BackendGarbage:
+                    # What came before it was good, however the bytes were cut into reads.
+                    if events:
+                        yield events
+                    raise
+                if events:
+                    yield events
+
+    @asynccontextmanager
+    async def _opened(self, run_id: RunId, after: str) -> AsyncGenerator[httpx.Response]:
+        """The event stream of a run behind a cursor; its connection is gone when this is left."""
+        request = self._client.build_request(
+            "GET",
+            f"{_path(run_id)}/events/sse",
+            params={"after": after} if after else None,
+            headers={"Accept": "text/event-stream"},
+        )
+        with _mapped():
+            async with asyncio.timeout(OPEN_STREAM_SECONDS):
+                response = await self._client.send(request, stream=True)
+            try:
+                if response.status_code == 404:
+                    raise RunLost(_UNKNOWN_RUN)
+                if response.status_code != 200:
+                    raise BackendRefused(response.status_code)
+                if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                    raise BackendGarbage("the answer is not an event stream")
+                yield response
+            finally:
+                await response.aclose()
+
+
+class _Place:
+    """Where a stream stands in the log of its run: the last two cursors."""
+
+    def __init__(self) -> None:
+        self.before = ""
+        self._last = ""
+        self._unproven = True
+
+    def reconnected(self) -> None:
+        """The next event has to prove that the log goes on where it was left."""
+        self._unproven = True
+
+    def is_new(self, event: RunEvent) -> bool:
+        """False for the one event that repeats the last delivered; raises RunGap for the wrong one."""
+        if self._unproven:
+            if not self.before and event.type != "run_started":
+                raise RunGap("the run's log does not begin with its start")
+            if self._last and event.id != self._last:
+                raise RunGap("the run's log does not go on where it was left")
+            self._unproven = False
+            if self._last:
+                return False
+        self.before, self._last = self._last, event.id
+        return True
+
+
+class _Patience:
+    """Pauses with full jitter, and how many seconds without a connection are borne before giving up."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._spent = 0.0
+        self._failures = 0
+        self._down_since: float | None = asyncio.get_running_loop().time()
+
+    def connected(self) -> None:
+        """From now on no budget is spent; it is back only with `renew`."""
+        if self._down_since is not None:
+            self._spent += asyncio.get_running_loop().time() - self._down_since
+            self._down_since = None
+
+    def renew(self) -> None:
+        """There was progress: the whole budget and short pauses again."""
+        self._spent = 0.0
+        self._failures = 0
+
+    async def pause(self, error: BackendError) -> None:
+        """Wait before the next attempt; raises `error` when the budget does not allow for one."""
+        now = asyncio.get_running_loop().time()
+        if self._down_since is None:
+            self._down_since = now
+        longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self._failures)
+        seconds = random.uniform(0, longest)  # noqa: S311 - spreads load, guards nothing
+        if self._spent + now - self._down_since + seconds > self._seconds:
+            raise error
+        self._failures += 1
+        await asyncio.sleep(seconds)
+
+
+def _transport() -> AiohttpTransport:
+    """httpx's requests on aiohttp's connections, as many as there are streams."""
+    tls = ssl.create_default_context()
+
+    def session() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            # The transport's own session has no way to say `force_close`; limit 0 is no limit.
+            connector=aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    return AiohttpTransport(verify=tls, trust_env=False, client=session)
+
+
+@contextmanager
+def _mapped() -> Generator[None]:
+    """The one seam where foreign errors become our own. They are not chained: they hold the bodies."""
+    try:
+        yield
+    except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError) as error:
+        # aiohttp's error says more than httpx's: a lost answer is a ConnectTimeout there, too. Only
+        # these two are raised by nothing but the making of a connection.
+        reason = error.__cause__ or error
+        nothing_sent = isinstance(reason, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
+        raise BackendUnreachable(type(reason).__name__, nothing_sent=nothing_sent) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BackendGarbage("the answer is not what the run protocol says") from None
+
+
+def _path(run_id: RunId) -> str:
+    return f"runs/{quote(run_id, safe='')}"
+
+
+def _run_id(response: httpx.Response) -> RunId:
+    with _mapped():
+        created = msgspec.json.decode(response.content, type=_Created)
+    if not created.run_id:
+        raise BackendGarbage("the new run has no id")
+    return RunId(created.run_id)

@@ -1,0 +1,141 @@
+"""App configuration + turn → CreateRunRequest.
+
+The composition is the app's own: nothing but its placeholders is filled in. A session snapshot is
+the backend's own: it goes back byte for byte, unless the composition gained or lost layers since.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from agent_gateway.app_config import LayerTemplate
+from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer, OnExit
+from agent_gateway.domain import Turn
+from agent_gateway.errors import TurnError
+from agent_gateway.template import Placeholder, TemplateError, fill
+
+logger = logging.getLogger(__name__)
+
+
+def compose(turn: Turn, environ: Mapping[str, str]) -> CreateRunRequest:
+    """The request that runs this turn; environment variables are read here and kept nowhere else.
+
+    An input that the client did not send, or that the app's form does not declare, is empty.
+    Raises TurnError (`internal_server_error`) when an environment variable is gone since the app was
+    loaded, or when the snapshot can not be read: going on without it would lose the conversation.
+    """
+    template = turn.app.config.composition
+    values = _Values(turn, environ)
+    try:
+        layers = [_layer(layer, values) for layer in template.layers]
+    except TemplateError as error:
+        logger.error("turn %s: app %s can not be composed: %s", turn.task_id, turn.app.id, error)
+        raise TurnError("internal_server_error") from None
+    return CreateRunRequest(
+        composition=Composition(schema_version=template.schema_version, layers=layers),
+        session_snapshot=_snapshot(turn, [layer.name for layer in layers]),
+        idempotency_key=turn.task_id,
+        metadata={
+            "conversation_id": turn.conversation_id,
+            "message_id": turn.message_id,
+            "app_id": turn.app.id,
+        },
+        # Said, although it is the default: any other exit leaves a snapshot that can not be resumed.
+        on_exit=OnExit(default="suspend"),
+    )
+
+
+class _Values:
+    """What each placeholder stands for in one turn."""
+
+    def __init__(self, turn: Turn, environ: Mapping[str, str]) -> None:
+        config = turn.app.config
+        self._turn = {
+            "query": turn.query,
+            "tenant_id": config.tenant_id,
+            "app_id": turn.app.id,
+            "user_id": turn.user,
+            "conversation_id": turn.conversation_id,
+            "message_id": turn.message_id,
+            "agent_id": config.agent_id or turn.app.id,
+        }
+        self._inputs = {name: turn.inputs[name] for name in config.input_names if name in turn.inputs}
+        self._environ = environ
+
+    def __call__(self, placeholder: Placeholder) -> Any:
+        match placeholder.source:
+            case "turn":
+                return self._turn[placeholder.name]
+            case "inputs":
+                return self._inputs.get(placeholder.name, "")
+            case "env":
+                if placeholder.name not in self._environ:
+                    raise TemplateError(f"the environment variable {placeholder.name} is not set")
+                return self._environ[placeholder.name]
+
+
+def _layer(template: LayerTemplate, values: _Values) -> Layer:
+    return Layer(
+        name=template.name,
+        type=msgspec.UNSET if template.type is None else template.type,
+        deps=msgspec.UNSET if template.deps is None else dict(template.deps),
+        metadata=msgspec.UNSET if template.metadata is None else dict(template.metadata),
+        config=fill(template.config, values) if template.has_config else msgspec.UNSET,
+    )
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+class _Names(msgspec.Struct):
+    """All that is ever read of a snapshot: whose layers it holds."""
+
+    layers: list[_Named]
+
+
+def _snapshot(turn: Turn, names: list[str]) -> msgspec.Raw | None:
+    """The turn's snapshot for a composition with layers of these names, in this order."""
+    if turn.snapshot is None:
+        return None
+    try:
+        raw = turn.snapshot.encode()
+        return _fitted(raw, names)
+    except (ValueError, RecursionError) as error:
+        # Only the kind of error: its text may quote the conversation.
+        logger.error("turn %s: its snapshot can not be read: %s", turn.task_id, type(error).__name__)
+        raise TurnError("internal_server_error") from None
+
+
+def _fitted(raw: bytes, names: list[str]) -> msgspec.Raw:
+    try:
+        held = msgspec.json.decode(raw, type=_Names).layers
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return _fitted_leniently(raw, names)
+    if [layer.name for layer in held] == names:
+        return msgspec.Raw(raw)
+    snapshot = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    entries = msgspec.json.decode(snapshot["layers"], type=list[msgspec.Raw])
+    by_name = dict(zip((layer.name for layer in held), entries, strict=True))
+    layers = [by_name.get(name) or _new_layer(name) for name in names]
+    return msgspec.Raw(msgspec.json.encode({**snapshot, "layers": layers}))
+
+
+def _fitted_leniently(raw: bytes, names: list[str]) -> msgspec.Raw:
+    """The same for JSON as Python writes it (NaN, halves of surrogate pairs), which msgspec refuses."""
+    snapshot = json.loads(raw)
+    held = msgspec.convert(snapshot, type=_Names).layers
+    if [layer.name for layer in held] == names:
+        return msgspec.Raw(raw)
+    by_name = {entry["name"]: entry for entry in snapshot["layers"]}
+    layers = [by_name.get(name) or _new_layer(name) for name in names]
+    return msgspec.Raw(json.dumps({**snapshot, "layers": layers}).encode())
+
+
+def _new_layer(name: str) -> dict[str, Any]:
+    return {"name": name, "lifecycle_state": "new", "runtime_state": dict[str, Any]()}

@@ -1,0 +1,181 @@
+"""Runs pydantic-ai agents: one request in, run events and a terminal event's data out.
+
+Importing this module loads the agent framework (seconds): only building an `EmbeddedBackend` does.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterable
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
+import pydantic
+import pydantic_ai
+from pydantic_ai import Agent, RunContext
+from pydantic_ai.exceptions import AgentRunError, RunCancelled, UserError
+from pydantic_ai.messages import (
+    AgentStreamEvent,
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+    ModelRequest,
+    ModelResponse,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+)
+from pydantic_ai.models import Model, infer_model
+from pydantic_ai.usage import RunUsage
+
+from agent_gateway.backend.embedded.demo import demo_agent
+from agent_gateway.backend.embedded.failures import run_failed
+from agent_gateway.backend.embedded.plan import Plan, read_plan
+from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
+from agent_gateway.backend.protocol import CreateRunRequest
+from agent_gateway.domain import Usage
+from agent_gateway.errors import ConfigError
+
+# The framework greets whoever runs an agent for the first time; an operator's log is no place for it.
+# It documents this switch, but its type is inferred as a constant.
+pydantic_ai.BANNER_ENABLED = False  # pyrefly: ignore[bad-assignment]
+
+MAX_AGENTS: Final = 16
+"""Agents (and their connections) kept at once: a composition may take the model's name from its users."""
+
+_EVENTS: Final = pydantic.TypeAdapter[AgentStreamEvent](
+    AgentStreamEvent, config=pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+)
+
+
+class EmbeddedAgents:
+    """The agents of this process by model name; the empty name is the offline demo agent.
+
+    Raises ConfigError when the configured model can not be used, for example without its API key.
+    """
+
+    def __init__(self, model: str, pace: float) -> None:
+        self._model = model
+        self._pace = pace
+        self._agents: dict[str, Agent[object, str]] = {}
+        try:
+            self._agent(model)
+        except (UserError, ImportError, ValueError) as error:
+            raise ConfigError(f"The model {model!r} can not be used: {error}") from None
+
+    async def execute(self, request: CreateRunRequest, emit: Emit) -> bytes:
+        """Run the agent of one request; the data of `run_succeeded` as JSON.
+
+        Raises RunFailed, or RunInterrupted when the task was cancelled with something worth keeping.
+        """
+        plan = read_plan(request)
+        if not plan.prompt:
+            return _succeeded(plan, plan.messages(), None, None)
+        watch = Stopwatch()
+
+        async def forward(_: RunContext[object], events: AsyncIterable[AgentStreamEvent]) -> None:
+            async for event in events:
+                watch.saw_event()
+                emit(_EVENTS.dump_json(event), _text_delta(event))
+
+        try:
+            result = await self._agent(plan.model or self._model).run(
+                plan.prompt[0] if len(plan.prompt) == 1 else plan.prompt,
+                message_history=_load(plan.messages()),
+                instructions=plan.instructions,
+                event_stream_handler=forward,
+            )
+        except asyncio.CancelledError as cancelled:
+            if (leftovers := _leftovers(plan, cancelled, watch)) is None:
+                raise
+            raise RunInterrupted(leftovers) from None
+        except (AgentRunError, UserError, ImportError) as error:
+            raise run_failed(error) from None
+        return _succeeded(plan, _dump(result.all_messages()), result.output, watch.usage(result.usage))
+
+    async def aclose(self) -> None:
+        """Close the connections to the model providers."""
+        for agent in self._agents.values():
+            if isinstance(agent.model, Model):
+                async with agent.model:
+                    pass  # a model closes its provider's client when its context is left
+
+    def _agent(self, model: str) -> Agent[object, str]:
+        agent = self._agents.pop(model, None)
+        if agent is None:
+            agent = Agent(infer_model(model)) if model else demo_agent(self._pace)
+        self._agents[model] = agent  # the most recently used is last
+        if len(self._agents) > MAX_AGENTS:
+            del self._agents[next(name for name in self._agents if name != self._model)]
+        return agent
+
+
+class Stopwatch:
+    """Seconds of one run on the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._first: float | None = None
+
+    def saw_event(self) -> None:
+        """Note when the model said its first thing."""
+        if self._first is None:
+            self._first = time.monotonic()
+
+    def usage(self, used: RunUsage) -> Usage:
+        """Tokens and times so far. Prices are unknown here, so they are zero."""
+        now = time.monotonic()
+        first = now if self._first is None else self._first
+        return Usage(
+            prompt_tokens=used.input_tokens,
+            completion_tokens=used.output_tokens,
+            total_tokens=used.input_tokens + used.output_tokens,
+            latency=round(now - self._start, 3),
+            time_to_first_token=round(first - self._start, 3),
+            time_to_generate=round(now - first, 3),
+        )
+
+
+def _text_delta(event: AgentStreamEvent) -> str | None:
+    match event:
+        case (
+            PartStartEvent(part=TextPart(content=text))
+            | PartDeltaEvent(delta=TextPartDelta(content_delta=text))
+        ):
+            return text
+        case _:
+            return None
+
+
+def _succeeded(plan: Plan, messages: bytes, output: str | None, usage: Usage | None) -> bytes:
+    data: dict[str, Any] = {"session_snapshot": plan.snapshot(messages), "output": output}
+    return msgspec.json.encode(data if usage is None else data | {"usage": usage})
+
+
+def _leftovers(plan: Plan, cancelled: BaseException, watch: Stopwatch) -> dict[str, Any] | None:
+    """Snapshot and usage of a cancelled run, if its history can be continued as it is."""
+    state = RunCancelled.from_cancellation(cancelled)
+    if state is None:
+        return None
+    last = state.all_messages()[-1:]
+    # Only a part of an answer: tool calls that got no result would make the next turn fail.
+    if not last or not isinstance(last[0], ModelResponse) or not last[0].text or last[0].tool_calls:
+        return {"usage": watch.usage(state.usage)}
+    snapshot = plan.snapshot(_dump(state.all_messages()))
+    return {"session_snapshot": snapshot, "usage": watch.usage(state.usage)}
+
+
+def _load(messages: bytes) -> list[ModelMessage]:
+    try:
+        return ModelMessagesTypeAdapter.validate_json(messages)
+    except pydantic.ValidationError:
+        raise RunFailed("the session snapshot's history can not be read") from None
+
+
+def _dump(messages: list[ModelMessage]) -> bytes:
+    # Instructions come with every request anew; kept, each turn would add another copy of them.
+    kept = [
+        replace(message, instructions=None) if isinstance(message, ModelRequest) else message
+        for message in messages
+    ]
+    return ModelMessagesTypeAdapter.dump_json(kept)

@@ -1,0 +1,65 @@
+"""The embedded backend: the interface of `protocol.Backend` over runs in this process."""
+
+from collections.abc import AsyncGenerator
+from typing import Final
+
+import msgspec
+
+from agent_gateway.backend.embedded.runs import FROM_START, Cancellation, Runs, Stopping
+from agent_gateway.backend.protocol import CreateRunRequest, RunEvent, RunStatus
+from agent_gateway.domain import RunId
+from agent_gateway.errors import BackendUnreachable, RunLost
+
+DEMO_PACE: Final = 0.025
+"""Seconds between two words of the demo agent: fast, but a person sees it stream."""
+
+_event: Final = msgspec.json.Decoder(RunEvent)
+
+
+class EmbeddedBackend:
+    """Runs agents in this process. Its runs end with the process, so nobody else can replay them.
+
+    `model` is a model string of pydantic-ai (`openai:gpt-5-mini`); empty means the offline demo agent,
+    which waits `pace` seconds between words. Raises ConfigError when the model can not be used.
+    """
+
+    replayable = False
+
+    def __init__(self, model: str = "", *, pace: float = DEMO_PACE) -> None:
+        # The agent framework takes seconds to import: only who runs agents here pays for it.
+        from agent_gateway.backend.embedded.agent import EmbeddedAgents
+
+        self._agents = EmbeddedAgents(model, pace)
+        self.runs = Runs(self._agents.execute)
+
+    async def create_run(self, request: CreateRunRequest) -> RunId:
+        """Start a run; raises BackendUnreachable (nothing sent) when the process is going down."""
+        try:
+            return self.runs.create(request).id
+        except Stopping:
+            raise BackendUnreachable("the embedded backend is stopping", nothing_sent=True) from None
+
+    async def stream(self, run_id: RunId) -> AsyncGenerator[list[RunEvent]]:
+        """The events of a run from its start up to the terminal one; raises RunLost."""
+        run = self.runs.get(run_id)
+        cursor = FROM_START
+        while batch := await run.next_batch(cursor):
+            cursor = batch[-1].cursor
+            yield [_event.decode(event.body) for event in batch]
+
+    async def cancel(self, run_id: RunId) -> None:
+        """Cancel a run; one that has finished or is unknown is left alone."""
+        try:
+            await self.runs.cancel(run_id, Cancellation("user", "stopped by the user"))
+        except RunLost:
+            return
+
+    async def status(self, run_id: RunId) -> RunStatus:
+        """What is known of a run; raises RunLost."""
+        run = self.runs.get(run_id)
+        return RunStatus(run_id=run.id, status=run.status, error=run.error)
+
+    async def aclose(self) -> None:
+        """End all runs (`run_failed`, reason `shutdown`), then close the connections to providers."""
+        await self.runs.aclose()
+        await self._agents.aclose()

@@ -1,0 +1,31 @@
+"""What a model or its provider raises → a failed run, in words that hold no secrets.
+
+The texts of these exceptions carry response bodies, in which some providers repeat the API key, so
+nothing of them is passed on: only the reason, the status and the kind of error.
+"""
+
+from typing import Final
+
+from pydantic_ai import exceptions
+
+from agent_gateway.backend.embedded.runs import RunFailed
+
+_REASONS: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]] = (
+    # The first match counts: the specific kinds are subclasses of `ModelRequestRejectedError`.
+    ((exceptions.ModelRateLimitError, exceptions.ModelQuotaExceededError), "InvokeRateLimitError"),
+    (exceptions.ModelAuthenticationError, "InvokeAuthorizationError"),
+    (exceptions.ModelRequestRejectedError, "InvokeBadRequestError"),
+    ((exceptions.ModelUnavailableError, exceptions.ModelServerError), "InvokeServerUnavailableError"),
+    ((exceptions.ModelConnectionError, exceptions.ModelRequestTimeout), "InvokeConnectionError"),
+)
+
+
+def run_failed(error: Exception) -> RunFailed:
+    """The failed run for an exception of the agent framework."""
+    reason = next((reason for kinds, reason in _REASONS if isinstance(error, kinds)), None)
+    kind = type(error).__name__.removeprefix("_HTTP")
+    if isinstance(error, exceptions.ModelHTTPError):
+        return RunFailed(f"the model provider answered {error.status_code} ({kind})", reason)
+    if isinstance(error, exceptions.ModelAPIError):
+        return RunFailed(f"the request to the model provider failed ({kind})", reason)
+    return RunFailed(f"the agent run failed ({kind})", reason)

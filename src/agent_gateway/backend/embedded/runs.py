@@ -1,0 +1,258 @@
+"""The runs of this process: their tasks, and an append-only, replayable log of events for each.
+
+An event is encoded once, when it is appended; every reader gets the same bytes. Readers wait on a
+wake-up and keep nothing but a cursor, so any number of them may follow a run, leave it and come back.
+"""
+
+import asyncio
+import bisect
+import logging
+import time
+import traceback
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from agent_gateway.backend.protocol import TERMINAL, CreateRunRequest
+from agent_gateway.domain import RunId
+from agent_gateway.errors import RunLost
+
+logger = logging.getLogger(__name__)
+
+Cursor = tuple[int, int]
+Status = Literal["running", "succeeded", "failed", "cancelled"]
+Emit = Callable[[bytes, str | None], None]
+"""Takes the JSON of one agent event and its text delta, if it has one."""
+Execute = Callable[[CreateRunRequest, Emit], Awaitable[bytes]]
+"""Runs an agent and returns the JSON data of `run_succeeded`; raises RunFailed or RunInterrupted."""
+
+FROM_START: Final[Cursor] = (0, -1)
+KEEP_BYTES: Final = 32 * 1024 * 1024
+"""Finished runs are kept until newer ones fill this many bytes."""
+STOP_SECONDS: Final = 3.0
+"""How long a cancelled task may take to end before its run ends without it."""
+
+_STATUSES: Final[dict[str, Status]] = {
+    "run_succeeded": "succeeded",
+    "run_failed": "failed",
+    "run_cancelled": "cancelled",
+}
+_EVENT_OVERHEAD: Final = 300  # bytes of Python objects around one event, roughly
+
+
+class Stopping(Exception):
+    """No new run is taken: the process is going down."""
+
+
+class RunFailed(Exception):
+    """The run can not be completed. Both texts reach readers of the run: no secrets in them."""
+
+    def __init__(self, error: str, reason: str | None = None) -> None:
+        super().__init__(error)
+        self.error = error
+        self.reason = reason
+
+
+class RunInterrupted(Exception):
+    """The run's task was cancelled and leaves something worth keeping (session snapshot, usage)."""
+
+    def __init__(self, leftovers: dict[str, Any]) -> None:
+        super().__init__("interrupted")
+        self.leftovers = leftovers
+
+
+class Cancellation(NamedTuple):
+    """Why a run is to be cancelled, in the words of who asked."""
+
+    reason: str | None
+    message: str | None
+
+
+Ending = Cancellation | RunFailed
+
+
+class LoggedEvent(NamedTuple):
+    """One run event as its readers get it."""
+
+    cursor: Cursor
+    id: str
+    """The cursor in the form `<ms>-<seq>`."""
+    type: str
+    body: bytes
+    """The whole envelope as one line of JSON."""
+
+
+def parse_cursor(text: str) -> Cursor:
+    """The cursor written as `<ms>-<seq>`; raises ValueError when it is not one."""
+    milliseconds, _, sequence = text.partition("-")
+    return int(milliseconds), int(sequence or 0)
+
+
+class Run:
+    """One run: its status and its log. The first terminal event ends it, nothing comes after."""
+
+    def __init__(self) -> None:
+        self.id = RunId(str(uuid.uuid4()))
+        self.status: Status = "running"
+        self.error: str | None = None
+        self.events: list[LoggedEvent] = []
+        self.size = 0
+        self._wake = asyncio.Event()
+        self._last: Cursor = FROM_START
+        self._asked: Ending | None = None
+        self.created_at = self.updated_at = _now()
+        self._append("run_started", b"{}")
+
+    def emit(self, data: bytes, delta: str | None) -> None:
+        """Append one agent event: its JSON and its text delta, if it has one."""
+        self._append("pydantic_ai_event", data, b',"agent_message_delta":' + msgspec.json.encode(delta))
+
+    def succeed(self, data: bytes) -> None:
+        """End with `run_succeeded` and its JSON data, unless the run has ended."""
+        self._append("run_succeeded", data)
+
+    def fail(self, failure: RunFailed) -> None:
+        """End with `run_failed`, unless the run has ended."""
+        if self.status == "running":
+            self.error = failure.error
+        self._append("run_failed", msgspec.json.encode({"error": failure.error, "reason": failure.reason}))
+
+    def ask_to_end(self, ending: Ending) -> None:
+        """Remember how the run ends once its task has been cancelled; the first request counts."""
+        if self._asked is None:
+            self._asked = ending
+
+    def end_as_asked(self, leftovers: dict[str, Any] | None = None) -> None:
+        """End a run whose task is gone in the way that was asked for, unless it has ended.
+
+        Leftovers belong to a cancelled run only: after a failure the previous snapshot stays.
+        """
+        match self._asked:
+            case Cancellation() as asked:
+                data = {"reason": asked.reason, "message": asked.message} | (leftovers or {})
+                self._append("run_cancelled", msgspec.json.encode(data))
+            case RunFailed() as failure:
+                self.fail(failure)
+            case None:
+                self.fail(RunFailed("the run was interrupted"))
+
+    def after(self, cursor: Cursor) -> list[LoggedEvent]:
+        """All events beyond a cursor that are there now."""
+        return self.events[bisect.bisect_right(self.events, cursor, key=lambda event: event.cursor) :]
+
+    async def next_batch(self, cursor: Cursor) -> list[LoggedEvent]:
+        """Wait for events beyond a cursor; empty when the run has ended and none are left."""
+        while not (batch := self.after(cursor)) and self.status == "running":
+            await self._wake.wait()
+        return batch
+
+    def _append(self, event_type: str, data: bytes, extra: bytes = b"") -> None:
+        if self.status != "running":
+            return
+        milliseconds = time.time_ns() // 1_000_000
+        last = self._last
+        # The clock may stand still or go back; cursors always grow.
+        self._last = (milliseconds, 0) if milliseconds > last[0] else (last[0], last[1] + 1)
+        event_id = f"{self._last[0]}-{self._last[1]}"
+        self.updated_at = _now()
+        envelope = (
+            f'{{"id":"{event_id}","run_id":"{self.id}","created_at":"{self.updated_at}","type":"{event_type}"'
+        )
+        body = b"".join((envelope.encode(), b',"data":', data, extra, b"}"))
+        self.events.append(LoggedEvent(self._last, event_id, event_type, body))
+        self.size += len(body) + _EVENT_OVERHEAD
+        if event_type in TERMINAL:
+            self.status = _STATUSES[event_type]
+        wake, self._wake = self._wake, asyncio.Event()
+        wake.set()
+
+
+class Runs:
+    """All runs of this process. Owns their tasks; `aclose` ends every one of them."""
+
+    def __init__(self, execute: Execute, *, keep_bytes: int = KEEP_BYTES) -> None:
+        self._execute = execute
+        self._keep_bytes = keep_bytes
+        self._kept = 0
+        self._runs: dict[str, Run] = {}
+        self._finished: deque[Run] = deque()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stopping = False
+
+    def create(self, request: CreateRunRequest) -> Run:
+        """Start a run; raises Stopping once `aclose` was called."""
+        if self._stopping:
+            raise Stopping
+        run = Run()
+        self._runs[run.id] = run
+        task = asyncio.create_task(self._drive(run, request), name=f"run {run.id}")
+        self._tasks[run.id] = task
+        task.add_done_callback(lambda _: self._settle(run))
+        return run
+
+    def get(self, run_id: str) -> Run:
+        """The run of that id; raises RunLost when it is unknown or was dropped."""
+        try:
+            return self._runs[run_id]
+        except KeyError:
+            raise RunLost("run not found") from None
+
+    async def cancel(self, run_id: str, cancellation: Cancellation) -> Run:
+        """Cancel a run and wait until it has ended; raises RunLost when it is unknown.
+
+        The status of what is returned tells whether it was cancelled or had finished before.
+        """
+        run = self.get(run_id)
+        if run.status == "running":
+            await self._stop([run], cancellation)
+        return run
+
+    async def aclose(self) -> None:
+        """Take no more runs and end those that run with `run_failed`, reason `shutdown`."""
+        self._stopping = True
+        running = [run for run in self._runs.values() if run.status == "running"]
+        await self._stop(running, RunFailed("run cancelled during server shutdown", "shutdown"))
+
+    async def _stop(self, runs: list[Run], ending: Ending) -> None:
+        tasks = [task for run in runs if (task := self._tasks.get(run.id))]
+        for run in runs:
+            run.ask_to_end(ending)
+        for task in tasks:
+            if not task.cancelling():
+                task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_SECONDS)
+        for run in runs:
+            run.end_as_asked()
+
+    async def _drive(self, run: Run, request: CreateRunRequest) -> None:
+        try:
+            run.succeed(await self._execute(request, run.emit))
+        except RunInterrupted as interrupted:
+            run.end_as_asked(interrupted.leftovers)
+        except RunFailed as failure:
+            run.fail(failure)
+        except Exception as error:  # noqa: BLE001 - whatever an agent does, its run must end
+            # Its text may hold credentials or what a user wrote, so only type and place are logged.
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            logger.error("a run broke: %s at %s:%s", type(error).__name__, frame.filename, frame.lineno)
+            run.fail(RunFailed("the agent run failed unexpectedly"))
+
+    def _settle(self, run: Run) -> None:
+        """The run's task is done: make sure the run is, too, and drop the oldest finished ones."""
+        run.end_as_asked()  # a task that is cancelled before its first step never ran `_drive`
+        del self._tasks[run.id]
+        self._finished.append(run)
+        self._kept += run.size
+        while self._kept > self._keep_bytes and len(self._finished) > 1:
+            dropped = self._finished.popleft()
+            self._kept -= dropped.size
+            del self._runs[dropped.id]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,252 @@
+"""The run protocol over HTTP: any gateway can drive and replay the runs of this process."""
+
+import asyncio
+import hmac
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from agent_gateway.backend.embedded.backend import EmbeddedBackend
+from agent_gateway.backend.embedded.runs import (
+    FROM_START,
+    Cancellation,
+    Cursor,
+    LoggedEvent,
+    Run,
+    Stopping,
+    parse_cursor,
+)
+from agent_gateway.backend.protocol import Composition, CreateRunRequest, OnExit
+from agent_gateway.errors import RunLost
+
+KEEPALIVE_SECONDS: Final = 15.0
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024
+"""A request carries a whole session snapshot."""
+MAX_EVENTS: Final = 500
+CUT_SECONDS: Final = 5
+"""How long open streams may take to end after SIGTERM."""
+
+_NULL: Final = msgspec.Raw(b"null")
+_SSE_HEADERS: Final = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class CreateRequest(msgspec.Struct):
+    """Body of POST /runs. The decoder has no `Raw | None`, so this is not CreateRunRequest itself."""
+
+    composition: Composition
+    session_snapshot: msgspec.Raw = _NULL
+    deferred_tool_results: dict[str, Any] | None = None
+    idempotency_key: str | None = None
+    metadata: dict[str, Any] = {}
+    on_exit: OnExit | None = None
+
+    def as_sent(self) -> CreateRunRequest:
+        """The request as the gateway wrote it."""
+        return CreateRunRequest(
+            composition=self.composition,
+            session_snapshot=None if self.session_snapshot == _NULL else self.session_snapshot,
+            deferred_tool_results=self.deferred_tool_results,
+            idempotency_key=self.idempotency_key,
+            metadata=self.metadata,
+            on_exit=self.on_exit,
+        )
+
+
+class CancelRequest(msgspec.Struct):
+    """Body of POST /runs/{id}/cancel."""
+
+    reason: str | None = None
+    message: str | None = None
+
+
+_create: Final = msgspec.json.Decoder(CreateRequest)
+_cancel: Final = msgspec.json.Decoder(CancelRequest)
+
+
+def create_backend_app(backend: EmbeddedBackend, token: str | None) -> Starlette:
+    """The ASGI app of the run protocol. With a token every route wants it as bearer.
+
+    Its lifespan closes the backend. A server must end the runs itself before it waits for open streams,
+    because those wait for their runs: `BackendServer` does.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        yield
+        await backend.aclose()
+
+    routes = _Routes(backend)
+    guard = _guard(token)
+    return Starlette(
+        routes=[
+            Route("/runs", guard(routes.create), methods=["POST"]),
+            Route("/runs/{run_id}", guard(routes.status), methods=["GET"]),
+            Route("/runs/{run_id}/events", guard(routes.events), methods=["GET"]),
+            Route("/runs/{run_id}/events/sse", guard(routes.stream), methods=["GET"]),
+            Route("/runs/{run_id}/cancel", guard(routes.cancel), methods=["POST"]),
+        ],
+        exception_handlers={HTTPException: _refuse},
+        lifespan=lifespan,
+        max_body_size=MAX_BODY_BYTES,
+    )
+
+
+class BackendServer(uvicorn.Server):
+    """A uvicorn that ends all runs first when it stops, so that their streams end with them."""
+
+    def __init__(self, config: uvicorn.Config, backend: EmbeddedBackend) -> None:
+        super().__init__(config)
+        self._backend = backend
+
+    # `typing.override` is newer than the oldest Python supported here.
+    async def shutdown(  # pyrefly: ignore[missing-override-decorator]
+        self, sockets: list[socket.socket] | None = None
+    ) -> None:
+        """Called in the event loop after SIGTERM or SIGINT."""
+        await self._backend.runs.aclose()
+        await super().shutdown(sockets)
+
+
+def serve_backend(host: str, port: int, model: str, token: str | None) -> None:
+    """Serve the embedded backend over HTTP until a signal ends it; raises ConfigError."""
+    backend = EmbeddedBackend(model)
+    app = create_backend_app(backend, token)
+    config = uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=CUT_SECONDS)
+    BackendServer(config, backend).run()
+
+
+class _Routes:
+    """The five routes over one run store."""
+
+    def __init__(self, backend: EmbeddedBackend) -> None:
+        self._runs = backend.runs
+
+    async def create(self, request: Request) -> Response:
+        try:
+            run = self._runs.create(_decode(_create, await request.body()).as_sent())
+        except Stopping:
+            raise HTTPException(503, "the backend is stopping") from None
+        return JSONResponse({"run_id": run.id, "status": run.status}, 202)
+
+    async def status(self, request: Request) -> Response:
+        run = self._run(request)
+        return JSONResponse(
+            {
+                "run_id": run.id,
+                "status": run.status,
+                "created_at": run.created_at,
+                "updated_at": run.updated_at,
+                "error": run.error,
+            }
+        )
+
+    async def events(self, request: Request) -> Response:
+        run = self._run(request)
+        after = request.query_params.get("after")
+        limit = request.query_params.get("limit", "100")
+        if not limit.isdecimal() or not 1 <= int(limit) <= MAX_EVENTS:
+            raise HTTPException(422, f"limit must be a number from 1 to {MAX_EVENTS}")
+        events = run.after(_cursor(after))[: int(limit)]
+        page: dict[str, Any] = {
+            "run_id": run.id,
+            "events": [msgspec.Raw(event.body) for event in events],
+            "next_cursor": events[-1].id if events else after,
+        }
+        return Response(msgspec.json.encode(page), media_type="application/json")
+
+    async def stream(self, request: Request) -> Response:
+        run = self._run(request)
+        after = request.query_params.get("after") or request.headers.get("last-event-id")
+        return StreamingResponse(
+            _frames(run, _cursor(after)), media_type="text/event-stream", headers=_SSE_HEADERS
+        )
+
+    async def cancel(self, request: Request) -> Response:
+        wish = _decode(_cancel, await request.body())
+        run = self._run(request)
+        run = await self._runs.cancel(run.id, Cancellation(wish.reason, wish.message))
+        if run.status != "cancelled":
+            raise HTTPException(409, f"run already finished with status '{run.status}'")
+        return JSONResponse({"run_id": run.id, "status": run.status})
+
+    def _run(self, request: Request) -> Run:
+        try:
+            return self._runs.get(request.path_params["run_id"])
+        except RunLost:
+            raise HTTPException(404, "run not found") from None
+
+
+async def _frames(run: Run, cursor: Cursor) -> AsyncGenerator[bytes]:
+    """The SSE frames of a run beyond a cursor, all that are there in one piece; ends with the run."""
+    while True:
+        try:
+            async with asyncio.timeout(KEEPALIVE_SECONDS):
+                batch = await run.next_batch(cursor)
+        except TimeoutError:
+            yield b": keepalive\n\n"
+            continue
+        if not batch:
+            return
+        cursor = batch[-1].cursor
+        yield b"".join(_frame(event) for event in batch)
+
+
+def _frame(event: LoggedEvent) -> bytes:
+    return f"id: {event.id}\nevent: {event.type}\ndata: ".encode() + event.body + b"\n\n"
+
+
+def _cursor(text: str | None) -> Cursor:
+    if not text:
+        return FROM_START
+    try:
+        return parse_cursor(text)
+    except ValueError:
+        raise HTTPException(422, "the cursor is not one of this run's event ids") from None
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        # Of the body nothing is repeated: it holds model credentials. The message names types and a path.
+        raise _Malformed(str(error)) from None
+
+
+class _Malformed(HTTPException):
+    def __init__(self, message: str) -> None:
+        super().__init__(422, message)
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail: Any = error.detail
+    if isinstance(error, _Malformed):
+        detail = [{"type": "invalid", "loc": ["body"], "msg": error.detail}]
+    return JSONResponse({"detail": detail}, error.status_code, error.headers)
+
+
+def _guard(token: str | None) -> Callable[[Endpoint], Endpoint]:
+    """Wraps an endpoint so that it wants the token, if there is one."""
+
+    def guarded(endpoint: Endpoint) -> Endpoint:
+        async def check(request: Request) -> Response:
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            if token and not (
+                scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), token.encode())
+            ):
+                raise HTTPException(401, "unauthorized")
+            return await endpoint(request)
+
+        return check
+
+    return guarded

@@ -1,0 +1,153 @@
+"""Wire models of the run protocol: lenient in what is read, exact in what is sent.
+
+Read structs keep inner JSON as `msgspec.Raw` until somebody needs it: of a text delta nothing but
+the envelope is ever parsed, and a session snapshot stays the bytes that came.
+"""
+
+import json
+from collections.abc import AsyncGenerator
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from agent_gateway.domain import RunId, clean_json
+from agent_gateway.errors import BackendGarbage
+
+TERMINAL: Final = frozenset({"run_succeeded", "run_failed", "run_cancelled"})
+"""Event types that end a run; the first one counts, whatever follows."""
+
+EMPTY_OBJECT: Final = msgspec.Raw(b"{}")
+
+
+class RunEvent(msgspec.Struct):
+    """The envelope of one run event."""
+
+    type: str = ""
+    id: str = ""
+    """The backend's cursor of this event."""
+    data: msgspec.Raw = EMPTY_OBJECT
+    agent_message_delta: Any = msgspec.UNSET
+    """Text delta of newer backends: a string or null; UNSET when the backend has no such key."""
+
+
+_event_decoder: Final = msgspec.json.Decoder(RunEvent)
+
+
+def decode_event(data: bytes, frame_id: bytes = b"") -> RunEvent:
+    """One run event from the data of its SSE frame; the frame's id steps in for a missing one.
+
+    Raises BackendGarbage for what is no JSON object, or has no id at all.
+    """
+    try:
+        event = _event_decoder.decode(data)
+        if not data.isascii():
+            data.decode()  # msgspec does not look at the bytes inside a Raw
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        event = _repaired(data)
+    if not event.id:
+        event.id = frame_id.decode(errors="replace")
+    if not event.id:
+        raise BackendGarbage("a run event has no id")
+    return event
+
+
+def _repaired(data: bytes) -> RunEvent:
+    """What Python's own writer makes and msgspec refuses: lone surrogates, NaN; and broken UTF-8."""
+    try:
+        value = clean_json(json.loads(data.decode(errors="replace"), parse_constant=lambda _: None))
+    except (ValueError, RecursionError):
+        # Not chained: the error holds the whole text, which may hold secrets.
+        raise BackendGarbage("a run event is not JSON") from None
+    match value:
+        case {"type": str(kind), **rest}:
+            cursor = rest.get("id")
+            return RunEvent(
+                type=kind,
+                id=cursor if isinstance(cursor, str) else "",
+                data=msgspec.Raw(msgspec.json.encode(rest["data"])) if "data" in rest else EMPTY_OBJECT,
+                agent_message_delta=rest.get("agent_message_delta", msgspec.UNSET),
+            )
+    raise BackendGarbage("a run event is not an object with a type")
+
+
+class Layer(msgspec.Struct, omit_defaults=True):
+    """One layer of a composition. Type ids and configs are the app template's business."""
+
+    name: str
+    type: str | msgspec.UnsetType = msgspec.UNSET
+    deps: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    metadata: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    config: Any = msgspec.UNSET
+    """UNSET (falsy) when the template has no such key; a null that was written is sent as null."""
+
+
+class Composition(msgspec.Struct):
+    """The agent as an ordered list of layers."""
+
+    schema_version: int
+    layers: list[Layer]
+
+
+class OnExit(msgspec.Struct):
+    """What happens to the layers when the run exits: `suspend` keeps the session resumable."""
+
+    default: str = "suspend"
+    layers: dict[str, str] = {}
+
+
+class CreateRunRequest(msgspec.Struct, omit_defaults=True):
+    """Body of POST /runs."""
+
+    composition: Composition
+    session_snapshot: msgspec.Raw | None = None
+    deferred_tool_results: dict[str, Any] | None = None
+    idempotency_key: str | None = None
+    metadata: dict[str, Any] = {}
+    on_exit: OnExit | None = None
+
+
+class RunStatus(msgspec.Struct):
+    """Answer of GET /runs/{id}."""
+
+    run_id: str
+    status: str
+    error: str | None = None
+
+
+class Backend(Protocol):
+    """What the runner drives: the HTTP client or the embedded backend.
+
+    All methods raise errors.BackendError and nothing foreign.
+    """
+
+    @property
+    def replayable(self) -> bool:
+        """True when any process can read the events of any run (not so for runs held in memory)."""
+        ...
+
+    async def create_run(self, request: CreateRunRequest) -> RunId:
+        """Start a run. Sends again only when it is proven that nothing was sent, or after a 503."""
+        ...
+
+    def stream(self, run_id: RunId) -> AsyncGenerator[list[RunEvent]]:
+        """The events of a run from its start, in batches as they arrive, up to the first terminal one.
+
+        Wire cuts are bridged from the cursor; raises RunLost, RunGap, or BackendUnreachable when
+        that fails for longer than the budget. Close it (`aclosing`) when leaving early.
+        """
+        ...
+
+    async def cancel(self, run_id: RunId) -> None:
+        """Ask the backend to cancel a run; what became of it is told by the stream alone.
+
+        A run that has finished, is unknown or can not be cancelled here is not an error.
+        """
+        ...
+
+    async def status(self, run_id: RunId) -> RunStatus:
+        """What the backend says of a run. Never decides an outcome (R5)."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release connections and tasks."""
+        ...

@@ -1,0 +1,74 @@
+"""Server-sent events: bytes in, frames out, however the bytes were cut.
+
+Works on bytes alone: decoding to text first and splitting into lines would also split at U+2028 and
+its kin, which are ordinary characters inside JSON. Left out of the standard on purpose: a carriage
+return alone ends no line, `retry:` is ignored, and an id belongs to its own frame only.
+"""
+
+from typing import Final, NamedTuple
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class Frame(NamedTuple):
+    """One dispatched event; what the frame did not name is empty."""
+
+    id: bytes
+    event: bytes
+    data: bytes
+    """All data lines, joined by LF."""
+
+
+class FrameDecoder:
+    """Incremental decoder of one stream. What is left in it at the end was half a frame: drop it."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0
+        self._begun = False
+        self._held_cr = False
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """The frames that this chunk completes, in order. Frames without a data line are dropped."""
+        if self._held_cr or b"\r" in chunk:
+            chunk = self._without_cr(chunk)
+        buffer = self._buffer
+        buffer += chunk
+        # Only bytes not seen before are searched, so a huge frame in small pieces costs linear time.
+        end = buffer.rfind(b"\n\n", self._searched)
+        if end < 0:
+            self._searched = max(len(buffer) - 1, 0)
+            return []
+        block = bytes(buffer[:end])
+        del buffer[: end + 2]
+        self._searched = 0
+        if not self._begun:
+            self._begun = True
+            block = block.removeprefix(_BOM)
+        return [frame for section in block.split(b"\n\n") if (frame := _frame(section))]
+
+    def _without_cr(self, chunk: bytes) -> bytes:
+        """CRLF becomes LF; a CR at the end waits for the byte that tells what it is."""
+        if self._held_cr:
+            chunk = b"\r" + chunk
+        self._held_cr = chunk.endswith(b"\r")
+        if self._held_cr:
+            chunk = chunk[:-1]
+        return chunk.replace(b"\r\n", b"\n")
+
+
+def _frame(section: bytes) -> Frame | None:
+    cursor = event = b""
+    data: list[bytes] = []
+    for line in section.split(b"\n"):
+        # A comment has an empty name and falls through.
+        name, _, value = line.partition(b":")
+        if value[:1] == b" ":
+            value = value[1:]
+        if name == b"data":
+            data.append(value)
+        elif name == b"id":
+            cursor = value
+        elif name == b"event":
+            event = value
+    return Frame(cursor, event, b"\n".join(data)) if data else None

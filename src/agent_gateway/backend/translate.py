@@ -1,0 +1,356 @@
+"""The fold: run events in, turn events out.
+
+Pure and total. Whoever folds the same run events gets the same turn events with the same
+positions: nothing here depends on a clock, a random id or how the bytes were cut (I8). Events that
+are not understood are ignored, never an error. The fold stops at the first terminal run event;
+what follows from that one is decided by `conclude` and told only after it was stored (R2).
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from agent_gateway.backend.protocol import TERMINAL, RunEvent
+from agent_gateway.domain import Outcome, Step, Usage, clean_json, clean_text
+from agent_gateway.events import (
+    GATEWAY_END,
+    MAX_CHUNK,
+    AgentThought,
+    LLMChunk,
+    Result,
+    TurnEvent,
+    split_text,
+)
+
+FOLD_VERSION: Final = 1
+"""Pinned on every turn: raise it when equal run events would get other positions (R17)."""
+OUTPUT_TOOL: Final = "final_output"
+"""Tool name by which backends deliver structured output; never shown."""
+MAX_THOUGHT: Final = 16_000
+MAX_OBSERVATION: Final = 16_000
+MAX_TOOL_INPUT: Final = 8_000
+MAX_TOOL_NAME: Final = 256
+"""Characters of one step; together they keep its line under 512 KiB however it is escaped."""
+FIRST_GROWTH: Final = 32
+"""A growing thought is told again after this many characters, then each time it has doubled."""
+
+NESTED_TOO_DEEP: Final = "[nested too deep to be shown]"
+
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_DECIMAL: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,30})?")
+_REASONS: Final[dict[str, str]] = {
+    "InvokeRateLimitError": "rate_limit_error",
+    "InvokeAuthorizationError": "provider_not_initialize",
+    "InvokeBadRequestError": "completion_request_error",
+    "InvokeConnectionError": "service_unavailable",
+    "InvokeServerUnavailableError": "service_unavailable",
+    "shutdown": "service_unavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """The terminal event of a run, read leniently."""
+
+    type: str
+    text: str = ""
+    """Output as text, or the question when the run asks a human."""
+    is_question: bool = False
+    reason: str | None = None
+    usage: Usage | None = None
+    snapshot: str | None = None
+
+
+class Fold:
+    """State of one turn's fold: feed it batches of run events, in order, from the start."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.chunks: list[LLMChunk] = []
+        self.steps: list[Step] = []
+        self.run_end: RunEnd | None = None
+        self._calls: dict[str, int] = {}
+        """tool_call_id → number of the step of the last call with that id."""
+        self._thinking = 0
+        """Number of the open reasoning step, 0 when none is open."""
+        self._thought = ""
+        self._told = 0
+        """How many characters of the open reasoning step were told."""
+
+    def feed(self, events: Iterable[RunEvent]) -> list[TurnEvent]:
+        """The turn events that follow from these run events; nothing after a terminal one."""
+        out: list[TurnEvent] = []
+        for event in events:
+            if self.run_end is not None:
+                break
+            delta = event.agent_message_delta
+            if delta.__class__ is str and delta and event.type == "pydantic_ai_event":
+                if self._thinking:
+                    self._close_thought(out)
+                self._text(delta, out)
+            elif event.type == "pydantic_ai_event":
+                self._agent_event(event, out)
+            elif event.type in TERMINAL:
+                self._close_thought(out)
+                self.run_end = read_run_end(event)
+        return out
+
+    def _text(self, text: str, out: list[TurnEvent]) -> None:
+        text = clean_text(text)
+        if len(text) <= MAX_CHUNK:
+            self.position += 1
+            chunk = LLMChunk(self.position, text)
+            self.chunks.append(chunk)
+            out.append(chunk)
+            return
+        pieces = split_text(text, self.position + 1)
+        self.position += len(pieces)
+        self.chunks += pieces
+        out += pieces
+
+    def _agent_event(self, event: RunEvent, out: list[TurnEvent]) -> None:
+        data = _object(event.data)
+        part, delta = _dict(data.get("part")), _dict(data.get("delta"))
+        match data.get("event_kind"):
+            case "part_start":
+                self._close_thought(out)
+                if part.get("part_kind") == "thinking":
+                    self._think(_str(part.get("content")), out)
+                elif event.agent_message_delta is msgspec.UNSET and part.get("part_kind") == "text":
+                    self._older_text(_str(part.get("content")), out)
+            case "part_delta":
+                if delta.get("part_delta_kind") == "thinking":
+                    self._think(_str(delta.get("content_delta")), out)
+                elif event.agent_message_delta is msgspec.UNSET and delta.get("part_delta_kind") == "text":
+                    self._older_text(_str(delta.get("content_delta")), out)
+            case "part_end":
+                if part.get("part_kind") == "thinking":
+                    self._close_thought(out)
+            case "function_tool_call":
+                self._tool_call(part, out)
+            case "function_tool_result":
+                self._tool_result(part or _dict(data.get("result")), out)
+            case _:
+                pass
+
+    def _older_text(self, text: str, out: list[TurnEvent]) -> None:
+        if text:
+            self._close_thought(out)
+            self._text(text, out)
+
+    def _think(self, text: str, out: list[TurnEvent]) -> None:
+        text = clean_text(text)
+        while text:
+            if not self._thinking:
+                self._thinking = len(self.steps) + 1
+                self._thought, self._told = "", 0
+                self.steps.append(Step(self._thinking, self.position))
+            room = MAX_THOUGHT - len(self._thought)
+            self._thought += text[:room]
+            text = text[room:]
+            if not self._told or len(self._thought) >= max(2 * self._told, FIRST_GROWTH):
+                self._tell_thought(out)
+            if text:
+                # One step holds no more: the rest of this segment becomes the next step.
+                self._close_thought(out)
+
+    def _tell_thought(self, out: list[TurnEvent]) -> None:
+        self._told = len(self._thought)
+        self._tell(Step(self._thinking, 0, thought=self._thought), out)
+
+    def _close_thought(self, out: list[TurnEvent]) -> None:
+        if self._thinking:
+            if len(self._thought) > self._told:
+                self._tell_thought(out)
+            self._thinking = 0
+
+    def _tool_call(self, part: dict[str, Any], out: list[TurnEvent]) -> None:
+        self._close_thought(out)
+        name, call = _tool_name(part), _str(part.get("tool_call_id"))
+        if not name or name == OUTPUT_TOOL:
+            return
+        # Always a new step: there are models that number their calls from the start in each round.
+        number = self._calls[call] = len(self.steps) + 1
+        tool_input = _cut(_json_text(part.get("args")), MAX_TOOL_INPUT)
+        self._tell(Step(number, 0, tool=name, tool_input=tool_input), out)
+
+    def _tool_result(self, part: dict[str, Any], out: list[TurnEvent]) -> None:
+        name, call = _tool_name(part), _str(part.get("tool_call_id"))
+        if name == OUTPUT_TOOL or (call not in self._calls and not name):
+            return
+        number = self._calls.setdefault(call, len(self.steps) + 1)
+        step = self.steps[number - 1] if number <= len(self.steps) else Step(number, 0, tool=name)
+        observation = _cut(_json_text(part.get("content")), MAX_OBSERVATION)
+        self._tell(msgspec.structs.replace(step, observation=observation), out)
+
+    def _tell(self, step: Step, out: list[TurnEvent]) -> None:
+        self.position += 1
+        step = msgspec.structs.replace(step, position=self.position)
+        self.steps[step.number - 1 : step.number] = [step]
+        out.append(AgentThought(self.position, step))
+
+
+def conclude(fold: Fold, *, stop_asked: bool) -> Result:
+    """What the fold's terminal run event decides. `stop_asked`: the turn's stop_at was set first (R9)."""
+    end = fold.run_end
+    assert end is not None
+    chunks, position = list(fold.chunks), fold.position
+    outcome, code = _outcome(end, stop_asked=stop_asked)
+    text = end.text if outcome is Outcome.COMPLETED else ""
+    if end.is_question and chunks and text:
+        text = "\n\n" + text
+    if text and (end.is_question or not chunks):
+        pieces = split_text(text, position + 1)
+        chunks += pieces
+        position += len(pieces)
+    return Result(
+        outcome=outcome,
+        chunks=tuple(chunks),
+        steps=tuple(fold.steps),
+        # The place before message_end is the closing message's, in every app mode (R1).
+        end_position=position + (1 if outcome is Outcome.FAILED else 2),
+        error_code=code,
+        usage=end.usage,
+        # An open question is no state to go on from: the one from before it stays.
+        snapshot=None if end.is_question else end.snapshot,
+    )
+
+
+def cut_short(fold: Fold, code: str | None) -> Result:
+    """An end the gateway makes itself: failed with `code`, or stopped when there is none (R8)."""
+    return Result(
+        outcome=Outcome.FAILED if code else Outcome.STOPPED,
+        chunks=tuple(fold.chunks),
+        steps=tuple(fold.steps),
+        end_position=GATEWAY_END,
+        error_code=code,
+    )
+
+
+def _outcome(end: RunEnd, *, stop_asked: bool) -> tuple[Outcome, str | None]:
+    if end.type == "run_succeeded" and not (end.is_question and stop_asked):
+        return Outcome.COMPLETED, None
+    if stop_asked:
+        return Outcome.STOPPED, None
+    if end.type == "run_cancelled":
+        return Outcome.FAILED, "turn_interrupted"
+    return Outcome.FAILED, _REASONS.get(end.reason or "", "internal_server_error")
+
+
+class _RunEndData(msgspec.Struct):
+    output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    deferred_tool_call: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    session_snapshot: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    usage: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    reason: Any = None
+
+
+_run_end_data = msgspec.json.Decoder(_RunEndData)
+
+
+def read_run_end(event: RunEvent) -> RunEnd:
+    """Read a terminal run event; what is missing or malformed in it is left out."""
+    try:
+        data = _run_end_data.decode(event.data)
+    except _UNREADABLE:
+        data = _RunEndData()
+    # A question with nothing readable in it is one all the same: its snapshot must not be gone on from.
+    is_question = _raw_text(data.deferred_tool_call) not in ("", "null")
+    snapshot = _raw_text(data.session_snapshot)
+    return RunEnd(
+        type=event.type,
+        text=_question_text(_object(data.deferred_tool_call)) if is_question else _output_text(data.output),
+        is_question=is_question,
+        reason=data.reason if isinstance(data.reason, str) else None,
+        usage=read_usage(_object(data.usage)),
+        snapshot=snapshot if snapshot.startswith("{") else None,
+    )
+
+
+def read_usage(data: dict[str, Any]) -> Usage | None:
+    """Usage as backends send it, field by field: a bad value becomes the field's zero."""
+    if not data:
+        return None
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Usage):
+        value = _usage_value(field.name, field.type, data.get(field.name))
+        if value is not None:
+            values[field.name] = value
+    return Usage(**values)
+
+
+def _usage_value(name: str, kind: type, value: object) -> int | float | str | None:
+    """A count, seconds, a plain decimal or a currency; None when it is none of a sane size."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    text = value if isinstance(value, str) else f"{Decimal(str(value)):f}"
+    if name == "currency":
+        return clean_text(text)[:16]
+    if not _DECIMAL.fullmatch(text):
+        return None
+    return text if kind is str else kind(Decimal(text))
+
+
+def _output_text(output: msgspec.Raw | msgspec.UnsetType) -> str:
+    text = _raw_text(output)
+    if text.startswith('"'):
+        return clean_text(msgspec.json.decode(text, type=str))
+    return "" if text == "null" else clean_text(text)
+
+
+def _question_text(call: dict[str, Any]) -> str:
+    """The text of a question to a human: what the agent asks, then its explanation if any."""
+    args = call.get("args")
+    if isinstance(args, str):
+        args = _object(msgspec.Raw(args.encode()))
+    fields = _dict(args)
+    asked = [clean_text(_str(fields.get(name))).strip() for name in ("question", "markdown")]
+    return "\n\n".join(text for text in asked if text) or clean_text(_str(fields.get("title")))
+
+
+def _raw_text(raw: msgspec.Raw | msgspec.UnsetType) -> str:
+    return "" if isinstance(raw, msgspec.UnsetType) else bytes(raw).decode(errors="replace").strip()
+
+
+def _object(raw: msgspec.Raw | msgspec.UnsetType) -> dict[str, Any]:
+    if isinstance(raw, msgspec.UnsetType):
+        return {}
+    try:
+        return _dict(msgspec.json.decode(raw))
+    except _UNREADABLE:
+        return {}
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _tool_name(part: dict[str, Any]) -> str:
+    return clean_text(_str(part.get("tool_name")))[:MAX_TOOL_NAME]
+
+
+def _str(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _json_text(value: object) -> str:
+    """Any JSON value as text: strings as they are, nothing as nothing, the rest as JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return clean_text(value)
+    try:
+        text = msgspec.json.encode(value).decode()
+        return msgspec.json.encode(clean_json(value)).decode() if "\\u0000" in text else text
+    except RecursionError:
+        return NESTED_TOO_DEEP
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    return f"{text[:most]}… [cut: {len(text)} characters in all]"

@@ -1,0 +1,123 @@
+"""The command line: serve, migrate, openapi, backend."""
+
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+
+from agent_gateway import logs
+from agent_gateway.app import create_app, load_config, open_database
+from agent_gateway.errors import ConfigError, StoreError
+from agent_gateway.server import DrainingServer
+from agent_gateway.settings import Settings
+from agent_gateway.store.migrations import migrate as migrate_database
+
+app = typer.Typer(
+    name="agent-gateway",
+    help="Serves conversational agents to web clients. Settings are AGENT_GATEWAY_* variables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="HOST or 127.0.0.1")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on.", show_default="PORT or 8000")]
+
+
+def main() -> None:
+    """Run the command line; wrong settings are told in one line, without a traceback."""
+    try:
+        app()
+    except ConfigError as error:
+        _fail(str(error))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"AGENT_GATEWAY_{'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        _fail(problems)
+    except StoreError as error:
+        _fail(f"the database can not be used: {error}")
+
+
+@app.command()
+def serve(host: Host = None, port: Port = None) -> None:
+    """Serve the gateway. The embedded database is set up by itself."""
+    settings = _settings(host, port)
+    # Read here so that a mistake is told in one line, before anything starts.
+    settings.resolved_secret_key()
+    load_config(settings)
+    gateway = create_app(settings)
+    config = _server_config(gateway, settings)
+    server = DrainingServer(config, gateway, settings.drain_seconds)
+    server.run()
+    if not server.started:
+        sys.exit(3)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database schema up to date; any number of replicas may call it at once."""
+    settings = _settings(None, None)
+
+    async def run() -> None:
+        database = open_database(settings)
+        try:
+            await migrate_database(database)
+        finally:
+            await database.close()
+
+    asyncio.run(run())
+    typer.echo("The database schema is up to date.")
+
+
+@app.command()
+def openapi(
+    output_dir: Annotated[Path, typer.Option(help="Folder to write openapi.json to.")] = Path("openapi"),
+) -> None:
+    """Write the OpenAPI document."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    path = output_dir / "openapi.json"
+    path.write_text(json.dumps(create_app(Settings()).openapi(), indent=2) + "\n")
+    typer.echo(str(path))
+
+
+@app.command()
+def backend(host: Host = None, port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000) -> None:
+    """Serve the embedded agent over HTTP, in the run protocol."""
+    settings = _settings(host, port)
+    from agent_gateway.backend.embedded.server import serve_backend
+
+    serve_backend(settings.host, port, settings.model, settings.backend_token.get_secret_value() or None)
+
+
+def _settings(host: str | None, port: int | None) -> Settings:
+    given = {"host": host, "port": port}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    logs.configure(settings.log_format)
+    return settings
+
+
+def _server_config(gateway: object, settings: Settings) -> uvicorn.Config:
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    return uvicorn.Config(
+        gateway,  # type: ignore[arg-type]
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_keep_alive=65,
+        server_header=False,
+    )
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(2)

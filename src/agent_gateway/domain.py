@@ -1,0 +1,166 @@
+"""Ids and frozen records shared by every room. Pure data: no SQL, no HTTP, no clock."""
+
+import uuid
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, NewType
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from agent_gateway.app_config import AppConfig
+
+TenantId = NewType("TenantId", str)
+AppId = NewType("AppId", str)
+AppVersionId = NewType("AppVersionId", str)
+ConversationId = NewType("ConversationId", str)
+MessageId = NewType("MessageId", str)
+TaskId = NewType("TaskId", str)
+"""Public handle of a turn; the same UUID as the turn's row."""
+RunId = NewType("RunId", str)
+"""The backend's name for its execution of a turn; never shown to clients."""
+
+ResponseMode = Literal["streaming", "blocking", "background"]
+
+
+def new_id() -> str:
+    """A fresh time-ordered UUID in canonical text form."""
+    return str(uuid7())
+
+
+def canonical_uuid(text: str) -> str | None:
+    """The canonical form of a UUID written in any usual way, or None when it is not one."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        return None
+
+
+def clean_text(text: str) -> str:
+    """Replace what JSONB and TEXT columns reject, NUL and lone surrogates, by U+FFFD."""
+    if "\x00" in text:
+        text = text.replace("\x00", "\ufffd")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Halves that belong together become their character; those that stand alone, U+FFFD.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def clean_json(value: Any) -> Any:
+    """`clean_text` on every string and key of a JSON value."""
+    match value:
+        case str():
+            return clean_text(value)
+        case list():
+            return [clean_json(item) for item in value]
+        case dict():
+            return {clean_text(str(key)): clean_json(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+class TurnState(StrEnum):
+    """Where a turn's row stands (durability.md, Rows)."""
+
+    QUEUED = "queued"
+    PLANNED = "planned"
+    SENDING = "sending"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+class Outcome(StrEnum):
+    """How an ended turn ended."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """One published agent: its identity and the immutable version a turn is pinned to."""
+
+    id: AppId
+    version_id: AppVersionId
+    config: AppConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who authenticated: an app and its end user (the client's own identifier)."""
+
+    app: App
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """What a client asked for in one POST /chat-messages."""
+
+    query: str
+    inputs: dict[str, Any]
+    files: list[dict[str, Any]]
+    conversation_id: ConversationId | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn that has begun: what its runner and the frames of its events need."""
+
+    task_id: TaskId
+    conversation_id: ConversationId
+    message_id: MessageId
+    created_at: int
+    """Unix seconds of the message row; every event carries it."""
+    app: App
+    user: str
+    query: str
+    inputs: dict[str, Any]
+    files: list[dict[str, Any]]
+    snapshot: str | None
+    """Raw JSON text of the session snapshot this turn goes on from."""
+    epoch: int
+    """Fencing number of our ownership: a write under another epoch changes nothing (I9)."""
+    seconds_left: float
+    """Until the turn's deadline."""
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """Token counts and prices of one message; prices are decimal strings."""
+
+    prompt_tokens: int = 0
+    prompt_unit_price: str = "0"
+    prompt_price_unit: str = "0"
+    prompt_price: str = "0"
+    completion_tokens: int = 0
+    completion_unit_price: str = "0"
+    completion_price_unit: str = "0"
+    completion_price: str = "0"
+    total_tokens: int = 0
+    total_price: str = "0"
+    currency: str = "USD"
+    latency: float = 0.0
+    time_to_first_token: float = 0.0
+    time_to_generate: float = 0.0
+
+
+class Step(msgspec.Struct, frozen=True, gc=False):
+    """One reasoning segment or one tool call of a turn, as it stands now."""
+
+    number: int
+    """1, 2, 3 … in the order the steps were opened."""
+    position: int
+    """Position of the turn event that last announced it."""
+    thought: str = ""
+    tool: str = ""
+    tool_input: str = ""
+    observation: str = ""
+
+
+def step_id(message_id: str, number: int) -> str:
+    """The public id of a step: derived, so that every fold of a run gives the same bytes."""
+    return str(uuid.uuid5(uuid.UUID(message_id), f"step-{number}"))

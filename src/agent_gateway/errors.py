@@ -1,0 +1,162 @@
+"""Every error the gateway raises on purpose.
+
+GatewayError                    code + a text that is safe to show a client
+├── InvalidParam                the request's shape or values (`param` names the field)
+├── BadRequest                  well-formed, but makes no sense here
+├── Unauthorized                no key, a wrong key, a spent ticket
+├── NotFound                    unknown, or somebody else's
+├── ConversationBusy            a turn of that conversation is running
+├── IdempotencyConflict         the key was used with another body
+├── Unavailable                 draining, full, or the database is away: try again
+├── TurnError                   a turn failed; `code` is one of FAILURES
+└── ConfigError                 settings or app file; shown to the operator at start
+
+BackendError                    never shown to clients: mapped to TurnError by the runner
+├── BackendUnreachable          no answer (`nothing_sent`: proven that no request arrived)
+├── BackendRefused              an HTTP status that is not the expected one
+├── BackendGarbage              bytes that are not the run protocol
+├── RunLost                     the backend does not know the run
+└── RunGap                      the run's log no longer holds what comes next
+
+StoreError                      the database said no
+├── StoreUnavailable            passing: the connection, a timeout, a lock; may be retried
+└── StoreRejected               permanent: this data can not be written
+
+This module knows no HTTP: `routes/errors.py` has the one table from code to status.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+FAILURES: Final[dict[str, str]] = {
+    "rate_limit_error": "The model provider's rate limit was exceeded. Please try again later.",
+    "provider_not_initialize": "The model provider rejected the credentials of this app.",
+    "completion_request_error": "The model provider rejected the request.",
+    "service_unavailable": "The agent backend is not available. Please try again.",
+    "turn_interrupted": "The turn was interrupted before it could be completed. Please try again.",
+    "turn_timeout": "The agent did not answer in time.",
+    "internal_server_error": "The agent could not complete this turn.",
+}
+"""Code of a failed turn → the only text about it that reaches a client."""
+
+
+class GatewayError(Exception):
+    """Base of what may be shown to a client: a code of the contract and a safe text."""
+
+    code: str = "internal_server_error"
+    retry_after: int | None = None
+    """Seconds after which the client should try again, when that makes sense."""
+    details: Mapping[str, str] = MappingProxyType({})
+    """More fields for the error's body."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidParam(GatewayError):
+    """A field of the request is missing or wrong; the message names it."""
+
+    code = "invalid_param"
+
+
+class BadRequest(GatewayError):
+    """The request is well-formed but can not be served as it is."""
+
+    code = "bad_request"
+
+
+class Unauthorized(GatewayError):
+    """The request carries no valid key or ticket."""
+
+    code = "unauthorized"
+
+
+class NotFound(GatewayError):
+    """What was asked for does not exist for this caller."""
+
+    code = "not_found"
+
+
+class ConversationBusy(GatewayError):
+    """Another turn of the conversation is running; carries its task id."""
+
+    code = "conversation_busy"
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__("Another turn of this conversation is still running.")
+        self.task_id = task_id
+        self.details = {"task_id": task_id}
+
+
+class IdempotencyConflict(GatewayError):
+    """The idempotency key was used before with a different body."""
+
+    code = "idempotency_conflict"
+
+
+class Unavailable(GatewayError):
+    """The gateway can not take this request now (draining, full, database away)."""
+
+    code = "service_unavailable"
+
+    def __init__(self, message: str, retry_after: int = 2) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TurnError(GatewayError):
+    """A turn failed; `code` is a key of FAILURES and decides the text."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(FAILURES[code])
+        self.code = code
+
+
+class ConfigError(Exception):
+    """Settings or an app file are wrong; the text is for the operator."""
+
+
+class BackendError(Exception):
+    """Base of what can go wrong between the gateway and the agent backend."""
+
+
+class BackendUnreachable(BackendError):
+    """No answer from the backend; `nothing_sent` when it is proven that no request reached it."""
+
+    def __init__(self, message: str, *, nothing_sent: bool = False) -> None:
+        super().__init__(message)
+        self.nothing_sent = nothing_sent
+
+
+class BackendRefused(BackendError):
+    """The backend answered with an unexpected status. Its body may hold secrets: never kept."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the backend answered {status}")
+        self.status = status
+
+
+class BackendGarbage(BackendError):
+    """The backend sent something that is not the run protocol."""
+
+
+class RunLost(BackendError):
+    """The backend does not know the run (any more)."""
+
+
+class RunGap(BackendError):
+    """The run's log does not go on where it was left: events were trimmed."""
+
+
+class StoreError(Exception):
+    """Base of what the database refuses."""
+
+
+class StoreUnavailable(StoreError):
+    """A passing failure of the database: trying again later may work."""
+
+
+class StoreRejected(StoreError):
+    """The database will never take this write."""

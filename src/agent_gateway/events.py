@@ -1,0 +1,125 @@
+"""Turn events: what a turn says, in the gateway's own words (domain, not wire).
+
+Each carries its position, the SSE `id:` of its frame. Exactly one terminal event, MessageEnd or
+TurnFailed, ends a turn (I3). Wire names live in `routes/payloads.py`.
+
+`Result` is a whole ended turn. Everything that follows from a run's end is rendered from it, by
+whoever tells it: the process that ran the turn or one that read the rows (R2).
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from agent_gateway.domain import Outcome, Step, Usage
+
+GATEWAY_REPLACE: Final = 1_000_000_001
+"""Position of the stored text told as a whole when the gateway itself ended the turn (R1)."""
+GATEWAY_END: Final = 1_000_000_002
+"""Position of the terminal event when the gateway itself ended the turn (R1)."""
+MAX_CHUNK: Final = 32_768
+"""Characters in one answer event; escaped to ASCII that is at most 384 KiB of a 512 KiB line."""
+
+
+class LLMChunk(msgspec.Struct, frozen=True, gc=False):
+    """A piece of the answer, at most MAX_CHUNK characters."""
+
+    position: int
+    text: str
+
+
+class AgentThought(msgspec.Struct, frozen=True):
+    """A step was opened, grew or got its result; always the whole step."""
+
+    position: int
+    step: Step
+
+
+class MessageReplace(msgspec.Struct, frozen=True, gc=False):
+    """The answer so far is replaced: the reader's past can not be continued."""
+
+    position: int
+    text: str
+    reason: str
+
+
+class ClosingMessage(msgspec.Struct, frozen=True, gc=False):
+    """The whole answer once more; only app mode `agent` shows it, every mode reserves its place."""
+
+    position: int
+    text: str
+
+
+class MessageEnd(msgspec.Struct, frozen=True):
+    """The answer is complete and stored."""
+
+    position: int
+    usage: Usage
+
+
+class TurnFailed(msgspec.Struct, frozen=True, gc=False):
+    """The turn failed; `code` is a key of errors.FAILURES."""
+
+    position: int
+    code: str
+
+
+TurnEvent = LLMChunk | AgentThought | MessageReplace | ClosingMessage | MessageEnd | TurnFailed
+
+
+def split_text(text: str, position: int) -> list[LLMChunk]:
+    """A text as chunks numbered from `position` on: the fixed rule for what is too long for one."""
+    return [
+        LLMChunk(position + number, text[start : start + MAX_CHUNK])
+        for number, start in enumerate(range(0, len(text), MAX_CHUNK))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a turn produced and how it ended: written by `finish`, read back for late readers."""
+
+    outcome: Outcome
+    chunks: tuple[LLMChunk, ...]
+    steps: tuple[Step, ...]
+    """Each with the position of the event that last announced it."""
+    end_position: int
+    """Position of the terminal event; GATEWAY_END when the gateway made the end itself."""
+    error_code: str | None = None
+    """Key of errors.FAILURES when the outcome is failed."""
+    usage: Usage | None = None
+    snapshot: str | None = None
+    """Raw JSON text of the new session snapshot; None leaves the old one in place."""
+
+    @property
+    def answer(self) -> str:
+        """The whole text of the answer."""
+        return "".join(chunk.text for chunk in self.chunks)
+
+
+def rest_of(result: Result, after: int) -> list[TurnEvent]:
+    """The events of an ended turn beyond position `after`; empty when there are none (R13)."""
+    if after >= result.end_position:
+        return []
+    told = _merged(result.chunks, result.steps)
+    last = told[-1].position if told else 0
+    rest: list[TurnEvent] = list(told[bisect_right(told, after, key=lambda event: event.position) :])
+    if result.end_position == GATEWAY_END and last < after < GATEWAY_REPLACE:
+        # This reader followed the run further than what was stored: its text must shrink.
+        rest.append(MessageReplace(GATEWAY_REPLACE, result.answer, "turn_ended_early"))
+    if result.outcome is Outcome.FAILED:
+        rest.append(TurnFailed(result.end_position, result.error_code or "internal_server_error"))
+        return rest
+    if after < result.end_position - 1 and not (rest and isinstance(rest[-1], MessageReplace)):
+        rest.append(ClosingMessage(result.end_position - 1, result.answer))
+    rest.append(MessageEnd(result.end_position, result.usage or Usage()))
+    return rest
+
+
+def _merged(chunks: Sequence[LLMChunk], steps: Sequence[Step]) -> list[LLMChunk | AgentThought]:
+    told: list[LLMChunk | AgentThought] = [*chunks, *(AgentThought(step.position, step) for step in steps)]
+    told.sort(key=lambda event: event.position)
+    return told

@@ -1,0 +1,58 @@
+"""What an app says of itself."""
+
+from fastapi import APIRouter
+
+from agent_gateway.routes.chat import ERRORS
+from agent_gateway.routes.dependencies import AppDep
+from agent_gateway.routes.schemas import (
+    AppInfo,
+    FileUpload,
+    Parameters,
+    SystemParameters,
+    Toggle,
+    VoiceToggle,
+)
+
+router = APIRouter(tags=["app"], responses={status: ERRORS[status] for status in (401, 503)})
+
+
+@router.get("/info", summary="Describe the app")
+async def get_info(app: AppDep) -> AppInfo:
+    """Name, description and mode of the app this key opens."""
+    config = app.config
+    return AppInfo(
+        name=config.name, description=config.description, tags=[], mode=config.mode, author_name=""
+    )
+
+
+@router.get("/parameters", summary="Describe the app's features")
+async def get_parameters(app: AppDep) -> Parameters:
+    """The opening statement, the input form, and which features are on."""
+    config = app.config.model_dump(mode="json")
+    return Parameters(
+        opening_statement=config["opening_statement"],
+        suggested_questions=config["suggested_questions"],
+        suggested_questions_after_answer=Toggle(enabled=False),
+        speech_to_text=Toggle(enabled=False),
+        text_to_speech=VoiceToggle(enabled=False, voice="", language="", autoPlay="disabled"),
+        retriever_resource=Toggle(enabled=False),
+        annotation_reply=Toggle(enabled=False),
+        more_like_this=Toggle(enabled=False),
+        sensitive_word_avoidance=Toggle(enabled=False),
+        user_input_form=config["user_input_form"],
+        file_upload=FileUpload(
+            enabled=False,
+            allowed_file_types=[],
+            allowed_file_extensions=[],
+            allowed_file_upload_methods=["local_file", "remote_url"],
+            number_limits=3,
+            image={"enabled": False, "number_limits": 3, "transfer_methods": ["local_file", "remote_url"]},
+        ),
+        system_parameters=SystemParameters(
+            file_size_limit=15,
+            image_file_size_limit=10,
+            audio_file_size_limit=50,
+            video_file_size_limit=100,
+            workflow_file_upload_limit=10,
+        ),
+    )

@@ -1,0 +1,317 @@
+"""POST /chat-messages, its stop, and the events of a turn."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import JSONResponse
+
+from agent_gateway.domain import AppId, Caller, ConversationId, Outcome, TaskId, TurnRequest, canonical_uuid
+from agent_gateway.errors import (
+    BadRequest,
+    ConversationBusy,
+    InvalidParam,
+    NotFound,
+    TurnError,
+    Unauthorized,
+)
+from agent_gateway.events import Result, TurnFailed, rest_of
+from agent_gateway.routes.dependencies import AppDep, Credentials, Gateway, GatewayDep
+from agent_gateway.routes.payloads import Mode, WireForm, usage_json
+from agent_gateway.routes.schemas import (
+    BackgroundTurn,
+    BusyBody,
+    ChatMessage,
+    ChatMessageBody,
+    ErrorBody,
+    StopBody,
+    Success,
+    User,
+)
+from agent_gateway.routes.sse import TurnStream, live_frames, stored_frames
+from agent_gateway.routes.stream_events import EVENT_STREAM
+from agent_gateway.routes.tickets import Ticket
+from agent_gateway.store.results import TurnView
+from agent_gateway.turns.live import LiveTurn
+
+FIRST_EVENT_SECONDS: Final = 0.9
+"""How long a stream's status waits for a first event, so that an early failure gets a real status."""
+
+router = APIRouter(tags=["chat"])
+
+ModeQuery = Annotated[
+    Mode | None, Query(description="App mode of this one stream, instead of the app's own.")
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(min_length=1, max_length=255, description="The same key and body never make a second turn."),
+]
+LastEventId = Annotated[
+    str | None, Header(description="`event_id` of the last event that was seen.", alias="Last-Event-ID")
+]
+
+ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"model": ErrorBody, "description": "Invalid request, or the provider rejected it."},
+    401: {"model": ErrorBody, "description": "No valid API key or ticket."},
+    404: {"model": ErrorBody, "description": "Unknown to this app and user."},
+    429: {"model": ErrorBody, "description": "The model provider's rate limit."},
+    500: {"model": ErrorBody, "description": "The turn failed."},
+    503: {"model": ErrorBody, "description": "Draining, full, or the backend or database is away."},
+    504: {"model": ErrorBody, "description": "The turn took too long."},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A turn to read: live in this process, or known from the rows."""
+
+    live: LiveTurn[WireForm] | None
+    view: TurnView
+
+
+@router.post(
+    "/chat-messages",
+    summary="Send a message",
+    response_model=ChatMessage,
+    responses={
+        200: {
+            "description": "The answer; with `response_mode: streaming` its events.",
+            "headers": {
+                "X-Task-Id": {"schema": {"type": "string"}},
+                "X-Turn-Events-URL": {"schema": {"type": "string"}},
+            },
+            **EVENT_STREAM,
+        },
+        202: {"model": BackgroundTurn, "description": "Begun, with `response_mode: background`."},
+        409: {"model": BusyBody, "description": "`conversation_busy` or `idempotency_conflict`."},
+        **ERRORS,
+    },
+)
+async def post_chat_message(
+    body: ChatMessageBody,
+    app: AppDep,
+    gateway: GatewayDep,
+    mode: ModeQuery = None,
+    ids: Annotated[bool, Query(description="Send SSE `id:` lines on this stream, too.")] = False,
+    idempotency_key: IdempotencyKey = None,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """Send one message and get its answer: as a stream of events, as one JSON body, or later."""
+    caller = Caller(app, body.user)
+    request = TurnRequest(
+        query=body.query,
+        inputs=body.inputs,
+        files=[file.model_dump(exclude_none=True) for file in body.files],
+        conversation_id=ConversationId(body.conversation_id) if body.conversation_id else None,
+        idempotency_key=idempotency_key,
+    )
+    if last_event_id is not None:
+        after = _position(last_event_id, "Last-Event-ID")
+        found = await _find(gateway, caller.app.id, caller.user, await _earlier(gateway, caller, request))
+    else:
+        after = 0
+        found = await _start(gateway, caller, request)
+    if body.response_mode == "background":
+        return await _background(gateway, caller, found)
+    if body.response_mode == "blocking":
+        return await _blocking(gateway, found)
+    if found.live is not None and after == 0:
+        await _refuse_early_failure(found.live)
+    form = WireForm(mode or app.config.mode, ids)
+    headers = {
+        "X-Task-Id": found.view.task_id,
+        "X-Turn-Events-URL": _events_url(gateway, caller.app.id, caller.user, found.view.task_id),
+    }
+    return _stream(gateway, found, form, after, headers)
+
+
+@router.post(
+    "/chat-messages/{task_id}/stop",
+    summary="Stop a turn",
+    responses={400: ERRORS[400], 401: ERRORS[401], 503: ERRORS[503]},
+)
+async def post_stop(task_id: str, body: StopBody, app: AppDep, gateway: GatewayDep) -> Success:
+    """Stop a running turn: its partial answer is kept and its stream ends with `message_end`.
+
+    Also succeeds when there is nothing to stop: unknown, finished, or somebody else's.
+    """
+    if canonical := canonical_uuid(task_id):
+        await gateway.live.stop(Caller(app, body.user), TaskId(canonical))
+    return Success()
+
+
+@router.get(
+    "/chat-messages/{task_id}/events",
+    summary="Follow a turn",
+    response_class=Response,
+    responses={
+        200: {"description": "The events after the cursor, then live.", **EVENT_STREAM},
+        204: {"description": "The turn has ended and nothing is left; EventSource stops."},
+        **{status: ERRORS[status] for status in (400, 401, 404, 503)},
+    },
+)
+async def get_events(
+    task_id: str,
+    gateway: GatewayDep,
+    credentials: Credentials,
+    user: Annotated[User | None, Query(description="Required with an API key.")] = None,
+    ticket: Annotated[str | None, Query(description="Instead of a key, from `events_url`.")] = None,
+    after: Annotated[int | None, Query(ge=0, description="Wins over Last-Event-ID.")] = None,
+    mode: ModeQuery = None,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """The events of a turn after a cursor (from the start without one), with SSE `id:` lines."""
+    if ticket is not None:
+        who = gateway.tickets.read(ticket)
+    elif credentials is None:
+        raise Unauthorized("An API key or a ticket is required.")
+    else:
+        app = await gateway.keys.open(credentials.credentials)
+        if user is None:
+            raise InvalidParam("user: is required with an API key")
+        who = Ticket(TaskId(canonical_uuid(task_id) or ""), app.id, user)
+    if who.task_id != canonical_uuid(task_id):
+        raise NotFound("Task not found.")
+    found = await _find(gateway, who.app_id, who.user, who.task_id)
+    if after is None:
+        after = _position(last_event_id, "Last-Event-ID") if last_event_id else 0
+    if mode is None:
+        mode = await _app_mode(gateway, found, who)
+    if await _nothing_left(gateway, found, after):
+        return Response(status_code=204)
+    return _stream(gateway, found, WireForm(mode, True), after, {"X-Task-Id": who.task_id})
+
+
+async def _start(gateway: Gateway, caller: Caller, request: TurnRequest) -> Found:
+    try:
+        started = await gateway.live.start(caller, request)
+    except ConversationBusy as busy:
+        events_url = _events_url(gateway, caller.app.id, caller.user, TaskId(busy.task_id))
+        busy.details = {**busy.details, "events_url": events_url}
+        raise
+    if isinstance(started, LiveTurn):
+        return Found(started, _view_of(started))
+    return await _find(gateway, caller.app.id, caller.user, started)
+
+
+async def _earlier(gateway: Gateway, caller: Caller, request: TurnRequest) -> TaskId:
+    """The turn a re-POST wants to go on with; it never starts a second one."""
+    earlier = await gateway.turns.find_by_key(caller, request) if request.idempotency_key else None
+    if earlier is None:
+        raise BadRequest(
+            "A POST with Last-Event-ID does not start a turn. To resume a stream, use "
+            "GET /chat-messages/{task_id}/events, or repeat the POST with its Idempotency-Key."
+        )
+    return earlier
+
+
+async def _find(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> Found:
+    live = gateway.live.find(task_id)
+    if live is not None and live.belongs_to(app_id, user):
+        return Found(live, _view_of(live))
+    view = await gateway.turns.view(app_id, user, task_id)
+    if view is None:
+        raise NotFound("Task not found.")
+    return Found(None, view)
+
+
+def _view_of(live: LiveTurn[WireForm]) -> TurnView:
+    turn = live.turn
+    return TurnView(
+        turn.task_id, turn.conversation_id, turn.message_id, turn.created_at, ended=live.ended.is_set()
+    )
+
+
+async def _result(gateway: Gateway, found: Found) -> Result:
+    """How the turn ended, however long that takes."""
+    if found.live is not None:
+        await found.live.ended.wait()
+        if found.live.result is not None:
+            return found.live.result
+    frames = stored_frames(gateway.turns, found.view, WireForm("chat", False), after=0, ping_seconds=3600)
+    async for _ in frames:
+        pass
+    result = await gateway.turns.result(found.view.task_id)
+    assert result is not None
+    return result
+
+
+async def _blocking(gateway: Gateway, found: Found) -> Response:
+    result = await _result(gateway, found)
+    if result.outcome is Outcome.FAILED:
+        raise TurnError(result.error_code or "internal_server_error")
+    view = found.view
+    return JSONResponse(
+        {
+            "event": "message",
+            "task_id": view.task_id,
+            "id": view.message_id,
+            "message_id": view.message_id,
+            "conversation_id": view.conversation_id,
+            "mode": "chat",
+            "answer": result.answer,
+            "metadata": {"usage": usage_json(result.usage), "retriever_resources": []},
+            "created_at": view.created_at,
+        }
+    )
+
+
+async def _background(gateway: Gateway, caller: Caller, found: Found) -> Response:
+    view = found.view
+    status = "running"
+    if view.ended:
+        status = (await _result(gateway, found)).outcome.value
+    body = BackgroundTurn.model_validate(
+        {
+            "task_id": view.task_id,
+            "message_id": view.message_id,
+            "conversation_id": view.conversation_id,
+            "created_at": view.created_at,
+            "status": status,
+            "events_url": _events_url(gateway, caller.app.id, caller.user, view.task_id),
+        }
+    )
+    return JSONResponse(body.model_dump(), status_code=202)
+
+
+async def _refuse_early_failure(live: LiveTurn[WireForm]) -> None:
+    await live.log.wait(0, FIRST_EVENT_SECONDS)
+    if live.log.events and isinstance(failed := live.log.events[0], TurnFailed):
+        raise TurnError(failed.code)
+
+
+def _stream(
+    gateway: Gateway, found: Found, form: WireForm, after: int, headers: Mapping[str, str]
+) -> TurnStream:
+    ping = gateway.ping_seconds
+    if found.live is not None:
+        frames = live_frames(found.live, form, after=after, ping_seconds=ping)
+    else:
+        frames = stored_frames(gateway.turns, found.view, form, after=after, ping_seconds=ping)
+    return TurnStream(frames, headers)
+
+
+async def _nothing_left(gateway: Gateway, found: Found, after: int) -> bool:
+    if found.live is not None:
+        log = found.live.log
+        return log.closed and log.index_after(after) >= len(log.events)
+    result = await gateway.turns.result(found.view.task_id) if found.view.ended else None
+    return result is not None and not rest_of(result, after)
+
+
+async def _app_mode(gateway: Gateway, found: Found, who: Ticket) -> Mode:
+    if found.live is not None:
+        return found.live.turn.app.config.mode
+    app = await gateway.apps.find(who.app_id)
+    return app.config.mode if app else "chat"
+
+
+def _events_url(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> str:
+    return gateway.tickets.events_url(Ticket(task_id, app_id, user))
+
+
+def _position(text: str, name: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 12:
+        raise InvalidParam(f"{name}: must be the event_id of an event of this stream")
+    return int(text)

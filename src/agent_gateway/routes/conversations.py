@@ -1,0 +1,131 @@
+"""Conversations and messages as their owner lists them."""
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query
+
+from agent_gateway.domain import Caller, ConversationId, Outcome, Step, Usage, canonical_uuid, step_id
+from agent_gateway.errors import FAILURES, InvalidParam
+from agent_gateway.routes.chat import ERRORS
+from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, GatewayDep
+from agent_gateway.routes.schemas import (
+    ConversationItem,
+    ConversationPage,
+    MessageItem,
+    MessagePage,
+    ThoughtItem,
+    User,
+)
+from agent_gateway.store.conversations import Conversation, Message
+
+router = APIRouter(tags=["conversations"])
+
+UserQuery = Annotated[User, Query(description="The client's own identifier of its end user.")]
+Limit = Annotated[int, Query(ge=1, le=100)]
+SortBy = Literal["created_at", "-created_at", "updated_at", "-updated_at"]
+LIST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    status: ERRORS[status] for status in (400, 401, 404, 503)
+}
+
+
+@router.get("/conversations", summary="List conversations", responses=LIST_ERRORS)
+async def get_conversations(
+    app: AppDep,
+    gateway: GatewayDep,
+    user: UserQuery = DEFAULT_USER,
+    last_id: Annotated[str | None, Query(description="Last id of the page before.")] = None,
+    limit: Limit = 20,
+    sort_by: SortBy = "-updated_at",
+) -> ConversationPage:
+    """A page of this user's conversations."""
+    page = await gateway.conversations.conversations(
+        Caller(app, user), limit=limit, sort_by=sort_by, last_id=_optional_id(last_id, "last_id")
+    )
+    data = [_conversation_item(item) for item in page.items]
+    return ConversationPage(limit=limit, has_more=page.has_more, data=data)
+
+
+@router.get("/messages", summary="List messages", responses=LIST_ERRORS)
+async def get_messages(
+    app: AppDep,
+    gateway: GatewayDep,
+    conversation_id: Annotated[str, Query(description="UUID of the conversation.")],
+    user: UserQuery = DEFAULT_USER,
+    first_id: Annotated[str | None, Query(description="First id of the page before: older ones.")] = None,
+    limit: Limit = 20,
+) -> MessagePage:
+    """The newest messages of a conversation, oldest first within the page."""
+    conversation = _optional_id(conversation_id, "conversation_id")
+    if conversation is None:
+        raise InvalidParam("conversation_id: is required")
+    page = await gateway.conversations.messages(
+        Caller(app, user),
+        ConversationId(conversation),
+        limit=limit,
+        first_id=_optional_id(first_id, "first_id"),
+    )
+    return MessagePage(limit=limit, has_more=page.has_more, data=[_message_item(item) for item in page.items])
+
+
+def _optional_id(text: str | None, name: str) -> str | None:
+    if not text:
+        return None
+    if canonical := canonical_uuid(text):
+        return canonical
+    raise InvalidParam(f"{name}: must be a UUID")
+
+
+def _conversation_item(item: Conversation) -> ConversationItem:
+    return ConversationItem(
+        id=item.id,
+        name=item.name,
+        inputs=item.inputs,
+        status="normal",
+        introduction=item.introduction,
+        created_at=int(item.created_at.timestamp()),
+        updated_at=int(item.updated_at.timestamp()),
+    )
+
+
+def _message_item(item: Message) -> MessageItem:
+    usage = item.usage or Usage()
+    failed = item.outcome is Outcome.FAILED
+    created_at = int(item.created_at.timestamp())
+    return MessageItem(
+        id=item.id,
+        conversation_id=item.conversation_id,
+        parent_message_id=None,
+        inputs=item.inputs,
+        query=item.query,
+        answer=item.answer,
+        status="error" if failed else "normal",
+        error=FAILURES[item.error_code] if failed and item.error_code else None,
+        message_files=[],
+        feedback=None,
+        retriever_resources=[],
+        agent_thoughts=[_thought_item(item.id, step, created_at) for step in item.steps],
+        created_at=created_at,
+        extra_contents=[],
+        message_tokens=usage.prompt_tokens,
+        answer_tokens=usage.completion_tokens,
+        total_tokens=usage.total_tokens,
+        provider_response_latency=usage.latency,
+        total_price=usage.total_price,
+        currency=usage.currency,
+    )
+
+
+def _thought_item(message_id: str, step: Step, created_at: int) -> ThoughtItem:
+    return ThoughtItem(
+        id=step_id(message_id, step.number),
+        chain_id=None,
+        message_id=message_id,
+        position=step.number,
+        thought=step.thought,
+        tool=step.tool,
+        tool_labels={},
+        tool_input=step.tool_input,
+        observation=step.observation,
+        files=[],
+        created_at=created_at,
+    )

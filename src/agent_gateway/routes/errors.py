@@ -1,0 +1,89 @@
+"""Errors on the wire: the one table from code to status, and the envelope of every non-2xx body."""
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from agent_gateway.errors import GatewayError, StoreError, StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+STATUSES: Final[Mapping[str, int]] = {
+    "invalid_param": 400,
+    "bad_request": 400,
+    "provider_not_initialize": 400,
+    "completion_request_error": 400,
+    "unauthorized": 401,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "conversation_busy": 409,
+    "idempotency_conflict": 409,
+    "rate_limit_error": 429,
+    "internal_server_error": 500,
+    "turn_interrupted": 500,
+    "service_unavailable": 503,
+    "turn_timeout": 504,
+}
+
+_HTTP_CODES: Final[Mapping[int, str]] = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    503: "service_unavailable",
+}
+_DATABASE_AWAY = "The service can not reach its database. Please try again."
+
+
+def envelope(
+    code: str, message: str, *, retry_after: int | None = None, details: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The error body of the contract."""
+    status = STATUSES[code]
+    headers = {"Retry-After": str(retry_after)} if retry_after is not None else None
+    body = {"code": code, "message": message, "status": status, **(details or {})}
+    return JSONResponse(body, status_code=status, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of this app with the envelope."""
+
+    @app.exception_handler(GatewayError)
+    async def gateway_error(request: Request, error: GatewayError) -> JSONResponse:
+        return envelope(error.code, error.message, retry_after=error.retry_after, details=error.details)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return envelope("invalid_param", _explain(error))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        code = _HTTP_CODES.get(error.status_code, "internal_server_error")
+        return envelope(code, str(error.detail))
+
+    @app.exception_handler(StoreError)
+    async def store_error(request: Request, error: StoreError) -> JSONResponse:
+        logger.error("%s %s: store: %s", request.method, request.url.path, error)
+        if isinstance(error, StoreUnavailable):
+            return envelope("service_unavailable", _DATABASE_AWAY, retry_after=2)
+        return envelope("internal_server_error", "The request could not be stored.")
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        return envelope("internal_server_error", "Internal server error.")
+
+
+def _explain(error: RequestValidationError) -> str:
+    """Name the fields and what is wrong with them; never their values."""
+    told: list[str] = []
+    for problem in error.errors():
+        if problem["type"] == "json_invalid":
+            return "The body is not valid JSON."
+        where = ".".join(str(part) for part in problem["loc"][1:])
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        told.append(f"{where}: {message}" if where else message)
+    return "; ".join(dict.fromkeys(told)) or "The request is not valid."

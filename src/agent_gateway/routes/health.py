@@ -1,0 +1,27 @@
+"""Probes: is the process alive, and should it get traffic."""
+
+from fastapi import APIRouter
+
+from agent_gateway.errors import Unavailable
+from agent_gateway.routes.chat import ERRORS
+from agent_gateway.routes.dependencies import GatewayDep
+from agent_gateway.routes.schemas import Health
+from agent_gateway.store.migrations import schema_is_current
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", summary="Alive")
+async def get_healthz() -> Health:
+    """The process answers. Touches nothing else, so a database outage does not restart it."""
+    return Health()
+
+
+@router.get("/readyz", summary="Ready", responses={503: ERRORS[503]})
+async def get_readyz(gateway: GatewayDep) -> Health:
+    """The database answers with a schema this version can use, and the process is not draining."""
+    if gateway.live.draining.is_set():
+        raise Unavailable("This server is shutting down.")
+    if not await schema_is_current(gateway.database):
+        raise Unavailable("The database schema is behind: run `agent-gateway migrate`.")
+    return Health()

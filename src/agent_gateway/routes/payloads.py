@@ -1,0 +1,140 @@
+"""Turn events as SSE frames: the only place that knows the public event names (service-api.md).
+
+Pure. A frame is one `data:` line of ASCII JSON per event; `message_replace` and the closing message
+may take several when their text is long, and only the last of those carries the `id:`, so that a
+reader cut in between gets the whole again. Text deltas are filled into a template made once per turn.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from agent_gateway.domain import Step, Turn, Usage, step_id
+from agent_gateway.errors import FAILURES
+from agent_gateway.events import (
+    MAX_CHUNK,
+    AgentThought,
+    ClosingMessage,
+    LLMChunk,
+    MessageEnd,
+    MessageReplace,
+    TurnEvent,
+    TurnFailed,
+    split_text,
+)
+from agent_gateway.routes.errors import STATUSES
+from agent_gateway.store.results import TurnView
+
+Mode = Literal["chat", "agent-chat", "agent"]
+
+PING: Final = b"event: ping\n\n"
+
+_escape = json.encoder.encode_basestring_ascii
+
+
+class WireForm(NamedTuple):
+    """What makes two readers' frames differ: the app mode they see, and whether frames carry ids."""
+
+    mode: Mode
+    ids: bool
+
+
+def encoder(turn: Turn | TurnView) -> Callable[[TurnEvent, WireForm], bytes]:
+    """The frame maker of one turn. A frame may be empty: the mode does not show that event."""
+    frames = _Frames(turn)
+    chat, agent = frames.template("message"), frames.template("agent_message")
+
+    def encode(event: TurnEvent, form: WireForm) -> bytes:
+        if isinstance(event, LLMChunk):
+            head, tail = chat if form.mode == "chat" else agent
+            told = f'{head}{event.position},"answer":{_escape(event.text)}{tail}'
+            return (f"id: {event.position}\n{told}" if form.ids else told).encode()
+        *before, last = frames.lines(event, form.mode) or [""]
+        if form.ids and last:
+            last = f"id: {event.position}\n{last}"
+        return "".join((*before, last)).encode()
+
+    return encode
+
+
+class _Frames:
+    """The `data:` lines of one turn's events."""
+
+    def __init__(self, turn: Turn | TurnView) -> None:
+        self._message_id = turn.message_id
+        self._common = (
+            f'"conversation_id":"{turn.conversation_id}","message_id":"{turn.message_id}",'
+            f'"created_at":{turn.created_at},"task_id":"{turn.task_id}","event_id":'
+        )
+
+    def template(self, event: str) -> tuple[str, str]:
+        """What stands before the position and after the text of an answer event."""
+        tail = ',"from_variable_selector":null' if event == "message" else ""
+        return (
+            f'data: {{"event":"{event}","id":"{self._message_id}",{self._common}',
+            f"{tail}}}\n\n",
+        )
+
+    def lines(self, event: TurnEvent, mode: Mode) -> list[str]:
+        """All lines of an event other than a plain chunk; none when the mode does not show it."""
+        match event:
+            case AgentThought():
+                return [] if mode == "chat" else [self._thought(event.position, event.step)]
+            case ClosingMessage():
+                return self._answers("message", event.position, event.text) if mode == "agent" else []
+            case MessageReplace():
+                return self._replace(event, mode)
+            case MessageEnd():
+                return [self._end(event)]
+            case TurnFailed():
+                fields = {"status": STATUSES[event.code], "code": event.code, "message": FAILURES[event.code]}
+                return [self._line("error", event.position, fields)]
+            case LLMChunk():
+                return self._answers(_chunk_event(mode), event.position, event.text)
+
+    def _line(self, event: str, position: int, fields: Mapping[str, Any]) -> str:
+        rest = json.dumps(fields, separators=(",", ":"))[1:]
+        return f'data: {{"event":"{event}",{self._common}{position},{rest}\n\n'
+
+    def _answers(self, event: str, position: int, text: str) -> list[str]:
+        head, tail = self.template(event)
+        pieces = [piece.text for piece in split_text(text, 0)] or [""]
+        return [f'{head}{position},"answer":{_escape(piece)}{tail}' for piece in pieces]
+
+    def _replace(self, event: MessageReplace, mode: Mode) -> list[str]:
+        """The first piece replaces, the others append."""
+        first = event.text[:MAX_CHUNK]
+        lines = [self._line("message_replace", event.position, {"answer": first, "reason": event.reason})]
+        if more := event.text[MAX_CHUNK:]:
+            lines += self._answers(_chunk_event(mode), event.position, more)
+        return lines
+
+    def _end(self, event: MessageEnd) -> str:
+        metadata: dict[str, Any] = {"usage": usage_json(event.usage), "retriever_resources": []}
+        fields: dict[str, Any] = {"id": self._message_id, "metadata": metadata, "files": []}
+        return self._line("message_end", event.position, fields)
+
+    def _thought(self, position: int, step: Step) -> str:
+        fields: dict[str, Any] = {
+            "id": step_id(self._message_id, step.number),
+            "position": step.number,
+            "thought": step.thought,
+            "tool": step.tool,
+            "tool_labels": {},
+            "tool_input": step.tool_input,
+            "observation": step.observation,
+            "message_files": [],
+        }
+        return self._line("agent_thought", position, fields)
+
+
+def _chunk_event(mode: Mode) -> str:
+    return "message" if mode == "chat" else "agent_message"
+
+
+def usage_json(usage: Usage | None) -> dict[str, Any]:
+    """Usage with all fourteen fields, zeros when the backend gave none."""
+    fields: dict[str, Any] = msgspec.to_builtins(usage or Usage())
+    return fields

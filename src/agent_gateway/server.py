@@ -1,0 +1,45 @@
+"""The uvicorn server that drains before it exits."""
+
+import asyncio
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+from typing_extensions import override
+
+from agent_gateway.routes.dependencies import Gateway
+
+
+class DrainingServer(uvicorn.Server):
+    """On the first SIGTERM or SIGINT lets turns and streams end, then exits; on the second, exits."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._app = app
+        self.drain_seconds = drain_seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._drain: asyncio.Task[None] | None = None
+
+    @override
+    async def serve(self, sockets: list[asyncio.trsock.TransportSocket] | None = None) -> None:  # type: ignore[override]
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)  # type: ignore[arg-type]
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Runs in a signal handler, outside the loop: hands over and returns."""
+        gateway: Gateway | None = getattr(self._app.state, "gateway", None)
+        if self._loop is None or gateway is None or self._drain is not None or self.should_exit:
+            super().handle_exit(sig, frame)
+            return
+        self._loop.call_soon_threadsafe(self._start_drain, gateway, sig, frame)
+
+    def _start_drain(self, gateway: Gateway, sig: int, frame: FrameType | None) -> None:
+        if self._drain is None:
+            self._drain = asyncio.create_task(self._drain_then_exit(gateway, sig, frame), name="drain")
+
+    async def _drain_then_exit(self, gateway: Gateway, sig: int, frame: FrameType | None) -> None:
+        try:
+            await gateway.live.drain(self.drain_seconds)
+        finally:
+            super().handle_exit(sig, frame)

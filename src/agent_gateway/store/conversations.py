@@ -1,0 +1,154 @@
+"""Conversations and messages as their owner lists them. Every query is scoped to app and user (I11)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped
+from sqlmodel import col
+
+from agent_gateway.domain import Caller, ConversationId, Outcome, Step, Usage
+from agent_gateway.errors import NotFound
+from agent_gateway.store.database import Database
+from agent_gateway.store.results import read_steps
+from agent_gateway.store.tables import ConversationRow, EndUserRow, MessageRow, TurnRow
+
+T = TypeVar("T")
+SortBy = Literal["created_at", "-created_at", "updated_at", "-updated_at"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation as listed."""
+
+    id: str
+    name: str
+    inputs: dict[str, Any]
+    introduction: str
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A turn as listed: query, answer so far stored, and how it ended."""
+
+    id: str
+    conversation_id: str
+    query: str
+    inputs: dict[str, Any]
+    files: list[dict[str, Any]]
+    answer: str
+    usage: Usage | None
+    outcome: Outcome | None
+    error_code: str | None
+    steps: Sequence[Step]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list."""
+
+    items: list[T]
+    has_more: bool
+
+
+class ConversationStore:
+    """Lists of what one caller owns."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def conversations(
+        self, caller: Caller, *, limit: int, sort_by: SortBy, last_id: str | None = None
+    ) -> Page[Conversation]:
+        """A page of conversations after `last_id` in that order; NotFound for an unknown one."""
+        descending = sort_by.startswith("-")
+        key = col(getattr(ConversationRow, sort_by.removeprefix("-")))
+        async with self._database.reading() as session:
+            query = _scoped(caller)
+            if last_id:
+                last = (
+                    await session.scalars(_scoped(caller).where(col(ConversationRow.id) == last_id))
+                ).first()
+                if last is None:
+                    raise NotFound("Last Conversation Not Exists.")
+                value = getattr(last, sort_by.removeprefix("-"))
+                query = query.where(_beyond(key, value, col(ConversationRow.id), last.id, descending))
+            order = (
+                [key.desc(), col(ConversationRow.id).desc()] if descending else [key, col(ConversationRow.id)]
+            )
+            rows = (await session.scalars(query.order_by(*order).limit(limit + 1))).all()
+        return Page([_conversation(row) for row in rows[:limit]], len(rows) > limit)
+
+    async def messages(
+        self, caller: Caller, conversation_id: ConversationId, *, limit: int, first_id: str | None = None
+    ) -> Page[Message]:
+        """The newest messages, or those before `first_id`, in ascending order of time."""
+        async with self._database.reading() as session:
+            owned = await session.scalars(_scoped(caller).where(col(ConversationRow.id) == conversation_id))
+            if owned.first() is None:
+                raise NotFound("Conversation Not Exists.")
+            query = (
+                select(MessageRow, TurnRow)
+                .join(TurnRow, col(TurnRow.message_id) == col(MessageRow.id))
+                .where(col(MessageRow.conversation_id) == conversation_id)
+            )
+            if first_id:
+                query = query.where(col(MessageRow.seq) < await _seq_of(session, conversation_id, first_id))
+            rows = (await session.execute(query.order_by(col(MessageRow.seq).desc()).limit(limit + 1))).all()
+            page = rows[:limit][::-1]
+            steps = await read_steps(session, [message.id for message, _ in page])
+        return Page([_message(row, turn, steps.get(row.id, [])) for row, turn in page], len(rows) > limit)
+
+
+def _scoped(caller: Caller) -> Select[ConversationRow]:
+    return (
+        select(ConversationRow)
+        .join(EndUserRow, col(EndUserRow.id) == col(ConversationRow.end_user_id))
+        .where(col(ConversationRow.app_id) == caller.app.id, col(EndUserRow.external_id) == caller.user)
+    )
+
+
+def _beyond(
+    key: Mapped[Any], value: object, id_column: Mapped[str], last_id: str, descending: bool
+) -> ColumnElement[bool]:
+    if descending:
+        return or_(key < value, and_(key == value, id_column < last_id))
+    return or_(key > value, and_(key == value, id_column > last_id))
+
+
+async def _seq_of(session: AsyncSession, conversation_id: str, message_id: str) -> int:
+    found = await session.scalars(
+        select(col(MessageRow.seq)).where(
+            col(MessageRow.id) == message_id, col(MessageRow.conversation_id) == conversation_id
+        )
+    )
+    if (seq := found.first()) is None:
+        raise NotFound("First Message Not Exists.")
+    return seq
+
+
+def _conversation(row: ConversationRow) -> Conversation:
+    return Conversation(row.id, row.name, row.inputs, row.introduction, row.created_at, row.updated_at)
+
+
+def _message(row: MessageRow, turn: TurnRow, steps: Sequence[Step]) -> Message:
+    return Message(
+        id=row.id,
+        conversation_id=row.conversation_id,
+        query=row.query,
+        inputs=row.inputs,
+        files=row.files,
+        answer=row.answer,
+        usage=msgspec.convert(row.usage, Usage) if row.usage else None,
+        outcome=Outcome(turn.outcome) if turn.outcome else None,
+        error_code=turn.error_code,
+        steps=steps,
+        created_at=row.created_at,
+    )

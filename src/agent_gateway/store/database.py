@@ -1,0 +1,193 @@
+"""The database: engines, transactions, database time, and the one seam where its errors are mapped."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any, Final, cast
+
+from sqlalchemy import URL, Connection, CursorResult, Double, Result, event, literal, make_url, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from agent_gateway.errors import StoreRejected, StoreUnavailable
+from agent_gateway.store.tables import UtcDateTime
+
+_PASSING_SQLSTATES: Final = ("08", "25", "40", "53", "55", "57", "58")
+"""Classes of connection, transaction, resource, lock, operator and system errors."""
+_PASSING_SQLITE: Final = ("locked", "busy", "disk", "full", "i/o", "unable to open", "readonly")
+
+
+class now_plus(FunctionElement[Any]):  # noqa: N801 - reads as the SQL function it stands for
+    """Database time plus some seconds. Leases and deadlines never use a process's own clock."""
+
+    name = "now_plus"
+    inherit_cache = True
+    type = UtcDateTime()
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__(literal(float(seconds), Double()))
+
+
+@compiles(now_plus, "postgresql")
+def _now_postgresql(element: now_plus, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
+
+
+@compiles(now_plus, "sqlite")
+def _now_sqlite(element: now_plus, compiler: SQLCompiler, **kw: Any) -> str:
+    # Not unixepoch('subsec'): it is NULL before SQLite 3.42.
+    return f"((julianday('now') - 2440587.5) * 86400.0 + {compiler.process(element.clauses, **kw)})"
+
+
+def rows_changed(result: Result[Any]) -> int:
+    """How many rows an UPDATE, INSERT or DELETE changed."""
+    return cast("CursorResult[Any]", result).rowcount
+
+
+def async_url(url: str) -> URL:
+    """The URL with its async driver; accepts what other tools accept (`postgres://`, `sslmode`)."""
+    parsed = make_url(url)
+    name = parsed.get_backend_name()
+    if name in ("postgres", "postgresql"):
+        query = dict(parsed.query)
+        if "sslmode" in query:
+            query["ssl"] = query.pop("sslmode")
+        return parsed.set(drivername="postgresql+asyncpg", query=query)
+    return parsed.set(drivername="sqlite+aiosqlite")
+
+
+class Database:
+    """Connections and transactions. `close` it.
+
+    `duty` transactions (heartbeats, finishes) have connections of their own on Postgres, so that
+    a crowd of requests can never make a process lose its turns (R6).
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 5, lease_seconds: float = 8.0) -> None:
+        self.url = async_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            self._engine = self._duty_engine = _sqlite_engine(self.url, pool_size)
+        else:
+            self._engine = _postgres_engine(self.url, pool_size, lease_seconds)
+            self._duty_engine = _postgres_engine(self.url, 2, lease_seconds)
+        # One writer at a time is all SQLite can do; queueing here is fair and needs no polling.
+        self._writer: Any = asyncio.Lock() if self.is_sqlite else nullcontext()
+
+    @asynccontextmanager
+    async def transaction(self, *, duty: bool = False) -> AsyncGenerator[AsyncSession]:
+        """A unit of work that writes: committed when the block ends, rolled back when it raises.
+
+        Raises StoreUnavailable or StoreRejected; IntegrityError passes for callers that expect it.
+        """
+        engine = self._duty_engine if duty else self._engine
+        with mapped_errors():
+            async with self._writer, AsyncSession(engine, expire_on_commit=False) as session, session.begin():
+                yield session
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[AsyncSession]:
+        """A unit of work that only reads."""
+        with mapped_errors():
+            async with self._engine.connect() as connection:
+                if self.is_sqlite:
+                    await connection.execution_options(sqlite_begin="DEFERRED")
+                async with AsyncSession(connection, expire_on_commit=False) as session:
+                    yield session
+
+    async def ping(self) -> None:
+        """Prove that the database answers; raises StoreUnavailable."""
+        async with self.reading() as session:
+            await session.execute(text("SELECT 1"))
+
+    def engine(self) -> AsyncEngine:
+        """The engine, for migrations."""
+        return self._engine
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+        await self._duty_engine.dispose()
+
+
+class mapped_errors:  # noqa: N801 - a context manager used as a word
+    """Foreign database errors become ours; a plain class because it is entered for every query."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, IntegrityError):
+            return
+        if isinstance(error, PoolTimeoutError | OSError | TimeoutError):
+            raise StoreUnavailable(type(error).__name__) from error
+        if isinstance(error, DBAPIError):
+            # `orig` quotes no parameters, unlike the whole text: message texts must not reach logs.
+            reason = f"{type(error.orig).__name__}: {error.orig}"
+            raise (StoreUnavailable if _is_passing(error) else StoreRejected)(reason) from error.orig
+        if isinstance(error, SQLAlchemyError):
+            raise StoreRejected(type(error).__name__) from error
+
+
+def _is_passing(error: DBAPIError) -> bool:
+    if error.connection_invalidated or isinstance(error, InterfaceError):
+        return True
+    if sqlstate := getattr(error.orig, "sqlstate", None):
+        return str(sqlstate).startswith(_PASSING_SQLSTATES)
+    return any(word in str(error.orig).lower() for word in _PASSING_SQLITE)
+
+
+def _postgres_engine(url: URL, pool_size: int, lease_seconds: float) -> AsyncEngine:
+    half_lease = str(int(lease_seconds * 500))
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={
+            "timeout": 5,
+            "command_timeout": 30,
+            "server_settings": {
+                "application_name": "agent-gateway",
+                # A frozen process must not hold row locks (R6).
+                "idle_in_transaction_session_timeout": half_lease,
+                "lock_timeout": half_lease,
+                "statement_timeout": "20000",
+            },
+        },
+    )
+
+
+def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
+    engine = create_async_engine(
+        url, pool_size=pool_size, max_overflow=0, pool_timeout=10, hide_parameters=True
+    )
+
+    def connect(connection: Any, _record: object) -> None:
+        # The driver's own idea of when a transaction begins is switched off; see `begin`.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            "foreign_keys = ON",
+            "busy_timeout = 5000",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    def begin(connection: Connection) -> None:
+        # IMMEDIATE takes the write lock at once: a transaction that reads first can not be upgraded
+        # behind another writer's back.
+        mode = connection.get_execution_options().get("sqlite_begin", "IMMEDIATE")
+        connection.exec_driver_sql(f"BEGIN {mode}")
+
+    event.listen(engine.sync_engine, "connect", connect)
+    event.listen(engine.sync_engine, "begin", begin)
+    return engine

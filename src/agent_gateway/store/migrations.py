@@ -1,0 +1,122 @@
+"""The schema's migrations. Alembic is imported when it is needed: reading it takes a while."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import URL, Connection, event, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from agent_gateway.store.database import Database, mapped_errors
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+LOCK: Final = 7_261_830_419
+"""Key of the advisory lock: any number, but the same in every release."""
+
+
+async def migrate(database: Database) -> None:
+    """Bring the schema to what this code expects; any number of processes may call it at once.
+
+    A newer schema stays as it is. Raises StoreUnavailable or StoreRejected; nothing is changed then.
+    """
+    with mapped_errors():
+        async with exclusive(database.url) as connection:
+            await connection.run_sync(_upgrade)
+
+
+async def schema_is_current(database: Database) -> bool:
+    """False when the schema is missing or older than this code expects; newer is fine (R17)."""
+    async with database.reading() as session:
+        connection = await session.connection()
+        return await connection.run_sync(_is_current)
+
+
+@asynccontextmanager
+async def exclusive(url: URL) -> AsyncGenerator[AsyncConnection]:
+    """One transaction in which nobody else migrates, committed when the block ends.
+
+    On a connection of its own: the time limits of the others would break waiting and migrating.
+    """
+    engine = _sqlite_engine(url) if url.get_backend_name() == "sqlite" else _postgres_engine(url)
+    try:
+        async with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+def _postgres_engine(url: URL) -> AsyncEngine:
+    no_limits = dict.fromkeys(
+        ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"), "0"
+    )
+    settings = {"application_name": "agent-gateway migrate", **no_limits}
+    return create_async_engine(
+        url, poolclass=NullPool, hide_parameters=True, connect_args={"server_settings": settings}
+    )
+
+
+def _sqlite_engine(url: URL) -> AsyncEngine:
+    engine = create_async_engine(
+        url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": 60, "isolation_level": None}
+    )
+
+    def connect(connection: Any, _record: object) -> None:
+        # Batch mode drops tables to make them anew; this can not be set inside the transaction.
+        connection.execute("PRAGMA foreign_keys = OFF")
+
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(engine.sync_engine, "connect", connect)
+    event.listen(engine.sync_engine, "begin", begin)
+    return engine
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+
+    if not _is_current(connection):
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _is_current(connection: Connection) -> bool:
+    from alembic.migration import MigrationContext
+
+    head, older = _revisions()
+    stamped = MigrationContext.configure(connection).get_current_heads()
+    # A revision that this code does not know was made after it.
+    return bool(stamped) and all(revision == head or revision not in older for revision in stamped)
+
+
+@cache
+def _revisions() -> tuple[str | None, frozenset[str]]:
+    """The newest revision this code knows, and those before it."""
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory.from_config(_config())
+    head = scripts.get_current_head()
+    return head, frozenset(script.revision for script in scripts.walk_revisions()) - {head}
+
+
+def _config() -> "Config":
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_folder()).replace("%", "%%"))
+    return config
+
+
+def _folder() -> Path:
+    """Where the migrations are: inside the package when it was installed, else next to `src`."""
+    package = Path(__file__).parents[1]
+    installed = package / "_alembic"
+    return installed if installed.exists() else package.parents[1] / "alembic"

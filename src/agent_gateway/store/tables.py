@@ -1,0 +1,269 @@
+"""The rows (durability.md, Rows). One module so that the schema can be read as a whole."""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlmodel import Field, SQLModel
+from typing_extensions import override
+
+NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+ACTIVE = "state IN ('planned', 'sending', 'running')"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time: timestamptz on Postgres, Unix seconds on SQLite (which has no such type)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    @override
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Pick the column type of this dialect."""
+        kind: TypeEngine[Any] = Float() if dialect.name == "sqlite" else DateTime(timezone=True)
+        return dialect.type_descriptor(kind)
+
+    @override
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """To the database."""
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.timestamp()
+
+    @override
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """From the database."""
+        if value is None or isinstance(value, datetime):
+            return value
+        return datetime.fromtimestamp(value, UTC)
+
+
+def json_type() -> TypeEngine[Any]:
+    """JSONB on Postgres, JSON text elsewhere."""
+    return JSON().with_variant(JSONB(), "postgresql")
+
+
+def uuid_type() -> TypeEngine[str]:
+    """A native UUID where there is one; a canonical string in Python."""
+    return Uuid(as_uuid=False)
+
+
+def _id() -> Any:
+    return Field(sa_column=Column(uuid_type(), primary_key=True))
+
+
+def _ref(target: str, *, index: bool = False, nullable: bool = False) -> Any:
+    return Field(sa_column=Column(uuid_type(), ForeignKey(target), index=index, nullable=nullable))
+
+
+def _text(default: str = "") -> Any:
+    return Field(default=default, sa_column=Column(Text, nullable=False, server_default=default))
+
+
+def _json(default: str) -> Any:
+    return Field(sa_column=Column(json_type(), nullable=False, server_default=default))
+
+
+def _time(*, nullable: bool = False, index: bool = False) -> Any:
+    column = Column(UtcDateTime, nullable=nullable, index=index)
+    return Field(default=None, sa_column=column) if nullable else Field(sa_column=column)
+
+
+class Row(SQLModel):
+    """Base of all tables: one metadata with a naming convention, so that migrations can name things."""
+
+    metadata: ClassVar[MetaData] = MetaData(naming_convention=NAMING)
+
+
+class AppRow(Row, table=True):
+    """A published agent."""
+
+    __tablename__ = "apps"  # pyrefly: ignore[bad-override]
+    id: str = _id()
+    tenant_id: str = Field(index=True)
+    slug: str = Field(unique=True)
+    """The name an operator gives it; `default` is the one made at start."""
+    version_id: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
+    """The current version. No foreign key: versions refer to apps."""
+    created_at: datetime = _time()
+
+
+class AppVersionRow(Row, table=True):
+    """An immutable configuration of an app; turns are pinned to one (R17)."""
+
+    __tablename__ = "app_versions"  # pyrefly: ignore[bad-override]
+    __table_args__ = (UniqueConstraint("app_id", "number"),)
+    id: str = _id()
+    app_id: str = _ref("apps.id")
+    number: int
+    config: str = _text()
+    """JSON of AppConfig; placeholders only, never an environment value."""
+    created_at: datetime = _time()
+
+
+class ApiKeyRow(Row, table=True):
+    """An API key: found by the keyed hash of the whole key, which itself is never stored."""
+
+    __tablename__ = "api_keys"  # pyrefly: ignore[bad-override]
+    id: str = _id()
+    app_id: str = _ref("apps.id", index=True)
+    label: str
+    hash: str = Field(unique=True)
+    created_at: datetime = _time()
+    revoked_at: datetime | None = _time(nullable=True)
+
+
+class EndUserRow(Row, table=True):
+    """A caller's own user, as an app knows them."""
+
+    __tablename__ = "end_users"  # pyrefly: ignore[bad-override]
+    __table_args__ = (UniqueConstraint("app_id", "external_id"),)
+    id: str = _id()
+    app_id: str = _ref("apps.id")
+    external_id: str = Field(sa_column=Column(Text, nullable=False))
+    created_at: datetime = _time()
+
+
+class ConversationRow(Row, table=True):
+    """A conversation of one end user with one app."""
+
+    __tablename__ = "conversations"  # pyrefly: ignore[bad-override]
+    __table_args__ = (Index("ix_conversations_scope", "app_id", "end_user_id", "updated_at", "id"),)
+    id: str = _id()
+    app_id: str = _ref("apps.id")
+    end_user_id: str = _ref("end_users.id")
+    name: str = _text()
+    inputs: dict[str, Any] = _json("{}")
+    introduction: str = _text()
+    last_seq: int = Field(default=0)
+    """Number of the newest turn; given under this row's lock."""
+    created_at: datetime = _time()
+    updated_at: datetime = _time()
+
+
+class MessageRow(Row, table=True):
+    """A turn's durable record: the query and, once ended, the answer."""
+
+    __tablename__ = "messages"  # pyrefly: ignore[bad-override]
+    __table_args__ = (UniqueConstraint("conversation_id", "seq"),)
+    id: str = _id()
+    conversation_id: str = _ref("conversations.id")
+    seq: int
+    query: str = _text()
+    inputs: dict[str, Any] = _json("{}")
+    files: list[dict[str, Any]] = _json("[]")
+    answer: str = _text()
+    marks: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))
+    """Position and length of every chunk of the answer, packed by store/marks.py (R13)."""
+    usage: dict[str, Any] | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
+    created_at: datetime = _time()
+
+
+class TurnRow(Row, table=True):
+    """One row per turn: who drives it, how far it is, how it ended."""
+
+    __tablename__ = "turns"  # pyrefly: ignore[bad-override]
+    __table_args__ = (
+        Index(
+            "uq_turns_active",
+            "conversation_id",
+            unique=True,
+            postgresql_where=text(ACTIVE),
+            sqlite_where=text(ACTIVE),
+        ),
+        Index("ix_turns_lease", "lease_until", postgresql_where=text(ACTIVE), sqlite_where=text(ACTIVE)),
+        CheckConstraint("state IN ('queued', 'planned', 'sending', 'running', 'ended')", name="state"),
+        CheckConstraint("(state = 'ended') = (outcome IS NOT NULL)", name="outcome"),
+    )
+    id: str = _id()
+    app_version_id: str = _ref("app_versions.id")
+    conversation_id: str = _ref("conversations.id", index=True)
+    message_id: str = Field(
+        sa_column=Column(uuid_type(), ForeignKey("messages.id"), unique=True, nullable=False)
+    )
+    seq: int
+    state: str = Field(sa_column=Column(String(16), nullable=False))
+    owner: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
+    """A fresh UUID per process start."""
+    epoch: int = Field(default=1)
+    """Grows with every change of owner; writes of an older epoch change nothing (I9)."""
+    adoptions: int = Field(default=0)
+    lease_until: datetime | None = _time(nullable=True)
+    deadline_at: datetime = _time()
+    stop_at: datetime | None = _time(nullable=True)
+    stop_reason: str | None = None
+    run_id: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    fold_version: int
+    checkpoint: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    outcome: str | None = Field(default=None, sa_column=Column(String(16), nullable=True))
+    error_code: str | None = None
+    end_position: int | None = None
+    created_at: datetime = _time()
+    ended_at: datetime | None = _time(nullable=True)
+
+
+class StepRow(Row, table=True):
+    """A reasoning segment or tool call of a message, written once, at the turn's end."""
+
+    __tablename__ = "steps"  # pyrefly: ignore[bad-override]
+    __table_args__ = (PrimaryKeyConstraint("message_id", "number"),)
+    message_id: str = _ref("messages.id")
+    number: int
+    position: int
+    thought: str = _text()
+    tool: str = _text()
+    tool_input: str = _text()
+    observation: str = _text()
+
+
+class SnapshotRow(Row, table=True):
+    """A conversation's session snapshot: the backend's raw JSON text, untouched."""
+
+    __tablename__ = "snapshots"  # pyrefly: ignore[bad-override]
+    conversation_id: str = Field(
+        sa_column=Column(uuid_type(), ForeignKey("conversations.id"), primary_key=True)
+    )
+    seq: int
+    """The turn it came from; it only moves forward (I7)."""
+    data: str = _text()
+    updated_at: datetime = _time()
+
+
+class IdempotencyRow(Row, table=True):
+    """An Idempotency-Key and the turn it made (R15)."""
+
+    __tablename__ = "idempotency"  # pyrefly: ignore[bad-override]
+    __table_args__ = (PrimaryKeyConstraint("app_id", "user_id", "key"),)
+    app_id: str = _ref("apps.id")
+    user_id: str = Field(sa_column=Column("user_id", Text, nullable=False))
+    """The client's own identifier: the end user's row may not exist yet."""
+    key: str = Field(sa_column=Column("key", Text, nullable=False))
+    turn_id: str = Field(sa_column=Column(uuid_type(), nullable=False))
+    body_hash: str = Field(sa_column=Column(String(64), nullable=False))
+    created_at: datetime = _time(index=True)

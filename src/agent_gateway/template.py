@@ -1,0 +1,119 @@
+"""Placeholders in the strings of a composition template: found, checked and filled in.
+
+`${query}`, `${tenant_id}` … name what a turn knows, `${inputs.NAME}` an input of the app's form and
+`${env:VAR}` an environment variable. Directly before `{` two dollars stand for one, so `$${` is the
+literal `${`, and `$$${query}` a dollar sign followed by the query.
+
+Only the template is ever searched for placeholders. What is filled in is never looked at again, so
+nothing a user types can reach an environment variable.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+TURN_NAMES: Final = ("query", "tenant_id", "app_id", "user_id", "conversation_id", "message_id", "agent_id")
+"""Placeholders without a prefix: what every turn knows."""
+
+_OPENING = re.compile(r"(\$+)\{")
+_INPUT = re.compile(r"inputs\.([^\s{]+)")
+_ENV = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
+_WORD = re.compile(r"[A-Za-z0-9_.:-]+")
+
+
+class TemplateError(ValueError):
+    """A string breaks the placeholder grammar; the text says how, for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placeholder:
+    """One `${…}`: where its value comes from and its name there."""
+
+    source: Literal["turn", "inputs", "env"]
+    name: str
+
+
+def parse(text: str) -> list[str | Placeholder]:
+    """Split a string into literal text and placeholders, in order. Raises TemplateError."""
+    parts: list[str | Placeholder] = []
+    literal = ""
+    position = 0
+    while opening := _OPENING.search(text, position):
+        dollars = len(opening[1])
+        literal += text[position : opening.start()] + "$" * (dollars // 2)
+        position = opening.end()
+        if dollars % 2 == 0:
+            literal += "{"
+            continue
+        inner, closed, _ = text[position:].partition("}")
+        if not closed:
+            raise TemplateError("'${' is never closed (write '$${' for a literal '${')")
+        if literal:
+            parts.append(literal)
+            literal = ""
+        parts.append(_placeholder(inner))
+        position += len(inner) + 1
+    literal += text[position:]
+    if literal:
+        parts.append(literal)
+    return parts
+
+
+def _placeholder(inner: str) -> Placeholder:
+    if inner in TURN_NAMES:
+        return Placeholder("turn", inner)
+    if match := _INPUT.fullmatch(inner):
+        return Placeholder("inputs", match[1])
+    if match := _ENV.fullmatch(inner):
+        return Placeholder("env", match[1])
+    if _WORD.fullmatch(inner):
+        known = ", ".join([*TURN_NAMES, "inputs.NAME", "env:VAR"])
+        raise TemplateError(f"unknown placeholder '${{{inner}}}' (known: {known})")
+    raise TemplateError(f"malformed placeholder '${{{inner}}}' (write '$${{' for a literal '${{')")
+
+
+def strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Every string among the values of some JSON data, each with the path that leads to it."""
+    match value:
+        case str():
+            yield path, value
+        case list():
+            for index, item in enumerate(value):
+                yield from strings(item, f"{path}[{index}]")
+        case dict():
+            for key, item in value.items():
+                yield from strings(item, f"{path}.{key}")
+
+
+def fill(value: Any, lookup: Callable[[Placeholder], Any]) -> Any:
+    """A copy of some JSON data with every placeholder replaced by what `lookup` gives for it.
+
+    A string that is nothing but one placeholder becomes the value itself, whatever its JSON type.
+    Within longer strings a string goes in as it is, null as nothing, all else as JSON text.
+    Raises TemplateError for a malformed string, and whatever `lookup` raises.
+    """
+    match value:
+        case str():
+            return _fill_string(parse(value), lookup)
+        case list():
+            return [fill(item, lookup) for item in value]
+        case dict():
+            return {key: fill(item, lookup) for key, item in value.items()}
+        case _:
+            return value
+
+
+def _fill_string(parts: list[str | Placeholder], lookup: Callable[[Placeholder], Any]) -> Any:
+    match parts:
+        case [Placeholder() as only]:
+            return lookup(only)
+        case _:
+            return "".join(part if isinstance(part, str) else _text(lookup(part)) for part in parts)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""Live turns of this process: their logs, their owner, their leases."""

@@ -1,0 +1,1 @@
+"""A scripted agent backend over real HTTP."""

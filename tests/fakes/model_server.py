@@ -1,0 +1,106 @@
+"""A model provider on this machine: as much of the OpenAI API as a streamed answer needs.
+
+The name of the model says what happens: `m` answers "Hi there!", `m-429` (or any status) refuses, `m-cut`
+breaks off in the middle. Serves chat completions and responses.
+"""
+
+import asyncio
+import json
+import re
+from types import TracebackType
+from typing import Any, Self
+
+WORDS = ("Hi ", "there!")
+
+
+def _chunks() -> list[dict[str, Any]]:
+    base = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": word} for word in WORDS]
+    choices: list[list[Any]] = [[{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas]
+    choices.append([{"index": 0, "delta": {}, "finish_reason": "stop"}])
+    usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
+    return [base | {"choices": choice} for choice in choices] + [base | {"choices": [], "usage": usage}]
+
+
+def _response_events() -> list[dict[str, Any]]:
+    response: dict[str, Any] = {
+        "id": "r1", "object": "response", "created_at": 1, "model": "m", "output": [], "tools": [],
+        "status": "in_progress", "parallel_tool_calls": True, "tool_choice": "auto",
+    }  # fmt: skip
+    usage = {
+        "input_tokens": 11, "output_tokens": 3, "total_tokens": 14,
+        "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0},
+    }  # fmt: skip
+    item: dict[str, Any] = {
+        "id": "i1",
+        "type": "message",
+        "role": "assistant",
+        "status": "in_progress",
+        "content": [],
+    }
+    part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": []}
+    done: dict[str, Any] = {"type": "output_text", "text": "".join(WORDS), "annotations": []}
+    place = {"item_id": "i1", "output_index": 0, "content_index": 0}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": response},
+        {"type": "response.output_item.added", "output_index": 0, "item": item},
+        {"type": "response.content_part.added", "part": part} | place,
+        *({"type": "response.output_text.delta", "delta": w, "logprobs": []} | place for w in WORDS),
+        {"type": "response.output_text.done", "text": "".join(WORDS), "logprobs": []} | place,
+        {"type": "response.content_part.done", "part": done} | place,
+        {"type": "response.output_item.done", "output_index": 0, "item": item | {"content": [done]}},
+        {"type": "response.completed", "response": response | {"status": "completed", "usage": usage}},
+    ]
+    return [{"sequence_number": number} | event for number, event in enumerate(events)]
+
+
+class ModelServer:
+    """Serves on a free port of 127.0.0.1 while its context is open; keeps the bodies it was sent."""
+
+    def __init__(self, repeats: str) -> None:
+        self.base_url = ""
+        self.bodies: list[dict[str, Any]] = []
+        self._repeats = repeats  # what error bodies hold: some providers repeat the API key
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        assert length is not None
+        body = json.loads(await reader.readexactly(int(length[1])))
+        self.bodies.append(body)
+        status = int(match[0]) if (match := re.search(r"\d{3}$", body["model"])) else 200
+        if status != 200:
+            self._head(writer, status, "application/json")
+            error = {"error": {"message": f"bad key {self._repeats}", "code": "x"}}
+            writer.write(json.dumps(error).encode())
+        else:
+            self._head(writer, 200, "text/event-stream")
+            await self._answer(writer, head, cut=body["model"].endswith("cut"))
+        writer.close()
+
+    def _head(self, writer: asyncio.StreamWriter, status: int, kind: str) -> None:
+        head = (
+            f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\nx-should-retry: false\r\nconnection: close\r\n"
+        )
+        # Without an end of the chunks, a closed connection is a cut one.
+        head += "transfer-encoding: chunked\r\n\r\n" if status == 200 else "\r\n"
+        writer.write(head.encode())
+
+    async def _answer(self, writer: asyncio.StreamWriter, head: bytes, *, cut: bool) -> None:
+        events = _response_events() if b"/responses" in head else _chunks()
+        frames = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
+        for frame in frames[:3] if cut else [*frames, b"data: [DONE]\n\n"]:
+            writer.write(f"{len(frame):x}\r\n".encode() + frame + b"\r\n")
+        writer.write(b"" if cut else b"0\r\n\r\n")
+        await writer.drain()

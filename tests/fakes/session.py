@@ -1,0 +1,82 @@
+"""What a backend reads in a request and makes of it: query, history, the next session snapshot, usage."""
+
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def query_of(body: Json) -> str:
+    """The user prompt of a request."""
+    for layer in body["composition"]["layers"]:
+        user = (layer.get("config") or {}).get("user")
+        if user is not None:
+            return user if isinstance(user, str) else " ".join(user)
+    return ""
+
+
+def history_of(snapshot: Json | None) -> list[Json]:
+    """The messages in a session snapshot's history layer."""
+    for layer in (snapshot or {}).get("layers", []):
+        if layer["name"] == "history":
+            messages: list[Json] = layer["runtime_state"].get("messages", [])
+            return messages
+    return []
+
+
+def problem_of(body: Json) -> str | None:
+    """What a real backend notices only after its 202."""
+    names = [layer["name"] for layer in body["composition"]["layers"]]
+    snapshot = body.get("session_snapshot")
+    if snapshot is None:
+        return None
+    found = [layer["name"] for layer in snapshot["layers"]]
+    if found != names:
+        return f"CompositorSessionSnapshot layer names must match in order: expected {names}, got {found}"
+    last = history_of(snapshot)[-1:]
+    asked = any(part["part_kind"] == "tool-call" for message in last for part in message["parts"])
+    if asked and not body.get("deferred_tool_results"):
+        return "Cannot provide a new user prompt when the message history contains unprocessed tool calls."
+    return None
+
+
+def grown_snapshot(body: Json, reply: Json) -> Json:
+    """The request's snapshot, one turn and the model's `reply` part later. No history layer, no memory."""
+    answers = body.get("deferred_tool_results")
+    if answers:
+        calls = answers["calls"].items()
+        parts = [{"tool_call_id": key, "content": value, "part_kind": "tool-return"} for key, value in calls]
+    else:
+        parts = [{"content": query_of(body), "part_kind": "user-prompt"}]
+    turn = [{"parts": parts, "kind": "request"}, {"parts": [reply], "kind": "response"}]
+    messages = [*history_of(body.get("session_snapshot")), *turn]
+    layers = [
+        {
+            "name": layer["name"],
+            "lifecycle_state": "suspended",
+            "runtime_state": {"messages": messages} if layer["name"] == "history" else {},
+        }
+        for layer in body["composition"]["layers"]
+    ]
+    return {"schema_version": body["composition"]["schema_version"], "layers": layers}
+
+
+def usage_of(body: Json, said: str) -> Json:
+    """As many tokens as words, at a thousandth and two thousandths each thousand."""
+    prompt = len(query_of(body).split())
+    completion = len(said.split())
+    return {
+        "prompt_tokens": prompt,
+        "prompt_unit_price": "0.001",
+        "prompt_price_unit": "0.001",
+        "prompt_price": f"{prompt * 1e-6:.7f}",
+        "completion_tokens": completion,
+        "completion_unit_price": "0.002",
+        "completion_price_unit": "0.001",
+        "completion_price": f"{completion * 2e-6:.7f}",
+        "total_tokens": prompt + completion,
+        "total_price": f"{(prompt + 2 * completion) * 1e-6:.7f}",
+        "currency": "USD",
+        "latency": 0.086,
+        "time_to_first_token": 0.01,
+        "time_to_generate": 0.086,
+    }

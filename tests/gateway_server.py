@@ -1,0 +1,102 @@
+"""A real gateway on a real uvicorn on port 0, in a thread of its own, for tests over HTTP."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import uvicorn
+
+from agent_gateway.app import create_app
+from agent_gateway.routes.dependencies import Gateway
+from agent_gateway.server import DrainingServer
+from agent_gateway.settings import Settings
+
+API_KEY = "app-test-key"
+BOUND = 20.0
+"""Seconds after which any wait in a test has failed."""
+
+
+class GatewayServer:
+    """A running gateway; a context manager. `url` is its address, `gateway` its inside."""
+
+    def __init__(self, data_dir: Path, **settings: Any) -> None:
+        given: dict[str, Any] = {
+            "data_dir": data_dir,
+            "api_key": API_KEY,
+            "secret_key": "test-secret",
+            "host": "127.0.0.1",
+            "port": 0,
+            "drain_seconds": 5.0,
+            "backend_reconnect_seconds": 1.0,
+            **settings,
+        }
+        # Not from the environment: a developer's .env must not change what is tested.
+        self.settings = Settings(_env_file=None, **given)
+        self.app = create_app(self.settings)
+        config = uvicorn.Config(
+            self.app, host="127.0.0.1", port=0, log_config=None, access_log=False, lifespan="on"
+        )
+        self.server = DrainingServer(config, self.app, self.settings.drain_seconds)
+        self._thread = threading.Thread(target=self.server.run, name="gateway", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        wait_until(lambda: self.server.started or not self._thread.is_alive())
+        assert self.server.started, "the gateway did not start"
+        port = self.server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self, drain_seconds: float = 0.0) -> None:
+        """Stop as SIGTERM does: turns that still run after `drain_seconds` are interrupted."""
+        if not self._thread.is_alive():
+            return
+        self.server.drain_seconds = drain_seconds
+        self.server.handle_exit(signal.SIGTERM, None)
+        self._thread.join(BOUND + drain_seconds)
+        assert not self._thread.is_alive(), "the gateway did not stop"
+
+    @property
+    def gateway(self) -> Gateway:
+        """The inside of the running gateway."""
+        gateway: Gateway = self.app.state.gateway
+        return gateway
+
+    def client(self, key: str = API_KEY, **kwargs: Any) -> httpx.Client:
+        """An HTTP client with this key; close it."""
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=BOUND, trust_env=False, **kwargs)
+
+
+def wait_until(condition: Callable[[], object], bound: float = BOUND) -> None:
+    """Wait for what happens in another thread or process; fails when it takes too long."""
+    end = time.monotonic() + bound
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+
+
+def sse_events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """The parsed `data:` lines of a stream, as the simplest client reads them."""
+    for line in lines:
+        if line.startswith("data: "):
+            yield json.loads(line.removeprefix("data: "))
+
+
+def answer_of(events: list[dict[str, Any]]) -> str:
+    """What a client that appends deltas shows in the end."""
+    text = ""
+    for event in events:
+        if event["event"] in ("message", "agent_message"):
+            text += event["answer"]
+        elif event["event"] == "message_replace":
+            text = event["answer"]
+    return text

@@ -1,0 +1,271 @@
+"""A turn and its app become the request of a run; snapshots go back as they came."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_gateway.app_config import AppConfig, default_app, parse_app
+from agent_gateway.backend.compose import compose
+from agent_gateway.domain import App, AppId, AppVersionId, ConversationId, MessageId, TaskId, Turn
+from agent_gateway.errors import TurnError
+
+RECORDED = Path(__file__).parents[1] / "recorded"
+SECRET = "sk-very-secret"
+
+
+def app_of(layers: list[dict[str, Any]], environ: Mapping[str, str] | None = None, **more: Any) -> AppConfig:
+    form = [{"text-input": {"label": "X", "variable": "x"}}, {"paragraph": {"label": "Y", "variable": "y"}}]
+    data = {"name": "x", "user_input_form": form, "composition": {"layers": layers}, **more}
+    return parse_app(data, environ or {}, "app.yaml")
+
+
+def turn_of(
+    config: AppConfig, query: str = "Hello", inputs: dict[str, Any] | None = None, snapshot: str | None = None
+) -> Turn:
+    return Turn(
+        task_id=TaskId("task-1"),
+        conversation_id=ConversationId("conv-1"),
+        message_id=MessageId("message-1"),
+        created_at=1_800_000_000,
+        app=App(AppId("app-1"), AppVersionId("version-1"), config),
+        user="user-1",
+        query=query,
+        inputs=inputs or {},
+        files=[],
+        snapshot=snapshot,
+        epoch=1,
+        seconds_left=60.0,
+    )
+
+
+def sent(turn: Turn, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The request as the backend reads it."""
+    body = json.loads(msgspec.json.encode(compose(turn, environ or {})))
+    assert isinstance(body, dict)
+    return body
+
+
+def config_sent(template: Any, turn_inputs: dict[str, Any] | None = None, query: str = "Hello") -> Any:
+    turn = turn_of(app_of([{"name": "a", "config": template}]), query, turn_inputs)
+    return sent(turn)["composition"]["layers"][0]["config"]
+
+
+def recorded_snapshot(name: str) -> str:
+    """The session snapshot of a recording's terminal event, cut out byte for byte."""
+    data = (RECORDED / name).read_text("utf-8").rstrip().rpartition("\n")[2].removeprefix("data: ")
+    event = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    return bytes(msgspec.json.decode(event["data"], type=dict[str, msgspec.Raw])["session_snapshot"]).decode()
+
+
+def as_template(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    names = ("name", "type", "deps", "metadata", "config")
+    return [{key: layer[key] for key in names if key in layer} for layer in layers]
+
+
+def test_the_default_app_becomes_a_whole_request() -> None:
+    assert sent(turn_of(default_app())) == {
+        "composition": {
+            "schema_version": 1,
+            "layers": [
+                {
+                    "name": "agent_soul_prompt",
+                    "type": "plain.prompt",
+                    "config": {"prefix": "You are a helpful assistant."},
+                },
+                {"name": "agent_app_user_prompt", "type": "plain.prompt", "config": {"user": "Hello"}},
+                {
+                    "name": "execution_context",
+                    "type": "execution_context",
+                    "config": {
+                        "tenant_id": "default",
+                        "user_id": "user-1",
+                        "app_id": "app-1",
+                        "conversation_id": "conv-1",
+                        "agent_id": "app-1",
+                        "user_from": "end-user",
+                        "invoke_from": "service-api",
+                        "agent_mode": "agent_app",
+                    },
+                },
+                {"name": "history", "type": "pydantic_ai.history"},
+                {"name": "llm", "type": "llm"},
+            ],
+        },
+        "idempotency_key": "task-1",
+        "metadata": {"conversation_id": "conv-1", "message_id": "message-1", "app_id": "app-1"},
+        "on_exit": {"default": "suspend", "layers": {}},
+    }
+
+
+@pytest.mark.parametrize("path", sorted((RECORDED / "requests").glob("*.json")), ids=lambda path: path.stem)
+def test_a_recorded_composition_is_sent_as_it_was_recorded(path: Path) -> None:
+    composition = json.loads(path.read_text("utf-8"))["composition"]
+    config = app_of(as_template(composition["layers"]))
+    stored = AppConfig.model_validate_json(config.model_dump_json())
+    assert sent(turn_of(stored))["composition"] == composition
+
+
+def test_every_name_of_a_turn_has_its_value() -> None:
+    names = ["query", "tenant_id", "app_id", "user_id", "conversation_id", "message_id", "agent_id"]
+    template = {name: f"<${{{name}}}>" for name in names}
+    config = app_of([{"name": "a", "config": template}], tenant_id="tenant-9", agent_id="agent-9")
+    assert sent(turn_of(config))["composition"]["layers"][0]["config"] == {
+        "query": "<Hello>",
+        "tenant_id": "<tenant-9>",
+        "app_id": "<app-1>",
+        "user_id": "<user-1>",
+        "conversation_id": "<conv-1>",
+        "message_id": "<message-1>",
+        "agent_id": "<agent-9>",
+    }
+
+
+def test_a_written_null_is_sent_and_an_absent_key_is_not() -> None:
+    layers: list[dict[str, Any]] = [
+        {"name": "a", "config": None},
+        {"name": "b"},
+        {"name": "c", "deps": {}, "metadata": {}},
+    ]
+    assert sent(turn_of(app_of(layers)))["composition"]["layers"] == layers
+
+
+@pytest.mark.parametrize("value", ["text", 7, 1.5, True, None, ["a", 1], {"k": [None]}])
+def test_an_input_alone_keeps_its_type(value: object) -> None:
+    assert config_sent({"v": "${inputs.x}"}, {"x": value}) == {"v": value}
+
+
+def test_an_absent_input_is_empty_and_an_undeclared_one_is_never_read() -> None:
+    assert config_sent(["${inputs.x}", "<${inputs.x}>"], {"undeclared": "v"}) == ["", "<>"]
+    # An app version of the time before its form lost the variable.
+    older = app_of([{"name": "a", "config": "${inputs.x}"}]).model_copy(update={"user_input_form": []})
+    assert sent(turn_of(older, inputs={"x": "v"}))["composition"]["layers"][0]["config"] == ""
+
+
+@given(
+    st.text(alphabet=st.characters(exclude_categories=["Cs"]))
+    | st.sampled_from(["${env:SECRET}", "${inputs.x}", "$${query}", "${", "${nonsense here}"])
+)
+def test_what_a_user_types_is_never_expanded(typed: str) -> None:
+    layers = [
+        {"name": "a", "config": ["${query}", "<${query}>", "${inputs.x}", "<${inputs.y}>", "${env:SECRET}"]}
+    ]
+    environ = {"SECRET": SECRET}
+    turn = turn_of(app_of(layers, environ), query=typed, inputs={"x": typed, "y": typed})
+    assert sent(turn, environ)["composition"]["layers"][0]["config"] == [
+        typed,
+        f"<{typed}>",
+        typed,
+        f"<{typed}>",
+        SECRET,
+    ]
+
+
+def test_an_environment_variable_is_read_when_the_turn_is_composed(caplog: pytest.LogCaptureFixture) -> None:
+    config = app_of([{"name": "a", "config": {"key": "Bearer ${env:KEY}"}}], {"KEY": "old"})
+    assert sent(turn_of(config), {"KEY": SECRET})["composition"]["layers"][0]["config"] == {
+        "key": f"Bearer {SECRET}"
+    }
+    with caplog.at_level(logging.ERROR), pytest.raises(TurnError) as failure:
+        compose(turn_of(config), {"OTHER": SECRET})
+    assert failure.value.code == "internal_server_error"
+    assert "the environment variable KEY is not set" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_without_a_snapshot_none_is_sent() -> None:
+    assert "session_snapshot" not in sent(turn_of(default_app()))
+
+
+@pytest.mark.parametrize("name", ["multi_turn1.sse", "multi_turn2.sse", "unicode.sse", "tool.sse"])
+def test_a_snapshot_that_fits_goes_back_byte_for_byte(name: str) -> None:
+    snapshot = recorded_snapshot(name)
+    layers = [{"name": layer["name"]} for layer in json.loads(snapshot)["layers"]]
+    request = compose(turn_of(app_of(layers), snapshot=snapshot), {})
+    assert request.session_snapshot is not None
+    assert bytes(request.session_snapshot) == snapshot.encode()
+    assert snapshot.encode() in msgspec.json.encode(request)
+
+
+def test_the_recorded_snapshot_fits_the_default_app() -> None:
+    snapshot = recorded_snapshot("multi_turn1.sse")
+    request = compose(turn_of(default_app(), snapshot=snapshot), {})
+    assert request.session_snapshot is not None
+    assert bytes(request.session_snapshot) == snapshot.encode()
+
+
+def refitted(snapshot: str, *names: str) -> str:
+    config = app_of([{"name": name} for name in names])
+    request = compose(turn_of(config, snapshot=snapshot), {})
+    assert request.session_snapshot is not None
+    return bytes(request.session_snapshot).decode()
+
+
+A = '{"name": "a",  "runtime_state":{"n":1.0, "big":123456789012345678901234567890}}'
+B = '{"lifecycle_state":"suspended","name":"b","more":"\\u00e9 kept"}'
+NEW = '{"name":"new","lifecycle_state":"new","runtime_state":{}}'
+SNAPSHOT = f'{{"schema_version": 3, "layers": [{A}, {B}], "extra":{{"x": 1e2}}}}'
+
+
+@pytest.mark.parametrize(
+    ("names", "entries"),
+    [
+        (("a", "new", "b"), [A, NEW, B]),
+        (("b", "a"), [B, A]),
+        (("b",), [B]),
+        (("new",), [NEW]),
+        (("new", "b"), [NEW, B]),
+    ],
+)
+def test_a_changed_composition_keeps_what_it_still_has(names: tuple[str, ...], entries: list[str]) -> None:
+    expected = f'{{"schema_version":3,"layers":[{",".join(entries)}],"extra":{{"x": 1e2}}}}'
+    assert refitted(SNAPSHOT, *names) == expected
+
+
+def test_a_snapshot_with_what_only_python_reads_is_kept_too() -> None:
+    lone = '{"schema_version":1,"layers":[{"name":"a","t":"\\ud83d","n":NaN},{"name":"b"}]}'
+    assert refitted(lone, "a", "b") == lone
+    assert refitted(lone, "new", "a") == (
+        '{"schema_version": 1, "layers": [{"name": "new", "lifecycle_state": "new", "runtime_state": {}}, '
+        '{"name": "a", "t": "\\ud83d", "n": NaN}]}'
+    )
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        "",
+        "null",
+        "[]",
+        "{}",
+        "not json",
+        '{"layers":',
+        '{"layers":{}}',
+        '{"layers":[{}]}',
+        "\ud800",
+        "[" * 100_000,
+    ],
+    ids=range(10),
+)
+def test_a_snapshot_that_can_not_be_read_fails_the_turn(
+    snapshot: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(TurnError) as failure:
+        compose(turn_of(default_app(), snapshot=snapshot), {})
+    assert failure.value.code == "internal_server_error"
+    assert "turn task-1: its snapshot can not be read" in caplog.text
+
+
+def test_composing_changes_neither_the_app_nor_the_inputs() -> None:
+    config = app_of([{"name": "a", "config": {"deep": ["${inputs.x}", {"q": "${query}"}]}}])
+    before = config.model_dump_json()
+    inputs = {"x": {"k": [1]}}
+    compose(turn_of(config, inputs=inputs), {})
+    assert config.model_dump_json() == before
+    assert inputs == {"x": {"k": [1]}}
