@@ -182,6 +182,9 @@ class TurnRunner:
                     told += fold.feed(batch)
         except (BackendError, TimeoutError):
             pass
+        except Exception:
+            # What broke the fold once breaks it again; the turn must end all the same.
+            logger.exception("turn %s: the last look failed", self.turn.task_id)
         if fold.run_end is not None and fold.position >= self._fold.position:
             self._emit([event for event in told if event.position > self._fold.position])
             self._fold = fold

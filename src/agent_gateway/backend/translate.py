@@ -6,16 +6,14 @@ are not understood are ignored, never an error. The fold stops at the first term
 what follows from that one is decided by `conclude` and told only after it was stored (R2).
 """
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
 
 from agent_gateway.backend.protocol import TERMINAL, RunEvent
-from agent_gateway.domain import Outcome, Step, Usage, clean_json, clean_text
+from agent_gateway.backend.run_end import RunEnd, as_dict, as_str, read_object, read_run_end
+from agent_gateway.domain import Outcome, Step, clean_json, clean_text
 from agent_gateway.events import (
     GATEWAY_END,
     MAX_CHUNK,
@@ -40,8 +38,6 @@ FIRST_GROWTH: Final = 32
 
 NESTED_TOO_DEEP: Final = "[nested too deep to be shown]"
 
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_DECIMAL: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,30})?")
 _REASONS: Final[dict[str, str]] = {
     "InvokeRateLimitError": "rate_limit_error",
     "InvokeAuthorizationError": "provider_not_initialize",
@@ -50,19 +46,6 @@ _REASONS: Final[dict[str, str]] = {
     "InvokeServerUnavailableError": "service_unavailable",
     "shutdown": "service_unavailable",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class RunEnd:
-    """The terminal event of a run, read leniently."""
-
-    type: str
-    text: str = ""
-    """Output as text, or the question when the run asks a human."""
-    is_question: bool = False
-    reason: str | None = None
-    usage: Usage | None = None
-    snapshot: str | None = None
 
 
 class Fold:
@@ -113,27 +96,27 @@ class Fold:
         out += pieces
 
     def _agent_event(self, event: RunEvent, out: list[TurnEvent]) -> None:
-        data = _object(event.data)
-        part, delta = _dict(data.get("part")), _dict(data.get("delta"))
+        data = read_object(event.data)
+        part, delta = as_dict(data.get("part")), as_dict(data.get("delta"))
         match data.get("event_kind"):
             case "part_start":
                 self._close_thought(out)
                 if part.get("part_kind") == "thinking":
-                    self._think(_str(part.get("content")), out)
+                    self._think(as_str(part.get("content")), out)
                 elif event.agent_message_delta is msgspec.UNSET and part.get("part_kind") == "text":
-                    self._older_text(_str(part.get("content")), out)
+                    self._older_text(as_str(part.get("content")), out)
             case "part_delta":
                 if delta.get("part_delta_kind") == "thinking":
-                    self._think(_str(delta.get("content_delta")), out)
+                    self._think(as_str(delta.get("content_delta")), out)
                 elif event.agent_message_delta is msgspec.UNSET and delta.get("part_delta_kind") == "text":
-                    self._older_text(_str(delta.get("content_delta")), out)
+                    self._older_text(as_str(delta.get("content_delta")), out)
             case "part_end":
                 if part.get("part_kind") == "thinking":
                     self._close_thought(out)
             case "function_tool_call":
                 self._tool_call(part, out)
             case "function_tool_result":
-                self._tool_result(part or _dict(data.get("result")), out)
+                self._tool_result(part or as_dict(data.get("result")), out)
             case _:
                 pass
 
@@ -170,7 +153,7 @@ class Fold:
 
     def _tool_call(self, part: dict[str, Any], out: list[TurnEvent]) -> None:
         self._close_thought(out)
-        name, call = _tool_name(part), _str(part.get("tool_call_id"))
+        name, call = _tool_name(part), as_str(part.get("tool_call_id"))
         if not name or name == OUTPUT_TOOL:
             return
         # Always a new step: there are models that number their calls from the start in each round.
@@ -179,7 +162,7 @@ class Fold:
         self._tell(Step(number, 0, tool=name, tool_input=tool_input), out)
 
     def _tool_result(self, part: dict[str, Any], out: list[TurnEvent]) -> None:
-        name, call = _tool_name(part), _str(part.get("tool_call_id"))
+        name, call = _tool_name(part), as_str(part.get("tool_call_id"))
         if name == OUTPUT_TOOL or (call not in self._calls and not name):
             return
         number = self._calls.setdefault(call, len(self.steps) + 1)
@@ -241,100 +224,8 @@ def _outcome(end: RunEnd, *, stop_asked: bool) -> tuple[Outcome, str | None]:
     return Outcome.FAILED, _REASONS.get(end.reason or "", "internal_server_error")
 
 
-class _RunEndData(msgspec.Struct):
-    output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    deferred_tool_call: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    session_snapshot: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    usage: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    reason: Any = None
-
-
-_run_end_data = msgspec.json.Decoder(_RunEndData)
-
-
-def read_run_end(event: RunEvent) -> RunEnd:
-    """Read a terminal run event; what is missing or malformed in it is left out."""
-    try:
-        data = _run_end_data.decode(event.data)
-    except _UNREADABLE:
-        data = _RunEndData()
-    # A question with nothing readable in it is one all the same: its snapshot must not be gone on from.
-    is_question = _raw_text(data.deferred_tool_call) not in ("", "null")
-    snapshot = _raw_text(data.session_snapshot)
-    return RunEnd(
-        type=event.type,
-        text=_question_text(_object(data.deferred_tool_call)) if is_question else _output_text(data.output),
-        is_question=is_question,
-        reason=data.reason if isinstance(data.reason, str) else None,
-        usage=read_usage(_object(data.usage)),
-        snapshot=snapshot if snapshot.startswith("{") else None,
-    )
-
-
-def read_usage(data: dict[str, Any]) -> Usage | None:
-    """Usage as backends send it, field by field: a bad value becomes the field's zero."""
-    if not data:
-        return None
-    values: dict[str, Any] = {}
-    for field in msgspec.structs.fields(Usage):
-        value = _usage_value(field.name, field.type, data.get(field.name))
-        if value is not None:
-            values[field.name] = value
-    return Usage(**values)
-
-
-def _usage_value(name: str, kind: type, value: object) -> int | float | str | None:
-    """A count, seconds, a plain decimal or a currency; None when it is none of a sane size."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    text = value if isinstance(value, str) else f"{Decimal(str(value)):f}"
-    if name == "currency":
-        return clean_text(text)[:16]
-    if not _DECIMAL.fullmatch(text):
-        return None
-    return text if kind is str else kind(Decimal(text))
-
-
-def _output_text(output: msgspec.Raw | msgspec.UnsetType) -> str:
-    text = _raw_text(output)
-    if text.startswith('"'):
-        return clean_text(msgspec.json.decode(text, type=str))
-    return "" if text == "null" else clean_text(text)
-
-
-def _question_text(call: dict[str, Any]) -> str:
-    """The text of a question to a human: what the agent asks, then its explanation if any."""
-    args = call.get("args")
-    if isinstance(args, str):
-        args = _object(msgspec.Raw(args.encode()))
-    fields = _dict(args)
-    asked = [clean_text(_str(fields.get(name))).strip() for name in ("question", "markdown")]
-    return "\n\n".join(text for text in asked if text) or clean_text(_str(fields.get("title")))
-
-
-def _raw_text(raw: msgspec.Raw | msgspec.UnsetType) -> str:
-    return "" if isinstance(raw, msgspec.UnsetType) else bytes(raw).decode(errors="replace").strip()
-
-
-def _object(raw: msgspec.Raw | msgspec.UnsetType) -> dict[str, Any]:
-    if isinstance(raw, msgspec.UnsetType):
-        return {}
-    try:
-        return _dict(msgspec.json.decode(raw))
-    except _UNREADABLE:
-        return {}
-
-
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _tool_name(part: dict[str, Any]) -> str:
-    return clean_text(_str(part.get("tool_name")))[:MAX_TOOL_NAME]
-
-
-def _str(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    return clean_text(as_str(part.get("tool_name")))[:MAX_TOOL_NAME]
 
 
 def _json_text(value: object) -> str:

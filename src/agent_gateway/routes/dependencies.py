@@ -61,8 +61,8 @@ class Gateway:
     ping_seconds: float
 
 
-def get_gateway(request: Request) -> Gateway:
-    """The gateway that serves this request."""
+async def get_gateway(request: Request) -> Gateway:
+    """The gateway that serves this request. Async, or it would be run in a thread."""
     gateway: Gateway = request.app.state.gateway
     return gateway
 

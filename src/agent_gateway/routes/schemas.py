@@ -3,7 +3,15 @@
 import math
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from agent_gateway.domain import canonical_uuid, clean_text
 
@@ -12,6 +20,8 @@ MAX_INT: Final = 2**63 - 1
 User = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=255),
+    # Bodies are cleaned as a whole; this is for `user` in a query.
+    AfterValidator(clean_text),
     Field(description="The client's own identifier of its end user; scopes everything."),
 ]
 

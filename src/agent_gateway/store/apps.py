@@ -5,14 +5,15 @@ import secrets
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from agent_gateway.app_config import AppConfig
 from agent_gateway.domain import App, AppId, AppVersionId, new_id
 from agent_gateway.store.database import Database
-from agent_gateway.store.tables import ApiKeyRow, AppRow, AppVersionRow
+from agent_gateway.store.tables import ApiKeyRow, AppRow, AppVersionRow, api_keys, app_versions, apps
 
 DEFAULT_SLUG: Final = "default"
 
@@ -26,47 +27,47 @@ class AppStore:
 
     async def put_default(self, config: AppConfig) -> AppId:
         """Make this the configuration of the default app: a new version when anything changed."""
-        async with self._database.transaction() as session:
-            found = await session.scalars(
-                select(AppRow).where(col(AppRow.slug) == DEFAULT_SLUG).with_for_update()
+        try:
+            return await self._put_default(config)
+        except IntegrityError:
+            # Another process made the app in the same moment; now there is a row to lock.
+            return await self._put_default(config)
+
+    async def _put_default(self, config: AppConfig) -> AppId:
+        now = datetime.now(UTC)
+        async with self._database.transaction() as connection:
+            found = await connection.execute(
+                select(apps.c.id, apps.c.version_id).where(apps.c.slug == DEFAULT_SLUG).with_for_update()
             )
             row = found.first()
-            now = datetime.now(UTC)
+            app_id = row.id if row else new_id()
             if row is None:
-                row = AppRow(id=new_id(), tenant_id=config.tenant_id, slug=DEFAULT_SLUG, created_at=now)
-                session.add(row)
-                await session.flush()
-            await _put_version(session, row, config, now)
-            return AppId(row.id)
+                values = {"id": app_id, "tenant_id": config.tenant_id, "slug": DEFAULT_SLUG}
+                await connection.execute(insert(apps), {**values, "created_at": now})
+            await _put_version(connection, app_id, row.version_id if row else None, config, now)
+            return AppId(app_id)
 
     async def put_key(self, app_id: AppId, key: str, label: str) -> None:
         """Let this key open the app; nothing happens when it already does."""
-        async with self._database.transaction() as session:
-            known = await session.scalars(
-                select(col(ApiKeyRow.id)).where(col(ApiKeyRow.hash) == self._hash(key))
-            )
-            if known.first() is None:
-                await session.execute(
-                    insert(ApiKeyRow).values(
-                        id=new_id(),
-                        app_id=app_id,
-                        label=label,
-                        hash=self._hash(key),
-                        created_at=datetime.now(UTC),
-                    )
-                )
+        async with self._database.transaction() as connection:
+            await _lock_app(connection, app_id)
+            known = select(api_keys.c.id).where(api_keys.c.hash == self._hash(key))
+            if await connection.scalar(known) is None:
+                await self._write_key(connection, app_id, key, label)
 
     async def make_first_key(self, app_id: AppId) -> str | None:
         """Make a key when the app has none; the returned text is nowhere else."""
-        async with self._database.reading() as session:
-            count = await session.scalars(
-                select(func.count()).select_from(ApiKeyRow).where(col(ApiKeyRow.app_id) == app_id)
-            )
-            if count.one():
+        async with self._database.transaction() as connection:
+            await _lock_app(connection, app_id)
+            if await connection.scalar(select(api_keys.c.id).where(api_keys.c.app_id == app_id).limit(1)):
                 return None
-        key = f"app-{secrets.token_urlsafe(32)}"
-        await self.put_key(app_id, key, "made at first start")
-        return key
+            key = f"app-{secrets.token_urlsafe(32)}"
+            await self._write_key(connection, app_id, key, "made at first start")
+            return key
+
+    async def _write_key(self, connection: AsyncConnection, app_id: AppId, key: str, label: str) -> None:
+        values = {"id": new_id(), "app_id": app_id, "label": label, "hash": self._hash(key)}
+        await connection.execute(insert(api_keys), {**values, "created_at": datetime.now(UTC)})
 
     async def find_by_key(self, key: str) -> App | None:
         """The app that this key opens, in its current version."""
@@ -100,20 +101,25 @@ def _app(row: tuple[str, str, str] | None) -> App | None:
     return App(AppId(app_id), AppVersionId(version_id), AppConfig.model_validate_json(config))
 
 
-async def _put_version(session: AsyncSession, row: AppRow, config: AppConfig, now: datetime) -> None:
-    found = await session.scalars(
-        select(AppVersionRow)
-        .where(col(AppVersionRow.app_id) == row.id)
-        .order_by(col(AppVersionRow.number).desc())
+async def _lock_app(connection: AsyncConnection, app_id: AppId) -> None:
+    """Processes that start in the same moment take turns."""
+    await connection.execute(select(apps.c.id).where(apps.c.id == app_id).with_for_update())
+
+
+async def _put_version(
+    connection: AsyncConnection, app_id: str, current: str | None, config: AppConfig, now: datetime
+) -> None:
+    found = await connection.execute(
+        select(app_versions)
+        .where(app_versions.c.app_id == app_id)
+        .order_by(app_versions.c.number.desc())
         .limit(1)
     )
     newest = found.first()
     text = config.model_dump_json()
-    if newest is not None and newest.id == row.version_id and newest.config == text:
+    if newest is not None and newest.id == current and newest.config == text:
         return
-    version = AppVersionRow(
-        id=new_id(), app_id=row.id, number=newest.number + 1 if newest else 1, config=text, created_at=now
-    )
-    session.add(version)
-    await session.flush()
-    await session.execute(update(AppRow).where(col(AppRow.id) == row.id).values(version_id=version.id))
+    version_id, number = new_id(), newest.number + 1 if newest else 1
+    values = {"id": version_id, "app_id": app_id, "number": number, "config": text, "created_at": now}
+    await connection.execute(insert(app_versions), values)
+    await connection.execute(update(apps).where(apps.c.id == app_id).values(version_id=version_id))

@@ -3,13 +3,12 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain import (
     Caller,
@@ -25,12 +24,12 @@ from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.results import ACTIVE, end_expired
 from agent_gateway.store.tables import (
-    ConversationRow,
-    EndUserRow,
-    IdempotencyRow,
-    MessageRow,
-    SnapshotRow,
-    TurnRow,
+    conversations,
+    end_users,
+    idempotency,
+    messages,
+    snapshots,
+    turns,
 )
 
 IDEMPOTENCY_SECONDS: Final = 24 * 3600
@@ -57,8 +56,8 @@ async def begin(database: Database, terms: Terms, caller: Caller, request: TurnR
     """
     for _ in range(3):
         try:
-            async with database.transaction() as session:
-                return await _write_rows(session, terms, caller, request)
+            async with database.transaction() as connection:
+                return await _write_rows(connection, terms, caller, request)
         except (IntegrityError, ConversationBusy) as error:
             # Somebody was faster with the same key, end user or conversation: the key decides.
             if existing := await find_by_key(database, caller, request):
@@ -68,74 +67,12 @@ async def begin(database: Database, terms: Terms, caller: Caller, request: TurnR
     raise StoreUnavailable("begin met a conflict three times")
 
 
-async def _write_rows(session: AsyncSession, terms: Terms, caller: Caller, request: TurnRequest) -> Turn:
-    task_id, now = TaskId(new_id()), datetime.now(UTC)
-    if request.idempotency_key:
-        await _claim_key(session, caller, request, task_id, now)
-    end_user_id = await _end_user(session, caller, now)
-    if request.conversation_id:
-        conversation = await _lock_conversation(session, caller, request.conversation_id, end_user_id)
-        await _refuse_busy(session, conversation.id)
-    else:
-        conversation = await _new_conversation(session, caller, request, end_user_id, now)
-    message = MessageRow(
-        id=new_id(),
-        conversation_id=conversation.id,
-        seq=conversation.last_seq + 1,
-        query=request.query,
-        inputs=request.inputs,
-        files=request.files,
-        created_at=now,
-    )
-    await _write_turn(session, terms, caller, task_id, message)
-    snapshot = await session.scalars(
-        select(col(SnapshotRow.data)).where(col(SnapshotRow.conversation_id) == conversation.id)
-    )
-    return Turn(
-        task_id=task_id,
-        conversation_id=ConversationId(conversation.id),
-        message_id=MessageId(message.id),
-        created_at=int(now.timestamp()),
-        app=caller.app,
-        user=caller.user,
-        query=request.query,
-        inputs=request.inputs,
-        files=request.files,
-        snapshot=snapshot.first(),
-        epoch=1,
-        seconds_left=terms.turn_seconds,
-    )
-
-
-async def _claim_key(
-    session: AsyncSession, caller: Caller, request: TurnRequest, task_id: TaskId, now: datetime
-) -> None:
-    """The key's row comes first, so that of two equal posts the loser meets the key (R3)."""
-    await session.execute(
-        delete(IdempotencyRow).where(
-            *_key_scope(caller, request),
-            col(IdempotencyRow.created_at) < now_plus(-IDEMPOTENCY_SECONDS),
-        )
-    )
-    await session.execute(
-        insert(IdempotencyRow).values(
-            app_id=caller.app.id,
-            user_id=caller.user,
-            key=request.idempotency_key,
-            turn_id=task_id,
-            body_hash=_body_hash(request),
-            created_at=now,
-        )
-    )
-
-
 async def find_by_key(database: Database, caller: Caller, request: TurnRequest) -> TaskId | None:
     """The turn that this request's Idempotency-Key made; IdempotencyConflict for another body."""
     if not request.idempotency_key:
         return None
     async with database.reading() as session:
-        found = await session.scalars(select(IdempotencyRow).where(*_key_scope(caller, request)))
-        row = found.first()
+        row = (await session.execute(_FIND_KEY, _key_scope(caller, request))).first()
     if row is None:
         return None
     if row.body_hash != _body_hash(request):
@@ -143,97 +80,126 @@ async def find_by_key(database: Database, caller: Caller, request: TurnRequest) 
     return TaskId(row.turn_id)
 
 
-async def _end_user(session: AsyncSession, caller: Caller, now: datetime) -> str:
-    found = await session.scalars(
-        select(col(EndUserRow.id)).where(
-            col(EndUserRow.app_id) == caller.app.id, col(EndUserRow.external_id) == caller.user
-        )
+async def _write_rows(
+    connection: AsyncConnection, terms: Terms, caller: Caller, request: TurnRequest
+) -> Turn:
+    task_id, message_id, now = TaskId(new_id()), MessageId(new_id()), datetime.now(UTC)
+    if request.idempotency_key:
+        await _claim_key(connection, caller, request, task_id, now)
+    snapshot = None
+    if request.conversation_id:
+        conversation_id = request.conversation_id
+        seq = await _go_on(connection, caller, conversation_id, now)
+        snapshot = await connection.scalar(_SNAPSHOT, {"conversation": conversation_id})
+    else:
+        conversation_id, seq = ConversationId(new_id()), 1
+        await _new_conversation(connection, caller, request, conversation_id, now)
+    await connection.execute(
+        insert(messages),
+        {
+            "id": message_id,
+            "conversation_id": conversation_id,
+            "seq": seq,
+            "query": request.query,
+            "inputs": request.inputs,
+            "files": request.files,
+            "marks": b"",
+            "created_at": now,
+        },
     )
-    if end_user_id := found.first():
-        return end_user_id
-    end_user_id = new_id()
-    await session.execute(
-        insert(EndUserRow).values(
-            id=end_user_id, app_id=caller.app.id, external_id=caller.user, created_at=now
-        )
+    await connection.execute(
+        _INSERT_TURN,
+        {
+            "id": task_id,
+            "app_version_id": caller.app.version_id,
+            "conversation_id": conversation_id,
+            "message_id": message_id,
+            "seq": seq,
+            "owner": terms.owner,
+            "lease_seconds": terms.lease_seconds,
+            "turn_seconds": terms.turn_seconds,
+            "fold_version": terms.fold_version,
+            "created_at": now,
+        },
     )
-    return end_user_id
+    return Turn(
+        task_id=task_id,
+        conversation_id=conversation_id,
+        message_id=message_id,
+        created_at=int(now.timestamp()),
+        app=caller.app,
+        user=caller.user,
+        query=request.query,
+        inputs=request.inputs,
+        files=request.files,
+        snapshot=snapshot,
+        epoch=1,
+        seconds_left=terms.turn_seconds,
+    )
 
 
-async def _lock_conversation(
-    session: AsyncSession, caller: Caller, conversation_id: ConversationId, end_user_id: str
-) -> ConversationRow:
-    found = await session.scalars(
-        select(ConversationRow)
-        .where(
-            col(ConversationRow.id) == conversation_id,
-            col(ConversationRow.app_id) == caller.app.id,
-            col(ConversationRow.end_user_id) == end_user_id,
-        )
-        .with_for_update()
+async def _claim_key(
+    connection: AsyncConnection, caller: Caller, request: TurnRequest, task_id: TaskId, now: datetime
+) -> None:
+    """The key's row comes first, so that of two equal posts the loser meets the key (R3)."""
+    scope = _key_scope(caller, request)
+    await connection.execute(_FORGET_OLD_KEY, scope)
+    row = {"turn_id": task_id, "body_hash": _body_hash(request), "created_at": now}
+    await connection.execute(
+        insert(idempotency), {"app_id": scope["app"], "user_id": scope["user"], "key": scope["key"], **row}
     )
-    if conversation := found.first():
-        return conversation
-    raise NotFound("Conversation Not Exists.")
 
 
-async def _refuse_busy(session: AsyncSession, conversation_id: str) -> None:
-    """End the conversation's turn when nobody holds it any more; refuse while somebody does."""
-    await end_expired(session, col(TurnRow.conversation_id) == conversation_id)
-    active = await session.scalars(
-        select(col(TurnRow.id)).where(
-            col(TurnRow.conversation_id) == conversation_id, col(TurnRow.state).in_(ACTIVE)
-        )
+async def _go_on(
+    connection: AsyncConnection, caller: Caller, conversation_id: ConversationId, now: datetime
+) -> int:
+    """Lock the caller's conversation by giving it its next number; refuse while a turn is active."""
+    found = await connection.execute(
+        _NEXT_SEQ,
+        {"conversation": conversation_id, "app": caller.app.id, "user": caller.user, "now": now},
     )
-    if task_id := active.first():
-        raise ConversationBusy(task_id)
+    seq = found.scalar()
+    if seq is None:
+        raise NotFound("Conversation Not Exists.")
+    active = (await connection.execute(_ACTIVE_TURN, {"conversation": conversation_id})).first()
+    if active is not None and not active.lost:
+        raise ConversationBusy(active.id)
+    if active is not None:
+        await end_expired(connection, turns.c.id == active.id)
+    return int(seq)
 
 
 async def _new_conversation(
-    session: AsyncSession, caller: Caller, request: TurnRequest, end_user_id: str, now: datetime
-) -> ConversationRow:
-    row = ConversationRow(
-        id=new_id(),
-        app_id=caller.app.id,
-        end_user_id=end_user_id,
-        name=_name_from(request.query),
-        inputs=request.inputs,
-        introduction=caller.app.config.opening_statement,
-        created_at=now,
-        updated_at=now,
-    )
-    session.add(row)
-    await session.flush()
-    return row
-
-
-async def _write_turn(
-    session: AsyncSession, terms: Terms, caller: Caller, task_id: TaskId, message: MessageRow
+    connection: AsyncConnection,
+    caller: Caller,
+    request: TurnRequest,
+    conversation_id: ConversationId,
+    now: datetime,
 ) -> None:
-    await session.execute(
-        update(ConversationRow)
-        .where(col(ConversationRow.id) == message.conversation_id)
-        .values(last_seq=message.seq, updated_at=message.created_at)
+    scope = {"app": caller.app.id, "user": caller.user}
+    end_user_id = await connection.scalar(_END_USER, scope)
+    if end_user_id is None:
+        end_user_id = new_id()
+        row = {"id": end_user_id, "app_id": scope["app"], "external_id": scope["user"], "created_at": now}
+        await connection.execute(insert(end_users), row)
+    await connection.execute(
+        insert(conversations),
+        {
+            "id": conversation_id,
+            "app_id": caller.app.id,
+            "end_user_id": end_user_id,
+            "name": _name_from(request.query),
+            "inputs": request.inputs,
+            "introduction": caller.app.config.opening_statement,
+            "last_seq": 1,
+            "created_at": now,
+            "updated_at": now,
+        },
     )
-    session.add(message)
-    await session.flush()
-    await session.execute(
-        insert(TurnRow).values(
-            id=task_id,
-            app_version_id=caller.app.version_id,
-            conversation_id=message.conversation_id,
-            message_id=message.id,
-            seq=message.seq,
-            state=TurnState.PLANNED.value,
-            owner=terms.owner,
-            epoch=1,
-            adoptions=0,
-            lease_until=now_plus(terms.lease_seconds),
-            deadline_at=now_plus(terms.turn_seconds),
-            fold_version=terms.fold_version,
-            created_at=message.created_at,
-        )
-    )
+
+
+def _key_scope(caller: Caller, request: TurnRequest) -> dict[str, Any]:
+    return {"app": caller.app.id, "user": caller.user, "key": request.idempotency_key}
 
 
 def _body_hash(request: TurnRequest) -> str:
@@ -242,14 +208,56 @@ def _body_hash(request: TurnRequest) -> str:
     return hashlib.sha256(msgspec.json.encode(body, order="sorted")).hexdigest()
 
 
-def _key_scope(caller: Caller, request: TurnRequest) -> tuple[ColumnElement[bool], ...]:
-    return (
-        col(IdempotencyRow.app_id) == caller.app.id,
-        col(IdempotencyRow.user_id) == caller.user,
-        col(IdempotencyRow.key) == request.idempotency_key,
-    )
-
-
 def _name_from(query: str) -> str:
     line = " ".join(query.split())
     return line if len(line) <= NAME_LENGTH else line[: NAME_LENGTH - 1] + "…"
+
+
+_END_USER = select(end_users.c.id).where(
+    end_users.c.app_id == bindparam("app"), end_users.c.external_id == bindparam("user")
+)
+_NEXT_SEQ = (
+    update(conversations)
+    .where(
+        conversations.c.id == bindparam("conversation"),
+        conversations.c.app_id == bindparam("app"),
+        conversations.c.end_user_id == _END_USER.scalar_subquery(),
+    )
+    .values(last_seq=conversations.c.last_seq + 1, updated_at=bindparam("now"))
+    .returning(conversations.c.last_seq)
+)
+_ACTIVE_TURN = select(
+    turns.c.id, or_(turns.c.owner.is_(None), turns.c.lease_until < now_plus()).label("lost")
+).where(turns.c.conversation_id == bindparam("conversation"), turns.c.state.in_(ACTIVE))
+_SNAPSHOT = select(snapshots.c.data).where(snapshots.c.conversation_id == bindparam("conversation"))
+_INSERT_TURN = insert(turns).values(
+    state=TurnState.PLANNED.value,
+    epoch=1,
+    adoptions=0,
+    lease_until=now_plus(bindparam("lease_seconds")),
+    deadline_at=now_plus(bindparam("turn_seconds")),
+    **{
+        name: bindparam(name)
+        for name in (
+            "id",
+            "app_version_id",
+            "conversation_id",
+            "message_id",
+            "seq",
+            "owner",
+            "fold_version",
+            "created_at",
+        )
+    },
+)
+_KEY_SCOPE = (
+    idempotency.c.app_id == bindparam("app"),
+    idempotency.c.user_id == bindparam("user"),
+    idempotency.c.key == bindparam("key"),
+)
+_FIND_KEY = select(idempotency.c.turn_id, idempotency.c.body_hash).where(
+    *_KEY_SCOPE, idempotency.c.created_at >= now_plus(-IDEMPOTENCY_SECONDS)
+)
+_FORGET_OLD_KEY = delete(idempotency).where(
+    *_KEY_SCOPE, idempotency.c.created_at < now_plus(-IDEMPOTENCY_SECONDS)
+)

@@ -3,17 +3,18 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from sqlalchemy import URL, Connection, CursorResult, Double, Result, event, literal, make_url, text
+from sqlalchemy import URL, Connection, Double, cast, event, literal, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.functions import FunctionElement
 
-from agent_gateway.errors import StoreRejected, StoreUnavailable
+from agent_gateway.errors import ConfigError, StoreRejected, StoreUnavailable
 from agent_gateway.store.tables import UtcDateTime
 
 _PASSING_SQLSTATES: Final = ("08", "25", "40", "53", "55", "57", "58")
@@ -28,8 +29,11 @@ class now_plus(FunctionElement[Any]):  # noqa: N801 - reads as the SQL function 
     inherit_cache = True
     type = UtcDateTime()
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        super().__init__(literal(float(seconds), Double()))
+    def __init__(self, seconds: float | BindParameter[Any] = 0.0) -> None:
+        if isinstance(seconds, BindParameter):
+            super().__init__(cast(seconds, Double()))
+        else:
+            super().__init__(literal(float(seconds), Double()))
 
 
 @compiles(now_plus, "postgresql")
@@ -43,13 +47,11 @@ def _now_sqlite(element: now_plus, compiler: SQLCompiler, **kw: Any) -> str:
     return f"((julianday('now') - 2440587.5) * 86400.0 + {compiler.process(element.clauses, **kw)})"
 
 
-def rows_changed(result: Result[Any]) -> int:
-    """How many rows an UPDATE, INSERT or DELETE changed."""
-    return cast("CursorResult[Any]", result).rowcount
-
-
 def async_url(url: str) -> URL:
-    """The URL with its async driver; accepts what other tools accept (`postgres://`, `sslmode`)."""
+    """The URL with its async driver; accepts what other tools accept (`postgres://`, `sslmode`).
+
+    Raises ConfigError for any other database.
+    """
     parsed = make_url(url)
     name = parsed.get_backend_name()
     if name in ("postgres", "postgresql"):
@@ -57,7 +59,9 @@ def async_url(url: str) -> URL:
         if "sslmode" in query:
             query["ssl"] = query.pop("sslmode")
         return parsed.set(drivername="postgresql+asyncpg", query=query)
-    return parsed.set(drivername="sqlite+aiosqlite")
+    if name == "sqlite":
+        return parsed.set(drivername="sqlite+aiosqlite")
+    raise ConfigError(f"AGENT_GATEWAY_DATABASE_URL is for {name}: only SQLite and Postgres are supported.")
 
 
 class Database:
@@ -79,15 +83,15 @@ class Database:
         self._writer: Any = asyncio.Lock() if self.is_sqlite else nullcontext()
 
     @asynccontextmanager
-    async def transaction(self, *, duty: bool = False) -> AsyncGenerator[AsyncSession]:
+    async def transaction(self, *, duty: bool = False) -> AsyncGenerator[AsyncConnection]:
         """A unit of work that writes: committed when the block ends, rolled back when it raises.
 
         Raises StoreUnavailable or StoreRejected; IntegrityError passes for callers that expect it.
         """
         engine = self._duty_engine if duty else self._engine
         with mapped_errors():
-            async with self._writer, AsyncSession(engine, expire_on_commit=False) as session, session.begin():
-                yield session
+            async with self._writer, engine.begin() as connection:
+                yield connection
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncSession]:
@@ -103,10 +107,6 @@ class Database:
         """Prove that the database answers; raises StoreUnavailable."""
         async with self.reading() as session:
             await session.execute(text("SELECT 1"))
-
-    def engine(self) -> AsyncEngine:
-        """The engine, for migrations."""
-        return self._engine
 
     async def close(self) -> None:
         """Close every connection."""
@@ -126,16 +126,26 @@ class mapped_errors:  # noqa: N801 - a context manager used as a word
         if isinstance(error, PoolTimeoutError | OSError | TimeoutError):
             raise StoreUnavailable(type(error).__name__) from error
         if isinstance(error, DBAPIError):
-            # `orig` quotes no parameters, unlike the whole text: message texts must not reach logs.
-            reason = f"{type(error.orig).__name__}: {error.orig}"
-            raise (StoreUnavailable if _is_passing(error) else StoreRejected)(reason) from error.orig
+            # Not chained: the whole text quotes what users wrote, which must not reach logs.
+            raise (StoreUnavailable if _is_passing(error) else StoreRejected)(_reason(error)) from None
         if isinstance(error, SQLAlchemyError):
             raise StoreRejected(type(error).__name__) from error
 
 
+def _reason(error: DBAPIError) -> str:
+    """What went wrong, without the value that it went wrong with."""
+    cause = getattr(error.orig, "__cause__", None) or error.orig
+    sqlstate = str(getattr(error.orig, "sqlstate", None) or "")
+    quotes_values = isinstance(cause, ValueError) or sqlstate.startswith("22")
+    return " ".join(filter(None, [type(cause).__name__, sqlstate, "" if quotes_values else str(cause)]))
+
+
 def _is_passing(error: DBAPIError) -> bool:
-    if error.connection_invalidated or isinstance(error, InterfaceError):
+    if error.connection_invalidated:
         return True
+    if isinstance(error, InterfaceError):
+        # asyncpg's word for a lost connection, and for a value that it can not send.
+        return not isinstance(getattr(error.orig, "__cause__", None), ValueError)
     if sqlstate := getattr(error.orig, "sqlstate", None):
         return str(sqlstate).startswith(_PASSING_SQLSTATES)
     return any(word in str(error.orig).lower() for word in _PASSING_SQLITE)

@@ -1,5 +1,7 @@
 """The schema's migrations. Alembic is imported when it is needed: reading it takes a while."""
 
+import sqlite3
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import cache
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 LOCK: Final = 7_261_830_419
 """Key of the advisory lock: any number, but the same in every release."""
+
+WAIT_SECONDS: Final = 60
+"""How long a process waits for another one that migrates the same SQLite file."""
 
 
 async def migrate(database: Database) -> None:
@@ -64,10 +69,14 @@ def _postgres_engine(url: URL) -> AsyncEngine:
 
 def _sqlite_engine(url: URL) -> AsyncEngine:
     engine = create_async_engine(
-        url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": 60, "isolation_level": None}
+        url,
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args={"timeout": WAIT_SECONDS, "isolation_level": None},
     )
 
     def connect(connection: Any, _record: object) -> None:
+        _switch_to_wal(connection)
         # Batch mode drops tables to make them anew; this can not be set inside the transaction.
         connection.execute("PRAGMA foreign_keys = OFF")
 
@@ -77,6 +86,19 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", connect)
     event.listen(engine.sync_engine, "begin", begin)
     return engine
+
+
+def _switch_to_wal(connection: Any) -> None:
+    """A new file is switched once, here: of processes that do it at once SQLite lets one wait, and fails one."""
+    give_up = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
 
 
 def _upgrade(connection: Connection) -> None:

@@ -3,26 +3,30 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, case, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, case, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlmodel import col
 
 from agent_gateway.domain import AppId, ConversationId, MessageId, Outcome, Step, TaskId, TurnState, Usage
 from agent_gateway.events import GATEWAY_END, Result
 from agent_gateway.store import marks
-from agent_gateway.store.database import Database, now_plus, rows_changed
+from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.tables import (
     ConversationRow,
     EndUserRow,
     MessageRow,
-    SnapshotRow,
     StepRow,
     TurnRow,
+    conversations,
+    messages,
+    snapshots,
+    steps,
+    turns,
 )
 
 ACTIVE: Final = (TurnState.PLANNED, TurnState.SENDING, TurnState.RUNNING)
@@ -109,83 +113,104 @@ async def read_steps(session: AsyncSession, message_ids: Sequence[str]) -> dict[
     return steps
 
 
-async def write_result(session: AsyncSession, row: TurnRow, result: Result) -> None:
-    """Everything that `… → ended` writes; the caller holds the row's lock."""
-    await session.execute(
-        update(MessageRow)
-        .where(col(MessageRow.id) == row.message_id)
-        .values(
-            answer=result.answer,
-            marks=marks.pack(result.chunks),
-            usage=msgspec.to_builtins(result.usage) if result.usage else None,
-        )
+async def lock_conversation(connection: AsyncConnection, conversation_id: str) -> None:
+    """Lock a conversation's row: the first lock of every write about its turns (R10)."""
+    await connection.execute(_LOCK_CONVERSATION, {"conversation": conversation_id})
+
+
+async def write_result(connection: AsyncConnection, turn: Row[Any], result: Result) -> None:
+    """Everything that `… → ended` writes; the caller holds the locks of conversation and turn."""
+    await connection.execute(
+        _WRITE_ANSWER,
+        {
+            "message": turn.message_id,
+            "answer": result.answer,
+            "marks": marks.pack(result.chunks),
+            "usage": msgspec.to_builtins(result.usage) if result.usage else None,
+        },
     )
     if result.steps:
-        steps = [{"message_id": row.message_id, **msgspec.structs.asdict(step)} for step in result.steps]
-        await session.execute(insert(StepRow), steps)
-    if result.snapshot is not None:
-        await _write_snapshot(session, row, result.snapshot)
+        rows = [{"message_id": turn.message_id, **msgspec.structs.asdict(step)} for step in result.steps]
+        await connection.execute(insert(steps), rows)
     now = datetime.now(UTC)
-    await session.execute(
-        update(ConversationRow).where(col(ConversationRow.id) == row.conversation_id).values(updated_at=now)
-    )
-    await session.execute(
-        update(TurnRow)
-        .where(col(TurnRow.id) == row.id)
-        .values(
-            {
-                "state": TurnState.ENDED.value,
-                "outcome": result.outcome.value,
-                "error_code": result.error_code,
-                "end_position": result.end_position,
-                "lease_until": None,
-                "checkpoint": None,
-                "ended_at": now_plus(),
-            }
-        )
+    if result.snapshot is not None:
+        upsert = _UPSERT_SNAPSHOT[connection.dialect.name]
+        row = {"conversation_id": turn.conversation_id, "seq": turn.seq, "updated_at": now}
+        await connection.execute(upsert, {**row, "data": result.snapshot})
+    await connection.execute(_TOUCH_CONVERSATION, {"conversation": turn.conversation_id, "now": now})
+    await connection.execute(
+        _END_TURN,
+        {
+            "turn": turn.id,
+            "outcome": result.outcome.value,
+            "error_code": result.error_code,
+            "end_position": result.end_position,
+        },
     )
 
 
-async def _write_snapshot(session: AsyncSession, row: TurnRow, data: str) -> None:
-    """Move the conversation's snapshot forward, never back (I7)."""
-    upsert = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgres_insert
-    statement = upsert(SnapshotRow).values(
-        conversation_id=row.conversation_id, seq=row.seq, data=data, updated_at=datetime.now(UTC)
-    )
-    new = statement.excluded
-    await session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["conversation_id"],
-            set_={"seq": new.seq, "data": new.data, "updated_at": new.updated_at},
-            where=col(SnapshotRow.seq) < new.seq,
-        )
-    )
-
-
-async def end_expired(session: AsyncSession, which: ColumnElement[bool]) -> int:
+async def end_expired(connection: AsyncConnection, which: ColumnElement[bool]) -> int:
     """`end_lost` for those of these turns whose lease ran out."""
-    return await end_lost(
-        session, which, or_(col(TurnRow.lease_until) < now_plus(), col(TurnRow.owner).is_(None))
-    )
+    return await end_lost(connection, which, or_(turns.c.lease_until < now_plus(), turns.c.owner.is_(None)))
 
 
-async def end_lost(session: AsyncSession, *which: ColumnElement[bool]) -> int:
+async def end_lost(connection: AsyncConnection, *which: ColumnElement[bool]) -> int:
     """End active turns that nobody drives any more, under a new epoch; whoever still tries is fenced."""
-    ended = await session.execute(
-        update(TurnRow)
-        .where(col(TurnRow.state).in_(ACTIVE), *which)
+    not_stopped = turns.c.stop_at.is_(None)
+    ended = await connection.execute(
+        update(turns)
+        .where(turns.c.state.in_(ACTIVE), *which)
         .values(
-            {
-                "state": TurnState.ENDED.value,
-                "outcome": case(
-                    (col(TurnRow.stop_at).is_(None), literal("failed")), else_=literal("stopped")
-                ),
-                "error_code": case((col(TurnRow.stop_at).is_(None), literal("turn_interrupted"))),
-                "end_position": GATEWAY_END,
-                "epoch": col(TurnRow.epoch) + 1,
-                "lease_until": None,
-                "ended_at": now_plus(),
-            }
+            state=TurnState.ENDED.value,
+            outcome=case((not_stopped, Outcome.FAILED.value), else_=Outcome.STOPPED.value),
+            error_code=case((not_stopped, "turn_interrupted")),
+            end_position=GATEWAY_END,
+            epoch=turns.c.epoch + 1,
+            lease_until=None,
+            ended_at=now_plus(),
         )
     )
-    return rows_changed(ended)
+    return ended.rowcount
+
+
+def _upsert_snapshot(dialect_insert: Any) -> Any:
+    """Move the conversation's snapshot forward, never back (I7)."""
+    statement = dialect_insert(snapshots)
+    new = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=["conversation_id"],
+        set_={"seq": new.seq, "data": new.data, "updated_at": new.updated_at},
+        where=snapshots.c.seq < new.seq,
+    )
+
+
+_UPSERT_SNAPSHOT = {
+    "postgresql": _upsert_snapshot(postgres_insert),
+    "sqlite": _upsert_snapshot(sqlite_insert),
+}
+_LOCK_CONVERSATION = (
+    select(conversations.c.id).where(conversations.c.id == bindparam("conversation")).with_for_update()
+)
+_WRITE_ANSWER = (
+    update(messages)
+    .where(messages.c.id == bindparam("message"))
+    .values(answer=bindparam("answer"), marks=bindparam("marks"), usage=bindparam("usage"))
+)
+_TOUCH_CONVERSATION = (
+    update(conversations)
+    .where(conversations.c.id == bindparam("conversation"))
+    .values(updated_at=bindparam("now"))
+)
+_END_TURN = (
+    update(turns)
+    .where(turns.c.id == bindparam("turn"))
+    .values(
+        state=TurnState.ENDED.value,
+        outcome=bindparam("outcome"),
+        error_code=bindparam("error_code"),
+        end_position=bindparam("end_position"),
+        lease_until=None,
+        checkpoint=None,
+        ended_at=now_plus(),
+    )
+)

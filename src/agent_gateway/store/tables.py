@@ -267,3 +267,18 @@ class IdempotencyRow(Row, table=True):
     turn_id: str = Field(sa_column=Column(uuid_type(), nullable=False))
     body_hash: str = Field(sa_column=Column(String(64), nullable=False))
     created_at: datetime = _time(index=True)
+
+
+# The same rows as core tables: turn writes are prepared statements over these, since building and
+# flushing them through the ORM doubles what a turn costs.
+_tables = Row.metadata.tables
+apps = _tables["apps"]
+app_versions = _tables["app_versions"]
+api_keys = _tables["api_keys"]
+end_users = _tables["end_users"]
+conversations = _tables["conversations"]
+messages = _tables["messages"]
+turns = _tables["turns"]
+steps = _tables["steps"]
+snapshots = _tables["snapshots"]
+idempotency = _tables["idempotency"]

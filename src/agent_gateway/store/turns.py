@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, tuple_, update
-from sqlmodel import col
+from sqlalchemy import Update, bindparam, func, or_, select, tuple_, update
 
 from agent_gateway.domain import (
     AppId,
@@ -23,17 +22,18 @@ from agent_gateway.domain import (
 )
 from agent_gateway.events import GATEWAY_END, Result
 from agent_gateway.store.begin import Terms, begin, find_by_key
-from agent_gateway.store.database import Database, now_plus, rows_changed
+from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.results import (
     ACTIVE,
     TurnView,
     end_expired,
     end_lost,
+    lock_conversation,
     read_result,
     read_view,
     write_result,
 )
-from agent_gateway.store.tables import ConversationRow, EndUserRow, TurnRow
+from agent_gateway.store.tables import conversations, end_users, turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,35 +63,19 @@ class TurnStore:
 
         May be repeated when the answer of the first try was lost (R14); so may `running`.
         """
-        return await self._advance(
-            turn,
-            col(TurnRow.state).in_((TurnState.PLANNED, TurnState.SENDING)),
-            col(TurnRow.stop_at).is_(None),
-            state=TurnState.SENDING.value,
-        )
+        return await self._advance(_ARM, turn)
 
     async def running(self, turn: Turn, run_id: RunId) -> bool:
         """`sending → running` with the run's id, before the first event goes out (R4)."""
-        return await self._advance(
-            turn,
-            col(TurnRow.state).in_((TurnState.SENDING, TurnState.RUNNING)),
-            state=TurnState.RUNNING.value,
-            run_id=run_id,
-        )
+        return await self._advance(_RUNNING, turn, run_id=run_id)
 
-    async def _advance(self, turn: Turn, *guards: ColumnElement[bool], **values: Any) -> bool:
-        async with self._database.transaction() as session:
-            changed = await session.execute(
-                update(TurnRow).where(*self._ours(turn), *guards).values(**values)
-            )
-            return rows_changed(changed) == 1
+    async def _advance(self, statement: Update, turn: Turn, **values: Any) -> bool:
+        async with self._database.transaction() as connection:
+            changed = await connection.execute(statement, {**self._ours(turn), **values})
+            return changed.rowcount == 1
 
-    def _ours(self, turn: Turn) -> tuple[ColumnElement[bool], ...]:
-        return (
-            col(TurnRow.id) == turn.task_id,
-            col(TurnRow.owner) == self._terms.owner,
-            col(TurnRow.epoch) == turn.epoch,
-        )
+    def _ours(self, turn: Turn) -> dict[str, Any]:
+        return {"task": turn.task_id, "our_owner": self._terms.owner, "our_epoch": turn.epoch}
 
     async def finish(self, turn: Turn, decide: Callable[[bool], Result]) -> Result | None:
         """The turn's last write: answer, marks, steps, usage and snapshot in one commit (I2, R7).
@@ -99,20 +83,13 @@ class TurnStore:
         `decide` makes the result, knowing whether a stop was asked for before this commit. Returns
         what was stored, or None when the turn is no longer ours or has ended: nothing was written.
         """
-        async with self._database.transaction(duty=True) as session:
-            await session.scalars(
-                select(col(ConversationRow.id))
-                .where(col(ConversationRow.id) == turn.conversation_id)
-                .with_for_update()
-            )
-            found = await session.scalars(
-                select(TurnRow).where(*self._ours(turn), col(TurnRow.state).in_(ACTIVE)).with_for_update()
-            )
-            row = found.first()
+        async with self._database.transaction(duty=True) as connection:
+            await lock_conversation(connection, turn.conversation_id)
+            row = (await connection.execute(_OUR_ACTIVE_TURN, self._ours(turn))).first()
             if row is None:
                 return None
             result = decide(row.stop_at is not None)
-            await write_result(session, row, result)
+            await write_result(connection, row, result)
             return result
 
     async def heartbeat(self, held: Iterable[Turn]) -> dict[TaskId, bool]:
@@ -123,69 +100,51 @@ class TurnStore:
         pairs = [(turn.task_id, turn.epoch) for turn in held]
         if not pairs:
             return {}
-        async with self._database.transaction(duty=True) as session:
-            renewed = await session.execute(
-                update(TurnRow)
+        async with self._database.transaction(duty=True) as connection:
+            renewed = await connection.execute(
+                update(turns)
                 .where(
-                    tuple_(col(TurnRow.id), col(TurnRow.epoch)).in_(pairs),
-                    col(TurnRow.owner) == self._terms.owner,
-                    col(TurnRow.state).in_(ACTIVE),
+                    tuple_(turns.c.id, turns.c.epoch).in_(pairs),
+                    turns.c.owner == self._terms.owner,
+                    turns.c.state.in_(ACTIVE),
                 )
-                .values({"lease_until": now_plus(self._terms.lease_seconds)})
-                .returning(col(TurnRow.id), col(TurnRow.stop_at))
+                .values(lease_until=now_plus(self._terms.lease_seconds))
+                .returning(turns.c.id, turns.c.stop_at)
             )
-            return {TaskId(task_id): stop_at is not None for task_id, stop_at in renewed.all()}
+            return {TaskId(task_id): stop_at is not None for task_id, stop_at in renewed}
 
     async def stop(self, caller: Caller, task_id: TaskId, reason: str = "user") -> Stopped | None:
         """Record that a caller asked to stop (R9); None when there is nothing of theirs to stop.
 
         A turn whose run was not asked for yet ends in this same transaction.
         """
-        async with self._database.transaction() as session:
-            conversation = await session.scalars(
-                select(col(ConversationRow.id))
-                .join(TurnRow, col(TurnRow.conversation_id) == col(ConversationRow.id))
-                .join(EndUserRow, col(EndUserRow.id) == col(ConversationRow.end_user_id))
-                .where(
-                    col(TurnRow.id) == task_id,
-                    col(ConversationRow.app_id) == caller.app.id,
-                    col(EndUserRow.external_id) == caller.user,
-                )
-                .with_for_update(of=ConversationRow)
-            )
-            if conversation.first() is None:
+        scope = {"task": task_id, "app": caller.app.id, "user": caller.user}
+        async with self._database.transaction() as connection:
+            conversation_id = await connection.scalar(_CONVERSATION_OF, scope)
+            if conversation_id is None:
                 return None
-            found = await session.scalars(
-                select(TurnRow)
-                .where(col(TurnRow.id) == task_id, col(TurnRow.state) != TurnState.ENDED)
-                .with_for_update()
-            )
-            row = found.first()
+            await lock_conversation(connection, conversation_id)
+            row = (await connection.execute(_UNENDED_TURN, {"task": task_id})).first()
             if row is None:
                 return None
-            run_id, early = row.run_id, row.state in (TurnState.QUEUED, TurnState.PLANNED)
-            await session.execute(
-                update(TurnRow)
-                .where(col(TurnRow.id) == task_id)
-                .values(stop_at=func.coalesce(col(TurnRow.stop_at), now_plus()), stop_reason=reason)
-            )
-            if early:
-                await write_result(session, row, Result(Outcome.STOPPED, (), (), GATEWAY_END))
-            return Stopped(RunId(run_id) if run_id else None)
+            await connection.execute(_STOP, {"task": task_id, "reason": reason})
+            if row.state in (TurnState.QUEUED, TurnState.PLANNED):
+                await write_result(connection, row, Result(Outcome.STOPPED, (), (), GATEWAY_END))
+            return Stopped(RunId(row.run_id) if row.run_id else None)
 
     async def end_orphans(self) -> int:
         """End every active turn of other owners as interrupted; returns their number.
 
         Only for a database that one process owns alone (SQLite), at its start.
         """
-        foreign = or_(col(TurnRow.owner).is_(None), col(TurnRow.owner) != self._terms.owner)
-        async with self._database.transaction() as session:
-            return await end_lost(session, foreign)
+        foreign = or_(turns.c.owner.is_(None), turns.c.owner != self._terms.owner)
+        async with self._database.transaction() as connection:
+            return await end_lost(connection, foreign)
 
     async def end_if_expired(self, task_id: TaskId) -> None:
         """End a turn as interrupted when its lease ran out: its process is gone (I4)."""
-        async with self._database.transaction() as session:
-            await end_expired(session, col(TurnRow.id) == task_id)
+        async with self._database.transaction() as connection:
+            await end_expired(connection, turns.c.id == task_id)
 
     async def view(self, app_id: AppId, user: str, task_id: TaskId) -> TurnView | None:
         """A turn of this app and user, or None."""
@@ -194,3 +153,39 @@ class TurnStore:
     async def result(self, task_id: TaskId) -> Result | None:
         """How a turn ended, with all it produced; None while it has not."""
         return await read_result(self._database, task_id)
+
+
+_OURS = (
+    turns.c.id == bindparam("task"),
+    turns.c.owner == bindparam("our_owner"),
+    turns.c.epoch == bindparam("our_epoch"),
+)
+_ARM = (
+    update(turns)
+    .where(*_OURS, turns.c.state.in_((TurnState.PLANNED, TurnState.SENDING)), turns.c.stop_at.is_(None))
+    .values(state=TurnState.SENDING.value)
+)
+_RUNNING = (
+    update(turns)
+    .where(*_OURS, turns.c.state.in_((TurnState.SENDING, TurnState.RUNNING)))
+    .values(state=TurnState.RUNNING.value, run_id=bindparam("run_id"))
+)
+_OUR_ACTIVE_TURN = select(turns).where(*_OURS, turns.c.state.in_(ACTIVE)).with_for_update()
+_UNENDED_TURN = (
+    select(turns).where(turns.c.id == bindparam("task"), turns.c.state != TurnState.ENDED).with_for_update()
+)
+_CONVERSATION_OF = (
+    select(conversations.c.id)
+    .join(turns, turns.c.conversation_id == conversations.c.id)
+    .join(end_users, end_users.c.id == conversations.c.end_user_id)
+    .where(
+        turns.c.id == bindparam("task"),
+        conversations.c.app_id == bindparam("app"),
+        end_users.c.external_id == bindparam("user"),
+    )
+)
+_STOP = (
+    update(turns)
+    .where(turns.c.id == bindparam("task"))
+    .values(stop_at=func.coalesce(turns.c.stop_at, now_plus()), stop_reason=bindparam("reason"))
+)

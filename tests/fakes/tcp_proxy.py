@@ -1,0 +1,111 @@
+"""What stands between a client and a server and can be cut: an outage without stopping the server."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self
+
+from sqlalchemy import make_url
+
+Pipe = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+POSTGRES_PORT: Final = 5432
+
+
+class TcpProxy:
+    """Listens on a port of 127.0.0.1 and passes bytes on to a TCP port or a Unix socket."""
+
+    def __init__(self, target: str | tuple[str, int]) -> None:
+        self.port = 0
+        self._target = target
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    def open(self) -> None:
+        """Listen, always on the same port; nothing happens when it does."""
+        self._do(self._open())
+
+    def cut(self) -> None:
+        """Break all connections and refuse new ones."""
+        self._do(self._cut())
+
+    def _do(self, work: Awaitable[None]) -> None:
+        async def run() -> None:
+            await work
+
+        asyncio.run_coroutine_threadsafe(run(), self._loop).result(5)
+
+    async def _open(self) -> None:
+        if self._server is not None:
+            return
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _cut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._writers.add(writer)
+        try:
+            with suppress(OSError):
+                there = await self._connect()
+                self._writers.add(there[1])
+                await asyncio.gather(_pump(reader, there[1]), _pump(there[0], writer))
+        finally:
+            writer.close()
+            self._tasks.discard(task)
+
+    async def _connect(self) -> Pipe:
+        if isinstance(self._target, str):
+            return await asyncio.open_unix_connection(self._target)
+        return await asyncio.open_connection(*self._target)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    with suppress(OSError):
+        writer.close()
+
+
+def postgres_proxy(url: str) -> TcpProxy:
+    """A proxy in front of the Postgres server of this URL."""
+    parsed = make_url(url)
+    host = parsed.query.get("host") or parsed.host or "127.0.0.1"
+    assert isinstance(host, str)
+    port = parsed.port or POSTGRES_PORT
+    return TcpProxy(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port))
+
+
+def through(proxy: TcpProxy, url: str) -> str:
+    """The URL of the same database, by way of the proxy."""
+    parsed = make_url(url).set(host="127.0.0.1", port=proxy.port)
+    return parsed.difference_update_query(["host"]).render_as_string(hide_password=False)
