@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.metadata import version
+from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
@@ -14,9 +15,10 @@ from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import FOLD_VERSION
 from agent_gateway.domain import new_id
+from agent_gateway.errors import StoreUnavailable
 from agent_gateway.routes import app_info, chat, conversations, errors, health, openapi
 from agent_gateway.routes.dependencies import Gateway, KeyRing
-from agent_gateway.routes.middleware import AssumeJSON
+from agent_gateway.routes.middleware import RequestBodies
 from agent_gateway.routes.payloads import WireForm, encoder
 from agent_gateway.routes.tickets import Tickets
 from agent_gateway.runner import Limits
@@ -29,6 +31,9 @@ from agent_gateway.store.migrations import migrate, schema_is_current
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.leases import keep_leases
 from agent_gateway.turns.live import LiveTurns
+
+INSTALL_SECONDS: Final = 2.0
+"""How often a process that is not ready looks at its database again."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(routes)
     app.include_router(routes, prefix="/v1", include_in_schema=False)
     app.include_router(health.router)
-    app.add_middleware(AssumeJSON)
+    app.add_middleware(RequestBodies)
     errors.install(app)
     openapi.install(app)
     return app
@@ -107,10 +112,11 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         await migrate(database)
         if ended := await turns.end_orphans():
             logger.warning("%d turns of an earlier process were ended as interrupted", ended)
-    if await schema_is_current(database):
-        await _install_default_app(settings, apps, config)
-    else:
-        logger.error("the database schema is behind: run `agent-gateway migrate`, then restart")
+    installed = asyncio.Event()
+    install = asyncio.create_task(_install(settings, database, apps, config, installed), name="install")
+    stack.push_async_callback(_cancel, install)
+    if settings.embedded_database:
+        await install
     backend = build_backend(settings)
     stack.push_async_callback(backend.aclose)
     live: LiveTurns[WireForm] = await stack.enter_async_context(
@@ -126,6 +132,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     heartbeat = asyncio.create_task(keep_leases(live, turns, settings.lease_seconds), name="heartbeat")
     stack.push_async_callback(_cancel, heartbeat)
     return Gateway(
+        installed=installed,
         database=database,
         turns=turns,
         apps=apps,
@@ -135,6 +142,22 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         tickets=Tickets(secret, seconds=settings.turn_timeout_seconds + 3600, public_url=settings.public_url),
         ping_seconds=settings.ping_seconds,
     )
+
+
+async def _install(
+    settings: Settings, database: Database, apps: AppStore, config: AppConfig, installed: asyncio.Event
+) -> None:
+    """Install the default app as soon as the database has a schema this code can use."""
+    while not installed.is_set():
+        try:
+            if await schema_is_current(database):
+                await _install_default_app(settings, apps, config)
+                installed.set()
+                return
+            logger.error("the database schema is behind: run `agent-gateway migrate`")
+        except StoreUnavailable as error:
+            logger.error("the database is not available: %s", error)
+        await asyncio.sleep(INSTALL_SECONDS)
 
 
 async def _install_default_app(settings: Settings, apps: AppStore, config: AppConfig) -> None:

@@ -119,6 +119,11 @@ class TurnRunner:
         self._lost = True
         self.interrupt()
 
+    @property
+    def left_running(self) -> bool:
+        """True when nobody has seen the run's end: the backend may still be at work on it."""
+        return self.run_id is not None and self._fold.run_end is None and not self._lost
+
     async def cancel_run(self) -> None:
         """Ask the backend to cancel the run, if it is known."""
         if self.run_id is not None:
@@ -162,8 +167,6 @@ class TurnRunner:
         if not self._lost:
             if self._fold.run_end is None and self.run_id is not None:
                 await self._last_look()
-                if self._fold.run_end is None:
-                    await self.cancel_run()
             result = await self._finish(code)
         self.result = result or await self._settled()
         self._emit(rest_of(self.result, self._fold.position))
@@ -193,9 +196,8 @@ class TurnRunner:
         def decide(stop_asked: bool) -> Result:
             if self._fold.run_end is not None:
                 return conclude(self._fold, stop_asked=stop_asked)
-            if stop_asked and code in (None, "turn_interrupted"):
-                return cut_short(self._fold, None)
-            return cut_short(self._fold, code or "turn_interrupted")
+            # Whoever asked to stop gets a stopped turn, whatever else went wrong meanwhile (R9).
+            return cut_short(self._fold, None if stop_asked else code or "turn_interrupted")
 
         try:
             return await _patiently(lambda: self._store.finish(self.turn, decide))

@@ -1,5 +1,6 @@
 """What routes are given: the running gateway, and the authenticated caller."""
 
+import asyncio
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Annotated, Final
@@ -51,6 +52,8 @@ class KeyRing:
 class Gateway:
     """Everything that lives as long as the service does."""
 
+    installed: asyncio.Event
+    """Set once the schema is current and the default app is in place."""
     database: Database
     turns: TurnStore
     apps: AppStore

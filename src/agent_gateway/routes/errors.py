@@ -22,6 +22,7 @@ STATUSES: Final[Mapping[str, int]] = {
     "not_found": 404,
     "method_not_allowed": 405,
     "conversation_busy": 409,
+    "request_too_large": 413,
     "idempotency_conflict": 409,
     "rate_limit_error": 429,
     "internal_server_error": 500,
@@ -34,6 +35,7 @@ _HTTP_CODES: Final[Mapping[int, str]] = {
     400: "bad_request",
     404: "not_found",
     405: "method_not_allowed",
+    413: "request_too_large",
     503: "service_unavailable",
 }
 _DATABASE_AWAY = "The service can not reach its database. Please try again."

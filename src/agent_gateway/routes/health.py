@@ -6,7 +6,6 @@ from agent_gateway.errors import Unavailable
 from agent_gateway.routes.chat import ERRORS
 from agent_gateway.routes.dependencies import GatewayDep
 from agent_gateway.routes.schemas import Health
-from agent_gateway.store.migrations import schema_is_current
 
 router = APIRouter(tags=["health"])
 
@@ -22,6 +21,7 @@ async def get_readyz(gateway: GatewayDep) -> Health:
     """The database answers with a schema this version can use, and the process is not draining."""
     if gateway.live.draining.is_set():
         raise Unavailable("This server is shutting down.")
-    if not await schema_is_current(gateway.database):
+    await gateway.database.ping()
+    if not gateway.installed.is_set():
         raise Unavailable("The database schema is behind: run `agent-gateway migrate`.")
     return Health()

@@ -1,21 +1,39 @@
 """Plain ASGI middleware: nothing here wraps or buffers a stream."""
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from typing import Final
 
-BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 
 
-class AssumeJSON:
-    """Reads every body as JSON unless it is a form: clients leave the content type out or get it wrong."""
+class RequestBodies:
+    """Reads every body as JSON unless it is a form, since clients leave the content type out or get it
+    wrong; and refuses to read more than MAX_BODY_BYTES of it.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Replace the content type of a request that may have a JSON body."""
-        if scope["type"] == "http" and scope["method"] in BODY_METHODS:
-            headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
-            given = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-            if not given.lower().startswith(b"multipart/"):
-                scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
-        await self._app(scope, receive, send)
+        """Replace the content type of a request that may have a JSON body, and count its bytes."""
+        if scope["type"] != "http" or scope["method"] not in BODY_METHODS:
+            await self._app(scope, receive, send)
+            return
+        headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+        given = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+        if not given.lower().startswith(b"multipart/"):
+            scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_BODY_BYTES:
+                raise HTTPException(413, "The body is larger than 8 MiB.")
+            return message
+
+        await self._app(scope, counted, send)

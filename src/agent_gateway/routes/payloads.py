@@ -50,13 +50,18 @@ def encoder(turn: Turn | TurnView) -> Callable[[TurnEvent, WireForm], bytes]:
         if isinstance(event, LLMChunk):
             head, tail = chat if form.mode == "chat" else agent
             told = f'{head}{event.position},"answer":{_escape(event.text)}{tail}'
-            return (f"id: {event.position}\n{told}" if form.ids else told).encode()
+            return (_with_id(told, event.position) if form.ids else told).encode()
         *before, last = frames.lines(event, form.mode) or [""]
         if form.ids and last:
-            last = f"id: {event.position}\n{last}"
+            last = _with_id(last, event.position)
         return "".join((*before, last)).encode()
 
     return encode
+
+
+def _with_id(frame: str, position: int) -> str:
+    """The `id:` follows the data: some readers remember it at once, although a cut takes the rest away."""
+    return f"{frame[:-1]}id: {position}\n\n"
 
 
 class _Frames:

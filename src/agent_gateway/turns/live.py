@@ -125,6 +125,9 @@ class LiveTurns(Generic[Form]):
             live.ended.set()
             del self._running[live.turn.task_id]
             self._keep(live)
+        if live.runner.left_running:
+            # Only now: a backend that does not answer must not hold up the turn's readers.
+            await live.runner.cancel_run()
 
     def _keep(self, live: LiveTurn[Form]) -> None:
         self._ended[live.turn.task_id] = live
