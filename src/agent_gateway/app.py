@@ -29,7 +29,7 @@ from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
 from agent_gateway.store.migrations import migrate, schema_is_current
 from agent_gateway.store.turns import TurnStore
-from agent_gateway.turns.leases import keep_leases
+from agent_gateway.turns.leases import Trust, keep_leases, sweep, watch
 from agent_gateway.turns.live import LiveTurns
 
 INSTALL_SECONDS: Final = 2.0
@@ -110,8 +110,6 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     turns, apps = TurnStore(database, terms), AppStore(database, secret)
     if settings.embedded_database:
         await migrate(database)
-        if ended := await turns.end_orphans():
-            logger.warning("%d turns of an earlier process were ended as interrupted", ended)
     installed = asyncio.Event()
     install = asyncio.create_task(_install(settings, database, apps, config, installed), name="install")
     stack.push_async_callback(_cancel, install)
@@ -129,8 +127,18 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
             encoder=encoder,
         )
     )
-    heartbeat = asyncio.create_task(keep_leases(live, turns, settings.lease_seconds), name="heartbeat")
-    stack.push_async_callback(_cancel, heartbeat)
+    if settings.embedded_database:
+        # Nobody else can hold turns of this database: whatever has an owner lost it.
+        while orphans := await turns.adopt(expired=True, everyone=True):
+            for turn in orphans:
+                live.adopt(turn)
+    trust = Trust(settings.lease_seconds)
+    for duty in (
+        keep_leases(live, turns, settings.lease_seconds, trust),
+        sweep(live, turns, trust),
+        watch(live, turns),
+    ):
+        stack.push_async_callback(_cancel, asyncio.create_task(duty, name=duty.__name__))
     return Gateway(
         installed=installed,
         database=database,

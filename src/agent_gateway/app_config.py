@@ -123,6 +123,8 @@ class AppConfig(BaseModel):
     suggested_questions: list[str] = []
     user_input_form: list[dict[str, FormField]] = []
     """One mapping of kind (`text-input`, `select` …) to field per item, as clients get it."""
+    on_busy: Literal["enqueue", "reject", "interrupt"] = "enqueue"
+    """What a message does while a turn of its conversation runs: wait, be refused, or stop that turn."""
     composition: CompositionTemplate = Field(default_factory=_default_composition)
 
     @property

@@ -127,6 +127,14 @@ class Turn:
     """Fencing number of our ownership: a write under another epoch changes nothing (I9)."""
     seconds_left: float
     """Until the turn's deadline."""
+    state: TurnState = TurnState.PLANNED
+    """Where the row stood when this was read."""
+    run_id: RunId | None = None
+    stop_asked: bool = False
+    checkpoint: bytes | None = None
+    """Whole fold state at some point of the run, if one was stored (R5)."""
+    runnable: bool = True
+    """False for a turn that must be ended without being run again (R11)."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):

@@ -1,8 +1,9 @@
 """One turn: create the run, fold its events, save the outcome, then tell it.
 
-The runner owns every decision about how a turn ends. Whatever happens, exactly one result is
-committed, by us or by whoever took the turn over, and the terminal event is rendered from it (I2,
-I3). Who listens is not the runner's business: it hands events to `emit` and never waits for readers.
+A runner either owns its turn or follows it. Both fold the same run into the same log; only the
+owner creates the run, keeps the deadlines and commits the result. It can change sides at any time
+(`adopt`, `lose`) and its readers stay. Whatever happens, exactly one result is committed, by us or by
+another process, and the terminal event is rendered from it (I2, I3, R2).
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Final, TypeVar
 from agent_gateway.backend.compose import compose
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import Fold, conclude, cut_short
-from agent_gateway.domain import Outcome, RunId, Turn
+from agent_gateway.domain import Outcome, RunId, Turn, TurnState
 from agent_gateway.errors import (
     BackendError,
     BackendRefused,
@@ -27,7 +28,7 @@ from agent_gateway.errors import (
     StoreUnavailable,
     TurnError,
 )
-from agent_gateway.events import GATEWAY_END, Result, TurnEvent, rest_of
+from agent_gateway.events import GATEWAY_END, MessageReplace, Result, TurnEvent, rest_of
 from agent_gateway.store.turns import TurnStore
 
 T = TypeVar("T")
@@ -37,7 +38,8 @@ STOP_SECONDS: Final = 5.0
 LAST_LOOK_SECONDS: Final = 2.0
 """How long the run's log is read once more before the gateway makes an end itself (R8)."""
 CANCEL_SECONDS: Final = 5.0
-POLL_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 10.0
+"""Between looks at the row of a turn that somebody else ends, after the first quick ones."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +52,13 @@ class Limits:
 
 
 class TurnRunner:
-    """Drives one turn that this process holds. `run` once; `stop`, `interrupt`, `lose` any time."""
+    """Drives or follows one turn. `run` once; everything else any time."""
 
     def __init__(
         self,
         turn: Turn,
         *,
+        owned: bool,
         backend: Backend,
         store: TurnStore,
         limits: Limits,
@@ -63,7 +66,8 @@ class TurnRunner:
         emit: Callable[[Sequence[TurnEvent]], None],
     ) -> None:
         self.turn = turn
-        self.run_id: RunId | None = None
+        self.owned = owned
+        self.run_id = turn.run_id
         self.result: Result | None = None
         """What was stored, once the turn has ended."""
         self._backend = backend
@@ -72,36 +76,44 @@ class TurnRunner:
         self._environ = environ
         self._emit = emit
         self._fold = Fold()
+        self._sending = False
         self._timer: asyncio.Timeout | None = None
         self._deadline = 0.0
         self._stop_by: float | None = None
-        self._cut: str | None = None
-        self._lost = False
+        self._interrupted = False
+        self._turned = False
+        """Ownership or the row changed: what is going on has to be looked at anew."""
+        self._news = asyncio.Event()
 
     async def run(self) -> None:
-        """Drive the turn to its one end. Raises only when cancelled."""
-        self._deadline = asyncio.get_running_loop().time() + self.turn.seconds_left
-        code = None
-        try:
-            async with asyncio.timeout_at(self._deadline) as self._timer:
-                self._rearm()
-                await self._follow_run()
-        except TimeoutError:
-            code = self._cut or (None if self._stop_by else "turn_timeout")
-        except TurnError as error:
-            code = error.code
-        except BackendError as error:
-            code = _code_of(error)
-            logger.warning("turn %s: %s: %s", self.turn.task_id, type(error).__name__, error)
-        except StoreError as error:
-            code = "internal_server_error"
-            logger.error("turn %s: store: %s", self.turn.task_id, error)
-        except Exception:
-            code = "internal_server_error"
-            logger.exception("turn %s: unexpected error", self.turn.task_id)
-        finally:
-            self._timer = None
-        await self._end(code)
+        """Drive or follow the turn to its one end. Raises only when cancelled."""
+        while self.result is None:
+            self._turned = False
+            if self.owned:
+                await self._drive()
+            else:
+                await self._follow()
+
+    @property
+    def position(self) -> int:
+        """Position of the last event of the run that was folded."""
+        return self._fold.position
+
+    @property
+    def ending(self) -> bool:
+        """True when how the turn ends is decided and being stored."""
+        return self._fold.run_end is not None or self._timer is None
+
+    @property
+    def sending(self) -> bool:
+        """True between arming the row and knowing the run's id: no moment to hand over (R4)."""
+        return self._sending
+
+    def checkpoint(self) -> bytes | None:
+        """The fold's whole state, or None when there is nothing to keep (R5)."""
+        if self._fold.run_end is not None or not self._fold.position:
+            return None
+        return self._fold.dump()
 
     def stop(self) -> None:
         """A caller asked to stop and the store knows: give the run a moment to say how it ended."""
@@ -110,66 +122,144 @@ class TurnRunner:
             self._rearm()
 
     def interrupt(self) -> None:
-        """The process has to go: end the turn as interrupted, now."""
-        self._cut = "turn_interrupted"
+        """The process has to go and nobody can take over: end the turn as interrupted, now."""
+        self._interrupted = True
         self._rearm()
 
-    def lose(self) -> None:
-        """The lease is lost: stop driving and tell what the row says (I9)."""
-        self._lost = True
-        self.interrupt()
+    def adopt(self, turn: Turn) -> None:
+        """The turn is ours now, under a new epoch."""
+        self.turn, self.owned = turn, True
+        self.run_id = turn.run_id or self.run_id
+        self._turn_round()
 
-    @property
-    def left_running(self) -> bool:
-        """True when nobody has seen the run's end: the backend may still be at work on it."""
-        return self.run_id is not None and self._fold.run_end is None and not self._lost
+    def lose(self) -> None:
+        """The turn is no longer ours: follow it; a write of ours would change nothing (I9)."""
+        if self.owned:
+            self.owned = False
+            self._turn_round()
+
+    def see(self, run_id: RunId | None, *, ended: bool) -> None:
+        """What the row of a turn that we follow says now."""
+        if self.owned or self.result is not None:
+            return
+        if self.run_id is None and run_id is not None:
+            self.run_id = run_id
+            self._news.set()
+        if ended:
+            self._turn_round()
 
     async def cancel_run(self) -> None:
         """Ask the backend to cancel the run, if it is known."""
         if self.run_id is not None:
             await cancel_quietly(self._backend, self.run_id)
 
-    # -- the run ----------------------------------------------------------------------------------
+    def _turn_round(self) -> None:
+        self._turned = True
+        self._news.set()
+        self._rearm()
 
-    async def _follow_run(self) -> None:
-        request = compose(self.turn, self._environ)
-        if not await _patiently(lambda: self._store.arm(self.turn)):
+    # -- owning -----------------------------------------------------------------------------------
+
+    async def _drive(self) -> None:
+        self._deadline = asyncio.get_running_loop().time() + self.turn.seconds_left
+        if self.turn.stop_asked:
+            self.stop()
+        code = await self._bounded(self._do_run)
+        if not self.owned or (self._turned and self._fold.run_end is None):
             return
-        run_id = self.run_id = await self._backend.create_run(request)
-        if not await _patiently(lambda: self._store.running(self.turn, run_id)):
-            await self.cancel_run()
-            return
+        turn = self.turn
+        result = await self._finish_with(turn, code)
+        if result is not None:
+            self._tell(result)
+        elif self.turn.epoch == turn.epoch:
+            self.owned = False
+
+    async def _bounded(self, work: Callable[[], Awaitable[str | None]]) -> str | None:
+        """Do this within the turn's bounds; the code of what went wrong, or None."""
+        try:
+            async with asyncio.timeout(None) as self._timer:
+                self._rearm()
+                return await work()
+        except TimeoutError:
+            return None if self._stop_by and not self._interrupted else self._why_cut()
+        except TurnError as error:
+            return error.code
+        except BackendError as error:
+            logger.warning("turn %s: %s: %s", self.turn.task_id, type(error).__name__, error)
+            return _code_of(error)
+        except StoreError as error:
+            logger.error("turn %s: store: %s", self.turn.task_id, error)
+            return "internal_server_error"
+        except Exception:
+            logger.exception("turn %s: unexpected error", self.turn.task_id)
+            return "internal_server_error"
+        finally:
+            self._timer = None
+
+    def _why_cut(self) -> str:
+        return "turn_interrupted" if self._interrupted else "turn_timeout"
+
+    async def _do_run(self) -> str | None:
+        if not self.turn.runnable:
+            self._restore()
+            return "turn_interrupted"
+        if self.run_id is None:
+            if self.turn.state is TurnState.SENDING:
+                # Whoever armed it may have created a run that nobody knows: never a second one (R4).
+                return "turn_interrupted"
+            if not await self._create_run():
+                return None
         if self._stop_by is not None:
             await self.cancel_run()
-        async with aclosing(self._backend.stream(run_id)) as batches:
-            async for batch in batches:
-                self._emit(self._fold.feed(batch))
-                if self._fold.run_end is not None:
-                    return
-                self._rearm()
-        raise RunLost("the stream ended without a terminal event")
+        await self._fold_run()
+        return None
+
+    async def _create_run(self) -> bool:
+        request = compose(self.turn, self._environ)
+        if not await _patiently(lambda: self._store.arm(self.turn)):
+            return False
+        self._sending = True
+        try:
+            run_id = self.run_id = await self._backend.create_run(request)
+            if await _patiently(lambda: self._store.running(self.turn, run_id)):
+                return True
+        finally:
+            self._sending = False
+        await self.cancel_run()
+        return False
 
     def _rearm(self) -> None:
         """Set the timer to the next bound: the turn's, the run's silence, a stop, or at once."""
         if self._timer is None or self._timer.expired():
             return
         now = asyncio.get_running_loop().time()
-        when = min(self._deadline, now + self._limits.idle_seconds)
-        if self._stop_by is not None:
-            when = min(when, self._stop_by)
-        self._timer.reschedule(now if self._cut else when)
+        if self._turned or self._interrupted:
+            self._timer.reschedule(now)
+        elif self.owned:
+            when = min(self._deadline, now + self._limits.idle_seconds)
+            self._timer.reschedule(when if self._stop_by is None else min(when, self._stop_by))
 
-    # -- the end ----------------------------------------------------------------------------------
+    async def _finish_with(self, turn: Turn, code: str | None) -> Result | None:
+        """Commit how the turn ended (R7, R8); None when it is not ours to end."""
+        if self._fold.run_end is None and self.run_id is not None:
+            await self._last_look()
+            if self._fold.run_end is None:
+                await self.cancel_run()
 
-    async def _end(self, code: str | None) -> None:
-        """Commit how the turn ended, then tell it (I2). `code` is why the run was not followed on."""
-        result = None
-        if not self._lost:
-            if self._fold.run_end is None and self.run_id is not None:
-                await self._last_look()
-            result = await self._finish(code)
-        self.result = result or await self._settled()
-        self._emit(rest_of(self.result, self._fold.position))
+        def decide(stop_asked: bool) -> Result:
+            if self._fold.run_end is not None:
+                return conclude(self._fold, stop_asked=stop_asked)
+            if stop_asked and code in (None, "turn_interrupted"):
+                return cut_short(self._fold, None)
+            return cut_short(self._fold, code or "turn_interrupted")
+
+        try:
+            return await _patiently(lambda: self._store.finish(turn, decide))
+        except Exception:
+            # Bad data: the turn fails with a minimal row, since it must end (R7).
+            logger.exception("turn %s: the result was refused", self.turn.task_id)
+            failed = Result(Outcome.FAILED, (), (), GATEWAY_END, "internal_server_error")
+            return await _patiently(lambda: self._store.finish(turn, lambda _: failed))
 
     async def _last_look(self) -> None:
         """Read the run's log once more: a terminal event found there decides after all (R8)."""
@@ -177,44 +267,93 @@ class TurnRunner:
         fold = Fold()
         told: list[TurnEvent] = []
         try:
-            async with (
-                asyncio.timeout(LAST_LOOK_SECONDS),
-                aclosing(self._backend.stream(self.run_id)) as batches,
-            ):
-                async for batch in batches:
-                    told += fold.feed(batch)
+            async with asyncio.timeout(LAST_LOOK_SECONDS):
+                async with aclosing(self._backend.stream(self.run_id)) as batches:
+                    async for batch in batches:
+                        told += fold.feed(batch)
         except (BackendError, TimeoutError):
             pass
-        except Exception:
-            # What broke the fold once breaks it again; the turn must end all the same.
-            logger.exception("turn %s: the last look failed", self.turn.task_id)
         if fold.run_end is not None and fold.position >= self._fold.position:
             self._emit([event for event in told if event.position > self._fold.position])
             self._fold = fold
 
-    async def _finish(self, code: str | None) -> Result | None:
-        def decide(stop_asked: bool) -> Result:
-            if self._fold.run_end is not None:
-                return conclude(self._fold, stop_asked=stop_asked)
-            # Whoever asked to stop gets a stopped turn, whatever else went wrong meanwhile (R9).
-            return cut_short(self._fold, None if stop_asked else code or "turn_interrupted")
+    # -- following --------------------------------------------------------------------------------
 
-        try:
-            return await _patiently(lambda: self._store.finish(self.turn, decide))
-        except Exception:
-            # Bad data: the turn fails with a minimal row, since it must end (R7).
-            logger.exception("turn %s: the result was refused", self.turn.task_id)
-            failed = Result(Outcome.FAILED, (), (), GATEWAY_END, "internal_server_error")
-            return await _patiently(lambda: self._store.finish(self.turn, lambda _: failed))
-
-    async def _settled(self) -> Result:
-        """What the rows say once somebody else ended this turn."""
-        while True:
+    async def _follow(self) -> None:
+        """Tell what the run says, then what the row says; until it has ended or the turn is ours."""
+        if self._fold.run_end is None and self._backend.replayable:
+            await self._bounded(self._watch_run)
+        looks = 0
+        while not self.owned:
             result = await _patiently(lambda: self._store.result(self.turn.task_id))
             if result is not None:
-                return result
-            await _patiently(lambda: self._store.end_if_expired(self.turn.task_id))
-            await asyncio.sleep(POLL_SECONDS)
+                self._tell(result)
+                return
+            # The end is usually committed within moments of the run's; then the statuses, read once
+            # a second for all followed turns together, bring the news.
+            self._news.clear()
+            await self._wait_for_news(min(0.05 * 2**looks, LOOK_SECONDS))
+            looks += 1
+
+    async def _watch_run(self) -> str | None:
+        while self.run_id is None:
+            self._news.clear()
+            await self._wait_for_news(None)
+        await self._fold_run()
+        return None
+
+    async def _wait_for_news(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    # -- both -------------------------------------------------------------------------------------
+
+    async def _fold_run(self) -> None:
+        """Fold the run's events from where the fold stands until its terminal one."""
+        if self._fold.run_end is not None:
+            return
+        try:
+            await self._fold_stream()
+        except RunGap:
+            if not await self._restore_from_row():
+                raise
+            await self._fold_stream()
+
+    async def _fold_stream(self) -> None:
+        assert self.run_id is not None
+        async with aclosing(self._backend.stream(self.run_id, self._fold.cursors)) as batches:
+            async for batch in batches:
+                self._emit(self._fold.feed(batch))
+                if self._fold.run_end is not None:
+                    return
+                self._rearm()
+        raise RunLost("the stream ended without a terminal event")
+
+    async def _restore_from_row(self) -> bool:
+        stored = await _patiently(lambda: self._store.load(self.turn.task_id))
+        if stored is None or stored.checkpoint is None:
+            return False
+        self.turn = self.turn if self.owned else stored
+        return self._restore(stored.checkpoint)
+
+    def _restore(self, checkpoint: bytes | None = None) -> bool:
+        """Go on from a stored fold state that is further than ours; its text is told as a whole (R5)."""
+        checkpoint = checkpoint or self.turn.checkpoint
+        if checkpoint is None:
+            return False
+        fold = Fold.load(checkpoint)
+        if fold.position <= self._fold.position:
+            return False
+        self._fold = fold
+        self._emit([MessageReplace(fold.position, fold.answer, "past_lost")])
+        return True
+
+    def _tell(self, result: Result) -> None:
+        self._emit(rest_of(result, self._fold.position))
+        self.result = result
 
 
 async def cancel_quietly(backend: Backend, run_id: RunId) -> None:

@@ -19,7 +19,15 @@ import httpx
 import msgspec
 from httpx_aiohttp import AiohttpTransport
 
-from agent_gateway.backend.protocol import TERMINAL, CreateRunRequest, RunEvent, RunStatus, decode_event
+from agent_gateway.backend.protocol import (
+    START,
+    TERMINAL,
+    CreateRunRequest,
+    Cursors,
+    RunEvent,
+    RunStatus,
+    decode_event,
+)
 from agent_gateway.backend.sse import FrameDecoder
 from agent_gateway.domain import RunId
 from agent_gateway.errors import (
@@ -92,14 +100,14 @@ class HTTPBackend:
             else:
                 return _run_id(response)
 
-    async def stream(self, run_id: RunId) -> AsyncGenerator[list[RunEvent]]:
-        """The events of a run from its start up to the first terminal one, one list per network read.
+    async def stream(self, run_id: RunId, after: Cursors = START) -> AsyncGenerator[list[RunEvent]]:
+        """The events of a run behind a place up to the first terminal one, one list per network read.
 
         Raises RunLost, RunGap, BackendRefused, BackendGarbage, or what went wrong last when no event
         came through within the budget. The budget is spent between connections only: a silent
         connection costs none, one that is cut at once costs the pause before the next.
         """
-        place = _Place()
+        place = _Place(after)
         patience = _Patience(self._reconnect_seconds)
         while True:
             try:
@@ -198,9 +206,8 @@ class HTTPBackend:
 class _Place:
     """Where a stream stands in the log of its run: the last two cursors."""
 
-    def __init__(self) -> None:
-        self.before = ""
-        self._last = ""
+    def __init__(self, cursors: Cursors) -> None:
+        self.before, self._last = cursors
         self._unproven = True
 
     def reconnected(self) -> None:

@@ -16,6 +16,12 @@ from agent_gateway.errors import BackendGarbage
 TERMINAL: Final = frozenset({"run_succeeded", "run_failed", "run_cancelled"})
 """Event types that end a run; the first one counts, whatever follows."""
 
+Cursors = tuple[str, str]
+"""A place in a run's log: the last two cursors seen. The log is read again from the first of them, so
+that the next event has to be the second one and a trimmed log shows as a gap (R5)."""
+
+START: Final[Cursors] = ("", "")
+
 EMPTY_OBJECT: Final = msgspec.Raw(b"{}")
 
 
@@ -129,8 +135,8 @@ class Backend(Protocol):
         """Start a run. Sends again only when it is proven that nothing was sent, or after a 503."""
         ...
 
-    def stream(self, run_id: RunId) -> AsyncGenerator[list[RunEvent]]:
-        """The events of a run from its start, in batches as they arrive, up to the first terminal one.
+    def stream(self, run_id: RunId, after: Cursors = START) -> AsyncGenerator[list[RunEvent]]:
+        """The events of a run behind a place, in batches as they arrive, up to the first terminal one.
 
         Wire cuts are bridged from the cursor; raises RunLost, RunGap, or BackendUnreachable when
         that fails for longer than the budget. Close it (`aclosing`) when leaving early.

@@ -6,12 +6,13 @@ are not understood are ignored, never an error. The fold stops at the first term
 what follows from that one is decided by `conclude` and told only after it was stored (R2).
 """
 
+import zlib
 from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
-from agent_gateway.backend.protocol import TERMINAL, RunEvent
+from agent_gateway.backend.protocol import START, TERMINAL, Cursors, RunEvent
 from agent_gateway.backend.run_end import RunEnd, as_dict, as_str, read_object, read_run_end
 from agent_gateway.domain import Outcome, Step, clean_json, clean_text
 from agent_gateway.events import (
@@ -48,6 +49,18 @@ _REASONS: Final[dict[str, str]] = {
 }
 
 
+class _Checkpoint(msgspec.Struct):
+    position: int
+    positions: list[int]
+    texts: list[str]
+    steps: list[Step]
+    cursors: Cursors
+    calls: dict[str, int]
+    thinking: int
+    thought: str
+    told: int
+
+
 class Fold:
     """State of one turn's fold: feed it batches of run events, in order, from the start."""
 
@@ -56,6 +69,8 @@ class Fold:
         self.chunks: list[LLMChunk] = []
         self.steps: list[Step] = []
         self.run_end: RunEnd | None = None
+        self.cursors = START
+        """Where the run's log was left."""
         self._calls: dict[str, int] = {}
         """tool_call_id → number of the step of the last call with that id."""
         self._thinking = 0
@@ -67,9 +82,11 @@ class Fold:
     def feed(self, events: Iterable[RunEvent]) -> list[TurnEvent]:
         """The turn events that follow from these run events; nothing after a terminal one."""
         out: list[TurnEvent] = []
+        before, last = self.cursors
         for event in events:
             if self.run_end is not None:
                 break
+            before, last = last, event.id
             delta = event.agent_message_delta
             if delta.__class__ is str and delta and event.type == "pydantic_ai_event":
                 if self._thinking:
@@ -80,7 +97,40 @@ class Fold:
             elif event.type in TERMINAL:
                 self._close_thought(out)
                 self.run_end = read_run_end(event)
+        self.cursors = (before, last)
         return out
+
+    def dump(self) -> bytes:
+        """The whole state as a checkpoint (R5); never taken past the run's end."""
+        assert self.run_end is None
+        state = _Checkpoint(
+            position=self.position,
+            positions=[chunk.position for chunk in self.chunks],
+            texts=[chunk.text for chunk in self.chunks],
+            steps=self.steps,
+            cursors=self.cursors,
+            calls=self._calls,
+            thinking=self._thinking,
+            thought=self._thought,
+            told=self._told,
+        )
+        return zlib.compress(msgspec.msgpack.encode(state), level=1)
+
+    @classmethod
+    def load(cls, checkpoint: bytes) -> "Fold":
+        """The fold that was dumped; it goes on behind its cursors."""
+        state = msgspec.msgpack.decode(zlib.decompress(checkpoint), type=_Checkpoint)
+        fold = cls()
+        fold.position, fold.steps, fold.cursors = state.position, state.steps, state.cursors
+        fold.chunks = [LLMChunk(*chunk) for chunk in zip(state.positions, state.texts, strict=True)]
+        fold._calls, fold._thinking = state.calls, state.thinking
+        fold._thought, fold._told = state.thought, state.told
+        return fold
+
+    @property
+    def answer(self) -> str:
+        """The text so far."""
+        return "".join(chunk.text for chunk in self.chunks)
 
     def _text(self, text: str, out: list[TurnEvent]) -> None:
         text = clean_text(text)

@@ -15,6 +15,7 @@ from agent_gateway.errors import (
     NotFound,
     TurnError,
     Unauthorized,
+    Unavailable,
 )
 from agent_gateway.events import Result, TurnFailed, rest_of
 from agent_gateway.routes.dependencies import AppDep, Credentials, Gateway, GatewayDep
@@ -29,7 +30,7 @@ from agent_gateway.routes.schemas import (
     Success,
     User,
 )
-from agent_gateway.routes.sse import TurnStream, live_frames, stored_frames
+from agent_gateway.routes.sse import TurnStream, ended_frames, live_frames
 from agent_gateway.routes.stream_events import EVENT_STREAM
 from agent_gateway.routes.tickets import Ticket
 from agent_gateway.store.results import TurnView
@@ -123,7 +124,7 @@ async def post_chat_message(
         "X-Task-Id": found.view.task_id,
         "X-Turn-Events-URL": _events_url(gateway, caller.app.id, caller.user, found.view.task_id),
     }
-    return _stream(gateway, found, form, after, headers)
+    return await _stream(gateway, found, form, after, headers)
 
 
 @router.post(
@@ -180,7 +181,7 @@ async def get_events(
         mode = await _app_mode(gateway, found, who)
     if await _nothing_left(gateway, found, after):
         return Response(status_code=204)
-    return _stream(gateway, found, WireForm(mode, True), after, {"X-Task-Id": who.task_id})
+    return await _stream(gateway, found, WireForm(mode, True), after, {"X-Task-Id": who.task_id})
 
 
 async def _start(gateway: Gateway, caller: Caller, request: TurnRequest) -> Found:
@@ -213,7 +214,8 @@ async def _find(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> 
     view = await gateway.turns.view(app_id, user, task_id)
     if view is None:
         raise NotFound("Task not found.")
-    return Found(None, view)
+    live = None if view.ended else await gateway.live.follow(task_id)
+    return Found(live, view)
 
 
 def _view_of(live: LiveTurn[WireForm]) -> TurnView:
@@ -226,14 +228,11 @@ def _view_of(live: LiveTurn[WireForm]) -> TurnView:
 async def _result(gateway: Gateway, found: Found) -> Result:
     """How the turn ended, however long that takes."""
     if found.live is not None:
-        await found.live.ended.wait()
-        if found.live.result is not None:
-            return found.live.result
-    frames = stored_frames(gateway.turns, found.view, WireForm("chat", False), after=0, ping_seconds=3600)
-    async for _ in frames:
-        pass
-    result = await gateway.turns.result(found.view.task_id)
-    assert result is not None
+        with found.live.reading():
+            await found.live.ended.wait()
+    result = found.live.result if found.live else await gateway.turns.result(found.view.task_id)
+    if result is None:
+        raise Unavailable("This server is shutting down. Please try again with the same Idempotency-Key.")
     return result
 
 
@@ -281,22 +280,22 @@ async def _refuse_early_failure(live: LiveTurn[WireForm]) -> None:
         raise TurnError(failed.code)
 
 
-def _stream(
+async def _stream(
     gateway: Gateway, found: Found, form: WireForm, after: int, headers: Mapping[str, str]
 ) -> TurnStream:
     ping = gateway.ping_seconds
     if found.live is not None:
         frames = live_frames(found.live, form, after=after, ping_seconds=ping)
     else:
-        frames = stored_frames(gateway.turns, found.view, form, after=after, ping_seconds=ping)
+        frames = ended_frames(found.view, await _result(gateway, found), form, after)
     return TurnStream(frames, headers)
 
 
 async def _nothing_left(gateway: Gateway, found: Found, after: int) -> bool:
     if found.live is not None:
-        log = found.live.log
-        return log.closed and log.index_after(after) >= len(log.events)
-    result = await gateway.turns.result(found.view.task_id) if found.view.ended else None
+        result = found.live.result
+    else:
+        result = await gateway.turns.result(found.view.task_id)
     return result is not None and not rest_of(result, after)
 
 

@@ -10,6 +10,7 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Final
@@ -18,11 +19,10 @@ from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from agent_gateway.errors import StoreUnavailable
-from agent_gateway.events import rest_of
+from agent_gateway.domain import Turn
+from agent_gateway.events import GATEWAY_REPLACE, Result, rest_of
 from agent_gateway.routes.payloads import PING, WireForm, encoder
 from agent_gateway.store.results import TurnView
-from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.live import LiveTurn
 
 HEADERS: Final[Mapping[str, str]] = {
@@ -33,8 +33,6 @@ RETRY: Final = b"retry: 2000\n\n"
 """Milliseconds after which EventSource reconnects."""
 SEND_SECONDS: Final = 30.0
 """How long one write may wait for a reader that does not read; then it is cut and may resume."""
-POLL_SECONDS: Final = 1.0
-"""How often the rows of a turn that runs elsewhere are looked at."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,49 +40,49 @@ logger = logging.getLogger(__name__)
 async def live_frames(
     live: LiveTurn[WireForm], form: WireForm, *, after: int, ping_seconds: float
 ) -> AsyncGenerator[bytes]:
-    """Frames of a live turn beyond a position, all that piled up at once, pings when idle."""
+    """Frames of a live turn beyond a position, all that piled up at once, pings when idle.
+
+    When this process hands the turn over, a reader that carries ids is sent away to come back
+    elsewhere; any other is served to the end (R12).
+    """
     log = live.log
-    index = log.index_after(after)
-    if form.ids:
-        yield RETRY
-    if index >= len(log.events) and not log.closed:
-        yield PING
-    while True:
-        data, reached = log.read(form, index)
-        if reached > index:
-            index = reached
-            if data:
-                yield data
-        elif log.closed:
-            return
-        elif not await log.wait(index, ping_seconds):
+    with live.reading():
+        index = log.index_after(after)
+        if form.ids:
+            yield RETRY
+        if index >= len(log.events) and not log.closed:
             yield PING
+        while True:
+            # A log that is still being folded again may be behind what this reader has seen.
+            index = max(index, log.index_after(after))
+            data, reached = log.read(form, index)
+            if reached > index:
+                index = reached
+                if data:
+                    yield data
+            elif log.closed:
+                break
+            elif form.ids and live.handed_over:
+                yield b"retry: %d\n\n" % random.randint(50, 1000)  # noqa: S311 - spreads reconnects
+                return
+            elif not await log.wait(index, ping_seconds):
+                yield PING
+    if live.result is not None and live.runner.position < after < GATEWAY_REPLACE:
+        # This reader had seen more of the run than what was stored in the end.
+        yield stored_frames(live.turn, live.result, form, after)
 
 
-async def stored_frames(
-    store: TurnStore, view: TurnView, form: WireForm, *, after: int, ping_seconds: float
-) -> AsyncGenerator[bytes]:
-    """The rest of a turn that this process does not run, as soon as the rows have its end."""
-    loop = asyncio.get_running_loop()
-    next_ping = loop.time()
+def stored_frames(turn: Turn | TurnView, result: Result, form: WireForm, after: int) -> bytes:
+    """The rest of an ended turn, from its stored result."""
+    encode = encoder(turn)
+    return b"".join(encode(event, form) for event in rest_of(result, after))
+
+
+async def ended_frames(view: TurnView, result: Result, form: WireForm, after: int) -> AsyncGenerator[bytes]:
+    """A stream of nothing but the rest of an ended turn."""
     if form.ids:
         yield RETRY
-    while True:
-        try:
-            result = await store.result(view.task_id)
-            if result is None:
-                await store.end_if_expired(view.task_id)
-        except StoreUnavailable as error:
-            logger.warning("turn %s: its rows can not be read now: %s", view.task_id, error)
-            result = None
-        if result is not None:
-            encode = encoder(view)
-            yield b"".join(encode(event, form) for event in rest_of(result, after))
-            return
-        if loop.time() >= next_ping:
-            next_ping = loop.time() + ping_seconds
-            yield PING
-        await asyncio.sleep(POLL_SECONDS)
+    yield stored_frames(view, result, form, after)
 
 
 class TurnStream(EventSourceResponse):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import bindparam, delete, insert, or_, select, update
+from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,6 +14,7 @@ from agent_gateway.domain import (
     Caller,
     ConversationId,
     MessageId,
+    RunId,
     TaskId,
     Turn,
     TurnRequest,
@@ -22,7 +23,7 @@ from agent_gateway.domain import (
 )
 from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound, StoreUnavailable
 from agent_gateway.store.database import Database, now_plus
-from agent_gateway.store.results import ACTIVE, end_expired
+from agent_gateway.store.results import ACTIVE
 from agent_gateway.store.tables import (
     conversations,
     end_users,
@@ -33,6 +34,8 @@ from agent_gateway.store.tables import (
 )
 
 IDEMPOTENCY_SECONDS: Final = 24 * 3600
+MOST_QUEUED: Final = 10
+"""Turns that may wait behind a conversation's active one."""
 NAME_LENGTH: Final = 64
 """A new conversation is named by this many characters of its first query."""
 
@@ -48,11 +51,21 @@ class Terms:
     fold_version: int
 
 
-async def begin(database: Database, terms: Terms, caller: Caller, request: TurnRequest) -> Turn | TaskId:
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A turn that was begun: `planned` and ours to run, or `queued` behind an active one."""
+
+    turn: Turn
+    interrupted: TaskId | None = None
+    """The active turn that this one asked to stop, by the app's policy."""
+    interrupted_run: RunId | None = None
+
+
+async def begin(database: Database, terms: Terms, caller: Caller, request: TurnRequest) -> Begun | TaskId:
     """Write a turn's first rows, or find the turn that its Idempotency-Key made before.
 
-    Returns a Turn that is now ours to run, or the task id of the earlier turn. Raises NotFound,
-    ConversationBusy, IdempotencyConflict, StoreUnavailable.
+    Returns what was begun, or the task id of the earlier turn. Raises NotFound, ConversationBusy,
+    IdempotencyConflict, StoreUnavailable.
     """
     for _ in range(3):
         try:
@@ -82,14 +95,14 @@ async def find_by_key(database: Database, caller: Caller, request: TurnRequest) 
 
 async def _write_rows(
     connection: AsyncConnection, terms: Terms, caller: Caller, request: TurnRequest
-) -> Turn:
+) -> Begun:
     task_id, message_id, now = TaskId(new_id()), MessageId(new_id()), datetime.now(UTC)
     if request.idempotency_key:
         await _claim_key(connection, caller, request, task_id, now)
-    snapshot = None
+    snapshot, active = None, None
     if request.conversation_id:
         conversation_id = request.conversation_id
-        seq = await _go_on(connection, caller, conversation_id, now)
+        seq, active = await _go_on(connection, caller, conversation_id, now)
         snapshot = await connection.scalar(_SNAPSHOT, {"conversation": conversation_id})
     else:
         conversation_id, seq = ConversationId(new_id()), 1
@@ -115,14 +128,15 @@ async def _write_rows(
             "conversation_id": conversation_id,
             "message_id": message_id,
             "seq": seq,
-            "owner": terms.owner,
+            "state": TurnState.QUEUED if active else TurnState.PLANNED,
+            "owner": None if active else terms.owner,
             "lease_seconds": terms.lease_seconds,
             "turn_seconds": terms.turn_seconds,
             "fold_version": terms.fold_version,
             "created_at": now,
         },
     )
-    return Turn(
+    turn = Turn(
         task_id=task_id,
         conversation_id=conversation_id,
         message_id=message_id,
@@ -135,7 +149,12 @@ async def _write_rows(
         snapshot=snapshot,
         epoch=1,
         seconds_left=terms.turn_seconds,
+        state=TurnState.QUEUED if active else TurnState.PLANNED,
     )
+    if active is None or caller.app.config.on_busy != "interrupt":
+        return Begun(turn)
+    await connection.execute(_INTERRUPT, {"task": active.id})
+    return Begun(turn, TaskId(active.id), RunId(active.run_id) if active.run_id else None)
 
 
 async def _claim_key(
@@ -152,8 +171,11 @@ async def _claim_key(
 
 async def _go_on(
     connection: AsyncConnection, caller: Caller, conversation_id: ConversationId, now: datetime
-) -> int:
-    """Lock the caller's conversation by giving it its next number; refuse while a turn is active."""
+) -> tuple[int, Row[Any, Any] | None]:
+    """Lock the caller's conversation by giving it its next number; also its active turn, if any.
+
+    Raises ConversationBusy when the app wants that, or when too many turns wait already.
+    """
     found = await connection.execute(
         _NEXT_SEQ,
         {"conversation": conversation_id, "app": caller.app.id, "user": caller.user, "now": now},
@@ -162,11 +184,11 @@ async def _go_on(
     if seq is None:
         raise NotFound("Conversation Not Exists.")
     active = (await connection.execute(_ACTIVE_TURN, {"conversation": conversation_id})).first()
-    if active is not None and not active.lost:
-        raise ConversationBusy(active.id)
     if active is not None:
-        await end_expired(connection, turns.c.id == active.id)
-    return int(seq)
+        waiting = await connection.scalar(_WAITING, {"conversation": conversation_id}) or 0
+        if caller.app.config.on_busy == "reject" or waiting >= MOST_QUEUED:
+            raise ConversationBusy(active.id)
+    return int(seq), active
 
 
 async def _new_conversation(
@@ -226,12 +248,19 @@ _NEXT_SEQ = (
     .values(last_seq=conversations.c.last_seq + 1, updated_at=bindparam("now"))
     .returning(conversations.c.last_seq)
 )
-_ACTIVE_TURN = select(
-    turns.c.id, or_(turns.c.owner.is_(None), turns.c.lease_until < now_plus()).label("lost")
-).where(turns.c.conversation_id == bindparam("conversation"), turns.c.state.in_(ACTIVE))
+_ACTIVE_TURN = select(turns.c.id, turns.c.run_id).where(
+    turns.c.conversation_id == bindparam("conversation"), turns.c.state.in_(ACTIVE)
+)
+_WAITING = select(func.count()).where(
+    turns.c.conversation_id == bindparam("conversation"), turns.c.state == TurnState.QUEUED.value
+)
+_INTERRUPT = (
+    update(turns)
+    .where(turns.c.id == bindparam("task"))
+    .values(stop_at=func.coalesce(turns.c.stop_at, now_plus()), stop_reason="interrupted")
+)
 _SNAPSHOT = select(snapshots.c.data).where(snapshots.c.conversation_id == bindparam("conversation"))
 _INSERT_TURN = insert(turns).values(
-    state=TurnState.PLANNED.value,
     epoch=1,
     adoptions=0,
     lease_until=now_plus(bindparam("lease_seconds")),
@@ -244,6 +273,7 @@ _INSERT_TURN = insert(turns).values(
             "conversation_id",
             "message_id",
             "seq",
+            "state",
             "owner",
             "fold_version",
             "created_at",

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, bindparam, case, insert, or_, select, update
+from sqlalchemy import Row, bindparam, exists, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -118,8 +118,13 @@ async def lock_conversation(connection: AsyncConnection, conversation_id: str) -
     await connection.execute(_LOCK_CONVERSATION, {"conversation": conversation_id})
 
 
-async def write_result(connection: AsyncConnection, turn: Row[Any], result: Result) -> None:
-    """Everything that `… → ended` writes; the caller holds the locks of conversation and turn."""
+async def write_result(
+    connection: AsyncConnection, turn: Row[Any], result: Result, turn_seconds: float
+) -> None:
+    """Everything that `… → ended` writes; the caller holds the locks of conversation and turn.
+
+    `turn_seconds` is how long the next queued turn, which this lets go, may take.
+    """
     await connection.execute(
         _WRITE_ANSWER,
         {
@@ -147,30 +152,12 @@ async def write_result(connection: AsyncConnection, turn: Row[Any], result: Resu
             "end_position": result.end_position,
         },
     )
+    await promote(connection, turn.conversation_id, turn_seconds)
 
 
-async def end_expired(connection: AsyncConnection, which: ColumnElement[bool]) -> int:
-    """`end_lost` for those of these turns whose lease ran out."""
-    return await end_lost(connection, which, or_(turns.c.lease_until < now_plus(), turns.c.owner.is_(None)))
-
-
-async def end_lost(connection: AsyncConnection, *which: ColumnElement[bool]) -> int:
-    """End active turns that nobody drives any more, under a new epoch; whoever still tries is fenced."""
-    not_stopped = turns.c.stop_at.is_(None)
-    ended = await connection.execute(
-        update(turns)
-        .where(turns.c.state.in_(ACTIVE), *which)
-        .values(
-            state=TurnState.ENDED.value,
-            outcome=case((not_stopped, Outcome.FAILED.value), else_=Outcome.STOPPED.value),
-            error_code=case((not_stopped, "turn_interrupted")),
-            end_position=GATEWAY_END,
-            epoch=turns.c.epoch + 1,
-            lease_until=None,
-            ended_at=now_plus(),
-        )
-    )
-    return ended.rowcount
+async def promote(connection: AsyncConnection, conversation_id: str, turn_seconds: float) -> None:
+    """Let a conversation's next queued turn go: `queued → planned`, for anyone to adopt (R10)."""
+    await connection.execute(_PROMOTE, {"conversation": conversation_id, "turn_seconds": turn_seconds})
 
 
 def _upsert_snapshot(dialect_insert: Any) -> Any:
@@ -190,6 +177,32 @@ _UPSERT_SNAPSHOT = {
 }
 _LOCK_CONVERSATION = (
     select(conversations.c.id).where(conversations.c.id == bindparam("conversation")).with_for_update()
+)
+_QUEUED = turns.alias("queued")
+_RIVAL = turns.alias("rival")
+_PROMOTE = (
+    update(turns)
+    .where(
+        turns.c.id
+        == select(_QUEUED.c.id)
+        .where(
+            _QUEUED.c.conversation_id == bindparam("conversation"),
+            _QUEUED.c.state == TurnState.QUEUED.value,
+            ~exists().where(
+                _RIVAL.c.conversation_id == bindparam("conversation"), _RIVAL.c.state.in_(ACTIVE)
+            ),
+        )
+        .order_by(_QUEUED.c.seq)
+        .limit(1)
+        .scalar_subquery()
+    )
+    .values(
+        state=TurnState.PLANNED.value,
+        owner=None,
+        epoch=turns.c.epoch + 1,
+        lease_until=None,
+        deadline_at=now_plus(bindparam("turn_seconds")),
+    )
 )
 _WRITE_ANSWER = (
     update(messages)

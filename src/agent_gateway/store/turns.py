@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Update, bindparam, func, or_, select, tuple_, update
+from sqlalchemy import Update, bindparam, func, select, tuple_, update
 
 from agent_gateway.domain import (
     AppId,
@@ -21,13 +21,19 @@ from agent_gateway.domain import (
     TurnState,
 )
 from agent_gateway.events import GATEWAY_END, Result
-from agent_gateway.store.begin import Terms, begin, find_by_key
+from agent_gateway.store.adopt import (
+    TurnStatus,
+    adopt,
+    load,
+    release,
+    save_checkpoints,
+    statuses,
+)
+from agent_gateway.store.begin import Begun, Terms, begin, find_by_key
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.results import (
     ACTIVE,
     TurnView,
-    end_expired,
-    end_lost,
     lock_conversation,
     read_result,
     read_view,
@@ -50,7 +56,7 @@ class TurnStore:
         self._database = database
         self._terms = terms
 
-    async def begin(self, caller: Caller, request: TurnRequest) -> Turn | TaskId:
+    async def begin(self, caller: Caller, request: TurnRequest) -> Begun | TaskId:
         """See `store.begin.begin`."""
         return await begin(self._database, self._terms, caller, request)
 
@@ -89,7 +95,7 @@ class TurnStore:
             if row is None:
                 return None
             result = decide(row.stop_at is not None)
-            await write_result(connection, row, result)
+            await write_result(connection, row, result, self._terms.turn_seconds)
             return result
 
     async def heartbeat(self, held: Iterable[Turn]) -> dict[TaskId, bool]:
@@ -129,22 +135,29 @@ class TurnStore:
                 return None
             await connection.execute(_STOP, {"task": task_id, "reason": reason})
             if row.state in (TurnState.QUEUED, TurnState.PLANNED):
-                await write_result(connection, row, Result(Outcome.STOPPED, (), (), GATEWAY_END))
+                result = Result(Outcome.STOPPED, (), (), GATEWAY_END)
+                await write_result(connection, row, result, self._terms.turn_seconds)
             return Stopped(RunId(row.run_id) if row.run_id else None)
 
-    async def end_orphans(self) -> int:
-        """End every active turn of other owners as interrupted; returns their number.
+    async def adopt(self, *, expired: bool, everyone: bool = False) -> list[Turn]:
+        """See `store.adopt.adopt`."""
+        return await adopt(self._database, self._terms, expired=expired, everyone=everyone)
 
-        Only for a database that one process owns alone (SQLite), at its start.
-        """
-        foreign = or_(turns.c.owner.is_(None), turns.c.owner != self._terms.owner)
-        async with self._database.transaction() as connection:
-            return await end_lost(connection, foreign)
+    async def release(self, held: list[tuple[Turn, bytes | None]]) -> None:
+        """See `store.adopt.release`."""
+        await release(self._database, self._terms, held)
 
-    async def end_if_expired(self, task_id: TaskId) -> None:
-        """End a turn as interrupted when its lease ran out: its process is gone (I4)."""
-        async with self._database.transaction() as connection:
-            await end_expired(connection, turns.c.id == task_id)
+    async def save_checkpoints(self, held: list[tuple[Turn, bytes]]) -> None:
+        """See `store.adopt.save_checkpoints`."""
+        await save_checkpoints(self._database, self._terms, held)
+
+    async def load(self, task_id: TaskId) -> Turn | None:
+        """See `store.adopt.load`."""
+        return await load(self._database, self._terms, task_id)
+
+    async def statuses(self, task_ids: list[TaskId]) -> dict[TaskId, TurnStatus]:
+        """See `store.adopt.statuses`."""
+        return await statuses(self._database, task_ids)
 
     async def view(self, app_id: AppId, user: str, task_id: TaskId) -> TurnView | None:
         """A turn of this app and user, or None."""

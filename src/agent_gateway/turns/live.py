@@ -1,4 +1,4 @@
-"""The owner of every live turn of this process: start, find, stop, drain.
+"""The owner of every live turn of this process: start, follow, adopt, stop, drain.
 
 Turns are tasks of one task group that lives as long as the service. A response only reads: it can
 come and go without the turn noticing (I6).
@@ -7,15 +7,17 @@ come and go without the turn noticing (I6).
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 from agent_gateway.backend.protocol import Backend
-from agent_gateway.domain import Caller, TaskId, Turn, TurnRequest
-from agent_gateway.errors import Unavailable
+from agent_gateway.domain import Caller, RunId, TaskId, Turn, TurnRequest, TurnState
+from agent_gateway.errors import StoreError, Unavailable
 from agent_gateway.events import Result, TurnEvent
 from agent_gateway.runner import Limits, TurnRunner, cancel_quietly
+from agent_gateway.store.begin import Begun
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.log import EventLog
 
@@ -24,6 +26,8 @@ Form = TypeVar("Form", bound=Hashable)
 KEEP_SECONDS: Final = 60.0
 KEEP_BYTES: Final = 64 * 1024 * 1024
 """Logs of ended turns stay for readers about to reconnect, within these bounds (R13)."""
+UNREAD_SECONDS: Final = 5.0
+"""How long a turn is followed for nobody."""
 INTERRUPT_SECONDS: Final = 10.0
 """How long interrupted turns may take to store their end."""
 
@@ -31,13 +35,23 @@ logger = logging.getLogger(__name__)
 
 
 class LiveTurn(Generic[Form]):
-    """A turn of this process: its log for readers, its runner for whoever stops it."""
+    """A turn that this process drives or follows: its log for readers, its runner for the rest."""
 
     def __init__(self, turn: Turn, log: EventLog[Form], runner: TurnRunner) -> None:
-        self.turn = turn
         self.log = log
         self.runner = runner
         self.ended = asyncio.Event()
+        self.handed_over = False
+        """True once this process has released the turn: readers that can resume should go elsewhere."""
+        self.readers = 0
+        self.unread_since = asyncio.get_running_loop().time()
+        self.task: asyncio.Task[None] | None = None
+        self._turn = turn
+
+    @property
+    def turn(self) -> Turn:
+        """The turn under its newest epoch."""
+        return self.runner.turn
 
     @property
     def result(self) -> Result | None:
@@ -46,7 +60,17 @@ class LiveTurn(Generic[Form]):
 
     def belongs_to(self, app_id: str, user: str) -> bool:
         """True for the app and user whose turn this is (I11)."""
-        return self.turn.app.id == app_id and self.turn.user == user
+        return self._turn.app.id == app_id and self._turn.user == user
+
+    @contextmanager
+    def reading(self) -> Generator[None]:
+        """While somebody reads, a followed turn is kept."""
+        self.readers += 1
+        try:
+            yield
+        finally:
+            self.readers -= 1
+            self.unread_since = asyncio.get_running_loop().time()
 
 
 class LiveTurns(Generic[Form]):
@@ -63,6 +87,8 @@ class LiveTurns(Generic[Form]):
         encoder: Callable[[Turn], Callable[[TurnEvent, Form], bytes]],
     ) -> None:
         self.draining = asyncio.Event()
+        self.sweep_now = asyncio.Event()
+        """Set when a turn may be waiting to be adopted."""
         self._backend = backend
         self._store = store
         self._limits = limits
@@ -85,8 +111,11 @@ class LiveTurns(Generic[Form]):
         await self.drain(0)
         await self._tasks.__aexit__(kind, error, trace)
 
+    # -- beginning, following, adopting --------------------------------------------------------------
+
     async def start(self, caller: Caller, request: TurnRequest) -> LiveTurn[Form] | TaskId:
-        """Begin a turn and run it; or the task id of the one its Idempotency-Key made before.
+        """Begin a turn and run it, or follow it while it is queued; or the task id of the one that
+        its Idempotency-Key made before.
 
         Raises Unavailable when draining or full, and what `TurnStore.begin` raises.
         """
@@ -96,14 +125,37 @@ class LiveTurns(Generic[Form]):
             raise Unavailable("Too many turns are running. Please try again.", retry_after=5)
         self._beginning += 1
         try:
-            turn = await self._store.begin(caller, request)
+            begun = await self._store.begin(caller, request)
         finally:
             self._beginning -= 1
-        if not isinstance(turn, Turn):
-            return turn
+        if not isinstance(begun, Begun):
+            return begun
+        if begun.interrupted is not None:
+            self._stop_run(begun.interrupted, begun.interrupted_run)
+        return self._open(begun.turn, owned=begun.turn.state is not TurnState.QUEUED)
+
+    async def follow(self, task_id: TaskId) -> LiveTurn[Form] | None:
+        """A turn that another process drives, to be read here: one follower however many readers."""
+        if live := self.find(task_id):
+            return live
+        turn = await self._store.load(task_id)
+        if turn is None:
+            return None
+        return self.find(task_id) or self._open(turn, owned=False)
+
+    def adopt(self, turn: Turn) -> None:
+        """Drive a turn that the store has just given to this process."""
+        if live := self._running.get(turn.task_id):
+            live.handed_over = False
+            live.runner.adopt(turn)
+        else:
+            self._open(turn, owned=True)
+
+    def _open(self, turn: Turn, *, owned: bool) -> LiveTurn[Form]:
         log = EventLog(self._encoder(turn))
         runner = TurnRunner(
             turn,
+            owned=owned,
             backend=self._backend,
             store=self._store,
             limits=self._limits,
@@ -111,7 +163,7 @@ class LiveTurns(Generic[Form]):
             emit=log.extend,
         )
         live = self._running[turn.task_id] = LiveTurn(turn, log, runner)
-        self._tasks.create_task(self._run(live), name=f"turn-{turn.task_id}")
+        live.task = self._tasks.create_task(self._run(live), name=f"turn-{turn.task_id}")
         return live
 
     async def _run(self, live: LiveTurn[Form]) -> None:
@@ -124,10 +176,10 @@ class LiveTurns(Generic[Form]):
             live.log.close()
             live.ended.set()
             del self._running[live.turn.task_id]
-            self._keep(live)
-        if live.runner.left_running:
-            # Only now: a backend that does not answer must not hold up the turn's readers.
-            await live.runner.cancel_run()
+            if live.result is not None:
+                self._keep(live)
+            # Its conversation may have a queued turn, which is nobody's until it is adopted.
+            self.sweep_now.set()
 
     def _keep(self, live: LiveTurn[Form]) -> None:
         self._ended[live.turn.task_id] = live
@@ -140,40 +192,84 @@ class LiveTurns(Generic[Form]):
         if live := self._ended.pop(task_id, None):
             self._ended_bytes = max(0, self._ended_bytes - live.log.size)
 
+    # -- looking -----------------------------------------------------------------------------------
+
     def find(self, task_id: TaskId) -> LiveTurn[Form] | None:
-        """A turn this process runs, or ran a moment ago."""
+        """A turn that is live in this process, or was a moment ago."""
         return self._running.get(task_id) or self._ended.get(task_id)
 
     def running(self) -> list[LiveTurn[Form]]:
-        """The turns running now."""
-        return list(self._running.values())
+        """The turns that this process drives."""
+        return [live for live in self._running.values() if live.runner.owned]
+
+    def followed(self) -> list[LiveTurn[Form]]:
+        """The turns that this process only reads."""
+        return [live for live in self._running.values() if not live.runner.owned]
+
+    def drop_unread(self) -> None:
+        """Stop following turns that nobody has read for a while."""
+        oldest = asyncio.get_running_loop().time() - UNREAD_SECONDS
+        for live in self.followed():
+            if not live.readers and live.unread_since < oldest and live.task:
+                live.task.cancel()
+
+    # -- stopping, draining ------------------------------------------------------------------------
 
     async def stop(self, caller: Caller, task_id: TaskId) -> None:
         """Stop a turn of this caller, wherever it runs; nothing happens when there is none (R9)."""
         stopped = await self._store.stop(caller, task_id)
-        if stopped is None:
-            return
-        if live := self._running.get(task_id):
+        if stopped is not None:
+            self._stop_run(task_id, stopped.run_id)
+            self.sweep_now.set()
+
+    def _stop_run(self, task_id: TaskId, run_id: RunId | None) -> None:
+        live = self._running.get(task_id)
+        if live is not None:
             live.runner.stop()
-            self._tasks.create_task(live.runner.cancel_run(), name=f"cancel-{task_id}")
-        elif stopped.run_id is not None:
-            cancel = cancel_quietly(self._backend, stopped.run_id)
-            self._tasks.create_task(cancel, name=f"cancel-{task_id}")
+            run_id = run_id or live.runner.run_id
+        if run_id is not None:
+            self._tasks.create_task(cancel_quietly(self._backend, run_id), name=f"cancel-{task_id}")
 
     async def drain(self, seconds: float) -> None:
-        """Take no new turns, let the running ones go on for a while, then interrupt them (R12)."""
+        """Take no new turns and give the running ones up: to another process, or to their end (R12)."""
         self.draining.set()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
         if self._running:
-            logger.info("draining: waiting up to %.0f s for %d turns", seconds, len(self._running))
-        await self._wait_for_ends(seconds)
+            logger.info("draining: %d turns, up to %.0f s", len(self._running), seconds)
+        while self._held() and loop.time() < until:
+            if self._backend.replayable:
+                await self._hand_over()
+            await asyncio.sleep(0.05)
         for live in self.running():
             logger.warning("draining: turn %s is interrupted", live.turn.task_id)
             live.runner.interrupt()
-        await self._wait_for_ends(INTERRUPT_SECONDS)
+        for live in self.followed():
+            if live.task:
+                live.task.cancel()
+        await self._until(lambda: not self._running, INTERRUPT_SECONDS)
 
-    async def _wait_for_ends(self, seconds: float) -> None:
-        waits = [asyncio.ensure_future(live.ended.wait()) for live in self.running()]
-        if waits:
-            _, pending = await asyncio.wait(waits, timeout=seconds)
-            for wait in pending:
-                wait.cancel()
+    def _held(self) -> list[LiveTurn[Form]]:
+        """What keeps a draining process: its own turns, and those that somebody reads to the end here."""
+        return [live for live in self._running.values() if live.runner.owned or live.readers]
+
+    async def _hand_over(self) -> None:
+        """Release every running turn; those whose end is decided are finished here."""
+        held = [live for live in self.running() if not (live.runner.ending or live.runner.sending)]
+        if not held:
+            return
+        try:
+            await self._store.release([(live.turn, live.runner.checkpoint()) for live in held])
+        except StoreError as error:
+            logger.warning("turns could not be released, their leases have to run out: %s", error)
+            return
+        for live in held:
+            live.runner.lose()
+            live.handed_over = True
+            live.log.wake()
+
+    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Wait for what happens in the turns' own tasks; gives up quietly."""
+        end = asyncio.get_running_loop().time() + seconds
+        while not condition() and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.02)

@@ -32,12 +32,17 @@ class EventLog(Generic[Form]):
         """Append events and wake every reader."""
         if events:
             self.events += events
-            self._wake()
+            self.wake()
 
     def close(self) -> None:
         """Nothing will be appended any more."""
         self.closed = True
-        self._wake()
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake every reader, to look at more than this log."""
+        for woken in self._waiters:
+            _resolve(woken, True)
 
     def index_after(self, position: int) -> int:
         """Index of the first event beyond a position."""
@@ -75,10 +80,6 @@ class EventLog(Generic[Form]):
     def size(self) -> int:
         """Bytes held in encoded frames: what keeping this log costs, roughly."""
         return sum(len(frame) for frames in self._frames.values() for frame in frames)
-
-    def _wake(self) -> None:
-        for woken in self._waiters:
-            _resolve(woken, True)
 
 
 def _resolve(future: asyncio.Future[bool], value: bool) -> None:

@@ -5,8 +5,14 @@ from typing import Final
 
 import msgspec
 
-from agent_gateway.backend.embedded.runs import FROM_START, Cancellation, Runs, Stopping
-from agent_gateway.backend.protocol import CreateRunRequest, RunEvent, RunStatus
+from agent_gateway.backend.embedded.runs import (
+    FROM_START,
+    Cancellation,
+    Runs,
+    Stopping,
+    parse_cursor,
+)
+from agent_gateway.backend.protocol import START, CreateRunRequest, Cursors, RunEvent, RunStatus
 from agent_gateway.domain import RunId
 from agent_gateway.errors import BackendUnreachable, RunLost
 
@@ -39,10 +45,10 @@ class EmbeddedBackend:
         except Stopping:
             raise BackendUnreachable("the embedded backend is stopping", nothing_sent=True) from None
 
-    async def stream(self, run_id: RunId) -> AsyncGenerator[list[RunEvent]]:
-        """The events of a run from its start up to the terminal one; raises RunLost."""
+    async def stream(self, run_id: RunId, after: Cursors = START) -> AsyncGenerator[list[RunEvent]]:
+        """The events of a run behind a place up to the terminal one; raises RunLost."""
         run = self.runs.get(run_id)
-        cursor = FROM_START
+        cursor = parse_cursor(after[1]) if after[1] else FROM_START
         while batch := await run.next_batch(cursor):
             cursor = batch[-1].cursor
             yield [_event.decode(event.body) for event in batch]

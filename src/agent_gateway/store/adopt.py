@@ -1,0 +1,189 @@
+"""Adoption: taking over turns that nobody holds (R4, R10, R11), and reading turns to follow them."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, bindparam, case, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from agent_gateway.app_config import AppConfig
+from agent_gateway.domain import (
+    App,
+    AppId,
+    AppVersionId,
+    ConversationId,
+    MessageId,
+    RunId,
+    TaskId,
+    Turn,
+    TurnState,
+)
+from agent_gateway.store.begin import Terms
+from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.results import ACTIVE
+from agent_gateway.store.tables import (
+    app_versions,
+    conversations,
+    end_users,
+    messages,
+    snapshots,
+    turns,
+)
+
+BATCH: Final = 50
+"""Turns taken over in one transaction."""
+POISON: Final = 5
+"""A turn whose owner died this often is ended without being run again (R11)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStatus:
+    """What a follower needs to know of a turn's row from time to time."""
+
+    run_id: RunId | None
+    ended: bool
+
+
+async def adopt(database: Database, terms: Terms, *, expired: bool, everyone: bool = False) -> list[Turn]:
+    """Take over up to BATCH turns without owner, and with `expired` those whose lease ran out.
+
+    `everyone` takes the turns of all other owners at once: only for a database that one process
+    owns alone, at its start. Every change of owner raises the epoch.
+    """
+    free: list[ColumnElement[bool]] = [turns.c.owner.is_(None)]
+    if expired:
+        free.append(turns.c.lease_until < now_plus())
+    if everyone:
+        free.append(turns.c.owner != terms.owner)
+    async with database.transaction(duty=True) as connection:
+        found = await connection.scalars(
+            select(turns.c.id)
+            .where(
+                turns.c.state.in_(ACTIVE),
+                or_(*free),
+                # What another release folds is left to it, until it is late.
+                or_(turns.c.fold_version == terms.fold_version, turns.c.deadline_at < now_plus()),
+            )
+            .order_by(turns.c.lease_until)
+            .limit(BATCH)
+            .with_for_update(skip_locked=True)
+        )
+        ids = list(found)
+        if not ids:
+            return []
+        await connection.execute(
+            update(turns)
+            .where(turns.c.id.in_(ids))
+            .values(
+                # A release clears the owner first: only turns taken from the dead count.
+                adoptions=turns.c.adoptions + case((turns.c.owner.is_(None), 0), else_=1),
+                owner=terms.owner,
+                epoch=turns.c.epoch + 1,
+                lease_until=now_plus(terms.lease_seconds),
+            )
+        )
+        return await _read(connection, terms, turns.c.id.in_(ids))
+
+
+async def load(database: Database, terms: Terms, task_id: TaskId) -> Turn | None:
+    """A turn as it stands, to follow it."""
+    async with database.reading() as session:
+        found = await _read(await session.connection(), terms, turns.c.id == task_id)
+    return found[0] if found else None
+
+
+async def statuses(database: Database, task_ids: list[TaskId]) -> dict[TaskId, TurnStatus]:
+    """Where these turns stand: one query for all the turns that a process follows (R6)."""
+    async with database.reading() as session:
+        rows = await session.execute(
+            select(turns.c.id, turns.c.run_id, turns.c.state).where(turns.c.id.in_(task_ids))
+        )
+        return {
+            TaskId(task_id): TurnStatus(RunId(run_id) if run_id else None, state == TurnState.ENDED)
+            for task_id, run_id, state in rows
+        }
+
+
+async def release(database: Database, terms: Terms, held: list[tuple[Turn, bytes | None]]) -> None:
+    """Give turns up, with their checkpoints, so that another process adopts them at once (R12)."""
+    async with database.transaction(duty=True) as connection:
+        await connection.execute(
+            _RELEASE,
+            [
+                {"task": turn.task_id, "our_owner": terms.owner, "our_epoch": turn.epoch, "state": state}
+                for turn, state in held
+            ],
+        )
+
+
+async def save_checkpoints(database: Database, terms: Terms, held: list[tuple[Turn, bytes]]) -> None:
+    """Store the fold states of running turns of ours, in one batch."""
+    async with database.transaction(duty=True) as connection:
+        await connection.execute(
+            _CHECKPOINT,
+            [
+                {"task": turn.task_id, "our_owner": terms.owner, "our_epoch": turn.epoch, "state": state}
+                for turn, state in held
+            ],
+        )
+
+
+async def _read(connection: AsyncConnection, terms: Terms, *which: ColumnElement[bool]) -> list[Turn]:
+    rows = await connection.execute(_TURN.where(*which))
+    return [_turn(row, terms) for row in rows]
+
+
+def _turn(row: Row[Any], terms: Terms) -> Turn:
+    config = AppConfig.model_validate_json(row.config)
+    return Turn(
+        task_id=TaskId(row.id),
+        conversation_id=ConversationId(row.conversation_id),
+        message_id=MessageId(row.message_id),
+        created_at=int(row.message_created_at.timestamp()),
+        app=App(AppId(row.app_id), AppVersionId(row.app_version_id), config),
+        user=row.user,
+        query=row.query,
+        inputs=row.inputs,
+        files=row.files,
+        snapshot=row.snapshot,
+        epoch=row.epoch,
+        seconds_left=max(0.0, (row.deadline_at - row.now).total_seconds()),
+        state=TurnState(row.state),
+        run_id=RunId(row.run_id) if row.run_id else None,
+        stop_asked=row.stop_at is not None,
+        checkpoint=row.checkpoint,
+        runnable=row.adoptions < POISON and row.fold_version == terms.fold_version,
+    )
+
+
+_OURS = (
+    turns.c.id == bindparam("task"),
+    turns.c.owner == bindparam("our_owner"),
+    turns.c.epoch == bindparam("our_epoch"),
+    turns.c.state.in_(ACTIVE),
+)
+_RELEASE = (
+    update(turns)
+    .where(*_OURS)
+    .values(owner=None, epoch=turns.c.epoch + 1, lease_until=None, checkpoint=bindparam("state"))
+)
+_CHECKPOINT = update(turns).where(*_OURS).values(checkpoint=bindparam("state"))
+_TURN = (
+    select(
+        turns,
+        messages.c.query,
+        messages.c.inputs,
+        messages.c.files,
+        messages.c.created_at.label("message_created_at"),
+        conversations.c.app_id,
+        end_users.c.external_id.label("user"),
+        app_versions.c.config,
+        snapshots.c.data.label("snapshot"),
+        now_plus().label("now"),
+    )
+    .join(messages, messages.c.id == turns.c.message_id)
+    .join(conversations, conversations.c.id == turns.c.conversation_id)
+    .join(end_users, end_users.c.id == conversations.c.end_user_id)
+    .join(app_versions, app_versions.c.id == turns.c.app_version_id)
+    .outerjoin(snapshots, snapshots.c.conversation_id == turns.c.conversation_id)
+)
