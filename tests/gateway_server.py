@@ -1,19 +1,19 @@
 """A real gateway on a real uvicorn on port 0, in a thread of its own, for tests over HTTP."""
 
+import asyncio
 import json
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import httpx
 import uvicorn
+import uvloop
 
 from agent_gateway.app import create_app
 from agent_gateway.routes.dependencies import Gateway
-from agent_gateway.server import DrainingServer
 from agent_gateway.settings import Settings
 
 API_KEY = "app-test-key"
@@ -41,8 +41,15 @@ class GatewayServer:
         config = uvicorn.Config(
             self.app, host="127.0.0.1", port=0, log_config=None, access_log=False, lifespan="on"
         )
-        self.server = DrainingServer(config, self.app, self.settings.drain_seconds)
-        self._thread = threading.Thread(target=self.server.run, name="gateway", daemon=True)
+        self.server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, name="gateway", daemon=True)
+
+    def _serve(self) -> None:
+        async def serve() -> None:
+            self._loop = asyncio.get_running_loop()
+            await self.server.serve()
+
+        uvloop.run(serve())
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -59,10 +66,18 @@ class GatewayServer:
         """Stop as SIGTERM does: turns that still run after `drain_seconds` are interrupted."""
         if not self._thread.is_alive():
             return
-        self.server.drain_seconds = drain_seconds
-        self.server.handle_exit(signal.SIGTERM, None)
+        self.begin_stop(drain_seconds)
         self._thread.join(BOUND + drain_seconds)
         assert not self._thread.is_alive(), "the gateway did not stop"
+
+    def begin_stop(self, drain_seconds: float) -> None:
+        """What SIGTERM does, without waiting for the end."""
+
+        async def drain_then_exit() -> None:
+            await self.gateway.live.drain(drain_seconds)
+            self.server.should_exit = True
+
+        asyncio.run_coroutine_threadsafe(drain_then_exit(), self._loop)
 
     @property
     def gateway(self) -> Gateway:
@@ -74,6 +89,12 @@ class GatewayServer:
         """An HTTP client with this key; close it."""
         headers = {"Authorization": f"Bearer {key}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=BOUND, trust_env=False, **kwargs)
+
+
+class StartGateway(Protocol):
+    """Starts a gateway on the test's backend and database, with other settings where given."""
+
+    def __call__(self, **settings: Any) -> GatewayServer: ...
 
 
 def wait_until(condition: Callable[[], object], bound: float = BOUND) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
+from agent_gateway import logs
 from agent_gateway.app_config import AppConfig, default_app, load_app_file
 from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.backend.protocol import Backend
@@ -23,6 +24,7 @@ from agent_gateway.routes.payloads import WireForm, encoder
 from agent_gateway.routes.tickets import Tickets
 from agent_gateway.runner import Limits
 from agent_gateway.settings import Settings
+from agent_gateway.signals import draining_first
 from agent_gateway.store.apps import AppStore
 from agent_gateway.store.begin import Terms
 from agent_gateway.store.conversations import ConversationStore
@@ -38,14 +40,22 @@ INSTALL_SECONDS: Final = 2.0
 logger = logging.getLogger(__name__)
 
 
+def app_from_environment() -> FastAPI:
+    """The application with settings from the environment, for servers that want a factory."""
+    settings = Settings()
+    logs.configure(settings.log_format)
+    return create_app(settings)
+
+
 def create_app(settings: Settings) -> FastAPI:
     """The ASGI application. Nothing is opened before its lifespan starts."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
-            app.state.gateway = await _open(settings, stack)
-            yield
+            gateway = app.state.gateway = await _open(settings, stack)
+            with draining_first(gateway.live.drain, settings.drain_seconds):
+                yield
 
     app = FastAPI(
         title="Agent Gateway",

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,6 @@ from pydantic import ValidationError
 from agent_gateway import logs
 from agent_gateway.app import create_app, load_config, open_database
 from agent_gateway.errors import ConfigError, StoreError
-from agent_gateway.server import DrainingServer
 from agent_gateway.settings import Settings
 from agent_gateway.store.migrations import migrate as migrate_database
 
@@ -47,18 +45,30 @@ def main() -> None:
 
 
 @app.command()
-def serve(host: Host = None, port: Port = None) -> None:
+def serve(
+    host: Host = None,
+    port: Port = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the port; needs Postgres.")] = 1,
+) -> None:
     """Serve the gateway. The embedded database is set up by itself."""
     settings = _settings(host, port)
     # Read here so that a mistake is told in one line, before anything starts.
     settings.resolved_secret_key()
     load_config(settings)
-    gateway = create_app(settings)
-    config = _server_config(gateway, settings)
-    server = DrainingServer(config, gateway, settings.drain_seconds)
-    server.run()
-    if not server.started:
-        sys.exit(3)
+    if workers > 1 and settings.embedded_database:
+        raise ConfigError("--workers needs Postgres: an SQLite database belongs to one process.")
+    uvicorn.run(
+        "agent_gateway.app:app_from_environment",
+        factory=True,
+        workers=workers,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_keep_alive=65,
+        server_header=False,
+    )
 
 
 @app.command()
@@ -102,20 +112,6 @@ def _settings(host: str | None, port: int | None) -> Settings:
     settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     logs.configure(settings.log_format)
     return settings
-
-
-def _server_config(gateway: object, settings: Settings) -> uvicorn.Config:
-    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
-    return uvicorn.Config(
-        gateway,  # type: ignore[arg-type]
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        lifespan="on",
-        timeout_keep_alive=65,
-        server_header=False,
-    )
 
 
 def _fail(message: str) -> None:

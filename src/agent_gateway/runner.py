@@ -115,6 +115,11 @@ class TurnRunner:
             return None
         return self._fold.dump()
 
+    @property
+    def stopping(self) -> bool:
+        """True once this runner knows that a stop was asked for."""
+        return self._stop_by is not None
+
     def stop(self) -> None:
         """A caller asked to stop and the store knows: give the run a moment to say how it ended."""
         if self._stop_by is None:
@@ -209,7 +214,7 @@ class TurnRunner:
                 return "turn_interrupted"
             if not await self._create_run():
                 return None
-        if self._stop_by is not None:
+        if self.stopping:
             await self.cancel_run()
         await self._fold_run()
         return None
@@ -221,12 +226,15 @@ class TurnRunner:
         self._sending = True
         try:
             run_id = self.run_id = await self._backend.create_run(request)
-            if await _patiently(lambda: self._store.running(self.turn, run_id)):
-                return True
+            stop_asked = await _patiently(lambda: self._store.running(self.turn, run_id))
         finally:
             self._sending = False
-        await self.cancel_run()
-        return False
+        if stop_asked is None:
+            await self.cancel_run()
+            return False
+        if stop_asked:
+            self.stop()
+        return True
 
     def _rearm(self) -> None:
         """Set the timer to the next bound: the turn's, the run's silence, a stop, or at once."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Update, bindparam, func, select, tuple_, update
+from sqlalchemy import bindparam, func, select, tuple_, update
 
 from agent_gateway.domain import (
     AppId,
@@ -69,16 +69,19 @@ class TurnStore:
 
         May be repeated when the answer of the first try was lost (R14); so may `running`.
         """
-        return await self._advance(_ARM, turn)
-
-    async def running(self, turn: Turn, run_id: RunId) -> bool:
-        """`sending → running` with the run's id, before the first event goes out (R4)."""
-        return await self._advance(_RUNNING, turn, run_id=run_id)
-
-    async def _advance(self, statement: Update, turn: Turn, **values: Any) -> bool:
         async with self._database.transaction() as connection:
-            changed = await connection.execute(statement, {**self._ours(turn), **values})
+            changed = await connection.execute(_ARM, self._ours(turn))
             return changed.rowcount == 1
+
+    async def running(self, turn: Turn, run_id: RunId) -> bool | None:
+        """`sending → running` with the run's id, before the first event goes out (R4).
+
+        Returns whether a stop was asked for meanwhile, or None when the turn is no longer ours.
+        """
+        async with self._database.transaction() as connection:
+            changed = await connection.execute(_RUNNING, {**self._ours(turn), "run_id": run_id})
+            row = changed.first()
+            return None if row is None else row.stop_at is not None
 
     def _ours(self, turn: Turn) -> dict[str, Any]:
         return {"task": turn.task_id, "our_owner": self._terms.owner, "our_epoch": turn.epoch}
@@ -182,6 +185,7 @@ _RUNNING = (
     update(turns)
     .where(*_OURS, turns.c.state.in_((TurnState.SENDING, TurnState.RUNNING)))
     .values(state=TurnState.RUNNING.value, run_id=bindparam("run_id"))
+    .returning(turns.c.stop_at)
 )
 _OUR_ACTIVE_TURN = select(turns).where(*_OURS, turns.c.state.in_(ACTIVE)).with_for_update()
 _UNENDED_TURN = (

@@ -67,8 +67,8 @@ async def keep_leases(live: LiveTurns[Form], store: TurnStore, lease_seconds: fl
                 continue
             if task_id not in renewed:
                 turn.runner.lose()
-            elif renewed[task_id]:
-                turn.runner.stop()
+            elif renewed[task_id] and not turn.runner.stopping:
+                live.stop_run(task_id, None)
 
 
 async def _save_checkpoints(live: LiveTurns[Form], store: TurnStore) -> None:

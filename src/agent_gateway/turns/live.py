@@ -131,7 +131,7 @@ class LiveTurns(Generic[Form]):
         if not isinstance(begun, Begun):
             return begun
         if begun.interrupted is not None:
-            self._stop_run(begun.interrupted, begun.interrupted_run)
+            self.stop_run(begun.interrupted, begun.interrupted_run)
         return self._open(begun.turn, owned=begun.turn.state is not TurnState.QUEUED)
 
     async def follow(self, task_id: TaskId) -> LiveTurn[Form] | None:
@@ -219,10 +219,11 @@ class LiveTurns(Generic[Form]):
         """Stop a turn of this caller, wherever it runs; nothing happens when there is none (R9)."""
         stopped = await self._store.stop(caller, task_id)
         if stopped is not None:
-            self._stop_run(task_id, stopped.run_id)
+            self.stop_run(task_id, stopped.run_id)
             self.sweep_now.set()
 
-    def _stop_run(self, task_id: TaskId, run_id: RunId | None) -> None:
+    def stop_run(self, task_id: TaskId, run_id: RunId | None) -> None:
+        """Cancel the run of a turn that the store knows to be stopped, and tell its runner if it is here."""
         live = self._running.get(task_id)
         if live is not None:
             live.runner.stop()
@@ -247,7 +248,7 @@ class LiveTurns(Generic[Form]):
         for live in self.followed():
             if live.task:
                 live.task.cancel()
-        await self._until(lambda: not self._running, INTERRUPT_SECONDS)
+        await self._until_ended(INTERRUPT_SECONDS)
 
     def _held(self) -> list[LiveTurn[Form]]:
         """What keeps a draining process: its own turns, and those that somebody reads to the end here."""
@@ -268,8 +269,9 @@ class LiveTurns(Generic[Form]):
             live.handed_over = True
             live.log.wake()
 
-    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
-        """Wait for what happens in the turns' own tasks; gives up quietly."""
-        end = asyncio.get_running_loop().time() + seconds
-        while not condition() and asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(0.02)
+    async def _until_ended(self, seconds: float) -> None:
+        waits = [asyncio.ensure_future(live.ended.wait()) for live in self._running.values()]
+        if waits:
+            _, pending = await asyncio.wait(waits, timeout=seconds)
+            for wait in pending:
+                wait.cancel()
