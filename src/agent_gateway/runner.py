@@ -153,6 +153,11 @@ class TurnRunner:
         if ended:
             self._turn_round()
 
+    def look(self) -> None:
+        """The row of a turn that we follow may have changed: look at it now."""
+        if not self.owned:
+            self._turn_round()
+
     async def cancel_run(self) -> None:
         """Ask the backend to cancel the run, if it is known."""
         if self.run_id is not None:
@@ -289,14 +294,17 @@ class TurnRunner:
 
     async def _follow(self) -> None:
         """Tell what the run says, then what the row says; until it has ended or the turn is ours."""
-        if self._fold.run_end is None and self._backend.replayable:
-            await self._bounded(self._watch_run)
-        looks = 0
+        looks, watching = 0, self._backend.replayable
         while not self.owned:
+            self._turned = False
             result = await _patiently(lambda: self._store.result(self.turn.task_id))
             if result is not None:
                 self._tell(result)
                 return
+            if watching and self._fold.run_end is None:
+                failed = await self._bounded(self._watch_run)
+                watching = failed is None or self._turned
+                continue
             # The end is usually committed within moments of the run's; then the statuses, read once
             # a second for all followed turns together, bring the news.
             self._news.clear()

@@ -121,7 +121,7 @@ class LiveTurns(Generic[Form]):
         """
         if self.draining.is_set():
             raise Unavailable("This server is shutting down. Please try again.", retry_after=1)
-        if len(self._running) + self._beginning >= self._most:
+        if self._is_full():
             raise Unavailable("Too many turns are running. Please try again.", retry_after=5)
         self._beginning += 1
         try:
@@ -133,6 +133,11 @@ class LiveTurns(Generic[Form]):
         if begun.interrupted is not None:
             self.stop_run(begun.interrupted, begun.interrupted_run)
         return self._open(begun.turn, owned=begun.turn.state is not TurnState.QUEUED)
+
+    def _is_full(self) -> bool:
+        if len(self._running) + self._beginning < self._most:
+            return False
+        return len(self.running()) + self._beginning >= self._most
 
     async def follow(self, task_id: TaskId) -> LiveTurn[Form] | None:
         """A turn that another process drives, to be read here: one follower however many readers."""
@@ -196,7 +201,11 @@ class LiveTurns(Generic[Form]):
 
     def find(self, task_id: TaskId) -> LiveTurn[Form] | None:
         """A turn that is live in this process, or was a moment ago."""
-        return self._running.get(task_id) or self._ended.get(task_id)
+        live = self._running.get(task_id) or self._ended.get(task_id)
+        if live is not None:
+            # Whoever asks is about to read.
+            live.unread_since = asyncio.get_running_loop().time()
+        return live
 
     def running(self) -> list[LiveTurn[Form]]:
         """The turns that this process drives."""
@@ -220,6 +229,9 @@ class LiveTurns(Generic[Form]):
         stopped = await self._store.stop(caller, task_id)
         if stopped is not None:
             self.stop_run(task_id, stopped.run_id)
+            live = self._running.get(task_id)
+            if live is not None and stopped.run_id is None:
+                live.runner.look()
             self.sweep_now.set()
 
     def stop_run(self, task_id: TaskId, run_id: RunId | None) -> None:
@@ -241,6 +253,9 @@ class LiveTurns(Generic[Form]):
         while self._held() and loop.time() < until:
             if self._backend.replayable:
                 await self._hand_over()
+            for live in self.followed():
+                live.handed_over = True
+                live.log.wake()
             await asyncio.sleep(0.05)
         for live in self.running():
             logger.warning("draining: turn %s is interrupted", live.turn.task_id)
@@ -266,8 +281,6 @@ class LiveTurns(Generic[Form]):
             return
         for live in held:
             live.runner.lose()
-            live.handed_over = True
-            live.log.wake()
 
     async def _until_ended(self, seconds: float) -> None:
         waits = [asyncio.ensure_future(live.ended.wait()) for live in self._running.values()]
