@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import httpx
 import uvicorn
@@ -59,10 +59,14 @@ class GatewayServer:
         """Stop as SIGTERM does: turns that still run after `drain_seconds` are interrupted."""
         if not self._thread.is_alive():
             return
-        self.server.drain_seconds = drain_seconds
-        self.server.handle_exit(signal.SIGTERM, None)
+        self.begin_stop(drain_seconds)
         self._thread.join(BOUND + drain_seconds)
         assert not self._thread.is_alive(), "the gateway did not stop"
+
+    def begin_stop(self, drain_seconds: float) -> None:
+        """What SIGTERM does, without waiting for the end."""
+        self.server.drain_seconds = drain_seconds
+        self.server.handle_exit(signal.SIGTERM, None)
 
     @property
     def gateway(self) -> Gateway:
@@ -74,6 +78,12 @@ class GatewayServer:
         """An HTTP client with this key; close it."""
         headers = {"Authorization": f"Bearer {key}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=BOUND, trust_env=False, **kwargs)
+
+
+class StartGateway(Protocol):
+    """Starts a gateway on the test's backend and database, with other settings where given."""
+
+    def __call__(self, **settings: Any) -> GatewayServer: ...
 
 
 def wait_until(condition: Callable[[], object], bound: float = BOUND) -> None:

@@ -117,6 +117,9 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     stack.push_async_callback(_cancel, install)
     if settings.embedded_database:
         await install
+    else:
+        # Usually a moment. Without a usable database the process answers its probes all the same.
+        await asyncio.wait({install}, timeout=INSTALL_SECONDS / 2)
     backend = build_backend(settings)
     stack.push_async_callback(backend.aclose)
     live: LiveTurns[WireForm] = await stack.enter_async_context(

@@ -201,9 +201,10 @@ class TurnRunner:
 
         try:
             return await _patiently(lambda: self._store.finish(self.turn, decide))
-        except Exception:
-            # Bad data: the turn fails with a minimal row, since it must end (R7).
-            logger.exception("turn %s: the result was refused", self.turn.task_id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the turn must end
+            # Bad data: the turn fails with a minimal row (R7). Only the kind of error is logged: databases
+            # quote the row they refused, with all its texts.
+            logger.error("turn %s: the result was refused: %s", self.turn.task_id, type(error).__name__)
             failed = Result(Outcome.FAILED, (), (), GATEWAY_END, "internal_server_error")
             return await _patiently(lambda: self._store.finish(self.turn, lambda _: failed))
 

@@ -11,7 +11,10 @@ from agent_gateway.routes.dependencies import Gateway
 
 
 class DrainingServer(uvicorn.Server):
-    """On the first SIGTERM or SIGINT lets turns and streams end, then exits; on the second, exits."""
+    """On the first SIGTERM or SIGINT lets turns and streams end, then exits.
+
+    The second interrupts the running turns, which end visibly; the third waits for nobody.
+    """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
         super().__init__(config)
@@ -19,6 +22,7 @@ class DrainingServer(uvicorn.Server):
         self.drain_seconds = drain_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drain: asyncio.Task[None] | None = None
+        self._hurry: asyncio.Task[None] | None = None
 
     @override
     async def serve(self, sockets: list[asyncio.trsock.TransportSocket] | None = None) -> None:  # type: ignore[override]
@@ -29,14 +33,19 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Runs in a signal handler, outside the loop: hands over and returns."""
         gateway: Gateway | None = getattr(self._app.state, "gateway", None)
-        if self._loop is None or gateway is None or self._drain is not None or self.should_exit:
+        if self._loop is None or gateway is None or self.should_exit:
             super().handle_exit(sig, frame)
             return
-        self._loop.call_soon_threadsafe(self._start_drain, gateway, sig, frame)
+        self._loop.call_soon_threadsafe(self._on_signal, gateway, sig, frame)
 
-    def _start_drain(self, gateway: Gateway, sig: int, frame: FrameType | None) -> None:
+    def _on_signal(self, gateway: Gateway, sig: int, frame: FrameType | None) -> None:
         if self._drain is None:
             self._drain = asyncio.create_task(self._drain_then_exit(gateway, sig, frame), name="drain")
+        elif self._hurry is None:
+            self._hurry = asyncio.create_task(gateway.live.drain(0), name="drain-now")
+        else:
+            self.force_exit = True
+            super().handle_exit(sig, frame)
 
     async def _drain_then_exit(self, gateway: Gateway, sig: int, frame: FrameType | None) -> None:
         try:

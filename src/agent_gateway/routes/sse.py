@@ -50,6 +50,9 @@ async def live_frames(
     if index >= len(log.events) and not log.closed:
         yield PING
     while True:
+        if index < len(log.events) and log.events[index].position <= after:
+            # This reader had seen more, elsewhere, than the log held when it came.
+            index = log.index_after(after)
         data, reached = log.read(form, index)
         if reached > index:
             index = reached
@@ -107,7 +110,21 @@ class TurnStream(EventSourceResponse):
                         await send({"type": "http.response.body", "body": data, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
-            # Returning with the body open makes the server close the connection.
             logger.info("a reader was cut: it took nothing for %.0f s", SEND_SECONDS)
+            if _abort(receive):
+                await gone
         finally:
             gone.cancel()
+
+
+def _abort(receive: Receive) -> bool:
+    """Break the connection; False when this server has no way to.
+
+    ASGI knows only the polite end, which waits for the reader to take what is already on its way: a
+    dead one would keep its connection, and the whole server from exiting, for ever.
+    """
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    if transport is None:
+        return False
+    transport.abort()
+    return True

@@ -133,19 +133,16 @@ class mapped_errors:  # noqa: N801 - a context manager used as a word
 
 
 def _reason(error: DBAPIError) -> str:
-    """What went wrong, without the value that it went wrong with."""
+    """What went wrong, without the value that it went wrong with: class 22 quotes it."""
     cause = getattr(error.orig, "__cause__", None) or error.orig
     sqlstate = str(getattr(error.orig, "sqlstate", None) or "")
-    quotes_values = isinstance(cause, ValueError) or sqlstate.startswith("22")
-    return " ".join(filter(None, [type(cause).__name__, sqlstate, "" if quotes_values else str(cause)]))
+    said = "" if sqlstate.startswith("22") else str(cause)
+    return " ".join(filter(None, [type(cause).__name__, sqlstate, said]))
 
 
 def _is_passing(error: DBAPIError) -> bool:
-    if error.connection_invalidated:
+    if error.connection_invalidated or isinstance(error, InterfaceError):
         return True
-    if isinstance(error, InterfaceError):
-        # asyncpg's word for a lost connection, and for a value that it can not send.
-        return not isinstance(getattr(error.orig, "__cause__", None), ValueError)
     if sqlstate := getattr(error.orig, "sqlstate", None):
         return str(sqlstate).startswith(_PASSING_SQLSTATES)
     return any(word in str(error.orig).lower() for word in _PASSING_SQLITE)
