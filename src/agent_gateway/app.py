@@ -125,6 +125,9 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     stack.push_async_callback(_cancel, install)
     if settings.embedded_database:
         await install
+    else:
+        # Usually a moment. Without a usable database the process answers its probes all the same.
+        await asyncio.wait({install}, timeout=INSTALL_SECONDS / 2)
     backend = build_backend(settings)
     stack.push_async_callback(backend.aclose)
     live: LiveTurns[WireForm] = await stack.enter_async_context(
@@ -145,7 +148,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     trust = Trust(settings.lease_seconds)
     for duty in (
         keep_leases(live, turns, settings.lease_seconds, trust),
-        sweep(live, turns, trust),
+        sweep(live, turns, trust, installed),
         watch(live, turns),
     ):
         stack.push_async_callback(_cancel, asyncio.create_task(duty, name=duty.__name__))

@@ -262,15 +262,15 @@ class TurnRunner:
         def decide(stop_asked: bool) -> Result:
             if self._fold.run_end is not None:
                 return conclude(self._fold, stop_asked=stop_asked)
-            if stop_asked and code in (None, "turn_interrupted"):
-                return cut_short(self._fold, None)
-            return cut_short(self._fold, code or "turn_interrupted")
+            # Whoever asked to stop gets a stopped turn, whatever else went wrong meanwhile (R9).
+            return cut_short(self._fold, None if stop_asked else code or "turn_interrupted")
 
         try:
             return await _patiently(lambda: self._store.finish(turn, decide))
-        except Exception:
-            # Bad data: the turn fails with a minimal row, since it must end (R7).
-            logger.exception("turn %s: the result was refused", self.turn.task_id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the turn must end
+            # Bad data: the turn fails with a minimal row (R7). Only the kind of error is logged: databases
+            # quote the row they refused, with all its texts.
+            logger.error("turn %s: the result was refused: %s", self.turn.task_id, type(error).__name__)
             failed = Result(Outcome.FAILED, (), (), GATEWAY_END, "internal_server_error")
             return await _patiently(lambda: self._store.finish(turn, lambda _: failed))
 
@@ -286,6 +286,9 @@ class TurnRunner:
                         told += fold.feed(batch)
         except (BackendError, TimeoutError):
             pass
+        except Exception:
+            # What broke the fold once breaks it again; the turn must end all the same.
+            logger.exception("turn %s: the last look failed", self.turn.task_id)
         if fold.run_end is not None and fold.position >= self._fold.position:
             self._emit([event for event in told if event.position > self._fold.position])
             self._fold = fold

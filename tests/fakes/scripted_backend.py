@@ -41,6 +41,8 @@ class Received:
     body: Any
     headers: dict[str, str]
     run_id: str | None = None
+    raw: bytes = b""
+    """The body, byte by byte."""
 
 
 class ScriptedBackend:
@@ -178,7 +180,7 @@ class ScriptedBackend:
             layers = body["composition"]["layers"]
         except (ValueError, TypeError, KeyError):
             return _unprocessable(raw.decode(errors="replace"))
-        self.requests.append(Received(body, dict(request.headers)))
+        self.requests.append(Received(body, dict(request.headers), raw=raw))
         source = self._scripts.popleft() if self._scripts else self.script
         plan = source if isinstance(source, Script) else source(body)
         self.notify()

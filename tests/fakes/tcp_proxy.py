@@ -25,6 +25,8 @@ class TcpProxy:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lost_request = b""
+        self._before = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -46,6 +48,13 @@ class TcpProxy:
     def cut(self) -> None:
         """Break all connections and refuse new ones."""
         self._do(self._cut())
+
+    def lose_answer(self, request: bytes, before: int = 0) -> None:
+        """Pass on the next request with these bytes in it, and break the connection instead of answering.
+
+        `before` that many such requests are still answered.
+        """
+        self._lost_request, self._before = request, before
 
     def _do(self, work: Awaitable[None]) -> None:
         async def run() -> None:
@@ -76,10 +85,32 @@ class TcpProxy:
             with suppress(OSError):
                 there = await self._connect()
                 self._writers.add(there[1])
-                await asyncio.gather(_pump(reader, there[1]), _pump(there[0], writer))
+                mute = asyncio.Event()
+                await asyncio.gather(self._forth(reader, there[1], mute), _back(there[0], writer, mute))
         finally:
             writer.close()
             self._tasks.discard(task)
+
+    async def _forth(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mute: asyncio.Event
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if self._is_lost(data):
+                    mute.set()
+                writer.write(data)
+                await writer.drain()
+        with suppress(OSError):
+            writer.close()
+
+    def _is_lost(self, data: bytes) -> bool:
+        if not self._lost_request or self._lost_request not in data:
+            return False
+        self._before -= 1
+        if self._before >= 0:
+            return False
+        self._lost_request = b""
+        return True
 
     async def _connect(self) -> Pipe:
         if isinstance(self._target, str):
@@ -87,13 +118,13 @@ class TcpProxy:
         return await asyncio.open_connection(*self._target)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mute: asyncio.Event) -> None:
     with suppress(OSError):
-        while data := await reader.read(65536):
+        while (data := await reader.read(65536)) and not mute.is_set():
             writer.write(data)
             await writer.drain()
     with suppress(OSError):
-        writer.close()
+        writer.transport.abort() if mute.is_set() else writer.close()
 
 
 def postgres_proxy(url: str) -> TcpProxy:

@@ -16,7 +16,7 @@ from agent_gateway.routes.schemas import (
 router = APIRouter(tags=["app"], responses={status: ERRORS[status] for status in (401, 503)})
 
 
-@router.get("/info", summary="Describe the app")
+@router.get("/info", operation_id="getAppInfo", summary="Describe the app", response_description="The app.")
 async def get_info(app: AppDep) -> AppInfo:
     """Name, description and mode of the app this key opens."""
     config = app.config
@@ -25,7 +25,12 @@ async def get_info(app: AppDep) -> AppInfo:
     )
 
 
-@router.get("/parameters", summary="Describe the app's features")
+@router.get(
+    "/parameters",
+    operation_id="getAppParameters",
+    summary="Describe the app's features",
+    response_description="The app's features.",
+)
 async def get_parameters(app: AppDep) -> Parameters:
     """The opening statement, the input form, and which features are on."""
     config = app.config.model_dump(mode="json")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import JSONResponse
 
 from agent_gateway.domain import AppId, Caller, ConversationId, Outcome, TaskId, TurnRequest, canonical_uuid
@@ -18,7 +18,7 @@ from agent_gateway.errors import (
     Unavailable,
 )
 from agent_gateway.events import Result, TurnFailed, rest_of
-from agent_gateway.routes.dependencies import AppDep, Credentials, Gateway, GatewayDep
+from agent_gateway.routes.dependencies import AppDep, Credentials, Gateway, GatewayDep, TicketText, get_app
 from agent_gateway.routes.payloads import Mode, WireForm, usage_json
 from agent_gateway.routes.schemas import (
     BackgroundTurn,
@@ -41,12 +41,18 @@ FIRST_EVENT_SECONDS: Final = 0.9
 
 router = APIRouter(tags=["chat"])
 
+TaskPath = Annotated[str, Path(description="`task_id` of the turn.")]
 ModeQuery = Annotated[
     Mode | None, Query(description="App mode of this one stream, instead of the app's own.")
 ]
 IdempotencyKey = Annotated[
     str | None,
-    Header(min_length=1, max_length=255, description="The same key and body never make a second turn."),
+    Header(
+        min_length=1,
+        max_length=255,
+        description="The same key and body never make a second turn.",
+        alias="Idempotency-Key",
+    ),
 ]
 LastEventId = Annotated[
     str | None, Header(description="`event_id` of the last event that was seen.", alias="Last-Event-ID")
@@ -73,14 +79,21 @@ class Found:
 
 @router.post(
     "/chat-messages",
+    operation_id="sendChatMessage",
     summary="Send a message",
     response_model=ChatMessage,
     responses={
         200: {
             "description": "The answer; with `response_mode: streaming` its events.",
             "headers": {
-                "X-Task-Id": {"schema": {"type": "string"}},
-                "X-Turn-Events-URL": {"schema": {"type": "string"}},
+                "X-Task-Id": {
+                    "description": "The turn of a stream, before its first event.",
+                    "schema": {"type": "string"},
+                },
+                "X-Turn-Events-URL": {
+                    "description": "Follows the turn of a stream without a key, for a limited time.",
+                    "schema": {"type": "string"},
+                },
             },
             **EVENT_STREAM,
         },
@@ -129,21 +142,24 @@ async def post_chat_message(
 
 @router.post(
     "/chat-messages/{task_id}/stop",
+    operation_id="stopChatMessage",
     summary="Stop a turn",
+    response_description="Done, or there was nothing to stop.",
     responses={400: ERRORS[400], 401: ERRORS[401], 503: ERRORS[503]},
 )
-async def post_stop(task_id: str, body: StopBody, app: AppDep, gateway: GatewayDep) -> Success:
+async def post_stop(task_id: TaskPath, body: StopBody, app: AppDep, gateway: GatewayDep) -> Success:
     """Stop a running turn: its partial answer is kept and its stream ends with `message_end`.
 
     Also succeeds when there is nothing to stop: unknown, finished, or somebody else's.
     """
     if canonical := canonical_uuid(task_id):
         await gateway.live.stop(Caller(app, body.user), TaskId(canonical))
-    return Success()
+    return Success(result="success")
 
 
 @router.get(
     "/chat-messages/{task_id}/events",
+    operation_id="followTurn",
     summary="Follow a turn",
     response_class=Response,
     responses={
@@ -153,12 +169,14 @@ async def post_stop(task_id: str, body: StopBody, app: AppDep, gateway: GatewayD
     },
 )
 async def get_events(
-    task_id: str,
+    task_id: TaskPath,
     gateway: GatewayDep,
     credentials: Credentials,
-    user: Annotated[User | None, Query(description="Required with an API key.")] = None,
-    ticket: Annotated[str | None, Query(description="Instead of a key, from `events_url`.")] = None,
-    after: Annotated[int | None, Query(ge=0, description="Wins over Last-Event-ID.")] = None,
+    ticket: TicketText,
+    user: Annotated[User | None, Query(description="Required with an API key; a ticket knows it.")] = None,
+    after: Annotated[
+        int | None, Query(ge=0, description="`event_id` after which to begin; wins over Last-Event-ID.")
+    ] = None,
     mode: ModeQuery = None,
     last_event_id: LastEventId = None,
 ) -> Response:
@@ -168,7 +186,7 @@ async def get_events(
     elif credentials is None:
         raise Unauthorized("An API key or a ticket is required.")
     else:
-        app = await gateway.keys.open(credentials.credentials)
+        app = await get_app(gateway, credentials)
         if user is None:
             raise InvalidParam("user: is required with an API key")
         who = Ticket(TaskId(canonical_uuid(task_id) or ""), app.id, user)

@@ -21,14 +21,23 @@ from agent_gateway.store.conversations import Conversation, Message
 router = APIRouter(tags=["conversations"])
 
 UserQuery = Annotated[User, Query(description="The client's own identifier of its end user.")]
-Limit = Annotated[int, Query(ge=1, le=100)]
-SortBy = Literal["created_at", "-created_at", "updated_at", "-updated_at"]
+Limit = Annotated[int, Query(ge=1, le=100, description="Most items of a page.")]
+SortBy = Annotated[
+    Literal["created_at", "-created_at", "updated_at", "-updated_at"],
+    Query(description="The field to sort by; with a minus, newest first."),
+]
 LIST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     status: ERRORS[status] for status in (400, 401, 404, 503)
 }
 
 
-@router.get("/conversations", summary="List conversations", responses=LIST_ERRORS)
+@router.get(
+    "/conversations",
+    operation_id="listConversations",
+    summary="List conversations",
+    response_description="A page of conversations.",
+    responses=LIST_ERRORS,
+)
 async def get_conversations(
     app: AppDep,
     gateway: GatewayDep,
@@ -45,7 +54,13 @@ async def get_conversations(
     return ConversationPage(limit=limit, has_more=page.has_more, data=data)
 
 
-@router.get("/messages", summary="List messages", responses=LIST_ERRORS)
+@router.get(
+    "/messages",
+    operation_id="listMessages",
+    summary="List messages",
+    response_description="A page of messages.",
+    responses=LIST_ERRORS,
+)
 async def get_messages(
     app: AppDep,
     gateway: GatewayDep,

@@ -6,10 +6,10 @@ from time import monotonic
 from typing import Annotated, Final
 
 from fastapi import Depends, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyQuery, HTTPAuthorizationCredentials, HTTPBearer
 
 from agent_gateway.domain import App
-from agent_gateway.errors import Unauthorized
+from agent_gateway.errors import Unauthorized, Unavailable
 from agent_gateway.routes.payloads import WireForm
 from agent_gateway.routes.tickets import Tickets
 from agent_gateway.store.apps import AppStore
@@ -77,11 +77,21 @@ bearer = HTTPBearer(
 )
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
 
+ticket_query = APIKeyQuery(
+    name="ticket",
+    auto_error=False,
+    scheme_name="Ticket",
+    description="A signed, expiring ticket for one turn, as in an `events_url`: instead of an API key.",
+)
+TicketText = Annotated[str | None, Security(ticket_query)]
+
 
 async def get_app(gateway: GatewayDep, credentials: Credentials) -> App:
     """The app whose key the request carries."""
     if credentials is None or not credentials.credentials:
         raise Unauthorized("Authorization header must be provided and must be 'Bearer <api key>'.")
+    if not gateway.installed.is_set():
+        raise Unavailable("The service is not ready yet. Please try again.")
     return await gateway.keys.open(credentials.credentials)
 
 

@@ -10,13 +10,19 @@ from agent_gateway.routes.schemas import Health
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", summary="Alive")
+@router.get("/healthz", operation_id="getHealth", summary="Alive", response_description="Alive.")
 async def get_healthz() -> Health:
     """The process answers. Touches nothing else, so a database outage does not restart it."""
-    return Health()
+    return Health(status="ok")
 
 
-@router.get("/readyz", summary="Ready", responses={503: ERRORS[503]})
+@router.get(
+    "/readyz",
+    operation_id="getReadiness",
+    summary="Ready",
+    response_description="Ready for traffic.",
+    responses={503: ERRORS[503]},
+)
 async def get_readyz(gateway: GatewayDep) -> Health:
     """The database answers with a schema this version can use, and the process is not draining."""
     if gateway.live.draining.is_set():
@@ -24,4 +30,4 @@ async def get_readyz(gateway: GatewayDep) -> Health:
     await gateway.database.ping()
     if not gateway.installed.is_set():
         raise Unavailable("The database schema is behind: run `agent-gateway migrate`.")
-    return Health()
+    return Health(status="ok")

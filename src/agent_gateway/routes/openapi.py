@@ -1,20 +1,31 @@
-"""What FastAPI can not derive for the OpenAPI document: the union of streamed events."""
+"""What FastAPI can not derive for the OpenAPI document: the union of streamed events, and all errors."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from agent_gateway.routes.errors import STATUSES
 from agent_gateway.routes.stream_events import ChatStreamEvent
 
-DESCRIPTION = """
+DESCRIPTION: Final = """
 Serves conversational agents: post a message, get its answer as a stream of events, and pick the
-stream up again anywhere. Every route is also served under `/v1`.
+stream up again anywhere. Every route but the probes is also served under `/v1`. Every error has the
+body `ErrorBody`.
 """
+TAGS: Final = [
+    {"name": "chat", "description": "Turns: one message and its answer."},
+    {"name": "conversations", "description": "What was said."},
+    {"name": "app", "description": "The app that an API key opens."},
+    {"name": "health", "description": "Probes; they need no key."},
+]
+REFS: Final = "#/components/schemas/{model}"
+ERROR_CONTENT: Final = {"application/json": {"schema": {"$ref": REFS.format(model="ErrorBody")}}}
 
 
 def install(app: FastAPI) -> None:
-    """Make `app.openapi()` describe the events of streams, too."""
+    """Make `app.openapi()` describe the events of streams and all errors, too."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -23,11 +34,12 @@ def install(app: FastAPI) -> None:
                 version=app.version,
                 description=DESCRIPTION.strip(),
                 routes=app.routes,
+                tags=TAGS,
                 license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
                 servers=[{"url": "/"}],
             )
             _add_events(document["components"]["schemas"])
-            _drop_unused(document)
+            _correct_errors(document)
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -35,18 +47,34 @@ def install(app: FastAPI) -> None:
 
 
 def _add_events(schemas: dict[str, Any]) -> None:
-    union = ChatStreamEvent.model_json_schema(
-        ref_template="#/components/schemas/{model}", mode="serialization"
-    )
+    union = ChatStreamEvent.model_json_schema(ref_template=REFS, mode="serialization")
     for name, schema in union.pop("$defs").items():
         schemas.setdefault(name, schema)
     schemas["ChatStreamEvent"] = union
 
 
-def _drop_unused(document: dict[str, Any]) -> None:
-    """FastAPI declares a 422 for every route with parameters; ours answer 400 (service-api.md)."""
-    for path in document["paths"].values():
-        for operation in path.values():
-            operation["responses"].pop("422", None)
+def _correct_errors(document: dict[str, Any]) -> None:
+    """Invalid requests are 400, not FastAPI's 422; what any route may answer is said of each."""
+    schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
-        document["components"]["schemas"].pop(name, None)
+        schemas.pop(name, None)
+    codes = ", ".join(f"`{code}` ({status})" for code, status in STATUSES.items())
+    schemas["ErrorBody"]["properties"]["code"]["description"] += f" One of {codes}."
+    for operation in _operations(document):
+        responses = operation["responses"]
+        responses.pop("422", None)
+        if "requestBody" in operation:
+            responses["413"] = {"description": "The body is too large.", "content": ERROR_CONTENT}
+        if "503" in responses:
+            responses["503"]["headers"] = {
+                "Retry-After": {
+                    "description": "Seconds to wait before the next try.",
+                    "schema": {"type": "integer"},
+                }
+            }
+        responses["default"] = {"description": "Any other error.", "content": ERROR_CONTENT}
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path in document["paths"].values():
+        yield from path.values()

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from agent_gateway.app_config import AppMode
 from agent_gateway.domain import canonical_uuid, clean_text
 
 MAX_INT: Final = 2**63 - 1
@@ -24,6 +25,14 @@ User = Annotated[
     AfterValidator(clean_text),
     Field(description="The client's own identifier of its end user; scopes everything."),
 ]
+
+
+UnixTime = Annotated[int, Field(description="Unix time in seconds.")]
+StepPosition = Annotated[int, Field(description="1, 2, 3 … in the order the steps were opened.")]
+Thought = Annotated[str, Field(description="What the agent thought; empty in a tool step.")]
+ToolName = Annotated[str, Field(description="The tool of a tool step; else empty.")]
+ToolInput = Annotated[str, Field(description="The arguments of the tool as JSON text.")]
+Observation = Annotated[str, Field(description="What the tool returned, as text; empty before it did.")]
 
 
 class Body(BaseModel):
@@ -61,8 +70,8 @@ class InputFile(Body):
 
     type: Literal["image", "document", "audio", "video", "custom"]
     transfer_method: Literal["remote_url", "local_file"]
-    url: str | None = None
-    upload_file_id: str | None = None
+    url: str | None = Field(None, description="Where the file is, with `remote_url`.")
+    upload_file_id: str | None = Field(None, description="Which uploaded file it is, with `local_file`.")
 
 
 class ChatMessageBody(Body):
@@ -77,8 +86,8 @@ class ChatMessageBody(Body):
     conversation_id: str | None = Field(
         None, description="UUID of the conversation to go on with; empty or absent starts a new one."
     )
-    files: list[InputFile] = Field(default_factory=list)
-    auto_generate_name: bool = True
+    files: list[InputFile] = Field(default_factory=list, description="Files that come with the query.")
+    auto_generate_name: bool = Field(True, description="Accepted for existing clients.")
 
     @field_validator("query")
     @classmethod
@@ -113,26 +122,26 @@ class StopBody(Body):
 class Success(BaseModel):
     """The answer of what has nothing else to say."""
 
-    result: Literal["success"] = "success"
+    result: Literal["success"]
 
 
 class ErrorBody(BaseModel):
     """Every non-2xx body."""
 
-    code: str = Field(examples=["invalid_param"])
-    message: str
-    status: int = Field(examples=[400])
+    code: str = Field(description="What went wrong, for programs.", examples=["invalid_param"])
+    message: str = Field(description="What went wrong, for people.")
+    status: int = Field(description="The HTTP status.", examples=[400])
 
 
 class BusyBody(ErrorBody):
-    """409 `conversation_busy`: names the turn that is running."""
+    """409: `conversation_busy` names the turn that is running, `idempotency_conflict` does not."""
 
-    task_id: str | None = None
-    events_url: str | None = None
+    task_id: str | None = Field(None, description="The running turn.")
+    events_url: str | None = Field(None, description="Follows it without a key, for a limited time.")
 
 
 class UsageBody(BaseModel):
-    """Tokens and prices of a message; prices are decimal strings."""
+    """Tokens, prices (decimal strings) and times (seconds) of a message; zeros when they are not known."""
 
     prompt_tokens: int
     prompt_unit_price: str
@@ -162,13 +171,13 @@ class ChatMessage(BaseModel):
 
     event: Literal["message"]
     task_id: str
-    id: str
+    id: str = Field(description="The same as `message_id`.")
     message_id: str
     conversation_id: str
     mode: Literal["chat"] = Field(description="`chat` in every app mode: existing clients reject others.")
     answer: str
     metadata: Metadata
-    created_at: int
+    created_at: UnixTime
 
 
 class BackgroundTurn(BaseModel):
@@ -177,7 +186,7 @@ class BackgroundTurn(BaseModel):
     task_id: str
     message_id: str
     conversation_id: str
-    created_at: int
+    created_at: UnixTime
     status: Literal["running", "completed", "stopped", "failed"]
     events_url: str = Field(description="Follows the turn without a key, for a limited time.")
 
@@ -189,9 +198,9 @@ class ConversationItem(BaseModel):
     name: str
     inputs: dict[str, Any]
     status: Literal["normal"]
-    introduction: str
-    created_at: int
-    updated_at: int
+    introduction: str = Field(description="The app's opening statement.")
+    created_at: UnixTime
+    updated_at: UnixTime
 
 
 class ConversationPage(BaseModel):
@@ -208,14 +217,14 @@ class ThoughtItem(BaseModel):
     id: str
     chain_id: str | None
     message_id: str
-    position: int
-    thought: str
-    tool: str
+    position: StepPosition
+    thought: Thought
+    tool: ToolName
     tool_labels: dict[str, Any]
-    tool_input: str
-    observation: str
+    tool_input: ToolInput
+    observation: Observation
     files: list[str]
-    created_at: int
+    created_at: UnixTime
 
 
 class Feedback(BaseModel):
@@ -233,19 +242,19 @@ class MessageItem(BaseModel):
     inputs: dict[str, Any]
     query: str
     answer: str
-    status: Literal["normal", "error"]
-    error: str | None
+    status: Literal["normal", "error"] = Field(description="`error` when its turn failed.")
+    error: str | None = Field(description="Why its turn failed.")
     message_files: list[dict[str, Any]]
     feedback: Feedback | None
     retriever_resources: list[dict[str, Any]]
     agent_thoughts: list[ThoughtItem]
-    created_at: int
+    created_at: UnixTime
     extra_contents: list[dict[str, Any]]
     message_tokens: int
     answer_tokens: int
     total_tokens: int
-    provider_response_latency: float
-    total_price: str
+    provider_response_latency: float = Field(description="Seconds.")
+    total_price: str = Field(description="A decimal number.")
     currency: str
 
 
@@ -263,7 +272,7 @@ class AppInfo(BaseModel):
     name: str
     description: str
     tags: list[str]
-    mode: str
+    mode: AppMode = Field(description="Which events its streams have.")
     author_name: str
 
 
@@ -322,4 +331,4 @@ class Parameters(BaseModel):
 class Health(BaseModel):
     """Answer of the probes."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok"]

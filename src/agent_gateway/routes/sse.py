@@ -53,6 +53,10 @@ async def live_frames(
         if index >= len(log.events) and not log.closed:
             yield PING
         while True:
+            if log.closed and live.result is not None and live.runner.position < after < GATEWAY_REPLACE:
+                # This reader has seen more of the run, elsewhere, than this process ever folded.
+                yield stored_frames(live.turn, live.result, form, after)
+                return
             # A log that is still being folded again may be behind what this reader has seen.
             index = max(index, log.index_after(after))
             data, reached = log.read(form, index)
@@ -61,15 +65,12 @@ async def live_frames(
                 if data:
                     yield data
             elif log.closed:
-                break
+                return
             elif form.ids and live.handed_over:
                 yield b"retry: %d\n\n" % random.randint(50, 1000)  # noqa: S311 - spreads reconnects
                 return
             elif not await log.wait(index, ping_seconds):
                 yield PING
-    if live.result is not None and live.runner.position < after < GATEWAY_REPLACE:
-        # This reader had seen more of the run than what was stored in the end.
-        yield stored_frames(live.turn, live.result, form, after)
 
 
 def stored_frames(turn: Turn | TurnView, result: Result, form: WireForm, after: int) -> bytes:
@@ -105,7 +106,21 @@ class TurnStream(EventSourceResponse):
                         await send({"type": "http.response.body", "body": data, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
-            # Returning with the body open makes the server close the connection.
             logger.info("a reader was cut: it took nothing for %.0f s", SEND_SECONDS)
+            if _abort(receive):
+                await gone
         finally:
             gone.cancel()
+
+
+def _abort(receive: Receive) -> bool:
+    """Break the connection; False when this server has no way to.
+
+    ASGI knows only the polite end, which waits for the reader to take what is already on its way: a
+    dead one would keep its connection, and the whole server from exiting, for ever.
+    """
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    if transport is None:
+        return False
+    transport.abort()
+    return True

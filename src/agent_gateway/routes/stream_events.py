@@ -4,47 +4,60 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, RootModel
 
-from agent_gateway.routes.schemas import Metadata
+from agent_gateway.routes.schemas import (
+    Metadata,
+    Observation,
+    StepPosition,
+    Thought,
+    ToolInput,
+    ToolName,
+    UnixTime,
+)
+
+MessageId = Annotated[str, Field(description="The same as `message_id`.")]
+AnswerPiece = Annotated[str, Field(description="Text that follows what was sent before.")]
 
 
 class StreamEvent(BaseModel):
     """What every event of a stream carries."""
 
-    conversation_id: str
-    message_id: str
-    created_at: int
-    task_id: str
-    event_id: int = Field(description="Position of the event in its turn: grows, may skip.")
+    conversation_id: str = Field(description="The same in all events of a stream.")
+    message_id: str = Field(description="The same in all events of a stream.")
+    created_at: UnixTime
+    task_id: str = Field(description="The turn, to stop it or to follow it.")
+    event_id: int = Field(
+        description="Position of the event in its turn: grows, may skip. The cursor to resume after."
+    )
 
 
 class MessageEvent(StreamEvent):
-    """A piece of the answer."""
+    """A piece of the answer; in mode `agent` the whole answer again, as its last event but one."""
 
     event: Literal["message"]
-    id: str
-    answer: str
-    from_variable_selector: list[str] | None = None
+    id: MessageId
+    answer: AnswerPiece
+    from_variable_selector: list[str] | None = Field(description="Always null.")
 
 
 class AgentMessageEvent(StreamEvent):
-    """A piece of the answer in the modes agent-chat and agent."""
+    """A piece of the answer in the modes `agent-chat` and `agent`."""
 
     event: Literal["agent_message"]
-    id: str
-    answer: str
+    id: MessageId
+    answer: AnswerPiece
 
 
 class AgentThoughtEvent(StreamEvent):
     """A reasoning or tool step was opened, grew or got its result; always the whole step."""
 
     event: Literal["agent_thought"]
-    id: str
-    position: int = Field(description="1, 2, 3 … in the order the steps were opened.")
-    thought: str
-    tool: str
+    id: str = Field(description="The step's own id: a later event with it replaces this one.")
+    position: StepPosition
+    thought: Thought
+    tool: ToolName
     tool_labels: dict[str, Any]
-    tool_input: str
-    observation: str
+    tool_input: ToolInput
+    observation: Observation
     message_files: list[str]
 
 
@@ -52,26 +65,26 @@ class MessageReplaceEvent(StreamEvent):
     """The answer so far is replaced by this text; later pieces append to it."""
 
     event: Literal["message_replace"]
-    answer: str
-    reason: str
+    answer: str = Field(description="The whole answer so far.")
+    reason: str = Field(description="Why it was replaced, for people.")
 
 
 class MessageEndEvent(StreamEvent):
     """The answer is complete and stored; ends the stream."""
 
     event: Literal["message_end"]
-    id: str
+    id: MessageId
     metadata: Metadata
     files: list[dict[str, Any]]
 
 
 class ErrorEvent(StreamEvent):
-    """The turn failed; ends the stream."""
+    """The turn failed; ends the stream. What was streamed before is kept."""
 
     event: Literal["error"]
-    status: int
-    code: str
-    message: str
+    status: int = Field(description="The HTTP status this would have been before the stream began.")
+    code: str = Field(description="What went wrong, for programs: as in ErrorBody.")
+    message: str = Field(description="What went wrong, for people.")
 
 
 class ChatStreamEvent(
@@ -87,9 +100,10 @@ class ChatStreamEvent(
         ]
     ]
 ):
-    """The JSON of one `data:` line; `event` tells which. Lines `event: ping` carry no data."""
+    """The JSON of one `data:` line of a stream; `event` tells which. Lines `event: ping` carry no data."""
 
 
 EVENT_STREAM: dict[str, Any] = {
     "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ChatStreamEvent"}}}
 }
+"""The content of a 200 whose every `data:` line is a ChatStreamEvent."""

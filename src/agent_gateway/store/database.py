@@ -17,6 +17,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from agent_gateway.errors import ConfigError, StoreRejected, StoreUnavailable
 from agent_gateway.store.tables import UtcDateTime
 
+PING_SECONDS: Final = 5.0
 _PASSING_SQLSTATES: Final = ("08", "25", "40", "53", "55", "57", "58")
 """Classes of connection, transaction, resource, lock, operator and system errors."""
 _PASSING_SQLITE: Final = ("locked", "busy", "disk", "full", "i/o", "unable to open", "readonly")
@@ -104,9 +105,10 @@ class Database:
                     yield session
 
     async def ping(self) -> None:
-        """Prove that the database answers; raises StoreUnavailable."""
-        async with self.reading() as session:
-            await session.execute(text("SELECT 1"))
+        """Prove within a bound that the database answers; raises StoreUnavailable."""
+        with mapped_errors():
+            async with asyncio.timeout(PING_SECONDS), self.reading() as session:
+                await session.execute(text("SELECT 1"))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -133,19 +135,16 @@ class mapped_errors:  # noqa: N801 - a context manager used as a word
 
 
 def _reason(error: DBAPIError) -> str:
-    """What went wrong, without the value that it went wrong with."""
+    """What went wrong, without the value that it went wrong with: class 22 quotes it."""
     cause = getattr(error.orig, "__cause__", None) or error.orig
     sqlstate = str(getattr(error.orig, "sqlstate", None) or "")
-    quotes_values = isinstance(cause, ValueError) or sqlstate.startswith("22")
-    return " ".join(filter(None, [type(cause).__name__, sqlstate, "" if quotes_values else str(cause)]))
+    said = "" if sqlstate.startswith("22") else str(cause)
+    return " ".join(filter(None, [type(cause).__name__, sqlstate, said]))
 
 
 def _is_passing(error: DBAPIError) -> bool:
-    if error.connection_invalidated:
+    if error.connection_invalidated or isinstance(error, InterfaceError):
         return True
-    if isinstance(error, InterfaceError):
-        # asyncpg's word for a lost connection, and for a value that it can not send.
-        return not isinstance(getattr(error.orig, "__cause__", None), ValueError)
     if sqlstate := getattr(error.orig, "sqlstate", None):
         return str(sqlstate).startswith(_PASSING_SQLSTATES)
     return any(word in str(error.orig).lower() for word in _PASSING_SQLITE)
@@ -162,13 +161,13 @@ def _postgres_engine(url: URL, pool_size: int, lease_seconds: float) -> AsyncEng
         hide_parameters=True,
         connect_args={
             "timeout": 5,
-            "command_timeout": 30,
+            "command_timeout": 10,
             "server_settings": {
                 "application_name": "agent-gateway",
                 # A frozen process must not hold row locks (R6).
                 "idle_in_transaction_session_timeout": half_lease,
                 "lock_timeout": half_lease,
-                "statement_timeout": "20000",
+                "statement_timeout": "9000",
             },
         },
     )

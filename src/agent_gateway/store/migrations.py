@@ -89,14 +89,14 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
 
 
 def _switch_to_wal(connection: Any) -> None:
-    """A new file is switched once, here: of processes that do it at once SQLite lets one wait, and fails one."""
+    """Happens once to a file. Of processes that do it at once SQLite lets some wait, and fails some."""
     give_up = time.monotonic() + WAIT_SECONDS
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
-        except sqlite3.OperationalError:
-            if time.monotonic() > give_up:
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > give_up:
                 raise
             time.sleep(0.01)
 

@@ -77,8 +77,12 @@ async def _save_checkpoints(live: LiveTurns[Form], store: TurnStore) -> None:
         await store.save_checkpoints(held)
 
 
-async def sweep(live: LiveTurns[Form], store: TurnStore, trust: Trust) -> None:
-    """Adopt turns that nobody holds, each SWEEP_SECONDS or at once when told, until cancelled."""
+async def sweep(live: LiveTurns[Form], store: TurnStore, trust: Trust, installed: asyncio.Event) -> None:
+    """Adopt turns that nobody holds, each SWEEP_SECONDS or at once when told, until cancelled.
+
+    Not before the schema is `installed`.
+    """
+    await installed.wait()
     while True:
         try:
             async with asyncio.timeout(SWEEP_SECONDS * random.uniform(0.5, 1.0)):  # noqa: S311 - jitter

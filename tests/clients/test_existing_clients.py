@@ -1,0 +1,189 @@
+"""Existing clients from PyPI and npm, unchanged, tell the same story against the gateway.
+
+What a client has no call for, it does not report: `LACKS` says what that is.
+"""
+
+import threading
+import time
+
+import pytest
+
+from tests.clients.program import Program, arguments, node_program, python_program, read
+from tests.clients.story import UNICODE, Story, only_message
+from tests.fakes.scripted_backend import ScriptedBackend
+from tests.fakes.session import Json
+from tests.gateway_server import GatewayServer, wait_until
+
+CHAT, AGENT = "chat", "agent-chat"
+CASES = {
+    "pypi-dify-client": (python_program("dify-client"), CHAT),
+    "pypi-dify-client-agent": (python_program("dify-client"), AGENT),
+    "pypi-dify-client-python": (python_program("dify-client-python"), CHAT),
+    "pypi-dify-client-python-agent": (python_program("dify-client-python"), AGENT),
+    "pypi-dify-oapi2": (python_program("dify-oapi2"), CHAT),
+    "pypi-dify-oapi2-agent": (python_program("dify-oapi2"), AGENT),
+    # This one reads no other answers than those of agents.
+    "pypi-dify-api-python-agent": (python_program("dify-api-python"), AGENT),
+    "npm-dify-client": (node_program("dify-client"), CHAT),
+    "npm-dify-client-agent": (node_program("dify-client"), AGENT),
+    "npm-dify-ai-provider": (node_program("dify-ai-provider"), CHAT),
+    "npm-dify-ai-provider-agent": (node_program("dify-ai-provider"), AGENT),
+}
+PARTS = {"stopped", "conversations", "messages", "parameters", "info"}
+LACKS = {
+    "use_dify_client.py": {"stopped", "info"},
+    "use_dify_client_python.py": PARTS - {"stopped"},
+    "use_dify_oapi2.py": set[str](),
+    "use_dify_api_python.py": {"info"},
+    "dify-client.mjs": {"info"},
+    "dify-ai-provider.mjs": PARTS,
+}
+
+
+class Told:
+    """What a program reported, and in which app mode it ran."""
+
+    def __init__(self, program: Program, mode: str, user: str, report: Json) -> None:
+        self.program = program
+        self.mode = mode
+        self.user = user
+        self.report = report
+
+    def part(self, name: str) -> Json | None:
+        """A part of the report; None when the client has no such call."""
+        if name in LACKS[self.program.path.name]:
+            assert name not in self.report
+            return None
+        part: Json = self.report[name]
+        return part
+
+
+@pytest.fixture(scope="module", params=CASES)
+def told(request: pytest.FixtureRequest, gateway: GatewayServer, agent_gateway: GatewayServer) -> Told:
+    program, mode = CASES[request.param]
+    server = agent_gateway if mode == AGENT else gateway
+    return Told(program, mode, request.param, program.run(*arguments(server, request.param)))
+
+
+def test_an_answer_is_streamed(told: Told) -> None:
+    streamed = told.report["streamed"]
+    assert streamed["answer"] == "You said: Hello."
+    assert streamed["conversation_id"]
+    assert streamed["message_id"]
+
+
+def test_the_next_turn_knows_the_first(told: Told) -> None:
+    recalled = told.report["recalled"]
+    assert recalled["answer"] == "You said: Hello"
+    assert recalled["conversation_id"] == told.report["streamed"]["conversation_id"]
+
+
+def test_any_text_arrives_unharmed(told: Told) -> None:
+    assert told.report["unicode"]["answer"] == UNICODE
+
+
+def test_steps_of_an_agent_do_no_harm(told: Told) -> None:
+    thought = told.report["thought"]
+    assert thought["answer"] == "It is noon."
+    if "thoughts" in thought:
+        assert thought["thoughts"][-1] == {
+            "thought": "",
+            "tool": "clock",
+            "tool_input": '{"zone": "UTC"}',
+            "observation": "12:00",
+        }
+    elif "agent_thought" in thought["events"]:
+        assert told.mode == AGENT
+        assert thought["events"][-1] == "message_end"
+
+
+def test_a_blocking_call_gets_the_whole_answer(told: Told) -> None:
+    blocking = told.report["blocking"]
+    assert blocking["answer"] == "You said: Hello again."
+    assert blocking["message_id"]
+    assert blocking["metadata"]["usage"]["total_tokens"] == 6
+    assert blocking.get("mode", "chat") == "chat"
+
+
+def test_a_stop_keeps_what_was_said(told: Told) -> None:
+    if stopped := told.part("stopped"):
+        assert stopped["result"] == "success"
+        assert stopped["answer"] == "One two "
+        assert stopped["events"][-1] == "message_end"
+
+
+def test_conversations_are_listed(told: Told) -> None:
+    if conversations := told.part("conversations"):
+        assert conversations["limit"] == 2
+        assert len(conversations["data"]) == 2
+        assert {"id", "name", "inputs", "status", "created_at"} <= set(conversations["data"][0])
+
+
+def test_messages_are_listed(told: Told) -> None:
+    if messages := told.part("messages"):
+        said = [(message["query"], message["answer"]) for message in messages["data"]]
+        # One client goes on with a user's conversation by itself, so it said more in it.
+        assert said[:2] == [("Hello", "You said: Hello."), ("What did I say?", "You said: Hello")]
+        assert messages["has_more"] is False
+
+
+def test_the_app_describes_itself(told: Told) -> None:
+    if parameters := told.part("parameters"):
+        assert parameters["opening_statement"] == "Hello! What can I do for you?"
+        assert parameters["file_upload"]["enabled"] is False
+    if info := told.part("info"):
+        assert info["name"] == "Demo agent"
+
+
+@pytest.mark.parametrize(
+    ("part", "status", "code"),
+    [
+        ("bad_key", 401, "unauthorized"),
+        ("no_query", 400, "invalid_param"),
+        ("no_conversation", 404, "not_found"),
+        ("rate_limit", 429, "rate_limit_error"),
+    ],
+)
+def test_a_refusal_reaches_the_user(told: Told, part: str, status: int, code: str) -> None:
+    refusal = told.report[part]
+    assert (refusal["http_status"], refusal["code"]) == (status, code)
+    assert "secret" not in refusal["message"]
+
+
+def test_a_failure_in_the_middle_is_told(told: Told) -> None:
+    broken = told.report["broken"]
+    assert broken["answer"] == "Half an "
+    if "failure" in broken:
+        assert "service_unavailable" in broken["failure"]
+    else:
+        assert broken["code"] == "service_unavailable"
+        assert broken["events"][-1] == "error"
+    assert "secret" not in str(broken)
+
+
+def test_a_silent_backend_is_no_silent_gateway(
+    gateway: GatewayServer, backend: ScriptedBackend, story: Story
+) -> None:
+    """This client gives up after 5 s without a byte; its turn says nothing for longer than that.
+
+    Longer also when the first second is not counted, at whose end every stream has its first ping.
+    """
+    before = backend.posts
+    program = python_program("dify-client-python").start(*arguments(gateway, "patient"), "slow")
+    backend.wait_until(lambda: backend.posts > before, 20)
+    began = time.monotonic()
+    timer = threading.Timer(6.5, story.slow.open)
+    timer.start()
+    report = read(program)
+    assert time.monotonic() - began > 6
+    assert report["answer"] == "At last"
+
+
+def test_a_client_that_leaves_does_not_end_its_turn(gateway: GatewayServer, story: Story) -> None:
+    """The Vercel AI SDK aborts its request, as when a page is closed."""
+    program = node_program("dify-ai-provider")
+    report = program.run(*arguments(gateway, "leaver"), "leave")
+    assert "abort" in report["events"]
+    assert only_message(gateway, "leaver")["answer"] == ""
+    story.left.open()
+    wait_until(lambda: only_message(gateway, "leaver")["answer"] == "One two three")

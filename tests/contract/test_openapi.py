@@ -1,0 +1,176 @@
+"""The OpenAPI document says all that the gateway does, in a form that generators turn into good code."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+import pytest
+import yaml
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from openapi_spec_validator import validate
+
+from agent_gateway import routes
+from agent_gateway.app import create_app
+from agent_gateway.routes.errors import STATUSES
+from agent_gateway.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+NODE_MODULES = ROOT / "tests/js/node_modules"
+Json = dict[str, Any]
+OPERATIONS = {
+    "sendChatMessage": "POST /chat-messages",
+    "stopChatMessage": "POST /chat-messages/{task_id}/stop",
+    "followTurn": "GET /chat-messages/{task_id}/events",
+    "listConversations": "GET /conversations",
+    "listMessages": "GET /messages",
+    "getAppInfo": "GET /info",
+    "getAppParameters": "GET /parameters",
+    "getHealth": "GET /healthz",
+    "getReadiness": "GET /readyz",
+}
+"""Names that generated clients have as methods: new ones come, none of these ever changes."""
+PROBES = {"getHealth", "getReadiness"}
+EVENT_STREAM = "text/event-stream"
+
+
+@pytest.fixture(scope="module")
+def document() -> Json:
+    return create_app(Settings.model_construct()).openapi()
+
+
+def operations(document: Json) -> Iterator[tuple[str, Json]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def test_the_document_is_valid(document: Json) -> None:
+    validate(document)
+    assert document["openapi"].startswith("3.1")
+
+
+def test_every_route_is_in_it(document: Json) -> None:
+    """Every router of a module in routes/ is part of the app, and under its bare path alone."""
+    modules = [import_module(f"agent_gateway.routes.{found.name}") for found in iter_modules(routes.__path__)]
+    declared = {
+        f"{method} {route.path}"
+        for module in modules
+        if isinstance(router := getattr(module, "router", None), APIRouter)
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    }
+    assert {name for name, _ in operations(document)} == declared
+    assert not [path for path in document["paths"] if path.startswith("/v1")]
+
+
+def test_operations_have_stable_readable_names(document: Json) -> None:
+    named = {operation["operationId"]: name for name, operation in operations(document)}
+    assert len(named) == len(list(operations(document)))
+    assert named.items() >= OPERATIONS.items()
+    assert all(re.fullmatch("[a-z]+([A-Z][a-z]+)+", name) for name in named)
+
+
+def test_everything_is_described(document: Json) -> None:
+    for name, operation in operations(document):
+        assert operation["summary"], name
+        assert operation["description"], name
+        assert operation["tags"], name
+        for parameter in operation.get("parameters", []):
+            assert parameter.get("description"), (name, parameter["name"])
+        for status, response in operation["responses"].items():
+            assert response["description"] not in ("", "Successful Response"), (name, status)
+    for name, schema in document["components"]["schemas"].items():
+        assert schema.get("description"), name
+    tags = {tag["name"] for tag in document["tags"]}
+    assert {tag for _, operation in operations(document) for tag in operation["tags"]} == tags
+
+
+def test_every_error_has_the_envelope(document: Json) -> None:
+    for name, operation in operations(document):
+        assert "422" not in operation["responses"]
+        assert "default" in operation["responses"]
+        for status, response in operation["responses"].items():
+            if status.startswith(("2", "3")):
+                continue
+            assert list(response["content"]) == ["application/json"], (name, status)
+            reference = response["content"]["application/json"]["schema"]["$ref"]
+            schema = document["components"]["schemas"][reference.rpartition("/")[2]]
+            assert {"code", "message", "status"} <= set(schema["required"]), (name, status)
+            if status == "503":
+                assert "Retry-After" in response["headers"]
+    code = document["components"]["schemas"]["ErrorBody"]["properties"]["code"]["description"]
+    assert all(f"`{known}` ({status})" in code for known, status in STATUSES.items())
+    assert not {"HTTPValidationError", "ValidationError"} & set(document["components"]["schemas"])
+
+
+def test_all_but_the_probes_need_a_key(document: Json) -> None:
+    schemes = document["components"]["securitySchemes"]
+    assert (schemes["ApiKey"]["type"], schemes["ApiKey"]["scheme"]) == ("http", "bearer")
+    assert (schemes["Ticket"]["in"], schemes["Ticket"]["name"]) == ("query", "ticket")
+    for _, operation in operations(document):
+        wanted: list[dict[str, list[str]]] | None = [{"ApiKey": []}]
+        if operation["operationId"] in PROBES:
+            wanted = None
+        elif operation["operationId"] == "followTurn":
+            wanted = [{"ApiKey": []}, {"Ticket": []}]
+        assert operation.get("security") == wanted
+        assert ("401" in operation["responses"]) == (wanted is not None)
+
+
+def test_streams_are_a_union_told_apart_by_event(document: Json) -> None:
+    schemas = document["components"]["schemas"]
+    union = schemas["ChatStreamEvent"]
+    mapping = union["discriminator"]["mapping"]
+    assert union["discriminator"]["propertyName"] == "event"
+    assert sorted(mapping.values()) == sorted(member["$ref"] for member in union["oneOf"])
+    for event, reference in mapping.items():
+        schema = schemas[reference.rpartition("/")[2]]
+        assert schema["properties"]["event"]["const"] == event
+        assert set(schema["properties"]) == set(schema["required"]), event
+    for operation_id in ("sendChatMessage", "followTurn"):
+        [operation] = [one for _, one in operations(document) if one["operationId"] == operation_id]
+        schema = operation["responses"]["200"]["content"][EVENT_STREAM]["schema"]
+        assert schema == {"$ref": "#/components/schemas/ChatStreamEvent"}
+
+
+def test_the_script_writes_it_from_any_folder_with_any_python(document: Json, tmp_path: Path) -> None:
+    script = ROOT / "dev/generate_swagger_specs.py"
+    # Not the project's Python: the one it was made from, which has none of its packages.
+    python = getattr(sys, "_base_executable", sys.executable)
+    command = [python, "-I", str(script), "--output-dir", "made/openapi"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
+    folder = tmp_path / "made/openapi"
+    assert done.stdout.split() == [str(folder / "openapi.json"), str(folder / "openapi.yaml")]
+    assert json.loads((folder / "openapi.json").read_text("utf-8")) == document
+    assert yaml.safe_load((folder / "openapi.yaml").read_text("utf-8")) == document
+
+
+def test_typescript_tells_the_events_apart(document: Json, tmp_path: Path) -> None:
+    """What a program may do with an event follows from its `event`, and a forgotten kind is an error."""
+    (tmp_path / "openapi.json").write_text(json.dumps(document))
+    shutil.copy(ROOT / "tests/js/stream-events.ts", tmp_path)
+    # The option leaves what has a default optional, as it is in a request.
+    _node(
+        "openapi-typescript/bin/cli.js",
+        tmp_path,
+        "openapi.json",
+        "-o",
+        "api.ts",
+        "--default-non-nullable=false",
+    )
+    _node("typescript/bin/tsc", tmp_path, "--strict", "--noEmit", "--module", "preserve", "stream-events.ts")
+
+
+def _node(script: str, folder: Path, *arguments: str) -> None:
+    command = ["node", str(NODE_MODULES / script), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr

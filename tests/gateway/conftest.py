@@ -1,0 +1,141 @@
+"""Gateways for tests over HTTP: one per database for the whole run, others when a test needs its own.
+
+Starting a gateway takes half a second, so most tests share `server`; each has a user of its own, who
+sees nothing of the others. A test that changes settings, kills or restarts a gateway makes one with
+`start_gateway`, on `database_url`. Both run once on SQLite and once on Postgres.
+"""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.databases import (
+    KINDS,
+    _postgres_database,
+    _sqlite_url,
+    database,
+    database_url,
+    empty_database_url,
+    postgres_template,
+    postgres_url,
+    sqlite_template,
+)
+from tests.fakes.script import Gate, echo
+from tests.fakes.scripted_backend import ScriptedBackend
+from tests.gateway.chat import Chat
+from tests.gateway_server import GatewayServer, StartGateway, wait_until
+
+__all__ = [
+    "database",
+    "database_url",
+    "empty_database_url",
+    "postgres_template",
+    "postgres_url",
+    "sqlite_template",
+]
+
+
+@pytest.fixture(scope="session")
+def shared_fake() -> Iterator[ScriptedBackend]:
+    with ScriptedBackend() as backend:
+        yield backend
+
+
+@pytest.fixture
+def fake(shared_fake: ScriptedBackend) -> Iterator[ScriptedBackend]:
+    """The backend of `server` and `start_gateway`: echoes, until the test says something else."""
+    shared_fake.requests.clear()
+    shared_fake.cancels.clear()
+    shared_fake.streams.clear()
+    yield shared_fake
+    shared_fake.script = echo
+    shared_fake.broken_streams = 0
+    shared_fake._scripts.clear()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """A place where a run waits; opened at the latest when the test is over."""
+    gate = Gate()
+    yield gate
+    gate.open()
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def shared_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def shared_server(
+    request: pytest.FixtureRequest,
+    shared_kind: str,
+    shared_fake: ScriptedBackend,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[GatewayServer]:
+    folder = tmp_path_factory.mktemp("server")
+    with ExitStack() as stack:
+        if shared_kind == "postgres":
+            template = request.getfixturevalue("postgres_template")
+            url = stack.enter_context(_postgres_database(template))
+        else:
+            shutil.copy(request.getfixturevalue("sqlite_template"), folder)
+            url = _sqlite_url(folder)
+        yield stack.enter_context(
+            GatewayServer(
+                folder,
+                database_url=url,
+                backend_url=shared_fake.url,
+                ping_seconds=1.0,
+                # A run that goes wrong in a test must not hold it up for ever.
+                idle_timeout_seconds=15.0,
+            )
+        )
+
+
+@pytest.fixture
+def server(shared_server: GatewayServer, fake: ScriptedBackend, gate: Gate) -> Iterator[GatewayServer]:
+    """The shared gateway on `fake`. After each test all its turns have ended."""
+    yield shared_server
+    gate.open()
+    wait_until(lambda: not shared_server.gateway.live.running())
+
+
+@pytest.fixture
+def start_gateway(
+    fake: ScriptedBackend, gate: Gate, database_url: str, tmp_path: Path
+) -> Iterator[StartGateway]:
+    """Starts gateways of this test alone. To restart one on the same database, stop the first."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> GatewayServer:
+            given = {"database_url": database_url, "backend_url": fake.url, **settings}
+            return stack.enter_context(GatewayServer(tmp_path, **given))
+
+        yield start
+        gate.open()
+
+
+@pytest.fixture
+def user() -> str:
+    """An end user nobody else knows."""
+    return f"user-{uuid.uuid4()}"
+
+
+@pytest.fixture
+def client(server: GatewayServer) -> Iterator[httpx.Client]:
+    """An HTTP client with the app's key."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def chat(client: httpx.Client, user: str) -> Chat:
+    """What this test's user does with `server`."""
+    return Chat(client, user)
