@@ -226,10 +226,10 @@ class TurnRunner:
 
     async def _create_run(self) -> bool:
         request = compose(self.turn, self._environ)
-        if not await _patiently(lambda: self._store.arm(self.turn)):
-            return False
         self._sending = True
         try:
+            if not await _patiently(lambda: self._store.arm(self.turn)):
+                return False
             run_id = self.run_id = await self._backend.create_run(request)
             stop_asked = await _patiently(lambda: self._store.running(self.turn, run_id))
         finally:
@@ -300,6 +300,8 @@ class TurnRunner:
         looks, watching = 0, self._backend.replayable
         while not self.owned:
             self._turned = False
+            # Before the row is read: news that come meanwhile must end the wait below.
+            self._news.clear()
             result = await _patiently(lambda: self._store.result(self.turn.task_id))
             if result is not None:
                 self._tell(result)
@@ -310,7 +312,6 @@ class TurnRunner:
                 continue
             # The end is usually committed within moments of the run's; then the statuses, read once
             # a second for all followed turns together, bring the news.
-            self._news.clear()
             await self._wait_for_news(min(0.05 * 2**looks, LOOK_SECONDS))
             looks += 1
 

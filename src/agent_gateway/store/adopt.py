@@ -104,16 +104,20 @@ async def statuses(database: Database, task_ids: list[TaskId]) -> dict[TaskId, T
         }
 
 
-async def release(database: Database, terms: Terms, held: list[tuple[Turn, bytes | None]]) -> None:
-    """Give turns up, with their checkpoints, so that another process adopts them at once (R12)."""
+async def release(
+    database: Database, terms: Terms, held: list[tuple[Turn, bytes | None]]
+) -> set[TaskId]:
+    """Give turns up, with their checkpoints, so that another process adopts them at once (R12).
+
+    Returns those that were. One that is being sent is not: its run would be lost (R4).
+    """
+    released: set[TaskId] = set()
     async with database.transaction(duty=True) as connection:
-        await connection.execute(
-            _RELEASE,
-            [
-                {"task": turn.task_id, "our_owner": terms.owner, "our_epoch": turn.epoch, "state": state}
-                for turn, state in held
-            ],
-        )
+        for turn, state in held:
+            ours = {"task": turn.task_id, "our_owner": terms.owner, "our_epoch": turn.epoch, "state": state}
+            if (await connection.execute(_RELEASE, ours)).rowcount:
+                released.add(turn.task_id)
+    return released
 
 
 async def save_checkpoints(database: Database, terms: Terms, held: list[tuple[Turn, bytes]]) -> None:
@@ -164,7 +168,7 @@ _OURS = (
 )
 _RELEASE = (
     update(turns)
-    .where(*_OURS)
+    .where(*_OURS, turns.c.state != TurnState.SENDING)
     .values(owner=None, epoch=turns.c.epoch + 1, lease_until=None, checkpoint=bindparam("state"))
 )
 _CHECKPOINT = update(turns).where(*_OURS).values(checkpoint=bindparam("state"))

@@ -146,9 +146,9 @@ class TurnStore:
         """See `store.adopt.adopt`."""
         return await adopt(self._database, self._terms, expired=expired, everyone=everyone)
 
-    async def release(self, held: list[tuple[Turn, bytes | None]]) -> None:
+    async def release(self, held: list[tuple[Turn, bytes | None]]) -> set[TaskId]:
         """See `store.adopt.release`."""
-        await release(self._database, self._terms, held)
+        return await release(self._database, self._terms, held)
 
     async def save_checkpoints(self, held: list[tuple[Turn, bytes]]) -> None:
         """See `store.adopt.save_checkpoints`."""

@@ -181,7 +181,8 @@ class LiveTurns(Generic[Form]):
         finally:
             live.log.close()
             live.ended.set()
-            del self._running[live.turn.task_id]
+            if self._running.get(live.turn.task_id) is live:
+                del self._running[live.turn.task_id]
             if live.result is not None:
                 self._keep(live)
             # Its conversation may have a queued turn, which is nobody's until it is adopted.
@@ -221,6 +222,8 @@ class LiveTurns(Generic[Form]):
         oldest = asyncio.get_running_loop().time() - UNREAD_SECONDS
         for live in self.followed():
             if not live.readers and live.unread_since < oldest and live.task:
+                # Gone from here at once: who comes now must not find what is about to end.
+                del self._running[live.turn.task_id]
                 live.task.cancel()
 
     # -- stopping, draining ------------------------------------------------------------------------
@@ -276,12 +279,13 @@ class LiveTurns(Generic[Form]):
         if not held:
             return
         try:
-            await self._store.release([(live.turn, live.runner.checkpoint()) for live in held])
+            released = await self._store.release([(live.turn, live.runner.checkpoint()) for live in held])
         except StoreError as error:
             logger.warning("turns could not be released, their leases have to run out: %s", error)
             return
         for live in held:
-            live.runner.lose()
+            if live.turn.task_id in released:
+                live.runner.lose()
 
     async def _until_ended(self, seconds: float) -> None:
         waits = [asyncio.ensure_future(live.ended.wait()) for live in self._running.values()]
