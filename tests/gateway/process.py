@@ -1,0 +1,75 @@
+"""`agent-gateway serve` as a process of its own, for what only a process can show: signals, output, death."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from tests.gateway_server import API_KEY, BOUND, wait_until
+
+STARTED = re.compile(r"running on (http://[0-9.]+:[0-9]+)")
+PRINTED_KEY = re.compile(r"API key[^:]*: (\S+)")
+
+
+class GatewayProcess:
+    """A running `agent-gateway serve` in a folder of its own; settings are named without AGENT_GATEWAY_."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.folder = folder
+        self._output = folder / f"output-{len(list(folder.glob('output-*')))}"
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_GATEWAY_")}
+        given = {"DATA_DIR": folder / "data", "SECRET_KEY": "test-secret", **settings}
+        environ |= {f"AGENT_GATEWAY_{name}": str(value) for name, value in given.items()}
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "agent_gateway", "serve", "--port", "0"],
+                cwd=folder,
+                env={**environ, "PYTHONUNBUFFERED": "1"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        wait_until(lambda: STARTED.search(self.output) or self._process.poll() is not None)
+        found = STARTED.search(self.output)
+        assert found, self.output
+        self.url = found[1]
+
+    @property
+    def output(self) -> str:
+        """All that it has written so far."""
+        return self._output.read_text()
+
+    @property
+    def printed_key(self) -> str | None:
+        """The API key it made and printed, if it did."""
+        found = PRINTED_KEY.search(self.output)
+        return found[1] if found else None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def exited(self, seconds: float = BOUND) -> int:
+        """Wait for its end; the exit status."""
+        return self._process.wait(seconds)
+
+    @contextmanager
+    def client(self, key: str = API_KEY) -> Generator[httpx.Client]:
+        """An HTTP client with this key."""
+        headers = {"Authorization": f"Bearer {key}"}
+        with httpx.Client(base_url=self.url, headers=headers, timeout=BOUND, trust_env=False) as client:
+            yield client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(BOUND)

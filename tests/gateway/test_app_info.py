@@ -1,0 +1,95 @@
+"""What an app says of itself, and the file that says it."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fakes.scripted_backend import ScriptedBackend
+from tests.gateway.chat import Chat
+from tests.gateway_server import StartGateway
+
+APP = """
+name: Weather
+description: Knows the weather.
+mode: agent-chat
+opening_statement: Where are you?
+suggested_questions: ["Will it rain?", "How warm is it?"]
+user_input_form:
+  - text-input: {label: Tone, variable: tone, required: false, max_length: 20}
+composition:
+  layers:
+    - {name: prompt, type: plain.prompt, config: {prefix: "Be ${inputs.tone}.", user: "${query}"}}
+    - {name: history, type: pydantic_ai.history}
+"""
+
+
+def test_the_built_in_app(client: httpx.Client) -> None:
+    info = client.get("/info").json()
+    assert info.keys() == {"name", "description", "tags", "mode", "author_name"}
+    assert (info["mode"], info["tags"], info["author_name"]) == ("chat", [], "")
+    assert info["name"]
+
+
+def test_parameters_of_the_built_in_app(client: httpx.Client) -> None:
+    off: dict[str, Any] = {"enabled": False}
+    parameters = client.get("/parameters").json()
+    assert isinstance(parameters.pop("opening_statement"), str)
+    assert isinstance(parameters.pop("suggested_questions"), list)
+    assert parameters.pop("file_upload")["enabled"] is False
+    assert all(isinstance(limit, int) for limit in parameters.pop("system_parameters").values())
+    assert parameters == {
+        "suggested_questions_after_answer": off,
+        "speech_to_text": off,
+        "text_to_speech": {"enabled": False, "voice": "", "language": "", "autoPlay": "disabled"},
+        "retriever_resource": off,
+        "annotation_reply": off,
+        "more_like_this": off,
+        "sensitive_word_avoidance": off,
+        "user_input_form": [],
+    }
+
+
+def test_an_app_file_is_read_at_each_start(
+    start_gateway: StartGateway, fake: ScriptedBackend, user: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "app.yaml"
+    path.write_text(APP)
+    server = start_gateway(app_file=path, app_mode="agent")
+    with server.client() as client:
+        chat = Chat(client, user)
+        assert client.get("/info").json() == {
+            "name": "Weather",
+            "description": "Knows the weather.",
+            "tags": [],
+            "mode": "agent-chat",
+            "author_name": "",
+        }
+        parameters = client.get("/parameters").json()
+        assert parameters["opening_statement"] == "Where are you?"
+        assert parameters["suggested_questions"] == ["Will it rain?", "How warm is it?"]
+        assert parameters["user_input_form"] == [
+            {"text-input": {"label": "Tone", "variable": "tone", "required": False, "max_length": 20}}
+        ]
+        answered = chat.blocking("Rain? ${inputs.tone}", inputs={"tone": "brief"})
+        assert chat.conversations()["data"][0]["introduction"] == "Where are you?"
+    [prompt, _] = fake.requests[0].body["composition"]["layers"]
+    assert prompt["config"] == {"prefix": "Be brief.", "user": "Rain? ${inputs.tone}"}
+    server.stop()
+
+    path.write_text(APP.replace("Weather", "Climate").replace("Be ", "Stay "))
+    with start_gateway(app_file=path).client() as client:
+        assert client.get("/info").json()["name"] == "Climate"
+        chat = Chat(client, user)
+        chat.blocking("And now?", conversation_id=answered["conversation_id"])
+    again = fake.requests[1].body
+    assert again["composition"]["layers"][0]["config"]["prefix"] == "Stay ."
+    assert again["session_snapshot"] is not None, "a new version of an app keeps its conversations"
+
+
+@pytest.mark.parametrize("app_mode", ["chat", "agent-chat", "agent"])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_app_mode_is_reported(start_gateway: StartGateway, app_mode: str) -> None:
+    with start_gateway(app_mode=app_mode).client() as client:
+        assert client.get("/info").json()["mode"] == app_mode

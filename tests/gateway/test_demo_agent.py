@@ -1,0 +1,111 @@
+"""What the README promises of a fresh gateway: the demo agent in process, and the same one over HTTP."""
+
+import socket
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+
+from agent_gateway.backend.embedded import EmbeddedBackend
+from agent_gateway.backend.embedded.server import BackendServer, create_backend_app
+from tests.databases import _postgres_database
+from tests.gateway.chat import Chat
+from tests.gateway_server import BOUND, GatewayServer, answer_of
+
+
+@contextmanager
+def backend_over_http() -> Generator[str]:
+    """What `agent-gateway backend` serves, in a thread; its URL."""
+    backend = EmbeddedBackend()
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        create_backend_app(backend, "token"), log_config=None, timeout_graceful_shutdown=5
+    )
+    server = BackendServer(config, backend)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(BOUND)
+
+
+@pytest.fixture(scope="module", params=["in process, on SQLite", "over HTTP, on Postgres"])
+def demo_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayServer]:
+    with ExitStack() as stack:
+        settings: dict[str, Any] = {}
+        if request.param.startswith("over HTTP"):
+            template = request.getfixturevalue("postgres_template")
+            settings["database_url"] = stack.enter_context(_postgres_database(template))
+            settings["backend_url"] = stack.enter_context(backend_over_http())
+            settings["backend_token"] = "token"
+        yield stack.enter_context(GatewayServer(tmp_path_factory.mktemp("demo"), **settings))
+
+
+@pytest.fixture
+def demo(demo_server: GatewayServer, user: str) -> Iterator[Chat]:
+    with demo_server.client() as client:
+        yield Chat(client, user)
+
+
+def test_a_streamed_answer_and_a_turn_that_knows_it(demo: Chat) -> None:
+    first = demo.streaming("Hello, my name is Ada")
+    assert first.kinds[-1] == "message_end"
+    assert len(first.events) > 10, "word by word"
+    assert "Ada" in first.answer
+    assert "demo agent" in first.answer
+    second = demo.blocking("What is my name?", conversation_id=first.conversation_id)
+    assert "Your name is Ada" in second["answer"]
+    assert second["metadata"]["usage"]["total_tokens"] > 0
+    stored = demo.messages(first.conversation_id)
+    assert [message["answer"] for message in stored] == [first.answer, second["answer"]]
+
+
+def test_words_arrive_while_the_answer_is_made(demo: Chat) -> None:
+    with demo.open("count to 40") as stream:
+        stream.until("1 ")
+        early = time.monotonic()
+        heard = stream.rest()
+    assert time.monotonic() - early > 0.3
+    assert heard.answer.endswith("39 40. Done.")
+
+
+def test_tools_and_thoughts_are_shown(demo: Chat) -> None:
+    heard = demo.streaming("What is 12 * 7, and what time is it?", params={"mode": "agent-chat"})
+    told = {event["id"]: event for event in heard.events if event["event"] == "agent_thought"}
+    reasoning, calculation, clock = told.values()
+    assert "calculate" in reasoning["thought"]
+    assert (calculation["tool"], calculation["observation"]) == ("calculate", "12 * 7 = 84")
+    assert clock["tool"] == "current_time"
+    assert "UTC" in clock["observation"]
+    assert "84" in heard.answer
+    thoughts = demo.message(heard.conversation_id)["agent_thoughts"]
+    assert [item["observation"] for item in thoughts] == [event["observation"] for event in told.values()]
+
+
+def test_a_stop_in_the_middle(demo: Chat) -> None:
+    with demo.open("count to 5000") as stream:
+        stream.until("5 ")
+        asked = time.monotonic()
+        demo.stop(stream.task_id)
+        heard = stream.rest()
+    assert time.monotonic() - asked < 3
+    assert heard.kinds[-1] == "message_end"
+    message = demo.message(heard.conversation_id)
+    assert (message["answer"], message["status"]) == (heard.answer, "normal")
+    again = demo.blocking("My name is Ada", conversation_id=heard.conversation_id)
+    assert "Ada" in again["answer"]
+
+
+def test_a_resume_after_a_cut(demo: Chat) -> None:
+    with demo.open("count to 60") as stream:
+        before = stream.until("10 ")
+    after = demo.resumed(stream.task_id, last_event_id=before[-1]["event_id"])
+    numbers = " ".join(map(str, range(1, 61)))
+    assert answer_of([*before, *after.events]).endswith(f" {numbers}. Done.")
+    assert demo.resumed(stream.task_id).answer == answer_of([*before, *after.events])

@@ -1,0 +1,119 @@
+"""The gateway as a process: SIGTERM in the middle of a stream, kill -9, and the key of the first start.
+
+With the embedded demo agent, which counts at 25 ms a word.
+"""
+
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.gateway.chat import Chat, refused
+from tests.gateway.process import GatewayProcess
+from tests.gateway_server import API_KEY, answer_of, wait_until
+
+
+def test_sigterm_lets_a_stream_end(database_url: str, tmp_path: Path, user: str) -> None:
+    with (
+        GatewayProcess(tmp_path, DATABASE_URL=database_url, API_KEY=API_KEY) as process,
+        process.client() as client,
+    ):
+        chat = Chat(client, user)
+        with chat.open("count to 50") as stream:
+            stream.until("3 ")
+            process.send(signal.SIGTERM)
+            wait_until(lambda: client.get("/readyz").status_code == 503)
+            refused(client.get("/readyz"), 503, "service_unavailable")
+            assert client.get("/healthz").status_code == 200
+            assert process.printed_key is None, "it was given one"
+            response = chat.post("Another")
+            refused(response, 503, "service_unavailable")
+            assert int(response.headers["Retry-After"]) > 0
+            heard = stream.rest()
+        ended = time.monotonic()
+        assert heard.kinds[-1] == "message_end"
+        assert heard.answer.endswith("49 50. Done.")
+        assert process.exited(10) in (0, -signal.SIGTERM)
+        assert time.monotonic() - ended < 5
+    assert "Traceback" not in process.output
+    assert API_KEY not in process.output
+
+
+def test_sigterm_ends_a_stream_that_takes_too_long(tmp_path: Path, user: str) -> None:
+    """Its reader is told, the partial answer is stored, and the next process goes on from there."""
+    with (
+        GatewayProcess(tmp_path, API_KEY=API_KEY, DRAIN_SECONDS="0.3") as process,
+        process.client() as client,
+    ):
+        chat = Chat(client, user)
+        first = chat.blocking("My name is Ada")
+        with chat.open("count to 5000", conversation_id=first["conversation_id"]) as stream:
+            stream.until("3 ")
+            asked = time.monotonic()
+            process.send(signal.SIGTERM)
+            heard = stream.rest()
+        assert (heard.last["event"], heard.last["code"], heard.last["status"]) == (
+            "error",
+            "turn_interrupted",
+            500,
+        )
+        assert process.exited(10) in (0, -signal.SIGTERM)
+        assert time.monotonic() - asked < 10
+        assert "Traceback" not in process.output
+    with GatewayProcess(tmp_path, API_KEY=API_KEY) as process, process.client() as client:
+        chat = Chat(client, user)
+        message = chat.message(first["conversation_id"])
+        assert (message["answer"], message["status"]) == (heard.answer, "error")
+        assert message["error"] == heard.last["message"]
+        assert chat.resumed(heard.task_id, after=heard.ids[0]).events == heard.events[1:]
+        again = chat.blocking("Who am I?", conversation_id=first["conversation_id"])
+        assert "Your name is Ada" in again["answer"]
+
+
+def test_a_second_sigterm_does_not_wait(tmp_path: Path, user: str) -> None:
+    with GatewayProcess(tmp_path, API_KEY=API_KEY) as process, process.client() as client:
+        chat = Chat(client, user)
+        with chat.open("count to 5000") as stream:
+            stream.until("3 ")
+            process.send(signal.SIGTERM)
+            wait_until(lambda: client.get("/readyz").status_code == 503)
+            asked = time.monotonic()
+            process.send(signal.SIGTERM)
+            heard = stream.rest()
+        process.exited(10)
+        assert time.monotonic() - asked < 10
+        assert (heard.last["event"], heard.last["code"]) == ("error", "turn_interrupted")
+
+
+def test_first_start_kill_and_restart_on_sqlite(tmp_path: Path, user: str) -> None:
+    """The first start makes a key and prints it, once. The process after a kill -9 ends what was left."""
+    with GatewayProcess(tmp_path, SECRET_KEY="") as process:
+        key = process.printed_key
+        assert key
+        assert key.startswith("app-")
+        assert process.output.count(key) == 1
+        with process.client(key) as client:
+            chat = Chat(client, user)
+            first = chat.blocking("My name is Ada")["conversation_id"]
+            with chat.open("count to 5000", conversation_id=first) as stream:
+                before = stream.until("3 ")
+                process.send(signal.SIGKILL)
+                process.exited()
+                with pytest.raises(httpx.RemoteProtocolError):
+                    stream.rest()
+    with GatewayProcess(tmp_path, SECRET_KEY="") as process, process.client(key) as client:
+        chat = Chat(client, user)
+        message = chat.message(first)
+        assert (message["query"], message["status"]) == ("count to 5000", "error")
+        after = chat.resumed(stream.task_id, after=before[-1]["event_id"])
+        assert (after.last["event"], after.last["code"]) == ("error", "turn_interrupted")
+        assert answer_of([*before, *after.events]) == message["answer"], "text shrinks to what is stored"
+        fresh = chat.resumed(stream.task_id)
+        assert (fresh.answer, fresh.kinds[-1]) == (message["answer"], "error")
+        assert "Your name is Ada" in chat.blocking("Who am I?", conversation_id=first)["answer"]
+        assert process.printed_key is None
+        assert key not in process.output
+    for path in (tmp_path / "data").iterdir():
+        assert key.encode() not in path.read_bytes(), "the key itself is stored nowhere"
