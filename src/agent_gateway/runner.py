@@ -158,6 +158,11 @@ class TurnRunner:
         if not self.owned:
             self._turn_round()
 
+    @property
+    def left_running(self) -> bool:
+        """True when we ended the turn without seeing its run's end: the backend may still be at work."""
+        return self.owned and self.run_id is not None and self._fold.run_end is None
+
     async def cancel_run(self) -> None:
         """Ask the backend to cancel the run, if it is known."""
         if self.run_id is not None:
@@ -256,8 +261,6 @@ class TurnRunner:
         """Commit how the turn ended (R7, R8); None when it is not ours to end."""
         if self._fold.run_end is None and self.run_id is not None:
             await self._last_look()
-            if self._fold.run_end is None:
-                await self.cancel_run()
 
         def decide(stop_asked: bool) -> Result:
             if self._fold.run_end is not None:

@@ -187,6 +187,9 @@ class LiveTurns(Generic[Form]):
                 self._keep(live)
             # Its conversation may have a queued turn, which is nobody's until it is adopted.
             self.sweep_now.set()
+        if live.runner.left_running:
+            # Only now: a backend that does not answer must not hold up the turn's readers.
+            await live.runner.cancel_run()
 
     def _keep(self, live: LiveTurn[Form]) -> None:
         self._ended[live.turn.task_id] = live
