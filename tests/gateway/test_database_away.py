@@ -1,5 +1,6 @@
 """The database goes away and comes back: running turns wait, new ones are refused, nothing is invented."""
 
+import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -12,6 +13,8 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from agent_gateway import app
+from agent_gateway.app_config import default_app
 from agent_gateway.store.tables import TurnRow
 from tests.databases import _sqlite_url
 from tests.fakes.script import Gate, delta, script, succeed, tool_call, tool_result
@@ -20,6 +23,7 @@ from tests.fakes.scripted_backend import ScriptedBackend
 from tests.fakes.tcp_proxy import TcpProxy, postgres_proxy, through
 from tests.gateway.chat import PING, Chat, Stream, refused
 from tests.gateway.rows import (
+    add_app,
     counts,
     end_behind_its_back,
     installed,
@@ -218,18 +222,20 @@ def test_connections_that_postgres_ends_are_replaced(
 
 
 @pytest.mark.parametrize(("write", "commits_before"), [("arm", 1), ("running", 2), ("finish", 3)])
-def test_a_write_whose_answer_was_lost_is_not_done_twice(
+def test_a_write_whose_answer_was_lost_is_not_done_twice(  # noqa: PLR0917
     proxy: TcpProxy,
     postgres_url: str,
     fake: ScriptedBackend,
     tmp_path: Path,
     user: str,
+    monkeypatch: pytest.MonkeyPatch,
     write: str,
     commits_before: int,
 ) -> None:
     """It is committed, but the connection breaks before the owner knows (R14)."""
     url = through(proxy, postgres_url)
-    # No heartbeat while the test lasts: it counts the commits.
+    # No heartbeat and no sweep while the test lasts: it counts the commits.
+    monkeypatch.setattr(app, "sweep", _never)
     with (
         GatewayServer(tmp_path, database_url=url, backend_url=fake.url, lease_seconds=300) as server,
         installed(server).client() as client,
@@ -249,13 +255,25 @@ def test_a_write_whose_answer_was_lost_is_not_done_twice(
         assert chat.blocking(conversation_id=conversation)["answer"] == "You said: Hello."
 
 
-def test_a_begin_whose_answer_was_lost_is_ended_when_it_is_found(
-    proxy: TcpProxy, postgres_url: str, fake: ScriptedBackend, tmp_path: Path, user: str
+async def _never(*_: object) -> None:
+    await asyncio.Event().wait()
+
+
+def test_a_begin_whose_answer_was_lost_runs_once(
+    proxy: TcpProxy,
+    postgres_url: str,
+    fake: ScriptedBackend,
+    tmp_path: Path,
+    user: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The client is told to try again; its turn never runs, and does not keep the conversation busy."""
+    """The client is told to try again; its turn is adopted as one whose process died before it ran."""
     url = through(proxy, postgres_url)
+    shared = {"backend_url": fake.url, "lease_seconds": 0.9}
+    # Without a sweep: it commits, too.
+    monkeypatch.setattr(app, "sweep", _never)
     with (
-        GatewayServer(tmp_path, database_url=url, backend_url=fake.url, lease_seconds=0.9) as server,
+        GatewayServer(tmp_path / "1", database_url=url, **shared) as server,
         installed(server).client() as client,
     ):
         chat = Chat(client, user)
@@ -264,10 +282,13 @@ def test_a_begin_whose_answer_was_lost_is_ended_when_it_is_found(
         again = {"conversation_id": conversation, "headers": {"Idempotency-Key": "the key"}}
         refused(chat.post(**again), 503, "service_unavailable")
         assert fake.posts == 1
-        refused(chat.post(**again), 500, "turn_interrupted")
-        assert fake.posts == 1
-        assert chat.message(conversation)["status"] == "error"
-        assert chat.blocking(conversation_id=conversation)["answer"] == "You said: Hello."
+        monkeypatch.undo()
+        with GatewayServer(tmp_path / "2", database_url=postgres_url, **shared) as other:
+            installed(other)
+            assert chat.post(**again).json()["answer"] == "You said: Hello."
+            assert fake.posts == 2
+            assert [item["status"] for item in chat.messages(conversation)] == ["normal", "normal"]
+            assert Chat(client, user).blocking(conversation_id=conversation)["answer"] == "You said: Hello."
 
 
 def test_a_locked_sqlite_file_is_waited_for(
@@ -317,7 +338,8 @@ def test_a_refused_begin_leaves_nothing(
 ) -> None:
     """Busy, unknown conversation, another body for a key: no row, and the key is not remembered."""
     server = installed(start_gateway())
-    with installed(server).client() as client:
+    add_app(database_url, "app-rejects", default_app().model_copy(update={"on_busy": "reject"}))
+    with server.client("app-rejects") as client:
         chat = Chat(client, user)
         chat.blocking("first", headers={"Idempotency-Key": "used"})
         fake.script = script(said("So far"), gate, succeed())

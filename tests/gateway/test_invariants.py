@@ -22,6 +22,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from agent_gateway.app_config import default_app
 from agent_gateway.events import GATEWAY_END, GATEWAY_REPLACE
 from agent_gateway.routes import sse
 from agent_gateway.store.tables import SnapshotRow, TurnRow
@@ -233,7 +234,7 @@ def test_I3_when_the_process_is_told_to_go_as_turns_end(  # noqa: N802
 def test_I4_a_crashed_sqlite_process_leaves_no_running_turn(  # noqa: N802
     sqlite_template: Path, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:
-    """The files as a crash leaves them: the next process ends the turn at its start, visibly."""
+    """The files as a crash leaves them: the next process takes the turn up at its start, and ends it."""
     before, after = tmp_path / "before", tmp_path / "after"
     before.mkdir()
     after.mkdir()
@@ -253,12 +254,44 @@ def test_I4_a_crashed_sqlite_process_leaves_no_running_turn(  # noqa: N802
         installed(server).client() as client,
     ):
         chat = Chat(client, user)
+        posts = fake.posts
+        assert chat.resumed(event["task_id"], after=1).kinds == ["message_end"]
         turn = rows_of(_sqlite_url(after), event["task_id"]).turn
-        assert (turn.state, turn.error_code, turn.epoch) == ("ended", "turn_interrupted", 2)
-        heard = chat.resumed(event["task_id"], after=1)
-        assert (heard.kinds, heard.ids) == (["message_replace", "error"], [GATEWAY_REPLACE, GATEWAY_END])
-        assert chat.message(event["conversation_id"])["status"] == "error"
+        assert (turn.state, turn.outcome, turn.epoch) == ("ended", "completed", 2)
+        assert chat.message(event["conversation_id"])["answer"] == "So far"
+        assert fake.posts == posts
         assert chat.blocking(conversation_id=event["conversation_id"])["answer"] == "So far"
+
+
+def test_I4_a_crash_before_the_run_is_known_is_told(  # noqa: N802
+    sqlite_template: Path, fake: ScriptedBackend, tmp_path: Path, user: str
+) -> None:
+    """A run may exist that nobody knows: the turn ends as interrupted, and no second run is made (R4)."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    after.mkdir()
+    shutil.copy(sqlite_template, before)
+    fake.queue(Script(create="hang"))
+    with (
+        GatewayServer(before, database_url=_sqlite_url(before), backend_url=fake.url) as server,
+        installed(server).client() as client,
+    ):
+        turn = Chat(client, user).background()
+        fake.wait_until(lambda: fake.posts == 1)
+        _copy_of_the_moment(before / sqlite_template.name, after / sqlite_template.name)
+        server.stop()
+    assert rows_of(_sqlite_url(after), turn["task_id"]).turn.state == "sending"
+    with (
+        GatewayServer(after, database_url=_sqlite_url(after), backend_url=fake.url) as server,
+        installed(server).client() as client,
+    ):
+        chat = Chat(client, user)
+        heard = chat.resumed(turn["task_id"], after=1)
+        assert (heard.kinds, heard.ids) == (["message_replace", "error"], [GATEWAY_REPLACE, GATEWAY_END])
+        assert heard.last["code"] == "turn_interrupted"
+        assert chat.message(turn["conversation_id"])["status"] == "error"
+        assert fake.posts == 1
+        assert chat.blocking(conversation_id=turn["conversation_id"])["answer"] == "You said: Hello."
 
 
 def _copy_of_the_moment(source: Path, target: Path) -> None:
@@ -268,10 +301,10 @@ def _copy_of_the_moment(source: Path, target: Path) -> None:
     here.close()
 
 
-def test_I4_a_turn_whose_process_lost_the_database_is_ended_by_others(  # noqa: N802
+def test_I4_a_turn_whose_process_lost_the_database_goes_on_elsewhere(  # noqa: N802
     postgres_url: str, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:
-    """Once the lease has run out, the next message of the conversation or a reader elsewhere ends it."""
+    """Once the lease has run out, another process adopts it; the first one comes back as a reader."""
     fake.script = script(said("So far"), gate, succeed())
     shared = {"backend_url": fake.url, "lease_seconds": 1.0, "ping_seconds": 0.1}
     with (
@@ -285,21 +318,20 @@ def test_I4_a_turn_whose_process_lost_the_database_is_ended_by_others(  # noqa: 
     ):
         [first], [second] = one.until("So far"), two.until("So far")
         chat = Chat(other_client, user)
-        refused(chat.post(conversation_id=first["conversation_id"]), 409, "conversation_busy")
         proxy.cut()
         with chat.follow(second["task_id"], after=1) as stream:
-            heard = stream.rest()
-        assert heard.kinds == ["message_replace", "error"]
-        assert heard.last["code"] == "turn_interrupted"
-        gate.open()
+            wait_until(lambda: len(other.gateway.live.running()) == 2)
+            gate.open()
+            assert stream.rest().kinds == ["message_end"]
         assert chat.blocking(conversation_id=first["conversation_id"])["answer"] == "So far"
         for event in (first, second):
             turn = rows_of(postgres_url, event["task_id"]).turn
-            assert (turn.state, turn.outcome, turn.epoch) == ("ended", "failed", 2)
+            assert (turn.state, turn.outcome, turn.epoch, turn.adoptions) == ("ended", "completed", 2, 1)
+        assert fake.posts == 3
         proxy.open()
         # The process that was away comes back to turns that are no longer its own (I9).
         for stream in (one, two):
-            assert stream.rest().kinds == ["message", "message_replace", "error"]
+            assert stream.rest().kinds == ["message", "message_end"]
         wait_until(lambda: not gone.gateway.live.running())
 
 
@@ -329,7 +361,7 @@ def test_I5_streams_hold_no_database_connection(  # noqa: N802
         fake.queue(script(said("quick"), succeed()))
         assert Chat(client, user).blocking()["answer"] == "quick"
         assert time.monotonic() - began < 5
-        assert not any(pool.checkedout() for pool in pools)
+        wait_until(lambda: not any(pool.checkedout() for pool in pools))
         gate.open()
         assert {stream.rest().kinds[-1] for stream in streams} == {"message_end"}
 
@@ -401,9 +433,15 @@ def test_I6_disconnect_stop_and_drain_differ_and_are_recorded(  # noqa: N802
 
 
 def test_I7_one_active_turn_per_conversation(  # noqa: N802
-    chat: Chat, server: GatewayServer, fake: ScriptedBackend, gate: Gate
+    server: GatewayServer, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """Of many posts at once one gets the turn, the others are told whose it is; the database agrees."""
+    add_app(database_of(server), user, default_app().model_copy(update={"on_busy": "reject"}))
+    with server.client(user) as client:
+        _one_active_turn(Chat(client, user), server, fake, gate)
+
+
+def _one_active_turn(chat: Chat, server: GatewayServer, fake: ScriptedBackend, gate: Gate) -> None:
     conversation = chat.blocking()["conversation_id"]
     fake.script = script(said("So far"), gate, succeed())
     posts = fake.posts

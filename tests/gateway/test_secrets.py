@@ -13,7 +13,6 @@ from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_gateway import cli
-from agent_gateway.settings import Settings
 from tests.fakes.script import (
     Cut,
     Emit,
@@ -322,7 +321,11 @@ def test_a_result_the_database_refuses_fails_the_turn_and_is_not_logged(
     not_logged(every_log, *CREDENTIALS, *TEXTS)
 
 
-def test_the_server_logs_no_urls() -> None:
+def test_the_server_logs_no_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They hold tickets."""
-    config = cli._server_config(lambda: None, Settings(_env_file=None))
-    assert config.access_log is False
+    given: dict[str, Any] = {}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.uvicorn, "run", lambda *_, **more: given.update(more))
+    cli.serve()
+    assert given["access_log"] is False
+    assert given["log_config"] is None

@@ -104,9 +104,7 @@ async def statuses(database: Database, task_ids: list[TaskId]) -> dict[TaskId, T
         }
 
 
-async def release(
-    database: Database, terms: Terms, held: list[tuple[Turn, bytes | None]]
-) -> set[TaskId]:
+async def release(database: Database, terms: Terms, held: list[tuple[Turn, bytes | None]]) -> set[TaskId]:
     """Give turns up, with their checkpoints, so that another process adopts them at once (R12).
 
     Returns those that were. One that is being sent is not: its run would be lost (R4).
@@ -114,7 +112,7 @@ async def release(
     released: set[TaskId] = set()
     async with database.transaction(duty=True) as connection:
         for turn, state in held:
-            ours = {"task": turn.task_id, "our_owner": terms.owner, "our_epoch": turn.epoch, "state": state}
+            ours = {"task": turn.task_id, "our_owner": terms.owner, "our_epoch": turn.epoch, "saved": state}
             if (await connection.execute(_RELEASE, ours)).rowcount:
                 released.add(turn.task_id)
     return released
@@ -126,7 +124,7 @@ async def save_checkpoints(database: Database, terms: Terms, held: list[tuple[Tu
         await connection.execute(
             _CHECKPOINT,
             [
-                {"task": turn.task_id, "our_owner": terms.owner, "our_epoch": turn.epoch, "state": state}
+                {"task": turn.task_id, "our_owner": terms.owner, "our_epoch": turn.epoch, "saved": state}
                 for turn, state in held
             ],
         )
@@ -169,9 +167,9 @@ _OURS = (
 _RELEASE = (
     update(turns)
     .where(*_OURS, turns.c.state != TurnState.SENDING)
-    .values(owner=None, epoch=turns.c.epoch + 1, lease_until=None, checkpoint=bindparam("state"))
+    .values(owner=None, epoch=turns.c.epoch + 1, lease_until=None, checkpoint=bindparam("saved"))
 )
-_CHECKPOINT = update(turns).where(*_OURS).values(checkpoint=bindparam("state"))
+_CHECKPOINT = update(turns).where(*_OURS).values(checkpoint=bindparam("saved"))
 _TURN = (
     select(
         turns,

@@ -27,6 +27,8 @@ class Trust:
 
     def __init__(self, lease_seconds: float) -> None:
         self._lease = lease_seconds
+        self.sweep_seconds = min(SWEEP_SECONDS, lease_seconds / 4)
+        """Well under half a lease, so that a pause between two sweeps is not taken for an outage."""
         now = asyncio.get_running_loop().time()
         self._reached = now
         self._since = now + lease_seconds
@@ -78,14 +80,14 @@ async def _save_checkpoints(live: LiveTurns[Form], store: TurnStore) -> None:
 
 
 async def sweep(live: LiveTurns[Form], store: TurnStore, trust: Trust, installed: asyncio.Event) -> None:
-    """Adopt turns that nobody holds, each SWEEP_SECONDS or at once when told, until cancelled.
+    """Adopt turns that nobody holds, each `trust.sweep_seconds` or at once when told, until cancelled.
 
     Not before the schema is `installed`.
     """
     await installed.wait()
     while True:
         try:
-            async with asyncio.timeout(SWEEP_SECONDS * random.uniform(0.5, 1.0)):  # noqa: S311 - jitter
+            async with asyncio.timeout(trust.sweep_seconds * random.uniform(0.5, 1.0)):  # noqa: S311 - jitter
                 await live.sweep_now.wait()
         except TimeoutError:
             pass
