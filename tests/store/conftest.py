@@ -1,3 +1,8 @@
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from agent_gateway.store.database import Database
 from tests.databases import (
     database,
     database_url,
@@ -6,6 +11,7 @@ from tests.databases import (
     postgres_url,
     sqlite_template,
 )
+from tests.store.world import World
 
 __all__ = [
     "database",
@@ -15,3 +21,16 @@ __all__ = [
     "postgres_url",
     "sqlite_template",
 ]
+
+
+@pytest.fixture
+async def world(database: Database) -> World:
+    return await World.make(database)
+
+
+@pytest.fixture
+async def postgres(postgres_url: str) -> AsyncGenerator[Database]:
+    """For what only Postgres can do."""
+    database = Database(postgres_url)
+    yield database
+    await database.close()

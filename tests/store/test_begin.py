@@ -1,0 +1,242 @@
+"""Begin: a turn's first rows, who may begin, and what an Idempotency-Key makes of a second post."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import IntegrityError
+
+from agent_gateway.domain import Caller, Outcome, TaskId, Turn, TurnState, new_id
+from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound
+from agent_gateway.events import GATEWAY_END
+from agent_gateway.store.database import now_plus
+from tests.store.world import METADATA, World, ask
+
+pytestmark = pytest.mark.anyio
+
+TABLES = METADATA.tables
+
+
+async def count(world: World, table: str) -> int:
+    async with world.database.reading() as session:
+        found = await session.execute(select(func.count()).select_from(TABLES[table]))
+        return found.scalar_one()
+
+
+async def test_a_new_conversation(world: World) -> None:
+    turn = await world.begin(query="  What is\nthe time? ")
+    assert (turn.user, turn.query, turn.inputs) == ("ann", "  What is\nthe time? ", {"name": "Ann"})
+    assert (turn.snapshot, turn.epoch, turn.seconds_left) == (None, 1, 600.0)
+    row = await world.row(turn)
+    assert (row.state, row.owner, row.epoch, row.seq) == (TurnState.PLANNED, world.owner, 1, 1)
+    assert row.app_version_id == world.app.version_id
+    assert (row.message_id, row.conversation_id) == (turn.message_id, turn.conversation_id)
+    assert 0 < (row.lease_until - row.created_at).total_seconds() < 120
+    (conversation,) = (await world.lists.conversations(world.ann, limit=20, sort_by="created_at")).items
+    assert (conversation.name, conversation.introduction) == ("What is the time?", "Welcome")
+    assert int(conversation.created_at.timestamp()) == turn.created_at
+
+
+async def test_i1_the_message_is_committed_when_begin_returns(world: World) -> None:
+    turn = await world.begin(query="Hi")
+    (message,) = (await world.lists.messages(world.ann, turn.conversation_id, limit=20)).items
+    assert (message.id, message.query, message.answer, message.outcome) == (turn.message_id, "Hi", "", None)
+
+
+async def test_the_name_of_a_conversation_is_short(world: World) -> None:
+    await world.begin(query="x" * 500)
+    (conversation,) = (await world.lists.conversations(world.ann, limit=20, sort_by="created_at")).items
+    assert conversation.name == "x" * 63 + "…"
+
+
+async def test_the_next_turn_goes_on_from_the_snapshot(world: World) -> None:
+    first = await world.ended(snapshot='{"history": ["Hi"]}')
+    second = await world.begin(conversation_id=first.conversation_id)
+    assert second.conversation_id == first.conversation_id
+    assert second.snapshot == '{"history": ["Hi"]}'
+    assert (await world.row(second)).seq == 2
+    assert await count(world, "conversations") == 1
+
+
+async def test_any_text_comes_back(world: World) -> None:
+    """Four-byte characters, quotes, line ends of Unicode; U+0000 never gets here."""
+    query = "😀 𝒳 'quoted\" \\ \u2028 \x01 ü"
+    user = "zoë 👩‍👩‍👧"
+    turn = await world.begin(Caller(world.app, user), query=query, key="😀")
+    (message,) = (await world.lists.messages(Caller(world.app, user), turn.conversation_id, limit=1)).items
+    assert message.query == query
+
+
+# --- who may begin
+
+
+@pytest.mark.parametrize("who", ["ben", "stranger", "newcomer"])
+async def test_i11_a_foreign_conversation_is_an_unknown_one(world: World, who: str) -> None:
+    turn = await world.ended()
+    caller = {"ben": world.ben, "stranger": world.stranger, "newcomer": Caller(world.app, "zoe")}[who]
+    if who != "newcomer":
+        await world.ended(caller)
+    told = []
+    for conversation_id in (turn.conversation_id, new_id()):
+        async with world.unchanged():
+            with pytest.raises(NotFound) as refused:
+                await world.turns.begin(caller, ask(conversation_id, key="k"))
+        told.append((refused.value.code, refused.value.message))
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("state", ["planned", "sending", "running"])
+async def test_i7_one_active_turn_per_conversation(world: World, state: str) -> None:
+    active = await world.begin()
+    await world.change(active, state=state)
+    async with world.unchanged():
+        with pytest.raises(ConversationBusy) as busy:
+            await world.turns.begin(world.ann, ask(active.conversation_id, key="k"))
+    assert busy.value.task_id == active.task_id
+
+
+async def test_i7_the_index_forbids_a_second_active_turn(world: World) -> None:
+    """Whatever the code does: even by raw SQL no conversation gets two."""
+    ended = await world.ended()
+    await world.begin(conversation_id=ended.conversation_id)
+    with pytest.raises(IntegrityError):
+        await world.execute(text("UPDATE turns SET state = 'running', outcome = NULL WHERE state = 'ended'"))
+    await world.execute(text("UPDATE turns SET state = 'queued', outcome = NULL WHERE state = 'ended'"))
+
+
+@pytest.mark.parametrize("change", ["state = 'lost'", "state = 'ended'", "outcome = 'completed'"])
+async def test_a_row_is_in_a_state_that_exists(world: World, change: str) -> None:
+    await world.begin()
+    with pytest.raises(IntegrityError):
+        await world.execute(text(f"UPDATE turns SET {change}"))
+
+
+async def test_i7_of_many_at_once_one_begins(world: World) -> None:
+    first = await world.ended()
+    conversation = first.conversation_id
+    results = await asyncio.gather(
+        *(world.process().begin(world.ann, ask(conversation)) for _ in range(12)), return_exceptions=True
+    )
+    assert Counter(type(result) for result in results) == {Turn: 1, ConversationBusy: 11}
+    (turn,) = (result for result in results if isinstance(result, Turn))
+    assert {result.task_id for result in results if isinstance(result, ConversationBusy)} == {turn.task_id}
+    assert await count(world, "turns") == 2
+
+
+async def test_many_conversations_of_a_new_user_begin_at_once(world: World) -> None:
+    results = await asyncio.gather(*(world.turns.begin(Caller(world.app, "new"), ask()) for _ in range(50)))
+    assert all(isinstance(result, Turn) for result in results)
+    assert (await count(world, "turns"), await count(world, "end_users")) == (50, 1)
+
+
+# --- turns that nobody drives any more
+
+
+async def test_i4_an_expired_turn_is_ended_and_the_next_begins(world: World) -> None:
+    lost = await world.begin()
+    await world.turns.arm(lost)
+    await world.expire(lost)
+    turn = await world.process().begin(world.ann, ask(lost.conversation_id))
+    assert isinstance(turn, Turn)
+    row = await world.row(lost)
+    assert (row.state, row.outcome, row.error_code) == ("ended", Outcome.FAILED, "turn_interrupted")
+    assert (row.end_position, row.epoch, row.lease_until) == (GATEWAY_END, 2, None)
+    assert (await world.row(turn)).seq == 2
+
+
+async def test_i4_an_expired_turn_that_was_to_stop_is_stopped(world: World) -> None:
+    lost = await world.begin()
+    await world.turns.arm(lost)
+    await world.turns.stop(world.ann, lost.task_id)
+    await world.expire(lost)
+    assert isinstance(await world.turns.begin(world.ann, ask(lost.conversation_id)), Turn)
+    row = await world.row(lost)
+    assert (row.state, row.outcome, row.error_code) == ("ended", Outcome.STOPPED, None)
+
+
+async def test_an_expired_turn_of_another_conversation_stays(world: World) -> None:
+    lost = await world.begin()
+    await world.expire(lost)
+    await world.begin()
+    assert (await world.row(lost)).state == TurnState.PLANNED
+
+
+# --- Idempotency-Key
+
+
+async def test_i10_the_same_key_and_body_is_the_same_turn(world: World) -> None:
+    turn = await world.begin(key="k")
+    async with world.unchanged():
+        assert await world.process().begin(world.ann, ask(key="k")) == turn.task_id
+    await world.turns.stop(world.ann, turn.task_id)
+    async with world.unchanged():
+        assert await world.turns.begin(world.ann, ask(key="k")) == turn.task_id, "ended or not"
+
+
+async def test_i10_the_key_decides_before_busy_does(world: World) -> None:
+    first = await world.ended()
+    turn = await world.begin(conversation_id=first.conversation_id, key="k")
+    assert await world.turns.begin(world.ann, ask(first.conversation_id, key="k")) == turn.task_id
+    with pytest.raises(ConversationBusy):
+        await world.turns.begin(world.ann, ask(first.conversation_id, key="other"))
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["new", "existing"])
+async def test_i10_of_many_equal_posts_one_makes_the_turn(world: World, existing: bool) -> None:
+    conversation = (await world.ended()).conversation_id if existing else None
+    before = await count(world, "turns")
+    results = await asyncio.gather(
+        *(world.process().begin(world.ann, ask(conversation, key="k")) for _ in range(12))
+    )
+    turns = [result for result in results if isinstance(result, Turn)]
+    assert len(turns) == 1
+    assert {result for result in results if not isinstance(result, Turn)} == {turns[0].task_id}
+    assert await count(world, "turns") == before + 1
+    assert await count(world, "messages") == before + 1
+
+
+async def test_another_body_is_a_conflict(world: World) -> None:
+    first = await world.ended()
+    await world.begin(key="k")
+    for other in (ask(key="k", query="Ho"), ask(first.conversation_id, key="k")):
+        async with world.unchanged():
+            with pytest.raises(IdempotencyConflict):
+                await world.turns.begin(world.ann, other)
+
+
+async def test_a_key_is_of_one_user_of_one_app(world: World) -> None:
+    results: list[Any] = [
+        await world.turns.begin(caller, ask(key="k")) for caller in (world.ann, world.ben, world.stranger)
+    ]
+    assert len({turn.task_id for turn in results if isinstance(turn, Turn)}) == 3
+
+
+async def test_what_was_refused_is_not_remembered(world: World) -> None:
+    with pytest.raises(NotFound):
+        await world.turns.begin(world.ann, ask(new_id(), key="k"))
+    assert isinstance(await world.turns.begin(world.ann, ask(key="k")), Turn)
+
+
+async def age_keys(world: World, hours: float) -> None:
+    await world.execute(update(TABLES["idempotency"]).values(created_at=now_plus(-hours * 3600)))
+
+
+async def test_a_key_is_remembered_for_a_day(world: World) -> None:
+    turn = await world.begin(key="k")
+    await age_keys(world, 23.9)
+    assert await world.turns.begin(world.ann, ask(key="k")) == TaskId(turn.task_id)
+    await age_keys(world, 24.1)
+    again = await world.turns.begin(world.ann, ask(key="k", query="another body"))
+    assert isinstance(again, Turn)
+    assert await world.turns.begin(world.ann, ask(key="k", query="another body")) == again.task_id
+
+
+async def test_a_forgotten_key_does_not_speak_for_a_busy_conversation(world: World) -> None:
+    first = await world.ended()
+    active = await world.begin(conversation_id=first.conversation_id, key="k")
+    await age_keys(world, 24.1)
+    with pytest.raises(ConversationBusy) as busy:
+        await world.turns.begin(world.ann, ask(first.conversation_id, key="k"))
+    assert busy.value.task_id == active.task_id

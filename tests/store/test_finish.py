@@ -1,0 +1,186 @@
+"""Finish: one commit of all that a turn produced, or nothing at all."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import select
+
+from agent_gateway.domain import Outcome, RunId, Step, Turn, Usage, new_id
+from agent_gateway.events import GATEWAY_END, LLMChunk, Result
+from tests.store.world import METADATA, World, ask, completed
+
+pytestmark = pytest.mark.anyio
+
+
+async def snapshot_of(world: World, turn: Turn) -> str | None:
+    """What the next turn would go on from."""
+    table = METADATA.tables["snapshots"]
+    async with world.database.reading() as session:
+        found = await session.execute(
+            select(table.c.data).where(table.c.conversation_id == turn.conversation_id)
+        )
+        return found.scalar_one_or_none()
+
+
+async def test_i2_all_of_a_turn_is_in_one_commit(world: World) -> None:
+    turn = await world.begin()
+    before = (await world.lists.conversations(world.ann, limit=1, sort_by="created_at")).items[0]
+    await world.turns.arm(turn)
+    await world.turns.running(turn, RunId("run"))
+    result = completed("Hello, ", "world 😀", snapshot='{"turns": 1}')
+
+    assert await world.turns.finish(turn, lambda _: result) == result
+
+    row = await world.row(turn)
+    assert (row.state, row.outcome, row.error_code) == ("ended", "completed", None)
+    assert (row.end_position, row.lease_until, row.run_id) == (result.end_position, None, "run")
+    assert row.ended_at >= row.created_at
+    (message,) = (await world.lists.messages(world.ann, turn.conversation_id, limit=1)).items
+    assert (message.answer, message.outcome) == ("Hello, world 😀", Outcome.COMPLETED)
+    assert (message.usage, tuple(message.steps)) == (result.usage, result.steps)
+    assert await snapshot_of(world, turn) == '{"turns": 1}'
+    after = (await world.lists.conversations(world.ann, limit=1, sort_by="created_at")).items[0]
+    assert after.updated_at > before.updated_at
+    assert after.created_at == before.created_at
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        completed(),
+        completed("😀", "", "a\u2028b", "x" * 70_000),
+        Result(Outcome.COMPLETED, (), (), 2, usage=Usage()),
+        Result(Outcome.STOPPED, (LLMChunk(1, "Hel"),), (), 3),
+        Result(Outcome.STOPPED, (LLMChunk(1, "Hel"),), (), GATEWAY_END),
+        Result(Outcome.FAILED, (LLMChunk(900, "part"),), (Step(1, 4),), GATEWAY_END, "turn_timeout"),
+        Result(Outcome.FAILED, (), (), 2, "rate_limit_error", Usage(total_tokens=1)),
+        Result(
+            Outcome.COMPLETED,
+            tuple(LLMChunk(number * 3, f" word{number}") for number in range(5000)),
+            (),
+            20_000,
+        ),
+    ],
+    ids=["plain", "text", "empty", "stopped", "cut", "timeout", "failed", "long"],
+)
+async def test_what_was_finished_is_read_back(world: World, result: Result) -> None:
+    turn = await world.begin()
+    assert await world.turns.result(turn.task_id) is None, "not yet"
+    assert await world.turns.finish(turn, lambda _: result) == result
+    assert await world.process().result(turn.task_id) == result
+
+
+@pytest.mark.parametrize("asked", [False, True])
+async def test_decide_knows_whether_a_stop_was_asked_for(world: World, asked: bool) -> None:
+    turn = await world.begin()
+    await world.turns.arm(turn)
+    if asked:
+        await world.turns.stop(world.ann, turn.task_id)
+    told: list[bool] = []
+
+    def decide(stop_asked: bool) -> Result:
+        told.append(stop_asked)
+        return completed()
+
+    assert await world.turns.finish(turn, decide)
+    assert told == [asked]
+
+
+@pytest.mark.parametrize("lost_by", ["owner", "epoch", "stop", "expiry", "finish"])
+async def test_i9_a_finish_by_who_lost_the_turn_changes_nothing(world: World, lost_by: str) -> None:
+    first = await world.ended(snapshot="old")
+    turn = await world.begin(conversation_id=first.conversation_id)
+    process = world.turns
+    match lost_by:
+        case "owner":
+            process = world.process()
+        case "epoch":
+            await world.change(turn, epoch=2)
+        case "stop":
+            await world.turns.stop(world.ann, turn.task_id)
+        case "expiry":
+            await world.expire(turn)
+            await world.process().begin(world.ann, ask(turn.conversation_id))
+        case _:
+            await world.turns.finish(turn, lambda _: completed(snapshot="first"))
+    asked: list[bool] = []
+    async with world.unchanged():
+        assert (
+            await process.finish(turn, lambda stop: asked.append(stop) or completed(snapshot="new")) is None
+        )
+    assert asked == [], "nothing was decided"
+
+
+async def test_i9_of_two_finishes_at_once_one_counts(world: World) -> None:
+    turn = await world.begin()
+    results = await asyncio.gather(
+        *(
+            world.turns.finish(turn, lambda _, text=text: completed(text, snapshot=text))
+            for text in ("one", "two", "three")
+        )
+    )
+    (told,) = [result for result in results if result is not None]
+    assert await snapshot_of(world, turn) == told.answer
+    stored = await world.turns.result(turn.task_id)
+    assert stored is not None
+    assert stored.answer == told.answer
+
+
+async def test_a_decision_that_fails_writes_nothing(world: World) -> None:
+    turn = await world.begin()
+
+    def decide(_: bool) -> Result:
+        raise RuntimeError("no decision")
+
+    async with world.unchanged():
+        with pytest.raises(RuntimeError, match="no decision"):
+            await world.turns.finish(turn, decide)
+    assert await world.turns.finish(turn, lambda _: completed())
+
+
+# --- the session snapshot
+
+
+async def test_i7_a_turn_without_a_snapshot_keeps_the_old_one(world: World) -> None:
+    first = await world.ended(snapshot="of the first")
+    await world.ended(conversation_id=first.conversation_id)
+    third = await world.begin(conversation_id=first.conversation_id)
+    assert third.snapshot == "of the first"
+    await world.turns.finish(third, lambda _: Result(Outcome.FAILED, (), (), 2, "turn_timeout"))
+    assert await snapshot_of(world, first) == "of the first"
+
+
+async def test_i7_the_snapshot_moves_forward(world: World) -> None:
+    first = await world.ended(snapshot="of the first")
+    second = await world.ended(conversation_id=first.conversation_id, snapshot="of the second")
+    assert await snapshot_of(world, second) == "of the second"
+
+
+async def test_i7_the_snapshot_never_moves_back(world: World) -> None:
+    """A turn of an earlier number ends last; the index allows no such thing, the write does not either."""
+    first = await world.ended()
+    await world.change(first, state="queued", outcome=None)
+    await world.ended(conversation_id=first.conversation_id, snapshot="of the second")
+    await world.change(first, state="running")
+    assert await world.turns.finish(
+        first, lambda _: Result(Outcome.COMPLETED, (), (), 2, snapshot="of the first")
+    )
+    assert await snapshot_of(world, first) == "of the second"
+
+
+async def test_a_snapshot_is_kept_byte_for_byte(world: World) -> None:
+    raw = '{ "b":1,"a" : 1.10, "a":2, "\\u0000": "\\ud800", "é": "😀"}' + " " * 300_000
+    turn = await world.ended(snapshot=raw)
+    assert (await world.begin(conversation_id=turn.conversation_id)).snapshot == raw
+
+
+async def test_snapshots_of_conversations_are_apart(world: World) -> None:
+    one, two = await world.ended(snapshot="one"), await world.ended(snapshot="two")
+    assert (await snapshot_of(world, one), await snapshot_of(world, two)) == ("one", "two")
+    assert (await world.begin()).snapshot is None
+
+
+async def test_the_result_of_an_unknown_turn(world: World) -> None:
+    turn = await world.ended()
+    assert await world.turns.result(turn.task_id) is not None
+    assert await world.turns.result(type(turn.task_id)(new_id())) is None

@@ -1,0 +1,243 @@
+"""Migrations on both databases: there and back, many at once, and what counts as current."""
+
+import asyncio
+import logging
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.config import Config
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from agent_gateway.errors import StoreUnavailable
+from agent_gateway.store.database import Database
+from agent_gateway.store.migrations import LOCK, exclusive, migrate, schema_is_current
+from alembic import command
+from tests.databases import KINDS
+from tests.store.world import METADATA, World
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+async def empty(empty_database_url: str) -> AsyncGenerator[Database]:
+    database = Database(empty_database_url)
+    yield database
+    await database.close()
+
+
+def alembic(*arguments: str, url: str) -> subprocess.CompletedProcess[str]:
+    """`alembic …` as a person calls it, in the project's folder."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "alembic", *arguments],
+        cwd=ROOT,
+        env={"AGENT_GATEWAY_DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+async def run_alembic(database: Database, what: str, *arguments: Any) -> None:
+    """An alembic command in this process, on one connection under the lock."""
+
+    def run(connection: Connection) -> None:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(ROOT / "alembic"))
+        getattr(command, what)(config, *arguments)
+
+    async with exclusive(database.url) as connection:
+        await connection.run_sync(run)
+
+
+async def tables(database: Database) -> set[str]:
+    async with exclusive(database.url) as connection:
+        return set(await connection.run_sync(lambda sync: inspect(sync).get_table_names()))
+
+
+async def stamp(database: Database, revision: str) -> None:
+    async with database.transaction() as session:
+        await session.execute(text("UPDATE alembic_version SET version_num = :it"), {"it": revision})
+
+
+async def until_waited_for(connection: AsyncConnection) -> None:
+    """Until somebody else waits for the lock."""
+    blocked = text("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = :lock AND NOT granted")
+    async with asyncio.timeout(10):
+        while not (await connection.execute(blocked, {"lock": LOCK & 0xFFFFFFFF})).first():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_up_check_down_and_up_again(empty: Database) -> None:
+    await migrate(empty)
+    await run_alembic(empty, "check")  # raises when the tables are not what tables.py says
+    assert await tables(empty) == {*METADATA.tables, "alembic_version"}
+
+    await run_alembic(empty, "downgrade", "base")
+    assert await tables(empty) == {"alembic_version"}
+    assert not await schema_is_current(empty)
+
+    await migrate(empty)
+    await run_alembic(empty, "check")
+
+
+async def test_check_sees_a_drift(database: Database) -> None:
+    async with exclusive(database.url) as connection:
+        await connection.execute(text("DROP INDEX uq_turns_active"))
+    with pytest.raises(Exception, match="uq_turns_active"):
+        await run_alembic(database, "check")
+
+
+async def test_by_hand_it_takes_the_database_of_the_settings(empty_database_url: str) -> None:
+    up = alembic("upgrade", "head", url=empty_database_url)
+    assert up.returncode == 0, up.stderr
+    assert "Running upgrade  -> 0001" in up.stderr
+    assert "0001 (head)" in alembic("current", url=empty_database_url).stdout
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://nobody@nowhere/none", "sqlite:///nowhere/none.db"], ids=KINDS[::-1]
+)
+def test_by_hand_it_writes_sql_without_a_database(url: str) -> None:
+    sql = alembic("upgrade", "head", "--sql", url=url)
+    assert sql.returncode == 0, sql.stderr
+    assert "CREATE UNIQUE INDEX uq_turns_active" in sql.stdout
+    assert ("TIMESTAMP WITH TIME ZONE" in sql.stdout) == url.startswith("postgresql")
+
+
+async def test_many_at_once_migrate_once(empty_database_url: str) -> None:
+    replicas = [Database(empty_database_url) for _ in range(8)]
+    try:
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(migrate(replica) for replica in replicas))
+        assert all([await schema_is_current(replica) for replica in replicas])
+    finally:
+        for replica in replicas:
+            await replica.close()
+
+
+async def test_processes_at_once_migrate_once(empty_database_url: str) -> None:
+    """As when a whole deployment starts: all race for a database that does not exist yet."""
+    program = (
+        "import asyncio, sys\n"
+        "from agent_gateway.store.database import Database\n"
+        "from agent_gateway.store.migrations import migrate, schema_is_current\n"
+        "async def main():\n"
+        "    database = Database(sys.argv[1])\n"
+        "    await migrate(database)\n"
+        "    assert await schema_is_current(database)\n"
+        "    await database.close()\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "asyncio.run(main())\n"
+    )
+    started = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", program, empty_database_url),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for _ in range(3)
+    ]
+    async with asyncio.timeout(60):
+        for process in started:
+            assert process.stdout is not None
+            await process.stdout.readline()
+        await asyncio.gather(*(process.communicate(b"go\n") for process in started))
+    assert [process.returncode for process in started] == [0, 0, 0]
+
+
+async def test_waiting_for_the_lock_has_no_time_limit(postgres_url: str) -> None:
+    """The limits of the store's own connections would end the wait, or the one who is waited for."""
+    database = Database(postgres_url, lease_seconds=0.1)
+    try:
+        async with exclusive(database.url) as connection:
+            limits = [
+                (await connection.execute(text(f"SHOW {name}"))).scalar_one()
+                for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+            ]
+            waiting = asyncio.create_task(migrate(database))
+            await until_waited_for(connection)
+            assert not waiting.done()
+        await waiting
+        assert limits == ["0", "0", "0"]
+        assert await schema_is_current(database)
+    finally:
+        await database.close()
+
+
+async def test_a_failed_migration_leaves_nothing(empty: Database) -> None:
+    async with exclusive(empty.url) as connection:
+        await connection.execute(text("CREATE TABLE turns (id INTEGER)"))
+    with pytest.raises(Exception, match="turns"):
+        await migrate(empty)
+    assert await tables(empty) == {"turns"}
+
+
+async def test_current_is_what_the_code_expects_or_newer(empty: Database) -> None:
+    assert not await schema_is_current(empty), "empty"
+    await migrate(empty)
+    assert await schema_is_current(empty)
+    await stamp(empty, "9999_from_a_later_release")
+    assert await schema_is_current(empty), "newer is fine"
+
+
+async def test_older_is_not_current(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As seen by a later release, which knows 0001 as one of its older revisions."""
+    monkeypatch.setattr(
+        "agent_gateway.store.migrations._revisions", lambda: ("0002", frozenset({"0000", "0001"}))
+    )
+    assert not await schema_is_current(database)
+    await stamp(database, "0002")
+    assert await schema_is_current(database)
+
+
+async def test_migrate_leaves_a_newer_schema_alone(world: World) -> None:
+    await stamp(world.database, "9999_from_a_later_release")
+    async with world.unchanged():
+        await migrate(world.database)
+    assert await schema_is_current(world.database)
+
+
+async def test_migrate_keeps_the_rows(world: World) -> None:
+    await world.ended()
+    async with world.unchanged():
+        await migrate(world.database)
+
+
+async def test_logging_stays_as_it_was(empty: Database) -> None:
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers), logging.getLogger("agent_gateway").disabled)
+    await migrate(empty)
+    assert before == (root.level, root.handlers, logging.getLogger("agent_gateway").disabled)
+
+
+async def test_an_unreachable_database_is_a_store_error(tmp_path: Path) -> None:
+    for url in (f"sqlite:///{tmp_path / 'no' / 'folder.db'}", "postgresql://user@127.0.0.1:1/none"):
+        database = Database(url)
+        with pytest.raises(StoreUnavailable):
+            await migrate(database)
+        with pytest.raises(StoreUnavailable):
+            await schema_is_current(database)
+        await database.close()
+
+
+async def test_foreign_keys_are_off_while_migrating_and_on_for_the_store(world: World) -> None:
+    """SQLite's batch mode drops and renames tables; the store itself must not break references."""
+    if world.database.is_sqlite:
+        async with exclusive(world.database.url) as connection:
+            assert (await connection.execute(text("PRAGMA foreign_keys"))).scalar_one() == 0
+    with pytest.raises(Exception, match=r"(?i)foreign key"):
+        await world.execute(text("DELETE FROM apps"))
+
+
+def test_alembic_is_not_read_at_import() -> None:
+    """It would add to the time in which a starting gateway does not answer."""
+    program = "import agent_gateway.store.migrations, sys; sys.exit('alembic' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT / "src")

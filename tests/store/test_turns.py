@@ -1,0 +1,241 @@
+"""A turn's writes while it runs: arm, running, heartbeat, stop, and turns that were left behind."""
+
+import dataclasses
+
+import pytest
+
+from agent_gateway.domain import Outcome, RunId, TaskId, Turn, TurnState, new_id
+from agent_gateway.events import GATEWAY_END, rest_of
+from agent_gateway.store.database import now_plus
+from agent_gateway.store.turns import Stopped
+from tests.store.world import World, ask, completed
+
+pytestmark = pytest.mark.anyio
+
+RUN = RunId("run-1")
+
+
+async def in_state(world: World, state: str) -> Turn:
+    turn = await world.begin()
+    if state != "planned":
+        assert await world.turns.arm(turn)
+    if state == "running":
+        assert await world.turns.running(turn, RUN)
+    return turn
+
+
+# --- arm and running
+
+
+async def test_planned_sending_running(world: World) -> None:
+    turn = await world.begin()
+    assert await world.turns.arm(turn)
+    assert (await world.row(turn)).state == TurnState.SENDING
+    assert await world.turns.running(turn, RUN)
+    row = await world.row(turn)
+    assert (row.state, row.run_id) == (TurnState.RUNNING, RUN)
+
+
+async def test_both_may_be_repeated_when_the_answer_was_lost(world: World) -> None:
+    turn = await world.begin()
+    assert await world.turns.arm(turn)
+    assert await world.turns.arm(turn)
+    assert await world.turns.running(turn, RUN)
+    assert await world.turns.running(turn, RUN)
+
+
+async def test_states_are_not_skipped_nor_taken_back(world: World) -> None:
+    turn = await world.begin()
+    assert not await world.turns.running(turn, RUN), "not armed"
+    await world.turns.arm(turn)
+    await world.turns.running(turn, RUN)
+    async with world.unchanged():
+        assert not await world.turns.arm(turn)
+
+
+async def test_i10_a_turn_that_was_stopped_is_not_sent(world: World) -> None:
+    turn = await world.begin()
+    await world.change(turn, stop_at=now_plus())
+    assert not await world.turns.arm(turn)
+
+
+async def test_a_stop_while_sending_still_takes_the_run_id(world: World) -> None:
+    turn = await in_state(world, "sending")
+    await world.turns.stop(world.ann, turn.task_id)
+    assert not await world.turns.arm(turn)
+    assert await world.turns.running(turn, RUN)
+    assert await world.turns.stop(world.ann, turn.task_id) == Stopped(RUN)
+
+
+@pytest.mark.parametrize("lost_by", ["owner", "epoch", "end"])
+async def test_i9_who_lost_the_turn_changes_nothing(world: World, lost_by: str) -> None:
+    planned, sending = await in_state(world, "planned"), await in_state(world, "sending")
+    process = world.turns
+    if lost_by == "owner":
+        process = world.process()
+    for turn in (planned, sending):
+        if lost_by == "epoch":
+            await world.change(turn, epoch=2)
+        if lost_by == "end":
+            await world.expire(turn)
+            await world.turns.end_if_expired(turn.task_id)
+    async with world.unchanged():
+        assert not await process.arm(planned)
+        assert not await process.running(sending, RUN)
+
+
+# --- heartbeat
+
+
+async def test_a_heartbeat_renews_what_is_ours_and_tells_of_stops(world: World) -> None:
+    mine, stopped = await in_state(world, "running"), await in_state(world, "sending")
+    newer_epoch, ended = await in_state(world, "planned"), await world.ended()
+    theirs = await world.process(owner := new_id()).begin(world.ann, ask())
+    assert isinstance(theirs, Turn)
+    await world.turns.stop(world.ann, stopped.task_id)
+    await world.change(newer_epoch, epoch=2)
+    every = [mine, stopped, newer_epoch, ended, theirs]
+    for turn in (mine, stopped, newer_epoch, theirs):
+        await world.expire(turn)
+    left_alone = [await world.row(turn) for turn in (newer_epoch, ended, theirs)]
+
+    assert await world.turns.heartbeat(every) == {mine.task_id: False, stopped.task_id: True}
+
+    assert [await world.row(turn) for turn in (newer_epoch, ended, theirs)] == left_alone
+    assert (await world.row(mine)).lease_until > (await world.row(theirs)).lease_until
+    assert await world.process(owner).heartbeat(every) == {theirs.task_id: False}
+
+
+async def test_a_heartbeat_for_nothing(world: World) -> None:
+    assert await world.turns.heartbeat([]) == {}
+
+
+async def test_a_heartbeat_for_hundreds(world: World) -> None:
+    turn = await world.begin()
+    held = [turn, *(dataclasses.replace(turn, task_id=TaskId(new_id())) for _ in range(400))]
+    assert await world.turns.heartbeat(held) == {turn.task_id: False}
+
+
+async def test_i4_a_renewed_turn_does_not_expire(world: World) -> None:
+    turn = await in_state(world, "running")
+    await world.expire(turn)
+    await world.turns.heartbeat([turn])
+    await world.process().end_if_expired(turn.task_id)
+    assert (await world.row(turn)).state == TurnState.RUNNING
+
+
+# --- stop
+
+
+@pytest.mark.parametrize("state", ["queued", "planned"])
+async def test_what_was_not_sent_ends_at_once(world: World, state: str) -> None:
+    turn = await world.begin()
+    await world.change(turn, state=state)
+    assert await world.turns.stop(world.ann, turn.task_id) == Stopped(None)
+    row = await world.row(turn)
+    assert (row.state, row.outcome, row.error_code) == (TurnState.ENDED, Outcome.STOPPED, None)
+    assert (row.stop_at is not None, row.stop_reason) == (True, "user")
+    assert not await world.turns.arm(turn)
+    result = await world.turns.result(turn.task_id)
+    assert result is not None
+    assert (result.outcome, result.answer, result.end_position) == (Outcome.STOPPED, "", GATEWAY_END)
+    assert len(rest_of(result, 0)) == 2
+
+
+@pytest.mark.parametrize(("state", "run_id"), [("sending", None), ("running", RUN)])
+async def test_what_was_sent_is_asked_to_stop(world: World, state: str, run_id: RunId | None) -> None:
+    turn = await in_state(world, state)
+    assert await world.turns.stop(world.ann, turn.task_id, "user") == Stopped(run_id)
+    row = await world.row(turn)
+    assert (row.state, row.outcome, row.stop_reason) == (state, None, "user")
+    first_asked = row.stop_at
+    assert await world.turns.stop(world.ann, turn.task_id) == Stopped(run_id), "again is fine"
+    assert (await world.row(turn)).stop_at == first_asked, "set once"
+
+
+async def test_a_stop_works_from_any_process(world: World) -> None:
+    turn = await in_state(world, "running")
+    assert await world.process().stop(world.ann, turn.task_id) == Stopped(RUN)
+    assert await world.turns.heartbeat([turn]) == {turn.task_id: True}
+
+
+async def test_a_stop_of_an_ended_turn_does_nothing(world: World) -> None:
+    turn = await world.ended()
+    async with world.unchanged():
+        assert await world.turns.stop(world.ann, turn.task_id) is None
+
+
+async def test_i11_nobody_stops_what_is_not_theirs(world: World) -> None:
+    turn = await in_state(world, "running")
+    await world.ended(world.ben)
+    async with world.unchanged():
+        assert await world.turns.stop(world.ben, turn.task_id) is None
+        assert await world.turns.stop(world.stranger, turn.task_id) is None
+        assert await world.turns.stop(world.ann, TaskId(new_id())) is None
+
+
+# --- turns that were left behind
+
+
+async def test_i4_a_starting_process_ends_the_turns_of_the_one_before(world: World) -> None:
+    left = [await in_state(world, state) for state in ("planned", "sending", "running")]
+    stopped, ownerless, ended = await in_state(world, "running"), await world.begin(), await world.ended()
+    await world.turns.stop(world.ann, stopped.task_id)
+    await world.change(ownerless, owner=None)
+    ended_row = await world.row(ended)
+    starting = world.process(owner := new_id())
+    mine = await starting.begin(world.ann, ask())
+    assert isinstance(mine, Turn)
+
+    assert await starting.end_orphans() == 5
+
+    for turn in (*left, ownerless):
+        row = await world.row(turn)
+        assert (row.state, row.outcome, row.error_code, row.epoch) == (
+            "ended",
+            "failed",
+            "turn_interrupted",
+            2,
+        )
+    assert ((await world.row(stopped)).outcome, (await world.row(stopped)).error_code) == ("stopped", None)
+    assert (await world.row(mine)).owner == owner
+    assert (await world.row(mine)).state == TurnState.PLANNED
+    assert await world.row(ended) == ended_row
+    assert await starting.end_orphans() == 0
+
+
+async def test_i4_an_expired_turn_is_ended_by_whoever_looks(world: World) -> None:
+    held, expired, ownerless = await world.begin(), await in_state(world, "running"), await world.begin()
+    await world.expire(expired)
+    await world.change(ownerless, owner=None)
+    for turn in (held, expired, ownerless):
+        await world.process().end_if_expired(turn.task_id)
+    states = [(await world.row(turn)).state for turn in (held, expired, ownerless)]
+    assert states == [TurnState.PLANNED, TurnState.ENDED, TurnState.ENDED]
+    assert not await world.turns.running(expired, RUN)
+    assert await world.turns.finish(expired, lambda _: completed()) is None
+    result = await world.turns.result(expired.task_id)
+    assert result is not None
+    assert (result.outcome, result.error_code) == (Outcome.FAILED, "turn_interrupted")
+
+
+# --- view
+
+
+async def test_a_view_has_what_the_frames_carry(world: World) -> None:
+    turn = await world.begin()
+    for ended in (False, True):
+        view = await world.turns.view(world.app.id, "ann", turn.task_id)
+        assert view is not None
+        assert (view.task_id, view.conversation_id) == (turn.task_id, turn.conversation_id)
+        assert (view.message_id, view.created_at) == (turn.message_id, turn.created_at)
+        assert view.ended is ended
+        await world.turns.stop(world.ann, turn.task_id)
+
+
+async def test_i11_nobody_sees_what_is_not_theirs(world: World) -> None:
+    turn = await world.ended()
+    for caller in (world.ben, world.stranger):
+        await world.ended(caller)
+        assert await world.turns.view(caller.app.id, caller.user, turn.task_id) is None
+    assert await world.turns.view(world.app.id, "ann", TaskId(new_id())) is None

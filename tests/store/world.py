@@ -1,0 +1,178 @@
+"""What store tests share: callers of two apps, processes that hold turns, and a look at the rows."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Executable, MetaData, insert, select, update
+
+from agent_gateway.app_config import AppConfig
+from agent_gateway.domain import (
+    App,
+    AppId,
+    AppVersionId,
+    Caller,
+    ConversationId,
+    Outcome,
+    RunId,
+    Step,
+    Turn,
+    TurnRequest,
+    Usage,
+    new_id,
+)
+from agent_gateway.events import LLMChunk, Result
+from agent_gateway.store.apps import AppStore
+from agent_gateway.store.begin import Terms
+from agent_gateway.store.conversations import ConversationStore
+from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.tables import Row
+from agent_gateway.store.turns import TurnStore
+
+METADATA: MetaData = Row.metadata
+apps, app_versions, turns = (METADATA.tables[name] for name in ("apps", "app_versions", "turns"))
+
+
+@dataclass
+class World:
+    """A database with two apps, and what a gateway process can do with it."""
+
+    database: Database
+    app: App
+    other_app: App
+    owner: str = field(default_factory=new_id)
+
+    @classmethod
+    async def make(cls, database: Database) -> "World":
+        return cls(database, await _put_app(database, "one"), await _put_app(database, "two"))
+
+    @property
+    def ann(self) -> Caller:
+        return Caller(self.app, "ann")
+
+    @property
+    def ben(self) -> Caller:
+        return Caller(self.app, "ben")
+
+    @property
+    def stranger(self) -> Caller:
+        """Another app's caller, who has the same name there."""
+        return Caller(self.other_app, "ann")
+
+    @property
+    def apps(self) -> AppStore:
+        return AppStore(self.database, b"secret")
+
+    @property
+    def lists(self) -> ConversationStore:
+        return ConversationStore(self.database)
+
+    @property
+    def turns(self) -> TurnStore:
+        """The turn writes of the process that most tests are about."""
+        return self.process(self.owner)
+
+    def process(self, owner: str | None = None, *, lease_seconds: float = 60.0) -> TurnStore:
+        """The turn writes of a process; without an owner, of another one."""
+        return TurnStore(self.database, Terms(owner or new_id(), lease_seconds, 600.0, 1))
+
+    async def begin(
+        self, caller: Caller | None = None, conversation_id: str | None = None, **request: Any
+    ) -> Turn:
+        """A turn that begins now, held by `turns`."""
+        turn = await self.turns.begin(caller or self.ann, ask(conversation_id, **request))
+        assert isinstance(turn, Turn)
+        return turn
+
+    async def ended(
+        self,
+        caller: Caller | None = None,
+        conversation_id: str | None = None,
+        *,
+        snapshot: str | None = None,
+    ) -> Turn:
+        """A turn that was run to its end."""
+        turn = await self.begin(caller, conversation_id)
+        assert await self.turns.arm(turn)
+        assert await self.turns.running(turn, RunId("run"))
+        assert await self.turns.finish(turn, lambda _: completed(snapshot=snapshot))
+        return turn
+
+    async def execute(self, statement: Executable, **parameters: Any) -> None:
+        async with self.database.transaction() as session:
+            await session.execute(statement, parameters or None)
+
+    async def change(self, turn: Turn, **values: Any) -> None:
+        """Change a turn's row behind everybody's back."""
+        await self.execute(update(turns).where(turns.c.id == turn.task_id).values(**values))
+
+    async def expire(self, turn: Turn) -> None:
+        """The process that holds the turn is long silent."""
+        await self.change(turn, lease_until=now_plus(-1))
+
+    async def row(self, turn: Turn) -> Any:
+        """The turn's row."""
+        async with self.database.reading() as session:
+            return (await session.execute(select(turns).where(turns.c.id == turn.task_id))).one()
+
+    async def everything(self) -> Mapping[str, list[tuple[Any, ...]]]:
+        """All rows of all tables."""
+        async with self.database.reading() as session:
+            return {
+                name: [
+                    tuple(row) for row in await session.execute(select(table).order_by(*table.primary_key))
+                ]
+                for name, table in METADATA.tables.items()
+            }
+
+    @asynccontextmanager
+    async def unchanged(self) -> AsyncGenerator[None]:
+        """Nothing in the whole database may change in here."""
+        before = await self.everything()
+        yield
+        assert await self.everything() == before
+
+
+def ask(conversation_id: str | None = None, *, query: str = "Hi", key: str | None = None) -> TurnRequest:
+    return TurnRequest(
+        query=query,
+        inputs={"name": "Ann"},
+        files=[],
+        conversation_id=ConversationId(conversation_id) if conversation_id else None,
+        idempotency_key=key,
+    )
+
+
+def completed(*texts: str, snapshot: str | None = None) -> Result:
+    """A turn that came to its end, with a gap in the positions where a step was told."""
+    texts = texts or ("Hello, ", "world")
+    chunks = tuple(LLMChunk(2 * number + 1, text) for number, text in enumerate(texts))
+    step = Step(1, 2, thought="hm", tool="clock", tool_input='{"zone": "UTC"}', observation="12:00")
+    return Result(
+        outcome=Outcome.COMPLETED,
+        chunks=chunks,
+        steps=(step, Step(2, 4, thought="well")),
+        end_position=2 * len(texts) + 4,
+        usage=Usage(prompt_tokens=3, total_tokens=5, total_price="0.0012", latency=1.5),
+        snapshot=snapshot,
+    )
+
+
+async def _put_app(database: Database, slug: str) -> App:
+    config = AppConfig(name=slug, opening_statement="Welcome")
+    app = App(AppId(new_id()), AppVersionId(new_id()), config)
+    now = datetime.now(UTC)
+    async with database.transaction() as session:
+        await session.execute(
+            insert(apps).values(
+                id=app.id, tenant_id="t", slug=slug, version_id=app.version_id, created_at=now
+            )
+        )
+        await session.execute(
+            insert(app_versions).values(
+                id=app.version_id, app_id=app.id, number=1, config=config.model_dump_json(), created_at=now
+            )
+        )
+    return app
