@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from agent_gateway.domain import Caller, Outcome, TaskId, Turn, TurnState, new_id
+from agent_gateway.domain import Caller, TaskId, TurnState, new_id
 from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound
-from agent_gateway.events import GATEWAY_END
+from agent_gateway.store.begin import Begun
 from agent_gateway.store.database import now_plus
 from tests.store.world import METADATA, World, ask
 
@@ -119,48 +119,16 @@ async def test_i7_of_many_at_once_one_begins(world: World) -> None:
     results = await asyncio.gather(
         *(world.process().begin(world.ann, ask(conversation)) for _ in range(12)), return_exceptions=True
     )
-    assert Counter(type(result) for result in results) == {Turn: 1, ConversationBusy: 11}
-    (turn,) = (result for result in results if isinstance(result, Turn))
+    assert Counter(type(result) for result in results) == {Begun: 1, ConversationBusy: 11}
+    (turn,) = (result.turn for result in results if isinstance(result, Begun))
     assert {result.task_id for result in results if isinstance(result, ConversationBusy)} == {turn.task_id}
     assert await count(world, "turns") == 2
 
 
 async def test_many_conversations_of_a_new_user_begin_at_once(world: World) -> None:
     results = await asyncio.gather(*(world.turns.begin(Caller(world.app, "new"), ask()) for _ in range(50)))
-    assert all(isinstance(result, Turn) for result in results)
+    assert all(isinstance(result, Begun) for result in results)
     assert (await count(world, "turns"), await count(world, "end_users")) == (50, 1)
-
-
-# --- turns that nobody drives any more
-
-
-async def test_i4_an_expired_turn_is_ended_and_the_next_begins(world: World) -> None:
-    lost = await world.begin()
-    await world.turns.arm(lost)
-    await world.expire(lost)
-    turn = await world.process().begin(world.ann, ask(lost.conversation_id))
-    assert isinstance(turn, Turn)
-    row = await world.row(lost)
-    assert (row.state, row.outcome, row.error_code) == ("ended", Outcome.FAILED, "turn_interrupted")
-    assert (row.end_position, row.epoch, row.lease_until) == (GATEWAY_END, 2, None)
-    assert (await world.row(turn)).seq == 2
-
-
-async def test_i4_an_expired_turn_that_was_to_stop_is_stopped(world: World) -> None:
-    lost = await world.begin()
-    await world.turns.arm(lost)
-    await world.turns.stop(world.ann, lost.task_id)
-    await world.expire(lost)
-    assert isinstance(await world.turns.begin(world.ann, ask(lost.conversation_id)), Turn)
-    row = await world.row(lost)
-    assert (row.state, row.outcome, row.error_code) == ("ended", Outcome.STOPPED, None)
-
-
-async def test_an_expired_turn_of_another_conversation_stays(world: World) -> None:
-    lost = await world.begin()
-    await world.expire(lost)
-    await world.begin()
-    assert (await world.row(lost)).state == TurnState.PLANNED
 
 
 # --- Idempotency-Key
@@ -190,9 +158,9 @@ async def test_i10_of_many_equal_posts_one_makes_the_turn(world: World, existing
     results = await asyncio.gather(
         *(world.process().begin(world.ann, ask(conversation, key="k")) for _ in range(12))
     )
-    turns = [result for result in results if isinstance(result, Turn)]
+    turns = [result.turn for result in results if isinstance(result, Begun)]
     assert len(turns) == 1
-    assert {result for result in results if not isinstance(result, Turn)} == {turns[0].task_id}
+    assert {result for result in results if not isinstance(result, Begun)} == {turns[0].task_id}
     assert await count(world, "turns") == before + 1
     assert await count(world, "messages") == before + 1
 
@@ -210,13 +178,13 @@ async def test_a_key_is_of_one_user_of_one_app(world: World) -> None:
     results: list[Any] = [
         await world.turns.begin(caller, ask(key="k")) for caller in (world.ann, world.ben, world.stranger)
     ]
-    assert len({turn.task_id for turn in results if isinstance(turn, Turn)}) == 3
+    assert len({begun.turn.task_id for begun in results if isinstance(begun, Begun)}) == 3
 
 
 async def test_what_was_refused_is_not_remembered(world: World) -> None:
     with pytest.raises(NotFound):
         await world.turns.begin(world.ann, ask(new_id(), key="k"))
-    assert isinstance(await world.turns.begin(world.ann, ask(key="k")), Turn)
+    assert isinstance(await world.turns.begin(world.ann, ask(key="k")), Begun)
 
 
 async def age_keys(world: World, hours: float) -> None:
@@ -229,8 +197,8 @@ async def test_a_key_is_remembered_for_a_day(world: World) -> None:
     assert await world.turns.begin(world.ann, ask(key="k")) == TaskId(turn.task_id)
     await age_keys(world, 24.1)
     again = await world.turns.begin(world.ann, ask(key="k", query="another body"))
-    assert isinstance(again, Turn)
-    assert await world.turns.begin(world.ann, ask(key="k", query="another body")) == again.task_id
+    assert isinstance(again, Begun)
+    assert await world.turns.begin(world.ann, ask(key="k", query="another body")) == again.turn.task_id
 
 
 async def test_a_forgotten_key_does_not_speak_for_a_busy_conversation(world: World) -> None:

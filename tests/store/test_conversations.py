@@ -139,7 +139,7 @@ async def test_messages_come_newest_page_first_each_page_in_order(world: World) 
 async def test_a_message_says_how_its_turn_ended(world: World) -> None:
     done = await world.ended()
     lost = await world.begin(conversation_id=done.conversation_id)
-    await world.expire(lost)
+    await world.fail(lost)
     running = await world.begin(conversation_id=done.conversation_id)
     page = await world.lists.messages(world.ann, done.conversation_id, limit=20)
     assert [(message.outcome, message.error_code) for message in page.items] == [

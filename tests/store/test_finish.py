@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from agent_gateway.domain import Outcome, RunId, Step, Turn, Usage, new_id
 from agent_gateway.events import GATEWAY_END, LLMChunk, Result
-from tests.store.world import METADATA, World, ask, completed
+from tests.store.world import METADATA, World, completed
 
 pytestmark = pytest.mark.anyio
 
@@ -99,8 +99,7 @@ async def test_i9_a_finish_by_who_lost_the_turn_changes_nothing(world: World, lo
         case "stop":
             await world.turns.stop(world.ann, turn.task_id)
         case "expiry":
-            await world.expire(turn)
-            await world.process().begin(world.ann, ask(turn.conversation_id))
+            await world.fail(turn)
         case _:
             await world.turns.finish(turn, lambda _: completed(snapshot="first"))
     asked: list[bool] = []
@@ -161,7 +160,8 @@ async def test_i7_the_snapshot_never_moves_back(world: World) -> None:
     first = await world.ended()
     await world.change(first, state="queued", outcome=None)
     await world.ended(conversation_id=first.conversation_id, snapshot="of the second")
-    await world.change(first, state="running")
+    # Its queued row was let go when the second ended: ours again, as it was.
+    await world.change(first, state="running", owner=world.owner, epoch=1)
     assert await world.turns.finish(
         first, lambda _: Result(Outcome.COMPLETED, (), (), 2, snapshot="of the first")
     )

@@ -1,5 +1,6 @@
 """A turn's writes while it runs: arm, running, heartbeat, stop, and turns that were left behind."""
 
+import asyncio
 import dataclasses
 
 import pytest
@@ -8,7 +9,7 @@ from agent_gateway.domain import Outcome, RunId, TaskId, Turn, TurnState, new_id
 from agent_gateway.events import GATEWAY_END, rest_of
 from agent_gateway.store.database import now_plus
 from agent_gateway.store.turns import Stopped
-from tests.store.world import World, ask, completed
+from tests.store.world import World, completed
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +21,7 @@ async def in_state(world: World, state: str) -> Turn:
     if state != "planned":
         assert await world.turns.arm(turn)
     if state == "running":
-        assert await world.turns.running(turn, RUN)
+        assert await world.turns.running(turn, RUN) is not None
     return turn
 
 
@@ -31,7 +32,7 @@ async def test_planned_sending_running(world: World) -> None:
     turn = await world.begin()
     assert await world.turns.arm(turn)
     assert (await world.row(turn)).state == TurnState.SENDING
-    assert await world.turns.running(turn, RUN)
+    assert await world.turns.running(turn, RUN) is not None
     row = await world.row(turn)
     assert (row.state, row.run_id) == (TurnState.RUNNING, RUN)
 
@@ -40,8 +41,8 @@ async def test_both_may_be_repeated_when_the_answer_was_lost(world: World) -> No
     turn = await world.begin()
     assert await world.turns.arm(turn)
     assert await world.turns.arm(turn)
-    assert await world.turns.running(turn, RUN)
-    assert await world.turns.running(turn, RUN)
+    assert await world.turns.running(turn, RUN) is not None
+    assert await world.turns.running(turn, RUN) is not None
 
 
 async def test_states_are_not_skipped_nor_taken_back(world: World) -> None:
@@ -63,7 +64,7 @@ async def test_a_stop_while_sending_still_takes_the_run_id(world: World) -> None
     turn = await in_state(world, "sending")
     await world.turns.stop(world.ann, turn.task_id)
     assert not await world.turns.arm(turn)
-    assert await world.turns.running(turn, RUN)
+    assert await world.turns.running(turn, RUN) is not None
     assert await world.turns.stop(world.ann, turn.task_id) == Stopped(RUN)
 
 
@@ -77,11 +78,10 @@ async def test_i9_who_lost_the_turn_changes_nothing(world: World, lost_by: str) 
         if lost_by == "epoch":
             await world.change(turn, epoch=2)
         if lost_by == "end":
-            await world.expire(turn)
-            await world.turns.end_if_expired(turn.task_id)
+            await world.fail(turn)
     async with world.unchanged():
         assert not await process.arm(planned)
-        assert not await process.running(sending, RUN)
+        assert await process.running(sending, RUN) is None
 
 
 # --- heartbeat
@@ -90,8 +90,7 @@ async def test_i9_who_lost_the_turn_changes_nothing(world: World, lost_by: str) 
 async def test_a_heartbeat_renews_what_is_ours_and_tells_of_stops(world: World) -> None:
     mine, stopped = await in_state(world, "running"), await in_state(world, "sending")
     newer_epoch, ended = await in_state(world, "planned"), await world.ended()
-    theirs = await world.process(owner := new_id()).begin(world.ann, ask())
-    assert isinstance(theirs, Turn)
+    theirs = await world.begun_by(world.process(owner := new_id()))
     await world.turns.stop(world.ann, stopped.task_id)
     await world.change(newer_epoch, epoch=2)
     every = [mine, stopped, newer_epoch, ended, theirs]
@@ -120,8 +119,7 @@ async def test_i4_a_renewed_turn_does_not_expire(world: World) -> None:
     turn = await in_state(world, "running")
     await world.expire(turn)
     await world.turns.heartbeat([turn])
-    await world.process().end_if_expired(turn.task_id)
-    assert (await world.row(turn)).state == TurnState.RUNNING
+    assert await world.process().adopt(expired=True) == []
 
 
 # --- stop
@@ -177,46 +175,68 @@ async def test_i11_nobody_stops_what_is_not_theirs(world: World) -> None:
 # --- turns that were left behind
 
 
-async def test_i4_a_starting_process_ends_the_turns_of_the_one_before(world: World) -> None:
+async def test_i4_a_starting_process_adopts_the_turns_of_the_one_before(world: World) -> None:
     left = [await in_state(world, state) for state in ("planned", "sending", "running")]
     stopped, ownerless, ended = await in_state(world, "running"), await world.begin(), await world.ended()
     await world.turns.stop(world.ann, stopped.task_id)
     await world.change(ownerless, owner=None)
     ended_row = await world.row(ended)
     starting = world.process(owner := new_id())
-    mine = await starting.begin(world.ann, ask())
-    assert isinstance(mine, Turn)
+    mine = await world.begun_by(starting)
 
-    assert await starting.end_orphans() == 5
+    adopted = {turn.task_id: turn for turn in await starting.adopt(expired=True, everyone=True)}
 
-    for turn in (*left, ownerless):
-        row = await world.row(turn)
-        assert (row.state, row.outcome, row.error_code, row.epoch) == (
-            "ended",
-            "failed",
-            "turn_interrupted",
-            2,
-        )
-    assert ((await world.row(stopped)).outcome, (await world.row(stopped)).error_code) == ("stopped", None)
-    assert (await world.row(mine)).owner == owner
-    assert (await world.row(mine)).state == TurnState.PLANNED
+    assert adopted.keys() == {turn.task_id for turn in (*left, stopped, ownerless)}
+    assert {turn.epoch for turn in adopted.values()} == {2}
+    assert [adopted[turn.task_id].state for turn in left] == ["planned", "sending", "running"]
+    assert adopted[stopped.task_id].stop_asked
+    assert (await world.row(left[0])).owner == owner
+    # A release is no death: only turns taken from an owner count.
+    assert [(await world.row(turn)).adoptions for turn in (left[0], ownerless)] == [1, 0]
+    assert (await world.row(mine)).epoch == 1
     assert await world.row(ended) == ended_row
-    assert await starting.end_orphans() == 0
+    assert await starting.adopt(expired=True, everyone=True) == []
 
 
-async def test_i4_an_expired_turn_is_ended_by_whoever_looks(world: World) -> None:
+async def test_i4_what_nobody_holds_is_adopted_by_whoever_looks(world: World) -> None:
     held, expired, ownerless = await world.begin(), await in_state(world, "running"), await world.begin()
     await world.expire(expired)
     await world.change(ownerless, owner=None)
-    for turn in (held, expired, ownerless):
-        await world.process().end_if_expired(turn.task_id)
-    states = [(await world.row(turn)).state for turn in (held, expired, ownerless)]
-    assert states == [TurnState.PLANNED, TurnState.ENDED, TurnState.ENDED]
-    assert not await world.turns.running(expired, RUN)
+
+    cautious = await world.process().adopt(expired=False)
+    assert [turn.task_id for turn in cautious] == [ownerless.task_id]
+    (taken,) = await (process := world.process()).adopt(expired=True)
+
+    assert (taken.task_id, taken.run_id, taken.query) == (expired.task_id, RUN, expired.query)
+    assert (await world.row(held)).epoch == 1
+    assert await world.turns.running(expired, RUN) is None
     assert await world.turns.finish(expired, lambda _: completed()) is None
-    result = await world.turns.result(expired.task_id)
-    assert result is not None
-    assert (result.outcome, result.error_code) == (Outcome.FAILED, "turn_interrupted")
+    assert await process.finish(taken, lambda _: completed()) == completed()
+
+
+async def test_of_many_sweeps_at_once_one_adopts(world: World) -> None:
+    lost = [await world.begin() for _ in range(5)]
+    for turn in lost:
+        await world.expire(turn)
+    swept = await asyncio.gather(*(world.process().adopt(expired=True) for _ in range(4)))
+    assert sorted(turn.task_id for found in swept for turn in found) == sorted(turn.task_id for turn in lost)
+
+
+async def test_a_turn_that_kills_its_owners_is_not_run_again(world: World) -> None:
+    turn = await in_state(world, "running")
+    for expected in (True, True, True, True, False):
+        await world.expire(turn)
+        (taken,) = await world.process().adopt(expired=True)
+        assert taken.runnable is expected
+
+
+async def test_a_released_turn_goes_on_from_its_checkpoint(world: World) -> None:
+    turn, sending = await in_state(world, "running"), await in_state(world, "sending")
+    await world.turns.save_checkpoints([(turn, b"early")])
+    assert await world.turns.release([(turn, b"state"), (sending, None)]) == {turn.task_id}
+    assert await world.turns.finish(turn, lambda _: completed()) is None
+    (taken,) = await world.process().adopt(expired=False)
+    assert (taken.task_id, taken.checkpoint, taken.epoch) == (turn.task_id, b"state", 3)
 
 
 # --- view

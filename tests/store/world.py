@@ -23,9 +23,9 @@ from agent_gateway.domain import (
     Usage,
     new_id,
 )
-from agent_gateway.events import LLMChunk, Result
+from agent_gateway.events import GATEWAY_END, LLMChunk, Result
 from agent_gateway.store.apps import AppStore
-from agent_gateway.store.begin import Terms
+from agent_gateway.store.begin import Begun, Terms
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.tables import Row
@@ -82,9 +82,22 @@ class World:
         self, caller: Caller | None = None, conversation_id: str | None = None, **request: Any
     ) -> Turn:
         """A turn that begins now, held by `turns`."""
-        turn = await self.turns.begin(caller or self.ann, ask(conversation_id, **request))
-        assert isinstance(turn, Turn)
-        return turn
+        begun = await self.turns.begin(caller or self.ann, ask(conversation_id, **request))
+        assert isinstance(begun, Begun)
+        return begun.turn
+
+    async def begun_by(self, process: TurnStore) -> Turn:
+        """A turn that begins now, held by this process."""
+        begun = await process.begin(self.ann, ask())
+        assert isinstance(begun, Begun)
+        return begun.turn
+
+    async def fail(self, turn: Turn) -> None:
+        """Another process takes the turn over and ends it as interrupted."""
+        await self.expire(turn)
+        process = self.process()
+        (adopted,) = [found for found in await process.adopt(expired=True) if found.task_id == turn.task_id]
+        assert await process.finish(adopted, lambda stop: interrupted(stop=stop))
 
     async def ended(
         self,
@@ -96,7 +109,7 @@ class World:
         """A turn that was run to its end."""
         turn = await self.begin(caller, conversation_id)
         assert await self.turns.arm(turn)
-        assert await self.turns.running(turn, RunId("run"))
+        assert await self.turns.running(turn, RunId("run")) is not None
         assert await self.turns.finish(turn, lambda _: completed(snapshot=snapshot))
         return turn
 
@@ -160,8 +173,15 @@ def completed(*texts: str, snapshot: str | None = None) -> Result:
     )
 
 
+def interrupted(*, stop: bool = False) -> Result:
+    """The end of a turn that nobody could go on with."""
+    if stop:
+        return Result(Outcome.STOPPED, (), (), GATEWAY_END)
+    return Result(Outcome.FAILED, (), (), GATEWAY_END, "turn_interrupted")
+
+
 async def _put_app(database: Database, slug: str) -> App:
-    config = AppConfig(name=slug, opening_statement="Welcome")
+    config = AppConfig(name=slug, opening_statement="Welcome", on_busy="reject")
     app = App(AppId(new_id()), AppVersionId(new_id()), config)
     now = datetime.now(UTC)
     async with database.transaction() as session:
