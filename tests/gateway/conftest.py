@@ -29,12 +29,14 @@ from tests.databases import (
 from tests.fakes.script import Gate, echo
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat
+from tests.gateway.fleet import fleet
 from tests.gateway_server import GatewayServer, StartGateway, wait_until
 
 __all__ = [
     "database",
     "database_url",
     "empty_database_url",
+    "fleet",
     "postgres_template",
     "postgres_url",
     "sqlite_template",

@@ -21,7 +21,7 @@ PRINTED_KEY = re.compile(r"API key[^:]*: (\S+)")
 class GatewayProcess:
     """A running `agent-gateway serve` in a folder of its own; settings are named without AGENT_GATEWAY_."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *arguments: str, **settings: Any) -> None:
         self.folder = folder
         self._output = folder / f"output-{len(list(folder.glob('output-*')))}"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_GATEWAY_")}
@@ -29,7 +29,7 @@ class GatewayProcess:
         environ |= {f"AGENT_GATEWAY_{name}": str(value) for name, value in given.items()}
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "agent_gateway", "serve", "--port", "0"],
+                [sys.executable, "-m", "agent_gateway", "serve", "--port", "0", *arguments],
                 cwd=folder,
                 env={**environ, "PYTHONUNBUFFERED": "1"},
                 stdout=output,

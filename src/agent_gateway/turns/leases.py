@@ -27,6 +27,7 @@ class Trust:
 
     def __init__(self, lease_seconds: float) -> None:
         self._lease = lease_seconds
+        self.half_lease = lease_seconds / 2
         self.sweep_seconds = min(SWEEP_SECONDS, lease_seconds / 4)
         """Well under half a lease, so that a pause between two sweeps is not taken for an outage."""
         now = asyncio.get_running_loop().time()
@@ -36,14 +37,15 @@ class Trust:
     def reached(self) -> None:
         """The database has just answered."""
         now = asyncio.get_running_loop().time()
-        if now - self._reached > self._lease / 2:
+        if now - self._reached > self.half_lease:
             self._since = now + self._lease
         self._reached = now
 
     @property
     def in_leases(self) -> bool:
         """True when expired turns may be adopted."""
-        return asyncio.get_running_loop().time() >= self._since
+        now = asyncio.get_running_loop().time()
+        return now >= self._since and now - self._reached <= self.half_lease
 
 
 async def keep_leases(live: LiveTurns[Form], store: TurnStore, lease_seconds: float, trust: Trust) -> None:
@@ -95,10 +97,12 @@ async def sweep(live: LiveTurns[Form], store: TurnStore, trust: Trust, installed
         if live.draining.is_set():
             return
         try:
-            adopted = await store.adopt(expired=trust.in_leases)
+            # What takes longer than this was held up, and leases ran out meanwhile that are not to blame.
+            async with asyncio.timeout(trust.half_lease):
+                adopted = await store.adopt(expired=trust.in_leases)
             trust.reached()
-        except StoreError as error:
-            logger.warning("the sweep could not look for turns: %s", error)
+        except (StoreError, TimeoutError) as error:
+            logger.warning("the sweep could not look for turns: %s", error or "it took too long")
             continue
         for turn in adopted:
             logger.info("turn %s: adopted under epoch %d", turn.task_id, turn.epoch)
