@@ -16,7 +16,7 @@ from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import FOLD_VERSION
 from agent_gateway.domain import new_id
-from agent_gateway.errors import StoreUnavailable
+from agent_gateway.errors import StoreError
 from agent_gateway.routes import app_info, chat, conversations, errors, health, openapi
 from agent_gateway.routes.dependencies import Gateway, KeyRing
 from agent_gateway.routes.middleware import RequestBodies
@@ -31,7 +31,7 @@ from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
 from agent_gateway.store.migrations import migrate, schema_is_current
 from agent_gateway.store.turns import TurnStore
-from agent_gateway.turns.leases import Trust, keep_leases, sweep, watch
+from agent_gateway.turns.leases import Duties
 from agent_gateway.turns.live import LiveTurns
 
 INSTALL_SECONDS: Final = 2.0
@@ -145,13 +145,8 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         while orphans := await turns.adopt(expired=True, everyone=True):
             for turn in orphans:
                 live.adopt(turn)
-    trust = Trust(settings.lease_seconds)
-    for duty in (
-        keep_leases(live, turns, settings.lease_seconds, trust),
-        sweep(live, turns, trust, installed),
-        watch(live, turns),
-    ):
-        stack.push_async_callback(_cancel, asyncio.create_task(duty, name=duty.__name__))
+    for duty in Duties(live, turns, settings.lease_seconds, installed).start():
+        stack.push_async_callback(_cancel, duty)
     return Gateway(
         installed=installed,
         database=database,
@@ -176,8 +171,8 @@ async def _install(
                 installed.set()
                 return
             logger.error("the database schema is behind: run `agent-gateway migrate`")
-        except StoreUnavailable as error:
-            logger.error("the database is not available: %s", error)
+        except StoreError as error:
+            logger.error("the database can not be used: %s", error)
         await asyncio.sleep(INSTALL_SECONDS)
 
 

@@ -6,6 +6,7 @@ placeholders stay placeholders: the value of an environment variable never becom
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -293,3 +294,9 @@ def _bad_placeholders(config: AppConfig, environ: Mapping[str, str]) -> Iterator
                         yield f"{path}: the environment variable {name} is not set"
                     case _:
                         pass
+
+
+@lru_cache(maxsize=256)
+def read_config(stored: str) -> AppConfig:
+    """An app version as it was stored. Keys of a newer release are left out, so that old processes go on."""
+    return AppConfig.model_validate_json(stored, extra="ignore")

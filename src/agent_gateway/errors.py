@@ -41,6 +41,10 @@ FAILURES: Final[dict[str, str]] = {
 """Code of a failed turn → the only text about it that reaches a client."""
 
 
+RETRY_SECONDS: Final = 2
+"""After which a client should try again when nothing better is known."""
+
+
 class GatewayError(Exception):
     """Base of what may be shown to a client: a code of the contract and a safe text."""
 
@@ -101,7 +105,7 @@ class Unavailable(GatewayError):
 
     code = "service_unavailable"
 
-    def __init__(self, message: str, retry_after: int = 2) -> None:
+    def __init__(self, message: str, retry_after: int = RETRY_SECONDS) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
@@ -112,6 +116,8 @@ class TurnError(GatewayError):
     def __init__(self, code: str) -> None:
         super().__init__(FAILURES[code])
         self.code = code
+        if code == Unavailable.code:
+            self.retry_after = RETRY_SECONDS
 
 
 class ConfigError(Exception):

@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from agent_gateway.backend.compose import compose
@@ -77,6 +77,9 @@ class TurnRunner:
         self._emit = emit
         self._fold = Fold()
         self._sending = False
+        self._creation: asyncio.Future[RunId] | None = None
+        self._saved = 0
+        """Position up to which the fold is stored as a checkpoint."""
         self._timer: asyncio.Timeout | None = None
         self._deadline = 0.0
         self._stop_by: float | None = None
@@ -110,9 +113,10 @@ class TurnRunner:
         return self._sending
 
     def checkpoint(self) -> bytes | None:
-        """The fold's whole state, or None when there is nothing to keep (R5)."""
-        if self._fold.run_end is not None or not self._fold.position:
+        """The fold's whole state, or None when there is nothing new to keep (R5)."""
+        if self._fold.run_end is not None or self._fold.position <= self._saved:
             return None
+        self._saved = self._fold.position
         return self._fold.dump()
 
     @property
@@ -158,10 +162,23 @@ class TurnRunner:
         if not self.owned:
             self._turn_round()
 
-    @property
-    def left_running(self) -> bool:
-        """True when we ended the turn without seeing its run's end: the backend may still be at work."""
-        return self.owned and self.run_id is not None and self._fold.run_end is None
+    async def clean_up(self) -> None:
+        """After the end was told: cancel a run that we ended without having seen its end."""
+        if not self.owned or self.result is None or self._fold.run_end is not None:
+            return
+        if self.run_id is None and self._creation is not None:
+            try:
+                self.run_id = await self._creation
+            except BackendError:
+                return
+        await self.cancel_run()
+
+    def slim(self) -> None:
+        """Let go of what only a running turn needs; its log and result stay for late readers."""
+        self.turn = replace(self.turn, snapshot=None, checkpoint=None)
+        if self.result is not None:
+            self.result = replace(self.result, snapshot=None)
+        self._fold.run_end = None
 
     async def cancel_run(self) -> None:
         """Ask the backend to cancel the run, if it is known."""
@@ -233,15 +250,19 @@ class TurnRunner:
         request = compose(self.turn, self._environ)
         self._sending = True
         try:
-            if not await _patiently(lambda: self._store.arm(self.turn)):
+            if not await patiently(lambda: self._store.arm(self.turn)):
                 return False
-            run_id = self.run_id = await self._backend.create_run(request)
-            stop_asked = await _patiently(lambda: self._store.running(self.turn, run_id))
+            # A task of its own: a request that is cut leaves a run that nobody knows (R4).
+            self._creation = asyncio.ensure_future(self._backend.create_run(request))
+            run_id = await asyncio.shield(self._creation)
+            stop_asked = await patiently(lambda: self._store.running(self.turn, run_id))
         finally:
             self._sending = False
         if stop_asked is None:
-            await self.cancel_run()
+            # Not ours any more: the run is nobody's.
+            await cancel_quietly(self._backend, run_id)
             return False
+        self.run_id = run_id
         if stop_asked:
             self.stop()
         return True
@@ -251,7 +272,7 @@ class TurnRunner:
         if self._timer is None or self._timer.expired():
             return
         now = asyncio.get_running_loop().time()
-        if self._turned or self._interrupted:
+        if (self._turned and not self._sending) or self._interrupted:
             self._timer.reschedule(now)
         elif self.owned:
             when = min(self._deadline, now + self._limits.idle_seconds)
@@ -259,7 +280,7 @@ class TurnRunner:
 
     async def _finish_with(self, turn: Turn, code: str | None) -> Result | None:
         """Commit how the turn ended (R7, R8); None when it is not ours to end."""
-        if self._fold.run_end is None and self.run_id is not None:
+        if self._fold.run_end is None and self.run_id is not None and turn.runnable:
             await self._last_look()
 
         def decide(stop_asked: bool) -> Result:
@@ -269,13 +290,13 @@ class TurnRunner:
             return cut_short(self._fold, None if stop_asked else code or "turn_interrupted")
 
         try:
-            return await _patiently(lambda: self._store.finish(turn, decide))
+            return await patiently(lambda: self._store.finish(turn, decide))
         except Exception as error:  # noqa: BLE001 - whatever it is, the turn must end
             # Bad data: the turn fails with a minimal row (R7). Only the kind of error is logged: databases
             # quote the row they refused, with all its texts.
             logger.error("turn %s: the result was refused: %s", self.turn.task_id, type(error).__name__)
             failed = Result(Outcome.FAILED, (), (), GATEWAY_END, "internal_server_error")
-            return await _patiently(lambda: self._store.finish(turn, lambda _: failed))
+            return await patiently(lambda: self._store.finish(turn, lambda _: failed))
 
     async def _last_look(self) -> None:
         """Read the run's log once more: a terminal event found there decides after all (R8)."""
@@ -300,12 +321,12 @@ class TurnRunner:
 
     async def _follow(self) -> None:
         """Tell what the run says, then what the row says; until it has ended or the turn is ours."""
-        looks, watching = 0, self._backend.replayable
+        looks, watching = 0, self._backend.replayable and self.turn.runnable
         while not self.owned:
             self._turned = False
             # Before the row is read: news that come meanwhile must end the wait below.
             self._news.clear()
-            result = await _patiently(lambda: self._store.result(self.turn.task_id))
+            result = await patiently(lambda: self._store.result(self.turn.task_id))
             if result is not None:
                 self._tell(result)
                 return
@@ -356,7 +377,7 @@ class TurnRunner:
         raise RunLost("the stream ended without a terminal event")
 
     async def _restore_from_row(self) -> bool:
-        stored = await _patiently(lambda: self._store.load(self.turn.task_id))
+        stored = await patiently(lambda: self._store.load(self.turn.task_id))
         if stored is None or stored.checkpoint is None:
             return False
         self.turn = self.turn if self.owned else stored
@@ -384,7 +405,7 @@ async def cancel_quietly(backend: Backend, run_id: RunId) -> None:
     try:
         async with asyncio.timeout(CANCEL_SECONDS):
             await backend.cancel(run_id)
-    except (BackendError, TimeoutError) as error:
+    except Exception as error:  # noqa: BLE001 - in a task group, one failure would end every turn
         logger.warning("run %s: cancel failed: %s", run_id, type(error).__name__)
 
 
@@ -398,7 +419,7 @@ def _code_of(error: BackendError) -> str:
             return "internal_server_error"
 
 
-async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
+async def patiently(work: Callable[[], Awaitable[T]]) -> T:
     """Do it again for as long as the database is away: a turn never ends for that reason (R7)."""
     pause = 0.1
     while True:

@@ -85,6 +85,11 @@ class Settings(BaseSettings):
         self.data_dir.mkdir(parents=True, exist_ok=True)
         path = self.data_dir / "secret-key"
         if not path.exists():
-            path.touch(mode=0o600)
-            path.write_text(secrets.token_urlsafe(32))
-        return path.read_text().encode()
+            # Complete or not there at all, whenever the process dies.
+            new = path.with_suffix(".new")
+            new.touch(mode=0o600)
+            new.write_text(secrets.token_urlsafe(32))
+            new.replace(path)
+        if key := path.read_text().strip():
+            return key.encode()
+        raise ConfigError(f"{path} is empty: delete it, and a new key is made.")

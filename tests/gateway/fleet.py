@@ -14,7 +14,8 @@ from sqlmodel import col
 from agent_gateway.app_config import AppConfig, default_app
 from agent_gateway.domain import Caller, TaskId, TurnRequest
 from agent_gateway.store.begin import Begun
-from agent_gateway.store.tables import TurnRow
+from agent_gateway.store.database import now_plus
+from agent_gateway.store.tables import IdempotencyRow, TurnRow
 from tests.fakes.script import Gate
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat
@@ -25,7 +26,7 @@ from tests.gateway_server import API_KEY, BOUND, GatewayServer, wait_until
 T = TypeVar("T")
 
 LEASE_SECONDS = 1.2
-DUTIES = ("keep_leases", "sweep", "watch")
+DUTIES = ("beat", "sweep", "watch", "save_checkpoints")
 
 
 class Fleet:
@@ -83,6 +84,14 @@ class Fleet:
 
         async def work(session: AsyncSession) -> None:
             await session.execute(update(TurnRow).where(col(TurnRow.id) == task_id).values(**values))
+
+        look(self.database_url, work)
+
+    def age_keys(self, seconds: float) -> None:
+        """Every Idempotency-Key was used that long ago."""
+
+        async def work(session: AsyncSession) -> None:
+            await session.execute(update(IdempotencyRow).values(created_at=now_plus(-seconds)))
 
         look(self.database_url, work)
 

@@ -187,3 +187,8 @@ def installed(server: GatewayServer) -> GatewayServer:
     """Wait until a gateway that has just started has put its app and key into the database."""
     wait_until(server.gateway.installed.is_set)
     return server
+
+
+async def never(*_: object) -> None:
+    """In place of a duty of the gateway that a test does without."""
+    await asyncio.Event().wait()

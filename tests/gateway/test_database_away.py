@@ -1,6 +1,5 @@
 """The database goes away and comes back: running turns wait, new ones are refused, nothing is invented."""
 
-import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -29,6 +28,7 @@ from tests.gateway.rows import (
     installed,
     locked_conversation,
     look,
+    never,
     newest_turn,
     rows_of,
 )
@@ -185,7 +185,7 @@ def test_an_ended_turn_is_replayed_once_the_database_is_back(
     ):
         task_id = Chat(client, user).background()["task_id"]
         with Chat(other_client, user).follow(task_id) as stream:
-            assert stream.block() == b"retry: 2000"
+            assert (stream.block() or b"").startswith(b"retry: ")
             pings(stream, 1)
             with outage(proxy):
                 gate.open()
@@ -235,7 +235,7 @@ def test_a_write_whose_answer_was_lost_is_not_done_twice(  # noqa: PLR0917
     """It is committed, but the connection breaks before the owner knows (R14)."""
     url = through(proxy, postgres_url)
     # No heartbeat and no sweep while the test lasts: it counts the commits.
-    monkeypatch.setattr(app, "sweep", _never)
+    monkeypatch.setattr(app, "sweep", never)
     with (
         GatewayServer(tmp_path, database_url=url, backend_url=fake.url, lease_seconds=300) as server,
         installed(server).client() as client,
@@ -255,10 +255,6 @@ def test_a_write_whose_answer_was_lost_is_not_done_twice(  # noqa: PLR0917
         assert chat.blocking(conversation_id=conversation)["answer"] == "You said: Hello."
 
 
-async def _never(*_: object) -> None:
-    await asyncio.Event().wait()
-
-
 def test_a_begin_whose_answer_was_lost_runs_once(
     proxy: TcpProxy,
     postgres_url: str,
@@ -271,7 +267,7 @@ def test_a_begin_whose_answer_was_lost_runs_once(
     url = through(proxy, postgres_url)
     shared = {"backend_url": fake.url, "lease_seconds": 0.9}
     # Without a sweep: it commits, too.
-    monkeypatch.setattr(app, "sweep", _never)
+    monkeypatch.setattr(app, "sweep", never)
     with (
         GatewayServer(tmp_path / "1", database_url=url, **shared) as server,
         installed(server).client() as client,

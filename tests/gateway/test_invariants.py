@@ -143,7 +143,7 @@ def test_I2_no_terminal_event_while_the_commit_can_not_be_made(  # noqa: N802
         Chat(client, user).follow(stream.task_id, after=1) as second,
     ):
         [event] = stream.until("So far")
-        assert second.block() == b"retry: 2000"
+        assert (second.block() or b"").startswith(b"retry: ")
         with locked_conversation(postgres_url, event["conversation_id"]):
             gate.open()
             fake.wait_until(lambda: fake.open_streams == 0)
@@ -579,7 +579,7 @@ def test_I8_another_process_serves_the_turn_with_the_same_bytes(  # noqa: N802
         stream.until("!")
         chat = Chat(other_client, user)
         with chat.follow(stream.task_id, after=2) as follower:
-            assert follower.block() == b"retry: 2000"
+            assert (follower.block() or b"").startswith(b"retry: ")
             assert follower.block() == PING
             gate.open()
             whole = stream.rest()

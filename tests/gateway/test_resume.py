@@ -5,14 +5,28 @@ That every cursor gets exactly its rest, live, ended and stored, is invariant I8
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from tests.fakes.script import Gate, delta, fail, script, succeed, text, thinking, tool_call, tool_result
+from tests.fakes.script import (
+    Cut,
+    Forget,
+    Gate,
+    delta,
+    fail,
+    script,
+    succeed,
+    text,
+    thinking,
+    tool_call,
+    tool_result,
+)
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import PING, Chat, Heard, refused
-from tests.gateway_server import BOUND, StartGateway, answer_of, wait_until
+from tests.gateway.rows import installed
+from tests.gateway_server import BOUND, GatewayServer, StartGateway, answer_of, wait_until
 
 TOO_FAR = 1_000_000_002
 
@@ -63,8 +77,10 @@ def test_the_events_route_has_ids_and_says_when_to_come_back(chat: Chat) -> None
     assert again.headers["cache-control"] == "no-cache, no-transform"
     assert again.headers["x-accel-buffering"] == "no"
     assert again.headers["x-task-id"] == first.task_id
-    assert again.blocks[0].startswith(b"retry: ")
-    assert again.raw == first.raw.replace(PING + b"\n\n", b"")
+    assert again.blocks == [again.blocks[0], *first.frames]
+    pauses = {chat.resumed(first.task_id).blocks[0].removeprefix(b"retry: ") for _ in range(10)}
+    assert all(1000 <= int(pause) <= 3000 for pause in pauses)
+    assert len(pauses) > 1, "readers of a process that died do not come back all at once"
 
 
 def test_after_wins_over_last_event_id(chat: Chat) -> None:
@@ -89,6 +105,96 @@ def test_nothing_left_is_204(start_gateway: StartGateway, fake: ScriptedBackend,
     server.stop()
     with start_gateway().client() as client:
         assert_nothing_left(Chat(client, user), turns)
+
+
+def test_a_repeated_post_with_nothing_left_is_204(chat: Chat, fake: ScriptedBackend) -> None:
+    key = {"Idempotency-Key": str(uuid4())}
+    heard = chat.streaming(headers=key)
+    for cursor in (heard.ids[-1], TOO_FAR):
+        response = chat.post(headers={**key, "Last-Event-ID": str(cursor)}, response_mode="streaming")
+        assert (response.status_code, response.content) == (204, b"")
+    again = {**key, "Last-Event-ID": str(heard.ids[-1])}
+    assert chat.blocking(headers=again)["answer"] == heard.answer
+    assert fake.posts == 1
+
+
+def test_a_turn_keeps_the_mode_it_began_with(
+    start_gateway: StartGateway, fake: ScriptedBackend, user: str
+) -> None:
+    """R17: its app is another by now."""
+    fake.script = script(thinking("Hm."), text("Hi"), succeed())
+    key = {"Idempotency-Key": str(uuid4())}
+    server = start_gateway(app_mode="agent")
+    with server.client() as client:
+        heard = Chat(client, user).streaming(headers=key)
+    assert set(heard.kinds) == {"agent_thought", "agent_message", "message", "message_end"}
+    server.stop()
+    with start_gateway(app_mode="chat").client() as client:
+        chat = Chat(client, user)
+        assert chat.resumed(heard.task_id).events == heard.events
+        assert chat.streaming(headers=key).events == heard.events
+        assert chat.resumed(heard.task_id, mode="chat").kinds == ["message", "message_end"]
+        assert chat.streaming().kinds == ["message", "message_end"]
+
+
+def test_a_cursor_inside_a_long_event_gets_the_whole_again(chat: Chat, fake: ScriptedBackend) -> None:
+    """A closing message of several lines: only who has the last of them has it all."""
+    answer = "x" * 80_000
+    fake.queue(script(delta(answer), succeed()))
+    heard = chat.streaming(params={"mode": "agent"})
+    closing = [event for event in heard.events if event["event"] == "message"]
+    assert "".join(event["answer"] for event in closing) == answer
+    first, second, last = (event["event_id"] for event in closing)
+    assert (first, second) == (last - 1, last - 1)
+    assert chat.resumed(heard.task_id, after=second, mode="agent").events == [*closing, heard.last]
+    assert chat.resumed(heard.task_id, after=last, mode="agent").events == [heard.last]
+
+
+def test_a_long_replace_is_told_again_from_its_start(
+    start_gateway: StartGateway, fake: ScriptedBackend, user: str
+) -> None:
+    """A reader ahead of what was stored, cut inside the text that replaces its own."""
+    answer = "x" * 80_000
+    fake.script = script(delta(answer), Forget(), Cut())
+    with start_gateway().client() as client:
+        chat = Chat(client, user)
+        task_id = chat.streaming().task_id
+        heard = chat.resumed(task_id, after=1000)
+        assert heard.kinds == ["message_replace", "message", "message", "error"]
+        assert heard.answer == answer
+        assert chat.resumed(task_id, after=heard.ids[1]).events == heard.events
+        assert chat.resumed(task_id, after=heard.ids[2]).kinds == ["error"]
+
+
+def test_a_follower_that_is_dropped_ends_its_streams_for_others_to_go_on(
+    postgres_url: str,
+    fake: ScriptedBackend,
+    gate: Gate,
+    tmp_path: Path,
+    user: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A reader with ids is cut without a terminal event, and without an error; elsewhere it has the rest."""
+    shared = {"backend_url": fake.url, "database_url": postgres_url}
+    fake.script = script(text("One ", "two "), gate, delta("three"), succeed())
+    with (
+        GatewayServer(tmp_path / "1", **shared) as one,
+        GatewayServer(tmp_path / "2", **shared) as two,
+        installed(one).client() as client,
+        installed(two).client() as other_client,
+    ):
+        task_id = Chat(client, user).background()["task_id"]
+        with Chat(other_client, user).follow(task_id) as stream:
+            stream.until("two ")
+            [followed] = two.gateway.live.followed()
+            assert followed.task is not None
+            followed.task.get_loop().call_soon_threadsafe(followed.task.cancel)
+            heard = stream.rest()
+        assert heard.kinds == ["message", "message"]
+        gate.open()
+        for chat in (Chat(client, user), Chat(other_client, user)):
+            assert chat.resumed(task_id, after=heard.ids[-1]).kinds == ["message", "message_end"]
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def assert_nothing_left(chat: Chat, turns: list[Heard]) -> None:

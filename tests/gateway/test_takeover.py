@@ -230,7 +230,7 @@ def test_a_checkpoint_stands_in_for_a_log_that_was_trimmed(
     kept: int,
 ) -> None:
     """New readers get the past as one text and then what follows; without a join nothing is invented (R5)."""
-    monkeypatch.setattr(leases, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(leases, "CHECKPOINT_SECONDS", 0.1)
     one, two = fleet.start(), fleet.start()
     fake.script = script(*STORY, gate, delta(" The end."), delta(" Really."), succeed())
     with fleet.chat(one, user).open(params={"ids": 1}) as stream:

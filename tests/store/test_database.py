@@ -177,7 +177,7 @@ async def test_a_connection_that_is_cut_in_a_transaction(
     postgres: Database, postgres_url: str, duty: bool
 ) -> None:
     async def begin_and_be_cut() -> None:
-        async with postgres.transaction(duty=duty) as session:
+        async with postgres.transaction("duty" if duty else "requests") as session:
             victims.append(await backend_pid(session))
             await cut(postgres_url, victims)
             await session.execute(text("SELECT 1"))
@@ -185,7 +185,7 @@ async def test_a_connection_that_is_cut_in_a_transaction(
     victims: list[int] = []
     with pytest.raises(StoreUnavailable):
         await begin_and_be_cut()
-    async with postgres.transaction(duty=duty) as session:
+    async with postgres.transaction("duty" if duty else "requests") as session:
         assert await backend_pid(session) not in victims
 
 

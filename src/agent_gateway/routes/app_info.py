@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from agent_gateway.routes.chat import ERRORS
 from agent_gateway.routes.dependencies import AppDep
+from agent_gateway.routes.errors import ERRORS
 from agent_gateway.routes.schemas import (
     AppInfo,
     FileUpload,

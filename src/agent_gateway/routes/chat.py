@@ -1,8 +1,6 @@
 """POST /chat-messages, its stop, and the events of a turn."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import JSONResponse
@@ -15,25 +13,24 @@ from agent_gateway.errors import (
     NotFound,
     TurnError,
     Unauthorized,
-    Unavailable,
 )
-from agent_gateway.events import Result, TurnFailed, rest_of
+from agent_gateway.events import TurnFailed
 from agent_gateway.routes.dependencies import AppDep, Credentials, Gateway, GatewayDep, TicketText, get_app
+from agent_gateway.routes.errors import ERRORS
 from agent_gateway.routes.payloads import Mode, WireForm, usage_json
+from agent_gateway.routes.readers import Found, find, found_live
 from agent_gateway.routes.schemas import (
     BackgroundTurn,
     BusyBody,
     ChatMessage,
     ChatMessageBody,
-    ErrorBody,
     StopBody,
     Success,
     User,
 )
-from agent_gateway.routes.sse import TurnStream, ended_frames, live_frames
+from agent_gateway.routes.sse import TurnStream
 from agent_gateway.routes.stream_events import EVENT_STREAM
 from agent_gateway.routes.tickets import Ticket
-from agent_gateway.store.results import TurnView
 from agent_gateway.turns.live import LiveTurn
 
 FIRST_EVENT_SECONDS: Final = 0.9
@@ -58,24 +55,6 @@ LastEventId = Annotated[
     str | None, Header(description="`event_id` of the last event that was seen.", alias="Last-Event-ID")
 ]
 
-ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"model": ErrorBody, "description": "Invalid request, or the provider rejected it."},
-    401: {"model": ErrorBody, "description": "No valid API key or ticket."},
-    404: {"model": ErrorBody, "description": "Unknown to this app and user."},
-    429: {"model": ErrorBody, "description": "The model provider's rate limit."},
-    500: {"model": ErrorBody, "description": "The turn failed."},
-    503: {"model": ErrorBody, "description": "Draining, full, or the backend or database is away."},
-    504: {"model": ErrorBody, "description": "The turn took too long."},
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A turn to read: live in this process, or known from the rows."""
-
-    live: LiveTurn[WireForm] | None
-    view: TurnView
-
 
 @router.post(
     "/chat-messages",
@@ -98,6 +77,7 @@ class Found:
             **EVENT_STREAM,
         },
         202: {"model": BackgroundTurn, "description": "Begun, with `response_mode: background`."},
+        204: {"description": "With Last-Event-ID: the turn has ended and nothing is left."},
         409: {"model": BusyBody, "description": "`conversation_busy` or `idempotency_conflict`."},
         **ERRORS,
     },
@@ -122,22 +102,24 @@ async def post_chat_message(
     )
     if last_event_id is not None:
         after = _position(last_event_id, "Last-Event-ID")
-        found = await _find(gateway, caller.app.id, caller.user, await _earlier(gateway, caller, request))
+        found = await find(gateway, caller.app.id, caller.user, await _earlier(gateway, caller, request))
     else:
         after = 0
         found = await _start(gateway, caller, request)
     if body.response_mode == "background":
         return await _background(gateway, caller, found)
     if body.response_mode == "blocking":
-        return await _blocking(gateway, found)
+        return await _blocking(found)
+    if found.nothing_left(after):
+        return Response(status_code=204)
     if found.live is not None and after == 0:
         await _refuse_early_failure(found.live)
-    form = WireForm(mode or app.config.mode, ids)
     headers = {
         "X-Task-Id": found.view.task_id,
         "X-Turn-Events-URL": _events_url(gateway, caller.app.id, caller.user, found.view.task_id),
     }
-    return await _stream(gateway, found, form, after, headers)
+    form = WireForm(mode or found.view.mode, ids)
+    return TurnStream(found.frames(form, after, gateway.ping_seconds), headers)
 
 
 @router.post(
@@ -192,14 +174,13 @@ async def get_events(
         who = Ticket(TaskId(canonical_uuid(task_id) or ""), app.id, user)
     if who.task_id != canonical_uuid(task_id):
         raise NotFound("Task not found.")
-    found = await _find(gateway, who.app_id, who.user, who.task_id)
+    found = await find(gateway, who.app_id, who.user, who.task_id)
     if after is None:
         after = _position(last_event_id, "Last-Event-ID") if last_event_id else 0
-    if mode is None:
-        mode = await _app_mode(gateway, found, who)
-    if await _nothing_left(gateway, found, after):
+    if found.nothing_left(after):
         return Response(status_code=204)
-    return await _stream(gateway, found, WireForm(mode, True), after, {"X-Task-Id": who.task_id})
+    form = WireForm(mode or found.view.mode, True)
+    return TurnStream(found.frames(form, after, gateway.ping_seconds), {"X-Task-Id": who.task_id})
 
 
 async def _start(gateway: Gateway, caller: Caller, request: TurnRequest) -> Found:
@@ -210,8 +191,8 @@ async def _start(gateway: Gateway, caller: Caller, request: TurnRequest) -> Foun
         busy.details = {**busy.details, "events_url": events_url}
         raise
     if isinstance(started, LiveTurn):
-        return Found(started, _view_of(started))
-    return await _find(gateway, caller.app.id, caller.user, started)
+        return found_live(started)
+    return await find(gateway, caller.app.id, caller.user, started)
 
 
 async def _earlier(gateway: Gateway, caller: Caller, request: TurnRequest) -> TaskId:
@@ -225,37 +206,8 @@ async def _earlier(gateway: Gateway, caller: Caller, request: TurnRequest) -> Ta
     return earlier
 
 
-async def _find(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> Found:
-    live = gateway.live.find(task_id)
-    if live is not None and live.belongs_to(app_id, user):
-        return Found(live, _view_of(live))
-    view = await gateway.turns.view(app_id, user, task_id)
-    if view is None:
-        raise NotFound("Task not found.")
-    live = None if view.ended else await gateway.live.follow(task_id)
-    return Found(live, view)
-
-
-def _view_of(live: LiveTurn[WireForm]) -> TurnView:
-    turn = live.turn
-    return TurnView(
-        turn.task_id, turn.conversation_id, turn.message_id, turn.created_at, ended=live.ended.is_set()
-    )
-
-
-async def _result(gateway: Gateway, found: Found) -> Result:
-    """How the turn ended, however long that takes."""
-    if found.live is not None:
-        with found.live.reading():
-            await found.live.ended.wait()
-    result = found.live.result if found.live else await gateway.turns.result(found.view.task_id)
-    if result is None:
-        raise Unavailable("This server is shutting down. Please try again with the same Idempotency-Key.")
-    return result
-
-
-async def _blocking(gateway: Gateway, found: Found) -> Response:
-    result = await _result(gateway, found)
+async def _blocking(found: Found) -> Response:
+    result = await found.result()
     if result.outcome is Outcome.FAILED:
         raise TurnError(result.error_code or "internal_server_error")
     view = found.view
@@ -278,7 +230,7 @@ async def _background(gateway: Gateway, caller: Caller, found: Found) -> Respons
     view = found.view
     status = "running"
     if view.ended:
-        status = (await _result(gateway, found)).outcome.value
+        status = (await found.result()).outcome.value
     body = BackgroundTurn.model_validate(
         {
             "task_id": view.task_id,
@@ -296,32 +248,6 @@ async def _refuse_early_failure(live: LiveTurn[WireForm]) -> None:
     await live.log.wait(0, FIRST_EVENT_SECONDS)
     if live.log.events and isinstance(failed := live.log.events[0], TurnFailed):
         raise TurnError(failed.code)
-
-
-async def _stream(
-    gateway: Gateway, found: Found, form: WireForm, after: int, headers: Mapping[str, str]
-) -> TurnStream:
-    ping = gateway.ping_seconds
-    if found.live is not None:
-        frames = live_frames(found.live, form, after=after, ping_seconds=ping)
-    else:
-        frames = ended_frames(found.view, await _result(gateway, found), form, after)
-    return TurnStream(frames, headers)
-
-
-async def _nothing_left(gateway: Gateway, found: Found, after: int) -> bool:
-    if found.live is not None:
-        result = found.live.result
-    else:
-        result = await gateway.turns.result(found.view.task_id)
-    return result is not None and not rest_of(result, after)
-
-
-async def _app_mode(gateway: Gateway, found: Found, who: Ticket) -> Mode:
-    if found.live is not None:
-        return found.live.turn.app.config.mode
-    app = await gateway.apps.find(who.app_id)
-    return app.config.mode if app else "chat"
 
 
 def _events_url(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> str:

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query
 
 from agent_gateway.domain import Caller, ConversationId, Outcome, Step, Usage, canonical_uuid, step_id
 from agent_gateway.errors import FAILURES, InvalidParam
-from agent_gateway.routes.chat import ERRORS
 from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, GatewayDep
+from agent_gateway.routes.errors import ERRORS
 from agent_gateway.routes.schemas import (
     ConversationItem,
     ConversationPage,

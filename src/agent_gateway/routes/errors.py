@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from agent_gateway.errors import GatewayError, StoreError, StoreUnavailable
+from agent_gateway.routes.schemas import ErrorBody
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,17 @@ STATUSES: Final[Mapping[str, int]] = {
     "service_unavailable": 503,
     "turn_timeout": 504,
 }
+
+ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"model": ErrorBody, "description": "Invalid request, or the provider rejected it."},
+    401: {"model": ErrorBody, "description": "No valid API key or ticket."},
+    404: {"model": ErrorBody, "description": "Unknown to this app and user."},
+    429: {"model": ErrorBody, "description": "The model provider's rate limit."},
+    500: {"model": ErrorBody, "description": "The turn failed."},
+    503: {"model": ErrorBody, "description": "Draining, full, or the backend or database is away."},
+    504: {"model": ErrorBody, "description": "The turn took too long."},
+}
+"""What routes say of their errors in the OpenAPI document."""
 
 _HTTP_CODES: Final[Mapping[int, str]] = {
     400: "bad_request",

@@ -3,8 +3,8 @@
 from fastapi import APIRouter
 
 from agent_gateway.errors import Unavailable
-from agent_gateway.routes.chat import ERRORS
 from agent_gateway.routes.dependencies import GatewayDep
+from agent_gateway.routes.errors import ERRORS
 from agent_gateway.routes.schemas import Health
 
 router = APIRouter(tags=["health"])

@@ -5,6 +5,8 @@ from typing import Final
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+SERVER_RECEIVE: Final = "agent_gateway.server_receive"
+"""Key of a scope under which the server's own `receive` stays within reach (see sse.py)."""
 BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 
@@ -22,6 +24,7 @@ class RequestBodies:
         if scope["type"] != "http" or scope["method"] not in BODY_METHODS:
             await self._app(scope, receive, send)
             return
+        scope = {**scope, SERVER_RECEIVE: receive}
         headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
         given = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
         if not given.lower().startswith(b"multipart/"):

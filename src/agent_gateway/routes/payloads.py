@@ -1,8 +1,9 @@
 """Turn events as SSE frames: the only place that knows the public event names (service-api.md).
 
 Pure. A frame is one `data:` line of ASCII JSON per event; `message_replace` and the closing message
-may take several when their text is long, and only the last of those carries the `id:`, so that a
-reader cut in between gets the whole again. Text deltas are filled into a template made once per turn.
+may take several when their text is long. Only the last of those carries the `id:`, and the others an
+`event_id` one less, so that a reader cut in between gets the whole again. Text deltas are filled into
+a template made once per turn.
 """
 
 import json
@@ -105,16 +106,16 @@ class _Frames:
 
     def _answers(self, event: str, position: int, text: str) -> list[str]:
         head, tail = self.template(event)
-        pieces = [piece.text for piece in split_text(text, 0)] or [""]
-        return [f'{head}{position},"answer":{_escape(piece)}{tail}' for piece in pieces]
+        *before, last = [piece.text for piece in split_text(text, 0)] or [""]
+        lines = [f'{head}{position - 1},"answer":{_escape(piece)}{tail}' for piece in before]
+        return [*lines, f'{head}{position},"answer":{_escape(last)}{tail}']
 
     def _replace(self, event: MessageReplace, mode: Mode) -> list[str]:
         """The first piece replaces, the others append."""
-        first = event.text[:MAX_CHUNK]
-        lines = [self._line("message_replace", event.position, {"answer": first, "reason": event.reason})]
-        if more := event.text[MAX_CHUNK:]:
-            lines += self._answers(_chunk_event(mode), event.position, more)
-        return lines
+        first, more = event.text[:MAX_CHUNK], event.text[MAX_CHUNK:]
+        position = event.position - 1 if more else event.position
+        line = self._line("message_replace", position, {"answer": first, "reason": event.reason})
+        return [line, *(self._answers(_chunk_event(mode), event.position, more) if more else [])]
 
     def _end(self, event: MessageEnd) -> str:
         metadata: dict[str, Any] = {"usage": usage_json(event.usage), "retriever_resources": []}

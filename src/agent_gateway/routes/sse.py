@@ -11,7 +11,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -21,16 +21,20 @@ from typing_extensions import override
 
 from agent_gateway.domain import Turn
 from agent_gateway.events import GATEWAY_REPLACE, Result, rest_of
+from agent_gateway.routes.middleware import SERVER_RECEIVE
 from agent_gateway.routes.payloads import PING, WireForm, encoder
 from agent_gateway.store.results import TurnView
 from agent_gateway.turns.live import LiveTurn
+from agent_gateway.turns.log import MAX_WRITE
 
 HEADERS: Final[Mapping[str, str]] = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
 }
-RETRY: Final = b"retry: 2000\n\n"
-"""Milliseconds after which EventSource reconnects."""
+RETRY_MS: Final = (1000, 3000)
+"""When EventSource reconnects after a stream that broke: spread, since many break at once."""
+HANDED_OVER_RETRY_MS: Final = (50, 1000)
+"""The same for a reader that is sent elsewhere."""
 SEND_SECONDS: Final = 30.0
 """How long one write may wait for a reader that does not read; then it is cut and may resume."""
 
@@ -49,13 +53,14 @@ async def live_frames(
     with live.reading():
         index = log.index_after(after)
         if form.ids:
-            yield RETRY
+            yield _retry(RETRY_MS)
         if index >= len(log.events) and not log.closed:
             yield PING
         while True:
             if log.closed and live.result is not None and live.runner.position < after < GATEWAY_REPLACE:
                 # This reader has seen more of the run, elsewhere, than this process ever folded.
-                yield stored_frames(live.turn, live.result, form, after)
+                for piece in stored_frames(live.turn, live.result, form, after):
+                    yield piece
                 return
             # A log that is still being folded again may be behind what this reader has seen.
             index = max(index, log.index_after(after))
@@ -67,23 +72,34 @@ async def live_frames(
             elif log.closed:
                 return
             elif form.ids and live.handed_over:
-                yield b"retry: %d\n\n" % random.randint(50, 1000)  # noqa: S311 - spreads reconnects
+                yield _retry(HANDED_OVER_RETRY_MS)
                 return
             elif not await log.wait(index, ping_seconds):
                 yield PING
 
 
-def stored_frames(turn: Turn | TurnView, result: Result, form: WireForm, after: int) -> bytes:
-    """The rest of an ended turn, from its stored result."""
+def _retry(between: tuple[int, int]) -> bytes:
+    return b"retry: %d\n\n" % random.randint(*between)  # noqa: S311 - jitter, not a secret
+
+
+def stored_frames(turn: Turn | TurnView, result: Result, form: WireForm, after: int) -> Iterator[bytes]:
+    """The rest of an ended turn, from its stored result: whole frames, about MAX_WRITE bytes at once."""
     encode = encoder(turn)
-    return b"".join(encode(event, form) for event in rest_of(result, after))
+    piece = bytearray()
+    for event in rest_of(result, after):
+        piece += encode(event, form)
+        if len(piece) >= MAX_WRITE:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece)
 
 
 async def ended_frames(view: TurnView, result: Result, form: WireForm, after: int) -> AsyncGenerator[bytes]:
     """A stream of nothing but the rest of an ended turn."""
     if form.ids:
-        yield RETRY
-    yield stored_frames(view, result, form, after)
+        yield _retry(RETRY_MS)
+    for piece in stored_frames(view, result, form, after):
+        yield piece
 
 
 class TurnStream(EventSourceResponse):
@@ -102,12 +118,15 @@ class TurnStream(EventSourceResponse):
                 async for data in frames:
                     if not self.active:
                         return
-                    async with asyncio.timeout(SEND_SECONDS):
-                        await send({"type": "http.response.body", "body": data, "more_body": True})
+                    # One long text is one long frame: it, too, is not handed to the server at once.
+                    for start in range(0, len(data), MAX_WRITE):
+                        body = data[start : start + MAX_WRITE]
+                        async with asyncio.timeout(SEND_SECONDS):
+                            await send({"type": "http.response.body", "body": body, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
             logger.info("a reader was cut: it took nothing for %.0f s", SEND_SECONDS)
-            if _abort(receive):
+            if _abort(scope.get(SERVER_RECEIVE, receive)):
                 await gone
         finally:
             gone.cancel()

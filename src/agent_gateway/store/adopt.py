@@ -1,12 +1,14 @@
 """Adoption: taking over turns that nobody holds (R4, R10, R11), and reading turns to follow them."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, bindparam, case, or_, select, update
+from pydantic import ValidationError
+from sqlalchemy import ColumnElement, Row, bindparam, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from agent_gateway.app_config import AppConfig
+from agent_gateway.app_config import read_config
 from agent_gateway.domain import (
     App,
     AppId,
@@ -20,11 +22,11 @@ from agent_gateway.domain import (
 )
 from agent_gateway.store.begin import Terms
 from agent_gateway.store.database import Database, now_plus
-from agent_gateway.store.results import ACTIVE
 from agent_gateway.store.tables import (
     app_versions,
     conversations,
     end_users,
+    is_active,
     messages,
     snapshots,
     turns,
@@ -34,6 +36,9 @@ BATCH: Final = 50
 """Turns taken over in one transaction."""
 POISON: Final = 5
 """A turn whose owner died this often is ended without being run again (R11)."""
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,11 @@ async def adopt(database: Database, terms: Terms, *, expired: bool, everyone: bo
         free.append(turns.c.lease_until < now_plus())
     if everyone:
         free.append(turns.c.owner != terms.owner)
-    async with database.transaction(duty=True) as connection:
+    async with database.transaction("duty") as connection:
         found = await connection.scalars(
             select(turns.c.id)
             .where(
-                turns.c.state.in_(ACTIVE),
+                is_active(turns),
                 or_(*free),
                 # What another release folds is left to it, until it is late.
                 or_(turns.c.fold_version == terms.fold_version, turns.c.deadline_at < now_plus()),
@@ -110,7 +115,7 @@ async def release(database: Database, terms: Terms, held: list[tuple[Turn, bytes
     Returns those that were. One that is being sent is not: its run would be lost (R4).
     """
     released: set[TaskId] = set()
-    async with database.transaction(duty=True) as connection:
+    async with database.transaction("duty") as connection:
         for turn, state in held:
             ours = {"task": turn.task_id, "our_owner": terms.owner, "our_epoch": turn.epoch, "saved": state}
             if (await connection.execute(_RELEASE, ours)).rowcount:
@@ -120,7 +125,7 @@ async def release(database: Database, terms: Terms, held: list[tuple[Turn, bytes
 
 async def save_checkpoints(database: Database, terms: Terms, held: list[tuple[Turn, bytes]]) -> None:
     """Store the fold states of running turns of ours, in one batch."""
-    async with database.transaction(duty=True) as connection:
+    async with database.transaction("duty") as connection:
         await connection.execute(
             _CHECKPOINT,
             [
@@ -131,12 +136,17 @@ async def save_checkpoints(database: Database, terms: Terms, held: list[tuple[Tu
 
 
 async def _read(connection: AsyncConnection, terms: Terms, *which: ColumnElement[bool]) -> list[Turn]:
-    rows = await connection.execute(_TURN.where(*which))
-    return [_turn(row, terms) for row in rows]
+    found: list[Turn] = []
+    for row in await connection.execute(_TURN.where(*which)):
+        try:
+            found.append(_turn(row, terms))
+        except ValidationError:
+            logger.error("turn %s: the configuration of its app can not be read by this release", row.id)
+    return found
 
 
 def _turn(row: Row[Any], terms: Terms) -> Turn:
-    config = AppConfig.model_validate_json(row.config)
+    config = read_config(row.config)
     return Turn(
         task_id=TaskId(row.id),
         conversation_id=ConversationId(row.conversation_id),
@@ -162,12 +172,17 @@ _OURS = (
     turns.c.id == bindparam("task"),
     turns.c.owner == bindparam("our_owner"),
     turns.c.epoch == bindparam("our_epoch"),
-    turns.c.state.in_(ACTIVE),
+    is_active(turns),
 )
 _RELEASE = (
     update(turns)
     .where(*_OURS, turns.c.state != TurnState.SENDING)
-    .values(owner=None, epoch=turns.c.epoch + 1, lease_until=None, checkpoint=bindparam("saved"))
+    .values(
+        owner=None,
+        epoch=turns.c.epoch + 1,
+        lease_until=None,
+        checkpoint=func.coalesce(bindparam("saved"), turns.c.checkpoint),
+    )
 )
 _CHECKPOINT = update(turns).where(*_OURS).values(checkpoint=bindparam("saved"))
 _TURN = (

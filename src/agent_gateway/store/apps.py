@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from agent_gateway.app_config import AppConfig
+from agent_gateway.app_config import AppConfig, read_config
 from agent_gateway.domain import App, AppId, AppVersionId, new_id
 from agent_gateway.store.database import Database
 from agent_gateway.store.tables import ApiKeyRow, AppRow, AppVersionRow, api_keys, app_versions, apps
@@ -98,7 +98,7 @@ def _app(row: tuple[str, str, str] | None) -> App | None:
     if row is None:
         return None
     app_id, version_id, config = row
-    return App(AppId(app_id), AppVersionId(version_id), AppConfig.model_validate_json(config))
+    return App(AppId(app_id), AppVersionId(version_id), read_config(config))
 
 
 async def _lock_app(connection: AsyncConnection, app_id: AppId) -> None:

@@ -23,11 +23,11 @@ from agent_gateway.domain import (
 )
 from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound, StoreUnavailable
 from agent_gateway.store.database import Database, now_plus
-from agent_gateway.store.results import ACTIVE
 from agent_gateway.store.tables import (
     conversations,
     end_users,
     idempotency,
+    is_active,
     messages,
     snapshots,
     turns,
@@ -61,16 +61,24 @@ class Begun:
     interrupted_run: RunId | None = None
 
 
-async def begin(database: Database, terms: Terms, caller: Caller, request: TurnRequest) -> Begun | TaskId:
+async def begin(
+    database: Database,
+    terms: Terms,
+    caller: Caller,
+    request: TurnRequest,
+    task_id: TaskId | None = None,
+) -> Begun | TaskId:
     """Write a turn's first rows, or find the turn that its Idempotency-Key made before.
 
     Returns what was begun, or the task id of the earlier turn. Raises NotFound, ConversationBusy,
-    IdempotencyConflict, StoreUnavailable.
+    IdempotencyConflict, StoreUnavailable. Who names the `task_id` can find the turn again after a
+    commit whose answer was lost (R14).
     """
+    task_id = task_id or TaskId(new_id())
     for _ in range(3):
         try:
             async with database.transaction() as connection:
-                return await _write_rows(connection, terms, caller, request)
+                return await _write_rows(connection, terms, caller, request, task_id)
         except (IntegrityError, ConversationBusy) as error:
             # Somebody was faster with the same key, end user or conversation: the key decides.
             if existing := await find_by_key(database, caller, request):
@@ -93,10 +101,19 @@ async def find_by_key(database: Database, caller: Caller, request: TurnRequest) 
     return TaskId(row.turn_id)
 
 
+async def forget_old_keys(database: Database) -> int:
+    """Delete the keys that are not remembered any more; returns their number."""
+    async with database.transaction() as connection:
+        gone = await connection.execute(
+            delete(idempotency).where(idempotency.c.created_at < now_plus(-IDEMPOTENCY_SECONDS))
+        )
+        return gone.rowcount
+
+
 async def _write_rows(
-    connection: AsyncConnection, terms: Terms, caller: Caller, request: TurnRequest
+    connection: AsyncConnection, terms: Terms, caller: Caller, request: TurnRequest, task_id: TaskId
 ) -> Begun:
-    task_id, message_id, now = TaskId(new_id()), MessageId(new_id()), datetime.now(UTC)
+    message_id, now = MessageId(new_id()), datetime.now(UTC)
     if request.idempotency_key:
         await _claim_key(connection, caller, request, task_id, now)
     snapshot, active = None, None
@@ -249,7 +266,7 @@ _NEXT_SEQ = (
     .returning(conversations.c.last_seq)
 )
 _ACTIVE_TURN = select(turns.c.id, turns.c.run_id).where(
-    turns.c.conversation_id == bindparam("conversation"), turns.c.state.in_(ACTIVE)
+    turns.c.conversation_id == bindparam("conversation"), is_active(turns)
 )
 _WAITING = select(func.count()).where(
     turns.c.conversation_id == bindparam("conversation"), turns.c.state == TurnState.QUEUED.value

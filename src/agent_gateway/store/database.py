@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy import URL, Connection, Double, cast, event, literal, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError
@@ -17,6 +17,8 @@ from sqlalchemy.sql.functions import FunctionElement
 from agent_gateway.errors import ConfigError, StoreRejected, StoreUnavailable
 from agent_gateway.store.tables import UtcDateTime
 
+Pool = Literal["requests", "duty", "heartbeats"]
+_POOLS: Final[tuple[Pool, ...]] = ("requests", "duty", "heartbeats")
 PING_SECONDS: Final = 5.0
 _PASSING_SQLSTATES: Final = ("08", "25", "40", "53", "55", "57", "58")
 """Classes of connection, transaction, resource, lock, operator and system errors."""
@@ -68,30 +70,34 @@ def async_url(url: str) -> URL:
 class Database:
     """Connections and transactions. `close` it.
 
-    `duty` transactions (heartbeats, finishes) have connections of their own on Postgres, so that
-    a crowd of requests can never make a process lose its turns (R6).
+    On Postgres finishes ("duty") and heartbeats have connections of their own, so that neither a crowd
+    of requests nor one of finishes can make a process lose its turns (R6).
     """
 
     def __init__(self, url: str, *, pool_size: int = 5, lease_seconds: float = 8.0) -> None:
         self.url = async_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            self._engine = self._duty_engine = _sqlite_engine(self.url, pool_size)
+            self._engine = _sqlite_engine(self.url, pool_size)
+            self._engines: dict[Pool, AsyncEngine] = dict.fromkeys(_POOLS, self._engine)
         else:
             self._engine = _postgres_engine(self.url, pool_size, lease_seconds)
-            self._duty_engine = _postgres_engine(self.url, 2, lease_seconds)
+            self._engines = {
+                "requests": self._engine,
+                "duty": _postgres_engine(self.url, 2, lease_seconds),
+                "heartbeats": _postgres_engine(self.url, 1, lease_seconds),
+            }
         # One writer at a time is all SQLite can do; queueing here is fair and needs no polling.
         self._writer: Any = asyncio.Lock() if self.is_sqlite else nullcontext()
 
     @asynccontextmanager
-    async def transaction(self, *, duty: bool = False) -> AsyncGenerator[AsyncConnection]:
+    async def transaction(self, pool: Pool = "requests") -> AsyncGenerator[AsyncConnection]:
         """A unit of work that writes: committed when the block ends, rolled back when it raises.
 
         Raises StoreUnavailable or StoreRejected; IntegrityError passes for callers that expect it.
         """
-        engine = self._duty_engine if duty else self._engine
         with mapped_errors():
-            async with self._writer, engine.begin() as connection:
+            async with self._writer, self._engines[pool].begin() as connection:
                 yield connection
 
     @asynccontextmanager
@@ -112,8 +118,8 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._engine.dispose()
-        await self._duty_engine.dispose()
+        for engine in self._engines.values():
+            await engine.dispose()
 
 
 class mapped_errors:  # noqa: N801 - a context manager used as a word

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from sqlalchemy import Row, bindparam, exists, insert, select, update
@@ -12,35 +12,37 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlmodel import col
 
+from agent_gateway.app_config import AppMode, read_config
 from agent_gateway.domain import AppId, ConversationId, MessageId, Outcome, Step, TaskId, TurnState, Usage
 from agent_gateway.events import GATEWAY_END, Result
 from agent_gateway.store import marks
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.tables import (
+    AppVersionRow,
     ConversationRow,
     EndUserRow,
     MessageRow,
     StepRow,
     TurnRow,
     conversations,
+    is_active,
     messages,
     snapshots,
     steps,
     turns,
 )
 
-ACTIVE: Final = (TurnState.PLANNED, TurnState.SENDING, TurnState.RUNNING)
-"""States in which a turn occupies its conversation (I7)."""
-
 
 @dataclass(frozen=True, slots=True)
 class TurnView:
-    """A turn as a reader sees it: the ids its frames carry, and whether it has ended."""
+    """A turn as a reader sees it: what its frames are made of, and whether it has ended."""
 
     task_id: TaskId
     conversation_id: ConversationId
     message_id: MessageId
     created_at: int
+    mode: AppMode
+    """Of the app's version that the turn is pinned to (R17)."""
     ended: bool
 
 
@@ -52,11 +54,13 @@ async def read_view(database: Database, app_id: AppId, user: str, task_id: TaskI
                 col(TurnRow.conversation_id),
                 col(TurnRow.message_id),
                 col(MessageRow.created_at),
+                col(AppVersionRow.config),
                 col(TurnRow.state),
             )
             .join(MessageRow, col(MessageRow.id) == col(TurnRow.message_id))
             .join(ConversationRow, col(ConversationRow.id) == col(TurnRow.conversation_id))
             .join(EndUserRow, col(EndUserRow.id) == col(ConversationRow.end_user_id))
+            .join(AppVersionRow, col(AppVersionRow.id) == col(TurnRow.app_version_id))
             .where(
                 col(TurnRow.id) == task_id,
                 col(ConversationRow.app_id) == app_id,
@@ -66,12 +70,13 @@ async def read_view(database: Database, app_id: AppId, user: str, task_id: TaskI
         row = found.first()
     if row is None:
         return None
-    conversation_id, message_id, created_at, state = row
+    conversation_id, message_id, created_at, config, state = row
     return TurnView(
         task_id=task_id,
         conversation_id=ConversationId(conversation_id),
         message_id=MessageId(message_id),
         created_at=int(created_at.timestamp()),
+        mode=read_config(config).mode,
         ended=state == TurnState.ENDED,
     )
 
@@ -120,10 +125,11 @@ async def lock_conversation(connection: AsyncConnection, conversation_id: str) -
 
 async def write_result(
     connection: AsyncConnection, turn: Row[Any], result: Result, turn_seconds: float
-) -> None:
+) -> bool:
     """Everything that `… → ended` writes; the caller holds the locks of conversation and turn.
 
-    `turn_seconds` is how long the next queued turn, which this lets go, may take.
+    `turn_seconds` is how long the next queued turn, which this lets go, may take. Returns whether
+    there was one.
     """
     await connection.execute(
         _WRITE_ANSWER,
@@ -152,12 +158,15 @@ async def write_result(
             "end_position": result.end_position,
         },
     )
-    await promote(connection, turn.conversation_id, turn_seconds)
+    return await promote(connection, turn.conversation_id, turn_seconds)
 
 
-async def promote(connection: AsyncConnection, conversation_id: str, turn_seconds: float) -> None:
+async def promote(connection: AsyncConnection, conversation_id: str, turn_seconds: float) -> bool:
     """Let a conversation's next queued turn go: `queued → planned`, for anyone to adopt (R10)."""
-    await connection.execute(_PROMOTE, {"conversation": conversation_id, "turn_seconds": turn_seconds})
+    promoted = await connection.execute(
+        _PROMOTE, {"conversation": conversation_id, "turn_seconds": turn_seconds}
+    )
+    return promoted.rowcount == 1
 
 
 def _upsert_snapshot(dialect_insert: Any) -> Any:
@@ -188,9 +197,7 @@ _PROMOTE = (
         .where(
             _QUEUED.c.conversation_id == bindparam("conversation"),
             _QUEUED.c.state == TurnState.QUEUED.value,
-            ~exists().where(
-                _RIVAL.c.conversation_id == bindparam("conversation"), _RIVAL.c.state.in_(ACTIVE)
-            ),
+            ~exists().where(_RIVAL.c.conversation_id == bindparam("conversation"), is_active(_RIVAL)),
         )
         .order_by(_QUEUED.c.seq)
         .limit(1)

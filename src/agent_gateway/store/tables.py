@@ -7,10 +7,12 @@ from sqlalchemy import (
     JSON,
     CheckConstraint,
     Column,
+    ColumnElement,
     DateTime,
     Dialect,
     Float,
     ForeignKey,
+    FromClause,
     Index,
     LargeBinary,
     MetaData,
@@ -19,6 +21,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -34,7 +37,8 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
-ACTIVE = "state IN ('planned', 'sending', 'running')"
+ACTIVE_STATES = ("planned", "sending", "running")
+ACTIVE = f"state IN {ACTIVE_STATES!r}"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -267,6 +271,11 @@ class IdempotencyRow(Row, table=True):
     turn_id: str = Field(sa_column=Column(uuid_type(), nullable=False))
     body_hash: str = Field(sa_column=Column(String(64), nullable=False))
     created_at: datetime = _time(index=True)
+
+
+def is_active(table: FromClause) -> ColumnElement[bool]:
+    """The turn occupies its conversation (I7). Literal, as in the partial indexes, so that they are used."""
+    return table.c.state.in_([literal_column(f"'{state}'") for state in ACTIVE_STATES])
 
 
 # The same rows as core tables: turn writes are prepared statements over these, since building and

@@ -4,9 +4,10 @@ Every write of an owner is guarded by owner, epoch and state; a write that match
 nothing and says so (I9). Lock order: conversation, then turn.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import bindparam, func, select, tuple_, update
 
@@ -29,17 +30,19 @@ from agent_gateway.store.adopt import (
     save_checkpoints,
     statuses,
 )
-from agent_gateway.store.begin import Begun, Terms, begin, find_by_key
+from agent_gateway.store.begin import Begun, Terms, begin, find_by_key, forget_old_keys
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.results import (
-    ACTIVE,
     TurnView,
     lock_conversation,
     read_result,
     read_view,
     write_result,
 )
-from agent_gateway.store.tables import conversations, end_users, turns
+from agent_gateway.store.tables import conversations, end_users, is_active, turns
+
+BEAT: Final = 500
+"""Turns renewed by one statement: thousands of pairs in one exceed what Postgres can parse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +58,18 @@ class TurnStore:
     def __init__(self, database: Database, terms: Terms) -> None:
         self._database = database
         self._terms = terms
+        self.promoted = asyncio.Event()
+        """Set when a write of this process let a queued turn go, which is nobody's until it is adopted."""
 
-    async def begin(self, caller: Caller, request: TurnRequest) -> Begun | TaskId:
+    async def begin(
+        self, caller: Caller, request: TurnRequest, task_id: TaskId | None = None
+    ) -> Begun | TaskId:
         """See `store.begin.begin`."""
-        return await begin(self._database, self._terms, caller, request)
+        return await begin(self._database, self._terms, caller, request, task_id)
+
+    async def forget_old_keys(self) -> int:
+        """See `store.begin.forget_old_keys`."""
+        return await forget_old_keys(self._database)
 
     async def find_by_key(self, caller: Caller, request: TurnRequest) -> TaskId | None:
         """See `store.begin.find_by_key`."""
@@ -92,30 +103,36 @@ class TurnStore:
         `decide` makes the result, knowing whether a stop was asked for before this commit. Returns
         what was stored, or None when the turn is no longer ours or has ended: nothing was written.
         """
-        async with self._database.transaction(duty=True) as connection:
+        async with self._database.transaction("duty") as connection:
             await lock_conversation(connection, turn.conversation_id)
             row = (await connection.execute(_OUR_ACTIVE_TURN, self._ours(turn))).first()
             if row is None:
                 return None
             result = decide(row.stop_at is not None)
-            await write_result(connection, row, result, self._terms.turn_seconds)
-            return result
+            promoted = await write_result(connection, row, result, self._terms.turn_seconds)
+        if promoted:
+            self.promoted.set()
+        return result
 
     async def heartbeat(self, held: Iterable[Turn]) -> dict[TaskId, bool]:
-        """Renew the leases of these turns in one statement (R6).
+        """Renew the leases of these turns, in as few statements as databases bear (R6).
 
         Returns task id → whether a stop was asked for. A turn that does not come back is not ours.
         """
         pairs = [(turn.task_id, turn.epoch) for turn in held]
-        if not pairs:
-            return {}
-        async with self._database.transaction(duty=True) as connection:
+        renewed: dict[TaskId, bool] = {}
+        for start in range(0, len(pairs), BEAT):
+            renewed |= await self._renew(pairs[start : start + BEAT])
+        return renewed
+
+    async def _renew(self, pairs: list[tuple[TaskId, int]]) -> dict[TaskId, bool]:
+        async with self._database.transaction("heartbeats") as connection:
             renewed = await connection.execute(
                 update(turns)
                 .where(
                     tuple_(turns.c.id, turns.c.epoch).in_(pairs),
                     turns.c.owner == self._terms.owner,
-                    turns.c.state.in_(ACTIVE),
+                    is_active(turns),
                 )
                 .values(lease_until=now_plus(self._terms.lease_seconds))
                 .returning(turns.c.id, turns.c.stop_at)
@@ -137,10 +154,13 @@ class TurnStore:
             if row is None:
                 return None
             await connection.execute(_STOP, {"task": task_id, "reason": reason})
+            promoted = False
             if row.state in (TurnState.QUEUED, TurnState.PLANNED):
                 result = Result(Outcome.STOPPED, (), (), GATEWAY_END)
-                await write_result(connection, row, result, self._terms.turn_seconds)
-            return Stopped(RunId(row.run_id) if row.run_id else None)
+                promoted = await write_result(connection, row, result, self._terms.turn_seconds)
+        if promoted:
+            self.promoted.set()
+        return Stopped(RunId(row.run_id) if row.run_id else None)
 
     async def adopt(self, *, expired: bool, everyone: bool = False) -> list[Turn]:
         """See `store.adopt.adopt`."""
@@ -187,7 +207,7 @@ _RUNNING = (
     .values(state=TurnState.RUNNING.value, run_id=bindparam("run_id"))
     .returning(turns.c.stop_at)
 )
-_OUR_ACTIVE_TURN = select(turns).where(*_OURS, turns.c.state.in_(ACTIVE)).with_for_update()
+_OUR_ACTIVE_TURN = select(turns).where(*_OURS, is_active(turns)).with_for_update()
 _UNENDED_TURN = (
     select(turns).where(turns.c.id == bindparam("task"), turns.c.state != TurnState.ENDED).with_for_update()
 )

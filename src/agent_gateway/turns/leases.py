@@ -1,11 +1,13 @@
-"""Heartbeat, sweep and statuses: what this process does about all turns at once (R6, R11)."""
+"""What a process owes to all turns at once: heartbeat, sweep, statuses, checkpoints (R5, R6, R11)."""
 
 import asyncio
 import logging
 import random
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic
 
 from agent_gateway.errors import StoreError
+from agent_gateway.store.adopt import BATCH
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.live import Form, LiveTurns
 
@@ -14,6 +16,9 @@ SWEEP_SECONDS: Final = 0.8
 STATUS_SECONDS: Final = 1.0
 CHECKPOINT_SECONDS: Final = 30.0
 """How often the fold of a long turn is stored, for backends that trim their logs."""
+CHECKPOINTS: Final = 50
+"""Folds dumped in one go; the loop gets its breath between two."""
+TIDY_SECONDS: Final = 3600.0
 
 logger = logging.getLogger(__name__)
 
@@ -48,79 +53,101 @@ class Trust:
         return now >= self._since and now - self._reached <= self.half_lease
 
 
-async def keep_leases(live: LiveTurns[Form], store: TurnStore, lease_seconds: float, trust: Trust) -> None:
-    """Renew leases each third of their length until cancelled; pass on stops, notice what was lost."""
-    saved = asyncio.get_running_loop().time()
-    while True:
-        await asyncio.sleep(lease_seconds / 3)
-        held = {turn.turn.task_id: turn for turn in live.running()}
+class Duties(Generic[Form]):
+    """What a process does about all turns again and again. `start` them, cancel what that returns."""
+
+    def __init__(
+        self, live: LiveTurns[Form], store: TurnStore, lease_seconds: float, installed: asyncio.Event
+    ) -> None:
+        self._live = live
+        self._store = store
+        self._lease_seconds = lease_seconds
+        self._installed = installed
+        self._trust = Trust(lease_seconds)
+
+    def start(self) -> list[asyncio.Task[None]]:
+        """One task for each duty; none before the schema is installed."""
+        duties: list[tuple[Callable[[], Awaitable[None]], float]] = [
+            (self.beat, self._lease_seconds / 3),
+            (self.watch, STATUS_SECONDS),
+            (self.save_checkpoints, CHECKPOINT_SECONDS),
+            (self.tidy, TIDY_SECONDS),
+        ]
+        tasks = [asyncio.create_task(self._repeat(work, each), name=work.__name__) for work, each in duties]
+        promoted = self._store.promoted
+        sweep = self._repeat(self.sweep, self._trust.sweep_seconds, promoted)
+        return [*tasks, asyncio.create_task(sweep, name="sweep")]
+
+    async def _repeat(
+        self, work: Callable[[], Awaitable[None]], seconds: float, hurry: asyncio.Event | None = None
+    ) -> None:
+        """Do this for ever, after at most `seconds` or when hurried. One failure is no reason to stop."""
+        await self._installed.wait()
+        while True:
+            if hurry is None:
+                await asyncio.sleep(seconds)
+            else:
+                try:
+                    async with asyncio.timeout(seconds * random.uniform(0.5, 1.0)):  # noqa: S311 - jitter
+                        await hurry.wait()
+                except TimeoutError:
+                    pass
+                hurry.clear()
+            try:
+                await work()
+            except (StoreError, TimeoutError) as error:
+                logger.warning("%s failed: %s", work.__name__, str(error) or "it took too long")
+            except Exception as error:  # noqa: BLE001 - a process that gave its duties up would keep its turns
+                logger.error("%s failed: %s", work.__name__, type(error).__name__)
+
+    async def beat(self) -> None:
+        """Renew leases; pass on stops, notice what was lost."""
+        held = {turn.turn.task_id: turn for turn in self._live.running()}
         epochs = {task_id: turn.turn.epoch for task_id, turn in held.items()}
-        try:
-            renewed = await store.heartbeat(turn.turn for turn in held.values())
-            if held:
-                trust.reached()
-            now = asyncio.get_running_loop().time()
-            if now - saved >= CHECKPOINT_SECONDS:
-                saved = now
-                await _save_checkpoints(live, store)
-        except StoreError as error:
-            logger.warning("leases were not renewed: %s", error)
-            continue
+        renewed = await self._store.heartbeat(turn.turn for turn in held.values())
+        if held:
+            self._trust.reached()
         for task_id, turn in held.items():
             if turn.ended.is_set() or turn.turn.epoch != epochs[task_id]:
                 continue
             if task_id not in renewed:
                 turn.runner.lose()
             elif renewed[task_id] and not turn.runner.stopping:
-                live.stop_run(task_id, None)
+                self._live.stop_run(task_id, None)
 
-
-async def _save_checkpoints(live: LiveTurns[Form], store: TurnStore) -> None:
-    states = [(turn.turn, turn.runner.checkpoint()) for turn in live.running()]
-    if held := [(turn, state) for turn, state in states if state is not None]:
-        await store.save_checkpoints(held)
-
-
-async def sweep(live: LiveTurns[Form], store: TurnStore, trust: Trust, installed: asyncio.Event) -> None:
-    """Adopt turns that nobody holds, each `trust.sweep_seconds` or at once when told, until cancelled.
-
-    Not before the schema is `installed`.
-    """
-    await installed.wait()
-    while True:
-        try:
-            async with asyncio.timeout(trust.sweep_seconds * random.uniform(0.5, 1.0)):  # noqa: S311 - jitter
-                await live.sweep_now.wait()
-        except TimeoutError:
-            pass
-        live.sweep_now.clear()
-        if live.draining.is_set():
+    async def sweep(self) -> None:
+        """Adopt turns that nobody holds."""
+        if self._live.draining.is_set():
             return
-        try:
-            # What takes longer than this was held up, and leases ran out meanwhile that are not to blame.
-            async with asyncio.timeout(trust.half_lease):
-                adopted = await store.adopt(expired=trust.in_leases)
-            trust.reached()
-        except (StoreError, TimeoutError) as error:
-            logger.warning("the sweep could not look for turns: %s", error or "it took too long")
-            continue
+        # What takes longer than this was held up, and leases ran out meanwhile that are not to blame.
+        async with asyncio.timeout(self._trust.half_lease):
+            adopted = await self._store.adopt(expired=self._trust.in_leases)
+        self._trust.reached()
         for turn in adopted:
             logger.info("turn %s: adopted under epoch %d", turn.task_id, turn.epoch)
-            live.adopt(turn)
+            self._live.adopt(turn)
+        if len(adopted) == BATCH:
+            self._store.promoted.set()
 
-
-async def watch(live: LiveTurns[Form], store: TurnStore) -> None:
-    """Read where followed turns stand, all in one query, until cancelled; drop those nobody reads."""
-    while True:
-        await asyncio.sleep(STATUS_SECONDS)
-        live.drop_unread()
-        followed = {turn.turn.task_id: turn for turn in live.followed()}
+    async def watch(self) -> None:
+        """Read where followed turns stand, all in one query; drop those that nobody reads."""
+        self._live.drop_unread()
+        followed = {turn.turn.task_id: turn for turn in self._live.followed()}
         if not followed:
-            continue
-        try:
-            statuses = await store.statuses(list(followed))
-        except StoreError as error:
-            logger.warning("followed turns could not be looked at: %s", error)
-            continue
+            return
+        statuses = await self._store.statuses(list(followed))
         for task_id, status in statuses.items():
             followed[task_id].runner.see(status.run_id, ended=status.ended)
+
+    async def save_checkpoints(self) -> None:
+        """Store the folds that went on since they were stored last."""
+        running = self._live.running()
+        for start in range(0, len(running), CHECKPOINTS):
+            states = [(live.turn, live.runner.checkpoint()) for live in running[start : start + CHECKPOINTS]]
+            if held := [(turn, state) for turn, state in states if state is not None]:
+                await self._store.save_checkpoints(held)
+            await asyncio.sleep(0)
+
+    async def tidy(self) -> None:
+        """Delete what is not remembered any more."""
+        await self._store.forget_old_keys()

@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 from agent_gateway.backend.protocol import Backend
-from agent_gateway.domain import Caller, RunId, TaskId, Turn, TurnRequest, TurnState
-from agent_gateway.errors import StoreError, Unavailable
+from agent_gateway.domain import Caller, RunId, TaskId, Turn, TurnRequest, TurnState, new_id
+from agent_gateway.errors import StoreError, StoreUnavailable, Unavailable
 from agent_gateway.events import Result, TurnEvent
-from agent_gateway.runner import Limits, TurnRunner, cancel_quietly
+from agent_gateway.runner import Limits, TurnRunner, cancel_quietly, patiently
 from agent_gateway.store.begin import Begun
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.log import EventLog
@@ -43,6 +43,8 @@ class LiveTurn(Generic[Form]):
         self.ended = asyncio.Event()
         self.handed_over = False
         """True once this process has released the turn: readers that can resume should go elsewhere."""
+        self.kept_bytes = 0
+        """What this counts for while it is kept after its end."""
         self.readers = 0
         self.unread_since = asyncio.get_running_loop().time()
         self.task: asyncio.Task[None] | None = None
@@ -87,8 +89,6 @@ class LiveTurns(Generic[Form]):
         encoder: Callable[[Turn], Callable[[TurnEvent, Form], bytes]],
     ) -> None:
         self.draining = asyncio.Event()
-        self.sweep_now = asyncio.Event()
-        """Set when a turn may be waiting to be adopted."""
         self._backend = backend
         self._store = store
         self._limits = limits
@@ -96,6 +96,7 @@ class LiveTurns(Generic[Form]):
         self._environ = environ
         self._encoder = encoder
         self._beginning = 0
+        self._loading: dict[TaskId, asyncio.Task[Turn | None]] = {}
         self._running: dict[TaskId, LiveTurn[Form]] = {}
         self._ended: OrderedDict[TaskId, LiveTurn[Form]] = OrderedDict()
         self._ended_bytes = 0
@@ -109,6 +110,10 @@ class LiveTurns(Generic[Form]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.drain(0)
+        for live in list(self._running.values()):
+            # The database is away: its lease runs out, and whoever can ends this turn.
+            if live.task is not None:
+                live.task.cancel()
         await self._tasks.__aexit__(kind, error, trace)
 
     # -- beginning, following, adopting --------------------------------------------------------------
@@ -124,8 +129,14 @@ class LiveTurns(Generic[Form]):
         if self._is_full():
             raise Unavailable("Too many turns are running. Please try again.", retry_after=5)
         self._beginning += 1
+        task_id = TaskId(new_id())
         try:
-            begun = await self._store.begin(caller, request)
+            begun = await self._store.begin(caller, request, task_id)
+        except StoreUnavailable:
+            if not request.idempotency_key:
+                # Its commit may have gone through all the same, and the client will ask again (R14).
+                self._tasks.create_task(self._disown(caller, task_id), name=f"disown-{task_id}")
+            raise
         finally:
             self._beginning -= 1
         if not isinstance(begun, Begun):
@@ -143,10 +154,22 @@ class LiveTurns(Generic[Form]):
         """A turn that another process drives, to be read here: one follower however many readers."""
         if live := self.find(task_id):
             return live
-        turn = await self._store.load(task_id)
+        # Many readers of one turn come at once when a process dies: one of them reads the row.
+        loading = self._loading.get(task_id)
+        if loading is None:
+            loading = self._loading[task_id] = self._tasks.create_task(self._store.load(task_id))
+            loading.add_done_callback(lambda _: self._loading.pop(task_id, None))
+        turn = await asyncio.shield(loading)
         if turn is None:
             return None
         return self.find(task_id) or self._open(turn, owned=False)
+
+    async def _disown(self, caller: Caller, task_id: TaskId) -> None:
+        """End a turn that its client was told has not begun."""
+        try:
+            await patiently(lambda: self._store.stop(caller, task_id, "not begun"))
+        except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
+            logger.error("turn %s: could not be disowned: %s", task_id, type(error).__name__)
 
     def adopt(self, turn: Turn) -> None:
         """Drive a turn that the store has just given to this process."""
@@ -185,22 +208,21 @@ class LiveTurns(Generic[Form]):
                 del self._running[live.turn.task_id]
             if live.result is not None:
                 self._keep(live)
-            # Its conversation may have a queued turn, which is nobody's until it is adopted.
-            self.sweep_now.set()
-        if live.runner.left_running:
-            # Only now: a backend that does not answer must not hold up the turn's readers.
-            await live.runner.cancel_run()
+        # Only now: a backend that does not answer must not hold up the turn's readers.
+        await live.runner.clean_up()
+        live.runner.slim()
 
     def _keep(self, live: LiveTurn[Form]) -> None:
         self._ended[live.turn.task_id] = live
-        self._ended_bytes += live.log.size
+        live.kept_bytes = live.log.size
+        self._ended_bytes += live.kept_bytes
         while self._ended_bytes > KEEP_BYTES:
             self._forget(next(iter(self._ended)))
         asyncio.get_running_loop().call_later(KEEP_SECONDS, self._forget, live.turn.task_id)
 
     def _forget(self, task_id: TaskId) -> None:
         if live := self._ended.pop(task_id, None):
-            self._ended_bytes = max(0, self._ended_bytes - live.log.size)
+            self._ended_bytes -= live.kept_bytes
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -239,7 +261,6 @@ class LiveTurns(Generic[Form]):
             live = self._running.get(task_id)
             if live is not None and stopped.run_id is None:
                 live.runner.look()
-            self.sweep_now.set()
 
     def stop_run(self, task_id: TaskId, run_id: RunId | None) -> None:
         """Cancel the run of a turn that the store knows to be stopped, and tell its runner if it is here."""
@@ -257,12 +278,14 @@ class LiveTurns(Generic[Form]):
         until = loop.time() + seconds
         if self._running:
             logger.info("draining: %d turns, up to %.0f s", len(self._running), seconds)
-        while self._held() and loop.time() < until:
+        while True:
             if self._backend.replayable:
                 await self._hand_over()
             for live in self.followed():
                 live.handed_over = True
                 live.log.wake()
+            if loop.time() >= until or not (self._beginning or self._loading or self._held()):
+                break
             await asyncio.sleep(0.05)
         for live in self.running():
             logger.warning("draining: turn %s is interrupted", live.turn.task_id)

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Hashable, Sequence
 from typing import Final, Generic, TypeVar
 
-from agent_gateway.events import TurnEvent
+from agent_gateway.events import LLMChunk, TurnEvent
 
 Form = TypeVar("Form", bound=Hashable)
 
@@ -78,8 +78,9 @@ class EventLog(Generic[Form]):
 
     @property
     def size(self) -> int:
-        """Bytes held in encoded frames: what keeping this log costs, roughly."""
-        return sum(len(frame) for frames in self._frames.values() for frame in frames)
+        """Bytes of its frames and texts: what keeping this log costs, roughly."""
+        frames = sum(len(frame) for frames in self._frames.values() for frame in frames)
+        return frames + sum(len(event.text) + 100 for event in self.events if isinstance(event, LLMChunk))
 
 
 def _resolve(future: asyncio.Future[bool], value: bool) -> None:

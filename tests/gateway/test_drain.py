@@ -1,0 +1,378 @@
+"""SIGTERM under load: nothing new, nothing lost, and gone in time (R12)."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.fakes.script import Gate, Script, Step, delta, script, succeed
+from tests.fakes.script import text as said
+from tests.fakes.scripted_backend import ScriptedBackend
+from tests.gateway.chat import Chat, Heard, Json, refused
+from tests.gateway.fleet import Fleet, adopted, drives
+from tests.gateway_server import API_KEY, BOUND, GatewayServer, StartGateway, wait_until
+
+LONG_LEASE = 60.0
+"""Nobody waits for it in these tests: what is released is adopted at once."""
+
+
+def gone(server: GatewayServer, seconds: float) -> None:
+    """Wait until a draining gateway has ended."""
+    server._thread.join(seconds)
+    assert not server._thread.is_alive()
+
+
+def test_a_draining_process_hands_its_turns_over(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    """Readers with ids are sent away and resume elsewhere; those without are served to the end."""
+    one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
+    fake.script = script(said("So ", "far"), gate, delta(", so good"), succeed())
+    chat, other = fleet.chat(one, user), fleet.chat(two, user)
+    blocking: list[Json] = []
+    caller = threading.Thread(target=lambda: blocking.append(chat.blocking()))
+    caller.start()
+    with chat.open(params={"ids": 1}) as stream, chat.open() as plain, chat.follow(plain.task_id) as reader:
+        for each in (stream, plain, reader):
+            each.until("far")
+        fake.wait_until(lambda: fake.open_streams == 3)
+        began = time.monotonic()
+        one.begin_stop(20.0)
+        sent_away = [stream.rest(), reader.rest()]
+        assert time.monotonic() - began < 2
+        for heard in sent_away:
+            assert heard.answer == "So far"
+            assert heard.kinds == ["message", "message"]
+            last = heard.blocks[-1]
+            assert last.startswith(b"retry: ")
+            assert 50 <= int(last.removeprefix(b"retry: ")) <= 1000
+        adopted(two, stream.task_id, plain.task_id)
+        wait_until(lambda: len(two.gateway.live.running()) == 3)
+        assert time.monotonic() - began < 4
+
+        refused(chat.client.get("/readyz"), 503, "service_unavailable")
+        assert chat.client.get("/healthz").status_code == 200
+        for mode in ("streaming", "blocking", "background"):
+            response = chat.post(response_mode=mode)
+            assert refused(response, 503, "service_unavailable")
+            assert int(response.headers["Retry-After"]) >= 1
+
+        with other.follow(stream.task_id, after=sent_away[0].ids[-1]) as resumed:
+            gate.open()
+            rest = resumed.rest()
+            heard = plain.rest()
+    assert sent_away[0].frames + rest.frames == other.resumed(stream.task_id).frames
+    assert (heard.kinds[-1], heard.answer) == ("message_end", "So far, so good")
+    caller.join(5)
+    assert blocking[0]["answer"] == "So far, so good"
+    gone(one, 5)
+    assert (fake.posts, fake.cancels) == (3, [])
+    for task_id in (stream.task_id, plain.task_id, blocking[0]["task_id"]):
+        turn = fleet.rows(task_id).turn
+        assert (turn.outcome, turn.epoch, turn.adoptions) == ("completed", 3, 0)
+
+
+def test_a_drain_ends_in_time(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+    """Whoever still reads then is cut; the turn goes on, for it is somebody else's by now."""
+    one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
+    fake.script = script(said("So far"), gate, succeed())
+    with fleet.chat(one, user).open() as plain:
+        plain.until("So far")
+        began = time.monotonic()
+        one.begin_stop(1.0)
+        assert plain.rest().kinds == ["message"]
+    gone(one, 5)
+    assert 0.9 < time.monotonic() - began < 4
+    gate.open()
+    assert fleet.chat(two, user).resumed(plain.task_id).kinds == ["message", "message_end"]
+
+
+def test_an_idle_process_is_gone_at_once(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+    """Also one whose turns nobody reads."""
+    one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
+    fake.script = script(said("So far"), gate, succeed())
+    turns = [fleet.chat(one, user).background()["task_id"] for _ in range(5)]
+    fake.wait_until(lambda: fake.open_streams == 5)
+    began = time.monotonic()
+    one.begin_stop(30.0)
+    gone(one, 5)
+    assert time.monotonic() - began < 3
+    adopted(two, *turns)
+    gate.open()
+    for task_id in turns:
+        assert fleet.chat(two, user).resumed(task_id).last["event"] == "message_end"
+    assert fake.posts == 5
+
+
+def test_a_run_that_is_being_created_is_handed_over_when_it_is_known(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    """SIGTERM while POST /runs is on its way: neither lost nor asked for twice."""
+    one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
+    reached, proceed = threading.Event(), threading.Event()
+
+    def slow(_: Json) -> Script:
+        reached.set()
+        proceed.wait(5)
+        return script(said("So far"), gate, succeed())
+
+    fake.queue(slow)
+    task_id = fleet.chat(one, user).background()["task_id"]
+    assert reached.wait(5)
+    one.begin_stop(20.0)
+    wait_until(lambda: one.gateway.live.draining.is_set())
+    assert not drives(two, task_id)
+    proceed.set()
+    gone(one, 5)
+    gate.open()
+    assert fleet.chat(two, user).resumed(task_id).answer == "So far"
+    assert (fake.posts, fleet.rows(task_id).turn.outcome) == (1, "completed")
+
+
+def test_turns_begun_as_the_process_is_told_to_go(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+    """At whatever moment: refused or answered, once, and never interrupted."""
+    two = fleet.start(lease_seconds=LONG_LEASE)
+    other = fleet.chat(two, user)
+    for round_ in range(3):
+        one = fleet.start(lease_seconds=LONG_LEASE)
+        chats = [fleet.chat(one, user) for _ in range(6)]
+        responses: list[httpx.Response] = []
+
+        def post(chat: Chat, number: int, responses: list[httpx.Response] = responses) -> None:
+            for attempt in range(20):
+                try:
+                    response = chat.post(f"{number}.{attempt}", response_mode="background")
+                except httpx.TransportError:
+                    return
+                responses.append(response)
+                if response.status_code != 202:
+                    return
+
+        posters = [threading.Thread(target=post, args=(chat, n)) for n, chat in enumerate(chats)]
+        for poster in posters:
+            poster.start()
+        wait_until(lambda responses=responses, round_=round_: len(responses) > 4 * round_)
+        one.begin_stop(20.0)
+        for poster in posters:
+            poster.join(10)
+        gone(one, 10)
+        for response in responses:
+            if response.status_code == 202:
+                heard = other.resumed(response.json()["task_id"])
+                assert heard.last["event"] == "message_end", heard.last
+            else:
+                refused(response, 503, "service_unavailable")
+    ids = [request.body["idempotency_key"] for request in fake.requests]
+    assert len(ids) == len(set(ids))
+
+
+def test_rolling_through_all_processes_is_not_noticed(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+    """Clients that reconnect as EventSource does see every character once, and no error."""
+    gates = [Gate() for _ in range(4)]
+    steps: list[Step] = list(said("0"))
+    for number, each in enumerate(gates, start=1):
+        steps += [each, delta(str(number))]
+    fake.script = script(*steps, succeed())
+    servers = [fleet.start(lease_seconds=LONG_LEASE) for _ in range(2)]
+    clients = [Client(fleet, servers, f"{user}-{number}") for number in range(24)]
+    for client in clients:
+        client.start()
+    for number, each in enumerate(gates):
+        seen = str(number)
+        wait_until(lambda seen=seen: all(client.text.endswith(seen) for client in clients))
+        if number < 3:
+            old = servers[0]
+            servers.append(fleet.start(lease_seconds=LONG_LEASE))
+            servers.remove(old)
+            old.begin_stop(10.0)
+        each.open()
+    for client in clients:
+        client.join(BOUND)
+        assert (client.text, client.end, client.errors) == ("01234", "message_end", [])
+        assert client.ids == sorted(set(client.ids))
+    assert fake.posts == len(clients)
+
+
+class Client(threading.Thread):
+    """Begins a turn and follows it as EventSource does, at whatever process takes new connections."""
+
+    def __init__(self, fleet: Fleet, servers: list[GatewayServer], user: str) -> None:
+        super().__init__(daemon=True)
+        self.text = ""
+        self.end: str | None = None
+        self.ids: list[int] = []
+        self.errors: list[object] = []
+        self._servers = servers
+        self._user = user
+        self._retry = 0.1
+
+    def run(self) -> None:
+        with self._servers[0].client() as client:
+            task_id = Chat(client, self._user).background()["task_id"]
+        try:
+            while self.end is None:
+                with self._servers[0].client() as client:
+                    self._read(Chat(client, self._user), task_id)
+                time.sleep(self._retry)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test shows it
+            self.errors.append(error)
+
+    def _read(self, chat: Chat, task_id: str) -> None:
+        with chat.follow(task_id, after=self.ids[-1] if self.ids else 0) as stream:
+            while (block := stream.block()) is not None:
+                if block.startswith(b"retry: "):
+                    self._retry = int(block.removeprefix(b"retry: ")) / 1000
+                    continue
+                for event in Heard(block + b"\n\n", stream.headers).events:
+                    self.ids.append(event["event_id"])
+                    self.text += event.get("answer", "") if event["event"] == "message" else ""
+                    if event["event"] in ("message_end", "error"):
+                        self.end = event["event"]
+
+
+# -- what can not be handed over -------------------------------------------------------------------
+
+
+def test_runs_of_the_embedded_agent_go_on_until_the_end_of_the_drain(fleet: Fleet, user: str) -> None:
+    """They live in the process: what ends in time is answered, the rest is interrupted, visibly."""
+    one, two = (fleet.start(backend_url="") for _ in range(2))
+    chat = fleet.chat(one, user)
+    with (
+        chat.open("Count to 30") as short,
+        chat.open("Tell me a story", params={"ids": 1}) as long,
+    ):
+        short.next()
+        long.next()
+        began = time.monotonic()
+        one.begin_stop(3.0)
+        assert short.rest().last["event"] == "message_end"
+        heard = long.rest()
+        assert (heard.last["event"], heard.last["code"]) == ("error", "turn_interrupted")
+        assert 2.5 < time.monotonic() - began < 6
+    gone(one, 5)
+    assert fleet.rows(long.task_id).message.answer == heard.answer
+    assert fleet.chat(two, user).resumed(long.task_id).frames == heard.frames
+
+
+def test_a_process_alone_with_its_database_ends_its_turns_itself(
+    start_gateway: StartGateway,
+    sqlite_template: Path,
+    fake: ScriptedBackend,
+    gate: Gate,
+    user: str,
+    tmp_path: Path,
+) -> None:
+    """Nobody could take them over: they go on where they are, with all their readers."""
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "gateway.db").write_bytes(sqlite_template.read_bytes())
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    with (
+        GatewayServer(
+            alone, database_url=f"sqlite:///{alone / 'gateway.db'}", backend_url=fake.url
+        ) as server,
+        server.client() as client,
+        Chat(client, user).open() as plain,
+        Chat(client, user).open(params={"ids": 1}) as stream,
+    ):
+        plain.until("So far")
+        stream.until("So far")
+        server.begin_stop(10.0)
+        wait_until(lambda: client.get("/readyz").status_code == 503)
+        gate.open()
+        for each in (plain, stream):
+            assert each.rest().answer == "So far, so good"
+            assert each.rest().last["event"] == "message_end"
+        gone(server, 5)
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+def test_workers_share_a_port_and_drain_under_live_streams(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    """`serve --workers 2`: SIGTERM hands all turns to another process, and the clients go on there."""
+    workers = fleet.process("--workers", "2", DRAIN_SECONDS=15, LEASE_SECONDS=LONG_LEASE)
+    other = fleet.start(lease_seconds=LONG_LEASE)
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    limits = httpx.Limits(max_keepalive_connections=0)
+    headers = {"Authorization": f"Bearer {API_KEY}"}
+    with (
+        httpx.Client(
+            base_url=workers.url, headers=headers, limits=limits, timeout=BOUND, trust_env=False
+        ) as client,
+        ExitStack() as stack,
+    ):
+        wait_until(lambda: _is_ready(client))
+        chat = Chat(client, user)
+        streams = [stack.enter_context(chat.open(params={"ids": number % 2})) for number in range(12)]
+        for stream in streams:
+            stream.until("So far")
+        assert len(_owners(fleet, [stream.task_id for stream in streams])) == 2, "one worker did it all"
+        began = time.monotonic()
+        workers.send(signal.SIGTERM)
+        for stream in streams[1::2]:
+            heard = stream.rest()
+            assert heard.kinds == ["message"]
+            assert heard.blocks[-1].startswith(b"retry: ")
+        adopted(other, *(stream.task_id for stream in streams))
+        gate.open()
+        for stream in streams[::2]:
+            assert stream.rest().answer == "So far, so good"
+        assert workers.exited(10) == 0
+        assert time.monotonic() - began < 10
+    for stream in streams:
+        assert fleet.chat(other, user).resumed(stream.task_id).answer == "So far, so good"
+    assert fake.posts == 12
+
+
+def _is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _owners(fleet: Fleet, task_ids: list[str]) -> set[str | None]:
+    return {fleet.rows(task_id).turn.owner for task_id in task_ids}
+
+
+def test_workers_need_postgres(tmp_path: Path) -> None:
+    """An SQLite database belongs to one process."""
+    refusal = subprocess.run(
+        [sys.executable, "-m", "agent_gateway", "serve", "--port", "0", "--workers", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=BOUND,
+        check=False,
+    )
+    assert refusal.returncode == 2
+    assert "Postgres" in refusal.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_a_process(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, number: signal.Signals
+) -> None:
+    """With readers of all kinds; it exits as a process does that was asked to."""
+    process, other = fleet.process(LEASE_SECONDS=LONG_LEASE), fleet.start(lease_seconds=LONG_LEASE)
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    chat = fleet.chat(process, user)
+    with chat.open(params={"ids": 1}) as stream, chat.open() as plain:
+        stream.until("So far")
+        plain.until("So far")
+        process.send(number)
+        assert stream.rest().blocks[-1].startswith(b"retry: ")
+        adopted(other, stream.task_id, plain.task_id)
+        gate.open()
+        assert plain.rest().answer == "So far, so good"
+    process.exited(10)
+    assert fleet.chat(other, user).resumed(stream.task_id, after=1).answer == ", so good"

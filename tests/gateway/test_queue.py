@@ -1,0 +1,393 @@
+"""Two messages at once in one conversation, by the app's policy: wait, be refused, or interrupt."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from agent_gateway import app
+from agent_gateway.events import GATEWAY_END
+from agent_gateway.store.begin import MOST_QUEUED
+from tests.fakes.script import Gate, Script, delta, fail, script, succeed, tool_call
+from tests.fakes.script import text as said
+from tests.fakes.scripted_backend import ScriptedBackend
+from tests.fakes.session import history_of, query_of
+from tests.gateway.chat import PING, Heard, Json, refused
+from tests.gateway.fleet import Fleet, die
+from tests.gateway.rows import never
+from tests.gateway_server import wait_until
+
+
+def at_once(*calls: Callable[[], Any]) -> list[Any]:
+    """All calls in threads that start together; their results in order."""
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], Any]) -> Any:
+        barrier.wait(5)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as executor:
+        return list(executor.map(run, calls))
+
+
+def remembered(body: Json) -> list[str]:
+    """What the run was told the user had said before."""
+    parts = [part for message in history_of(body.get("session_snapshot")) for part in message["parts"]]
+    return [part["content"] for part in parts if part["part_kind"] == "user-prompt"]
+
+
+def test_many_messages_at_once_are_answered_in_their_order(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    """Posted at three processes: each run knows all before it, and there is one at a time."""
+    chats = [fleet.chat(fleet.start(), user) for _ in range(3)]
+    fake.queue(script(said("First"), gate, succeed()))
+    first = chats[0].background("0")
+    conversation = first["conversation_id"]
+
+    def post(number: int) -> Json:
+        return chats[number % 3].background(str(number), conversation_id=conversation)
+
+    turns = at_once(*[lambda number=number: post(number) for number in range(1, 9)])
+    rows = [fleet.rows(turn["task_id"]).turn for turn in turns]
+    assert {row.state for row in rows} == {"queued"}
+    assert sorted(row.seq for row in rows) == list(range(2, 10))
+    assert fake.posts == 1
+    gate.open()
+    for number, turn in enumerate([first, *turns]):
+        assert chats[(number + 1) % 3].resumed(turn["task_id"]).last["event"] == "message_end"
+    in_order = [first["task_id"], *(row.id for row in sorted(rows, key=lambda row: row.seq))]
+    assert [request.body["idempotency_key"] for request in fake.requests] == in_order
+    queries = [query_of(request.body) for request in fake.requests]
+    for number, request in enumerate(fake.requests):
+        assert remembered(request.body) == queries[:number]
+    assert [message["query"] for message in chats[2].messages(conversation)] == queries
+
+
+def test_the_stream_of_a_waiting_message_is_open_and_pings(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    one, two = fleet.start(), fleet.start()
+    fake.queue(script(said("First"), gate, succeed()))
+    with fleet.chat(one, user).open("One") as first:
+        conversation = first.next()["conversation_id"]
+        chat = fleet.chat(two, user)
+        began = time.monotonic()
+        with (
+            chat.open("Two", conversation_id=conversation, params={"ids": 1}) as second,
+            fleet.chat(one, user).follow(second.task_id) as reader,
+        ):
+            assert [second.block() for _ in range(4)] == [b"retry: 2000", PING, PING, PING]
+            assert time.monotonic() - began < 2
+            assert reader.block() == b"retry: 2000"
+            assert reader.block() == PING
+            # A repeated post of a waiting message would attach to it; another one waits behind it.
+            gate.open()
+            assert first.rest().kinds == ["message", "message_end"]
+            heard = second.rest()
+            assert heard.answer == "You said: Two."
+            assert reader.rest().frames == heard.frames
+    assert remembered(fake.requests[1].body) == ["One"]
+
+
+def test_a_blocking_caller_waits_for_its_turn(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    chat = fleet.chat(fleet.start(), user)
+    fake.queue(script(said("First"), gate, succeed()))
+    first = chat.background("One")
+    with ThreadPoolExecutor(1) as executor:
+        waiting = executor.submit(chat.blocking, "Two", conversation_id=first["conversation_id"])
+        wait_until(lambda: len(chat.messages(first["conversation_id"])) == 2)
+        gate.open()
+        assert waiting.result()["answer"] == "You said: Two."
+
+
+@pytest.mark.parametrize("end", ["fails", "is stopped"])
+def test_what_waits_goes_on_whatever_becomes_of_the_active_one(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, end: str
+) -> None:
+    """With the snapshot of the last turn that has one."""
+    chat, other = fleet.chat(fleet.start(), user), fleet.chat(fleet.start(), user)
+    conversation = chat.blocking("One")["conversation_id"]
+    fake.queue(script(said("Second"), gate, fail()))
+    second = chat.background("Two", conversation_id=conversation)
+    third = other.background("Three", conversation_id=conversation)
+    fake.wait_until(lambda: fake.posts == 2)
+    other.stop(second["task_id"]) if end == "is stopped" else gate.open()
+    assert chat.resumed(third["task_id"]).answer == "You said: Three."
+    assert fleet.rows(second["task_id"]).turn.outcome == ("stopped" if end == "is stopped" else "failed")
+    assert remembered(fake.requests[2].body) == ["One"]
+
+
+def test_only_so_many_wait(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+    chats = [fleet.chat(fleet.start(), user) for _ in range(2)]
+    fake.queue(script(said("First"), gate, succeed()))
+    first = chats[0].background("0")
+    conversation = first["conversation_id"]
+
+    def post(number: int) -> httpx.Response:
+        return chats[number % 2].post(
+            str(number),
+            conversation_id=conversation,
+            response_mode="background",
+            headers={"X-N": str(number)},
+        )
+
+    posted = at_once(*[lambda number=number: post(number) for number in range(MOST_QUEUED + 3)])
+    lost = [response for response in posted if response.status_code != 202]
+    assert len(lost) == 3
+    for response in lost:
+        assert refused(response, 409, "conversation_busy")["task_id"] == first["task_id"]
+    assert len(chats[0].messages(conversation)) == MOST_QUEUED + 1
+    gate.open()
+    for response in posted:
+        if response.status_code == 202:
+            assert chats[0].resumed(response.json()["task_id"]).last["event"] == "message_end"
+    assert fake.posts == MOST_QUEUED + 1
+
+
+@pytest.mark.parametrize("mode", ["streaming", "blocking", "background"])
+def test_an_app_may_refuse_what_comes_too_early(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, mode: str
+) -> None:
+    """It is told whose turn it is, and how to follow that; nothing of it is stored."""
+    one, two = fleet.start(), fleet.start()
+    fleet.app("app-rejects", on_busy="reject")
+    fake.queue(script(said("First"), gate, succeed()))
+    with fleet.chat(one, user, "app-rejects").open("One") as stream:
+        conversation = stream.next()["conversation_id"]
+        chat = fleet.chat(two, user, "app-rejects")
+        response = chat.post("Two", conversation_id=conversation, response_mode=mode)
+        busy = refused(response, 409, "conversation_busy")
+        assert busy.keys() == {"code", "message", "status", "task_id", "events_url"}
+        assert busy["task_id"] == stream.task_id
+        gate.open()
+        with httpx.Client(base_url=two.url, trust_env=False) as keyless:
+            followed = keyless.get(busy["events_url"])
+        assert Heard(followed.content, followed.headers).events == stream.rest().events
+    assert len(chat.messages(conversation)) == 1
+    assert chat.blocking("Two", conversation_id=conversation)["answer"] == "You said: Two."
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_an_app_may_interrupt_what_still_runs(
+    fleet: Fleet, fake: ScriptedBackend, user: str, where: str
+) -> None:
+    """The active turn ends with what it has said, then the new one runs, with the memory from before."""
+    one, two = fleet.start(), fleet.start()
+    fleet.app("app-interrupts", on_busy="interrupt")
+    chat = fleet.chat(one, user, "app-interrupts")
+    conversation = chat.blocking("One")["conversation_id"]
+    fake.queue(script(said("Half an ans"), *tool_call("1", "clock", {}), Gate(), succeed()))
+    with chat.open("Two", conversation_id=conversation) as stream:
+        stream.until("ans")
+        began = time.monotonic()
+        third = fleet.chat(one if where == "here" else two, user, "app-interrupts")
+        assert third.blocking("Three", conversation_id=conversation)["answer"] == "You said: Three."
+        assert time.monotonic() - began < 4
+        heard = stream.rest()
+    assert (heard.answer, heard.last["event"]) == ("Half an ans", "message_end")
+    rows = fleet.rows(stream.task_id)
+    assert (rows.turn.outcome, rows.turn.stop_reason) == ("stopped", "interrupted")
+    assert rows.message.answer == "Half an ans"
+    assert remembered(fake.requests[2].body) == ["One"]
+    assert [cancel.run_id for cancel in fake.cancels][:1] == [rows.turn.run_id]
+
+
+def test_the_last_of_many_interruptions_wins(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+    """All of them run in their order; none is lost, and none runs beside another."""
+    one, two = fleet.start(), fleet.start()
+    fleet.app("app-interrupts", on_busy="interrupt")
+    chats = [fleet.chat(server, user, "app-interrupts") for server in (one, two)]
+    fake.queue(script(said("First"), Gate(), succeed()))
+    first = chats[0].background("0")
+    conversation = first["conversation_id"]
+    turns = at_once(
+        *[
+            lambda number=number: chats[number % 2].background(str(number), conversation_id=conversation)
+            for number in range(1, 5)
+        ]
+    )
+    for turn in turns:
+        assert chats[0].resumed(turn["task_id"]).last["event"] == "message_end"
+    rows = sorted((fleet.rows(turn["task_id"]).turn for turn in [first, *turns]), key=lambda row: row.seq)
+    assert rows[0].outcome == "stopped"
+    assert rows[-1].outcome == "completed"
+    ended = [row.ended_at for row in rows if row.ended_at is not None]
+    assert len(ended) == len(rows)
+    assert ended == sorted(ended)
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_stopping_a_waiting_turn_ends_only_that(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, where: str
+) -> None:
+    one, two = fleet.start(), fleet.start()
+    chat, other = fleet.chat(one, user), fleet.chat(two, user)
+    fake.queue(script(said("First"), gate, delta("!"), succeed()))
+    first = chat.background("One")
+    conversation = first["conversation_id"]
+    fake.wait_until(lambda: fake.posts == 1)
+    with chat.open("Two", conversation_id=conversation) as second:
+        assert second.block() == PING
+        third = other.background("Three", conversation_id=conversation)
+        (chat if where == "here" else other).stop(second.task_id)
+        heard = second.rest()
+    assert (heard.kinds, heard.ids) == (["message_end"], [GATEWAY_END])
+    assert fleet.rows(first["task_id"]).turn.state == "running"
+    gate.open()
+    assert chat.resumed(first["task_id"]).answer == "First!"
+    assert chat.resumed(third["task_id"]).answer == "You said: Three."
+    assert (fake.posts, fake.cancels) == (2, [])
+    assert remembered(fake.requests[1].body) == ["One"]
+
+
+def test_the_next_turn_runs_though_the_process_that_let_it_go_is_dead(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is promoted by the commit that ended the one before: whoever sweeps next runs it (R10)."""
+    with monkeypatch.context() as patched:
+        # This one ends its turns and never looks for others.
+        patched.setattr(app, "sweep", never)
+        one = fleet.start()
+    two = fleet.start()
+    chat = fleet.chat(one, user)
+    fake.queue(script(said("First"), gate, succeed()))
+    first = chat.background("One")
+    second = chat.background("Two", conversation_id=first["conversation_id"])
+    third = chat.background("Three", conversation_id=first["conversation_id"])
+    gate.open()
+    wait_until(lambda: fleet.rows(first["task_id"]).turn.state == "ended")
+    die(one)
+    other = fleet.chat(two, user)
+    assert other.resumed(second["task_id"]).answer == "You said: Two."
+    assert other.resumed(third["task_id"]).answer == "You said: Three."
+    assert [query_of(request.body) for request in fake.requests] == ["One", "Two", "Three"]
+    assert fleet.rows(second["task_id"]).turn.adoptions == 0
+
+
+def test_a_waiting_turn_of_a_dead_process_runs(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    """It waits for nobody in particular."""
+    one, two = fleet.start(), fleet.start()
+    fake.queue(script(said("First"), gate, succeed()))
+    first = fleet.chat(two, user).background("One")
+    conversation = first["conversation_id"]
+    second = fleet.chat(one, user).background("Two", conversation_id=conversation)
+    die(one)
+    gate.open()
+    assert fleet.chat(two, user).resumed(second["task_id"]).answer == "You said: Two."
+    assert fleet.rows(first["task_id"]).turn.epoch == 1
+
+
+def test_both_the_active_and_the_waiting_turn_survive(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    one, two = fleet.start(), fleet.start()
+    fake.queue(script(said("First"), gate, succeed()))
+    chat = fleet.chat(one, user)
+    first = chat.background("One")
+    second = chat.background("Two", conversation_id=first["conversation_id"])
+    fake.wait_until(lambda: fake.open_streams == 1)
+    die(one)
+    other = fleet.chat(two, user)
+    third = other.background("Three", conversation_id=first["conversation_id"])
+    gate.open()
+    for turn, answer in ((first, "First"), (second, "You said: Two."), (third, "You said: Three.")):
+        assert other.resumed(turn["task_id"]).answer == answer
+    assert remembered(fake.requests[2].body) == ["One", "Two"]
+
+
+# -- the same message more than once ---------------------------------------------------------------
+
+
+def test_one_key_on_three_processes_makes_one_run_that_all_hear(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    chats = [fleet.chat(fleet.start(), user) for _ in range(3)]
+    fake.script = script(said("On", "ce"), gate, delta(" only"), succeed())
+    key = {"headers": {"Idempotency-Key": "the same"}, "params": {"ids": 1}}
+    threading.Timer(0.5, gate.open).start()
+    heard = at_once(*[lambda chat=chat: chat.streaming("Once", **key) for chat in chats * 4])
+    assert {one.answer for one in heard} == {"Once only"}
+    assert all(one.frames == heard[0].frames for one in heard)
+    assert len({one.headers["X-Task-Id"] for one in heard}) == 1
+    assert fake.posts == 1
+    for chat in chats:
+        refused(chat.post("Twice", headers=key["headers"]), 409, "idempotency_conflict")
+        assert chat.blocking("Once", **key)["answer"] == "Once only"
+        assert chat.streaming("Once", **key).frames == heard[0].frames
+    assert fake.posts == 1
+
+
+def test_a_second_post_may_come_before_the_first_has_its_run(
+    fleet: Fleet, fake: ScriptedBackend, user: str
+) -> None:
+    """Posted while the backend is still thinking about POST /runs: it waits and hears everything."""
+    chats = [fleet.chat(fleet.start(), user) for _ in range(2)]
+    reached, proceed = threading.Event(), threading.Event()
+
+    def slow(_: Json) -> Script:
+        reached.set()
+        proceed.wait(5)
+        return script(said("On", "ce"), succeed())
+
+    fake.script = slow
+    key = {"headers": {"Idempotency-Key": "the same"}}
+    first = chats[0].background("Once", **key)
+    assert reached.wait(5)
+    with chats[1].open("Once", **key) as second:
+        assert second.task_id == first["task_id"]
+        assert second.block() == PING
+        proceed.set()
+        assert second.rest().answer == "Once"
+    assert fake.posts == 1
+
+
+def test_a_key_works_after_a_restart_and_for_a_waiting_turn(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    one, two = fleet.start(), fleet.start()
+    chat = fleet.chat(one, user)
+    fake.queue(script(said("First"), gate, succeed()))
+    first = chat.background("One", headers={"Idempotency-Key": "1"})
+    conversation = first["conversation_id"]
+    again = {"conversation_id": conversation, "headers": {"Idempotency-Key": "2"}}
+    second = chat.background("Two", **again)
+    assert fleet.chat(two, user).background("Two", **again)["task_id"] == second["task_id"]
+    assert len(chat.messages(conversation)) == 2
+    gate.open()
+    chat.resumed(second["task_id"])
+    one.stop()
+    two.stop()
+    restarted = fleet.chat(fleet.start(), user)
+    assert restarted.blocking("Two", **again)["answer"] == "You said: Two."
+    resumed = restarted.post(
+        "Two",
+        response_mode="streaming",
+        conversation_id=conversation,
+        headers={"Idempotency-Key": "2", "Last-Event-ID": "1"},
+    )
+    assert Heard(resumed.content, resumed.headers).events[0]["event_id"] > 1
+    assert fake.posts == 2
+
+
+@pytest.mark.parametrize(("hours", "known"), [(23.9, True), (24.1, False)])
+def test_a_key_is_kept_for_a_day(
+    fleet: Fleet, fake: ScriptedBackend, user: str, hours: float, *, known: bool
+) -> None:
+    chat = fleet.chat(fleet.start(), user)
+    key = {"headers": {"Idempotency-Key": "the same"}}
+    first = chat.blocking("Once", **key)
+    fleet.age_keys(hours * 3600)
+    if not known:
+        # Nothing of it is left, not even its body.
+        assert chat.blocking("Another", **key)["task_id"] != first["task_id"]
+    assert (chat.post("Once", **key).json().get("task_id") == first["task_id"]) is known
+    assert fake.posts == (1 if known else 2)
