@@ -368,7 +368,7 @@ def test_I5_streams_hold_no_database_connection(  # noqa: N802
 
 def _pools(server: GatewayServer) -> list[Any]:
     database = server.gateway.database
-    return [database._engine.pool, database._duty_engine.pool]
+    return [engine.pool for engine in set(database._engines.values())]
 
 
 def _in_transaction(url: str) -> int:
@@ -836,14 +836,26 @@ def busy_gateway(fake: ScriptedBackend, tmp_path: Path) -> Iterator[GatewayServe
         yield server
 
 
+def follow_request(task_id: str, user: str, **params: str) -> httpx.Request:
+    params = {"user": user, **params}
+    return httpx.Request("GET", f"http://gateway/chat-messages/{task_id}/events", params=params)
+
+
+def stream_request(user: str) -> httpx.Request:
+    body = {"query": "Hello", "user": user, "inputs": {}, "response_mode": "streaming"}
+    return httpx.Request("POST", "http://gateway/chat-messages", json=body)
+
+
 @contextmanager
-def dead_reader(server: GatewayServer, task_id: str, user: str) -> Generator[socket.socket]:
+def dead_reader(server: GatewayServer, request: httpx.Request) -> Generator[socket.socket]:
     """Asks for the events of a turn, and never reads them."""
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", httpx.URL(server.url).port))
-        request = f"GET /chat-messages/{task_id}/events?user={user} HTTP/1.1\r\nHost: gateway\r\n"
-        connection.sendall(f"{request}Authorization: Bearer {API_KEY}\r\n\r\n".encode())
+        headers = {**request.headers, "Authorization": f"Bearer {API_KEY}"}
+        lines = [f"{request.method} {request.url.raw_path.decode()} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + request.content)
         yield connection
 
 
@@ -886,7 +898,7 @@ def test_I12_a_dead_reader_costs_little_and_slows_nobody(  # noqa: N802
         healthy = stack.enter_context(Chat(client, user).follow(task_id))
         healthy.until("Begin")
         for _ in range(3):
-            stack.enter_context(dead_reader(busy_gateway, task_id, user))
+            stack.enter_context(dead_reader(busy_gateway, follow_request(task_id, user)))
         wait_until(lambda: len(connections) == 4)
         with watched(lambda: unsent(busy_gateway)) as owed:
             gate.open()
@@ -903,16 +915,47 @@ def test_I12_a_dead_reader_costs_little_and_slows_nobody(  # noqa: N802
         assert heard.answer == "Begin" + "".join([PIECE] * len(pieces))
 
 
+@pytest.mark.parametrize("mode", ["chat", "agent"])
+def test_I12_a_dead_reader_of_an_ended_turn_costs_little(  # noqa: N802
+    fake: ScriptedBackend, tmp_path: Path, user: str, mode: str
+) -> None:
+    """The next process has 8 MB for it, in mode `agent` twice, and hands over less than a megabyte."""
+    pieces = [delta(PIECE) for _ in range(BIG // len(PIECE))]
+    fake.queue(script(*pieces, succeed(output="", snapshot=ABSENT)))
+    with GatewayServer(tmp_path, backend_url=fake.url) as server, server.client() as client:
+        task_id = Chat(client, user).streaming().task_id
+    with GatewayServer(tmp_path, backend_url=fake.url) as server, server.client() as client:
+        with dead_reader(server, follow_request(task_id, user, mode=mode)):
+            wait_until(lambda: unsent(server) > 65536)
+            with watched(lambda: unsent(server)) as owed:
+                heard = Chat(client, user).resumed(task_id, mode=mode)
+        assert max(owed) < 1024 * 1024
+        assert heard.answer == "".join([PIECE] * len(pieces)) * (2 if mode == "agent" else 1)
+        # At the very end of the answer comes what is one long event.
+        last = follow_request(task_id, user, mode=mode, after=str(heard.ids[-1] - 2))
+        with dead_reader(server, last), watched(lambda: unsent(server)) as owed:
+            assert Chat(client, user).resumed(task_id, mode=mode).frames == heard.frames
+        assert max(owed) < 1024 * 1024
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
 def test_I12_a_dead_reader_does_not_keep_the_process_from_going(  # noqa: N802
-    busy_gateway: GatewayServer, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
+    busy_gateway: GatewayServer,
+    fake: ScriptedBackend,
+    user: str,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
 ) -> None:
     """SIGTERM while somebody does not read: the server is gone in a moment all the same."""
     monkeypatch.setattr(sse, "SEND_SECONDS", 2.0)
     pieces = [delta(PIECE) for _ in range(BIG // len(PIECE))]
     fake.queue(script(*pieces, succeed(output="", snapshot=ABSENT)))
     with busy_gateway.client() as client:
-        task_id = Chat(client, user).background()["task_id"]
-        with dead_reader(busy_gateway, task_id, user):
+        if method == "GET":
+            request = follow_request(Chat(client, user).background()["task_id"], user)
+        else:
+            request = stream_request(user)
+        with dead_reader(busy_gateway, request):
             wait_until(lambda: unsent(busy_gateway) > 65536)
             wait_until(lambda: not busy_gateway.gateway.live.running())
             began = time.monotonic()

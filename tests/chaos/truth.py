@@ -1,0 +1,196 @@
+"""The truth: the rows of the database, who changed them when, and what the backend really ran."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from tests.chaos.plan import FAILURES, QUESTION
+from tests.chaos.world import World
+from tests.fakes.run import STATUS_OF, Logged, Run
+from tests.fakes.script import Json
+
+GATEWAY_MADE: Final = 1_000_000_000
+"""Positions above are of ends that the gateway made itself (R1)."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a turn's row, and the process that made it."""
+
+    at: float
+    role: str
+    owner_role: str
+    """The process that the owner is; a stop, for one, is written by any other."""
+    state: str
+    owner: str | None
+    epoch: int
+    adoptions: int
+    stop: bool
+    outcome: str | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A turn and its message as they are stored in the end."""
+
+    task_id: str
+    conversation_id: str
+    seq: int
+    query: str
+    state: str
+    outcome: str | None
+    error_code: str | None
+    run_id: str | None
+    adoptions: int
+    stop: bool
+    created: float
+    ended: float
+    end_position: int
+    answer: str
+    steps: list[dict[str, Any]]
+    history: list[Change]
+
+    @property
+    def gateway_made(self) -> bool:
+        """True when no run event ended it."""
+        return self.end_position > GATEWAY_MADE
+
+
+@dataclass(frozen=True)
+class RunTruth:
+    """A run as the backend knows it."""
+
+    run_id: str
+    task_id: str
+    number: int
+    """1, 2, 3 … in the order in which they were made."""
+    text: str
+    """All that was streamed."""
+    ending: str
+    """Type of its first terminal event; empty when it has none."""
+    answer: str
+    """What a completed turn's answer is."""
+    failure: str
+    """Code that a failed run means."""
+    snapshot_in: str
+    snapshot_out: str
+    """As JSON; empty when there is none, or none to go on from."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Everything as it is after a run of the suite."""
+
+    rows: dict[str, Row]
+    runs: list[RunTruth]
+    snapshots: dict[str, str]
+    """Conversation → the stored snapshot."""
+    keys: dict[str, str]
+    """Idempotency-Key → turn."""
+
+
+async def read_truth(world: World) -> Truth:
+    """Read rows and runs."""
+    async with world.postgres.connection(world.database) as connection:
+        history: dict[str, list[Change]] = {}
+        roles: dict[Any, str] = {}
+        for change in await connection.fetch("SELECT * FROM chaos_history ORDER BY number"):
+            history.setdefault(str(change["turn_id"]), []).append(
+                Change(
+                    _seconds(change["at"]),
+                    change["role"],
+                    roles.setdefault(change["owner"], change["role"]) if change["owner"] else "",
+                    change["state"],
+                    _text(change["owner"]),
+                    change["epoch"],
+                    change["adoptions"],
+                    change["stop_at"] is not None,
+                    change["outcome"],
+                )
+            )
+        steps: dict[str, list[dict[str, Any]]] = {}
+        for step in await connection.fetch("SELECT * FROM steps ORDER BY message_id, number"):
+            steps.setdefault(str(step["message_id"]), []).append(dict(step))
+        rows: dict[str, Row] = {}
+        for row in await connection.fetch(_ROWS):
+            task_id = str(row["id"])
+            rows[task_id] = Row(
+                task_id=task_id,
+                conversation_id=str(row["conversation_id"]),
+                seq=row["seq"],
+                query=row["query"],
+                state=row["state"],
+                outcome=row["outcome"],
+                error_code=row["error_code"],
+                run_id=row["run_id"],
+                adoptions=row["adoptions"],
+                stop=row["stop_at"] is not None,
+                created=_seconds(row["created_at"]),
+                ended=_seconds(row["ended_at"]),
+                end_position=row["end_position"] or 0,
+                answer=row["answer"],
+                steps=steps.get(str(row["message_id"]), []),
+                history=history.get(task_id, []),
+            )
+        snapshots = await connection.fetch("SELECT conversation_id, data FROM snapshots")
+        keys = await connection.fetch("SELECT key, turn_id FROM idempotency")
+    return Truth(
+        rows=rows,
+        runs=[_run(number, run) for number, run in enumerate(world.backend.runs.values(), start=1)],
+        snapshots={str(row["conversation_id"]): _same(json.loads(row["data"])) for row in snapshots},
+        keys={row["key"]: str(row["turn_id"]) for row in keys},
+    )
+
+
+_ROWS: Final = """
+SELECT t.*, m.query, m.answer FROM turns t JOIN messages m ON m.id = t.message_id ORDER BY t.created_at
+"""
+
+
+def _run(number: int, run: Run) -> RunTruth:
+    body = run._body
+    text = ""
+    ending: Json = {}
+    for entry in run.log:
+        if isinstance(entry, Logged):
+            text += entry.event.get("agent_message_delta") or ""
+            if entry.event["type"] in STATUS_OF:
+                ending = entry.event
+                break
+    data = ending.get("data", {})
+    asked = "deferred_tool_call" in data
+    snapshot_out = data.get("session_snapshot")
+    return RunTruth(
+        run_id=run.id,
+        task_id=body["idempotency_key"],
+        number=number,
+        text=text,
+        ending=ending.get("type", ""),
+        answer=_answer(text, data, asked=asked),
+        failure=FAILURES.get(data.get("reason") or "", "internal_server_error"),
+        snapshot_in=_same(body["session_snapshot"]) if body.get("session_snapshot") else "",
+        snapshot_out=_same(snapshot_out) if snapshot_out and not asked else "",
+    )
+
+
+def _answer(text: str, data: Json, *, asked: bool) -> str:
+    if asked:
+        return f"{text}\n\n{QUESTION}" if text else QUESTION
+    output = data.get("output")
+    if text or output is None:
+        return text
+    return output if isinstance(output, str) else json.dumps(output, separators=(",", ":"))
+
+
+def _same(value: Any) -> str:
+    """JSON in one way of writing it."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _seconds(value: datetime | None) -> float:
+    return value.timestamp() if value else 0.0
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
