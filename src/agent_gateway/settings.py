@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     database_url: str = ""
     """SQLAlchemy or libpq style URL; empty: an SQLite file in DATA_DIR."""
     database_pool_size: int = Field(5, ge=1)
-    """Connections each process holds for requests; two more are kept for heartbeats and finishes."""
+    """Connections each process holds for requests; three more are kept for finishes and heartbeats."""
     backend_url: str = ""
     """Base URL of the agent backend; empty: the embedded one."""
     backend_token: SecretStr = SecretStr("")
@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     """The longest a run may say nothing; keepalives do not count."""
     ping_seconds: float = Field(3.0, gt=0)
     drain_seconds: float = Field(30.0, ge=0)
-    """How long SIGTERM lets running turns go on."""
+    """How long SIGTERM waits for readers who can not resume elsewhere, and for turns of the embedded agent."""
     max_active_turns: int = Field(10_000, ge=1)
     """Turns one process runs at once; more are refused with 503."""
 
