@@ -136,6 +136,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
             store=turns,
             limits=Limits(idle_seconds=settings.idle_timeout_seconds),
             most=settings.max_active_turns,
+            shared=not settings.embedded_database,
             environ=os.environ,
             encoder=encoder,
         )

@@ -167,9 +167,12 @@ class TurnRunner:
         if not self.owned or self.result is None or self._fold.run_end is not None:
             return
         if self.run_id is None and self._creation is not None:
+            # No further attempt; one that is on its way is waited for, for its run would be nobody's.
+            self._creation.cancel()
             try:
-                self.run_id = await self._creation
-            except BackendError:
+                async with asyncio.timeout(CANCEL_SECONDS):
+                    self.run_id = await self._creation
+            except (BackendError, TimeoutError, asyncio.CancelledError):
                 return
         await self.cancel_run()
 

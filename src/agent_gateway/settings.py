@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     """The longest a run may say nothing; keepalives do not count."""
     ping_seconds: float = Field(3.0, gt=0)
     drain_seconds: float = Field(30.0, ge=0)
-    """How long SIGTERM waits for readers who can not resume elsewhere, and for turns of the embedded agent."""
+    """How long SIGTERM waits for readers who can not resume elsewhere and turns that can not go on there."""
     max_active_turns: int = Field(10_000, ge=1)
     """Turns one process runs at once; more are refused with 503."""
 

@@ -83,12 +83,15 @@ class HTTPBackend:
         )
 
     async def create_run(self, request: CreateRunRequest) -> RunId:
-        """Start a run. Sends again only when it is proven that nothing was sent, or after a 503."""
+        """Start a run. Sends again only when it is proven that nothing was sent, or after a 503.
+
+        Cancelled while a request is on its way, it sends no other, but still tells which run that made.
+        """
         body = msgspec.json.encode(request)
         patience = _Patience(self._reconnect_seconds)
         while True:
             try:
-                response = await self._call("POST", "runs", CREATE_SECONDS, {200, 202}, body)
+                response = await self._create(body)
             except BackendUnreachable as error:
                 if not error.nothing_sent:
                     raise
@@ -99,6 +102,16 @@ class HTTPBackend:
                 await patience.pause(error)
             else:
                 return _run_id(response)
+
+    async def _create(self, body: bytes) -> httpx.Response:
+        call = asyncio.ensure_future(self._call("POST", "runs", CREATE_SECONDS, {200, 202}, body))
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            try:
+                return await call
+            except BackendError:
+                raise asyncio.CancelledError from None
 
     async def stream(self, run_id: RunId, after: Cursors = START) -> AsyncGenerator[list[RunEvent]]:
         """The events of a run behind a place up to the first terminal one, one list per network read.

@@ -85,6 +85,7 @@ class LiveTurns(Generic[Form]):
         store: TurnStore,
         limits: Limits,
         most: int,
+        shared: bool,
         environ: Mapping[str, str],
         encoder: Callable[[Turn], Callable[[TurnEvent, Form], bytes]],
     ) -> None:
@@ -93,10 +94,12 @@ class LiveTurns(Generic[Form]):
         self._store = store
         self._limits = limits
         self._most = most
+        self._shared = shared
+        """Whether other processes are there to hand turns to; a process alone ends its turns itself."""
         self._environ = environ
         self._encoder = encoder
         self._beginning = 0
-        self._loading: dict[TaskId, asyncio.Task[Turn | None]] = {}
+        self._loading: dict[TaskId, asyncio.Future[Turn | None]] = {}
         self._running: dict[TaskId, LiveTurn[Form]] = {}
         self._ended: OrderedDict[TaskId, LiveTurn[Form]] = OrderedDict()
         self._ended_bytes = 0
@@ -157,7 +160,8 @@ class LiveTurns(Generic[Form]):
         # Many readers of one turn come at once when a process dies: one of them reads the row.
         loading = self._loading.get(task_id)
         if loading is None:
-            loading = self._loading[task_id] = self._tasks.create_task(self._store.load(task_id))
+            # Not in the task group: there its failure would end every turn.
+            loading = self._loading[task_id] = asyncio.ensure_future(self._store.load(task_id))
             loading.add_done_callback(lambda _: self._loading.pop(task_id, None))
         turn = await asyncio.shield(loading)
         if turn is None:
@@ -209,7 +213,10 @@ class LiveTurns(Generic[Form]):
             if live.result is not None:
                 self._keep(live)
         # Only now: a backend that does not answer must not hold up the turn's readers.
-        await live.runner.clean_up()
+        try:
+            await live.runner.clean_up()
+        except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
+            logger.error("turn %s: its run was not cleaned up: %s", live.turn.task_id, type(error).__name__)
         live.runner.slim()
 
     def _keep(self, live: LiveTurn[Form]) -> None:
@@ -279,14 +286,14 @@ class LiveTurns(Generic[Form]):
         if self._running:
             logger.info("draining: %d turns, up to %.0f s", len(self._running), seconds)
         while True:
-            if self._backend.replayable:
+            if self._shared:
                 await self._hand_over()
-            for live in self.followed():
-                live.handed_over = True
-                live.log.wake()
             if loop.time() >= until or not (self._beginning or self._loading or self._held()):
                 break
             await asyncio.sleep(0.05)
+        if self._backend.replayable:
+            # A process alone hands what is left to the one that starts next.
+            await self._hand_over()
         for live in self.running():
             logger.warning("draining: turn %s is interrupted", live.turn.task_id)
             live.runner.interrupt()
@@ -300,7 +307,17 @@ class LiveTurns(Generic[Form]):
         return [live for live in self._running.values() if live.runner.owned or live.readers]
 
     async def _hand_over(self) -> None:
-        """Release every running turn; those whose end is decided are finished here."""
+        """Release what can go on elsewhere, and send the readers that can resume after it.
+
+        Turns whose end is decided are finished here.
+        """
+        if self._backend.replayable:
+            await self._release()
+        for live in self.followed():
+            live.handed_over = True
+            live.log.wake()
+
+    async def _release(self) -> None:
         held = [live for live in self.running() if not (live.runner.ending or live.runner.sending)]
         if not held:
             return
