@@ -52,16 +52,16 @@ class Clients:
         turns = dice.randint(1, MOST_TURNS)
         for turn in range(1, turns + 1):
             sent = self._message(f"{name} t{turn}", number, conversation_id)
-            sending = asyncio.create_task(self._send(sent))
-            if turn < turns and self._world.config.queue and dice.random() < IMPATIENT:
-                known = asyncio.create_task(sent.known.wait())
-                await asyncio.wait({sending, known}, return_when=asyncio.FIRST_COMPLETED)
-                known.cancel()
-                if sent.known.is_set():
-                    (conversation_id,) = sent.conversation_ids
-                    hasty = self._message(f"{name} t{turn} at once", number, conversation_id)
-                    await asyncio.gather(sending, self._send(hasty))
-            await sending
+            async with asyncio.TaskGroup() as tasks:
+                sending = tasks.create_task(self._send(sent))
+                if turn < turns and self._world.config.queue and dice.random() < IMPATIENT:
+                    known = tasks.create_task(sent.known.wait())
+                    await asyncio.wait({sending, known}, return_when=asyncio.FIRST_COMPLETED)
+                    known.cancel()
+                    if sent.known.is_set():
+                        (conversation_id,) = sent.conversation_ids
+                        hasty = self._message(f"{name} t{turn} at once", number, conversation_id)
+                        tasks.create_task(self._send(hasty))
             if self.finish.is_set() or len(sent.conversation_ids) != 1:
                 return
             (conversation_id,) = sent.conversation_ids

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import aiohttp
 
+from agent_gateway.errors import FAILURES
 from tests.chaos.replica import Replica
 from tests.chaos.sse import Frame, FrameReader
 from tests.chaos.view import TERMINAL, Answered, Connection, Seen, Sent, View
@@ -157,27 +158,17 @@ def _judge(
 ) -> str:
     """The code with which the turn has failed; raises when the status says something else."""
     try:
-        code = str(json.loads(body)["code"])
+        told = json.loads(body)
+        code, message = str(told["code"]), str(told["message"])
     except (ValueError, KeyError, TypeError):
-        code = body[:100].decode(errors="replace")
+        code, message = body[:100].decode(errors="replace"), ""
     sent.answered.append(Answered(now(), replica.number, request, response.status, code))
+    if final and message == FAILURES.get(code):
+        # The turn itself has failed. Its 503 has a Retry-After, too, but with the same key it is final.
+        return code
     if response.status == 503 and "Retry-After" in response.headers:
         raise Refused(code)
-    if final and code in _TURN_FAILURES:
-        return code
     raise Unexpected(f"{request}: {response.status} {code}")
-
-
-_TURN_FAILURES: Final = frozenset(
-    {
-        "rate_limit_error",
-        "completion_request_error",
-        "service_unavailable",
-        "turn_interrupted",
-        "turn_timeout",
-        "internal_server_error",
-    }
-)
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """Whole responses, byte by byte, for recorded runs of a real backend in the three app modes.
 
 `UPDATE_GOLDENS=1 pytest tests/contract/test_transcripts.py` writes the transcripts anew; read the
-difference before it is committed. Ids and times of a turn are replaced by names in angle brackets.
+difference before it is committed. Ids, times and pauses of a turn are replaced by names in angle brackets.
 """
 
 import os
@@ -148,6 +148,7 @@ def without_ids(text: str) -> str:
             text = text.replace(found[1], f"<{name}>")
     text = re.sub(f'"id":"{UUID}","position":(\\d+)', r'"id":"<step \1>","position":\1', text)
     assert not re.search(UUID, text), "an id of nothing that is known"
+    text = re.sub(r"^retry: \d+$", "retry: <milliseconds>", text, flags=re.MULTILINE)
     return re.sub(r'"created_at":\d{10}\b', '"created_at":<created_at>', text)
 
 

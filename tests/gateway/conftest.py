@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from agent_gateway.app_config import default_app
 from tests.databases import (
     KINDS,
     _postgres_database,
@@ -30,6 +31,7 @@ from tests.fakes.script import Gate, echo
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat
 from tests.gateway.fleet import fleet
+from tests.gateway.rows import add_app
 from tests.gateway_server import GatewayServer, StartGateway, wait_until
 
 __all__ = [
@@ -141,3 +143,12 @@ def client(server: GatewayServer) -> Iterator[httpx.Client]:
 def chat(client: httpx.Client, user: str) -> Chat:
     """What this test's user does with `server`."""
     return Chat(client, user)
+
+
+@pytest.fixture
+def rejecting(server: GatewayServer, user: str) -> Iterator[Chat]:
+    """The same for an app of this test's own that refuses a second message: `on_busy: reject`."""
+    config = default_app().model_copy(update={"on_busy": "reject"})
+    add_app(server.settings.resolved_database_url(), key := f"app-rejecting-{user}", config)
+    with server.client(key) as client:
+        yield Chat(client, user)

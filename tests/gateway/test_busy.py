@@ -11,8 +11,9 @@ from tests.gateway_server import GatewayServer, StartGateway, wait_until
 
 @pytest.mark.parametrize("mode", ["streaming", "blocking", "background"])
 def test_a_second_message_is_told_whose_turn_it_is(
-    server: GatewayServer, chat: Chat, fake: ScriptedBackend, gate: Gate, mode: str
+    server: GatewayServer, rejecting: Chat, fake: ScriptedBackend, gate: Gate, mode: str
 ) -> None:
+    chat = rejecting
     fake.queue(script(text("One "), gate, delta("two"), succeed()))
     with chat.open() as stream:
         conversation_id = stream.next()["conversation_id"]

@@ -12,9 +12,9 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from agent_gateway import app
 from agent_gateway.app_config import default_app
 from agent_gateway.store.tables import TurnRow
+from agent_gateway.turns import leases
 from tests.databases import _sqlite_url
 from tests.fakes.script import Gate, delta, script, succeed, tool_call, tool_result
 from tests.fakes.script import text as said
@@ -235,7 +235,7 @@ def test_a_write_whose_answer_was_lost_is_not_done_twice(  # noqa: PLR0917
     """It is committed, but the connection breaks before the owner knows (R14)."""
     url = through(proxy, postgres_url)
     # No heartbeat and no sweep while the test lasts: it counts the commits.
-    monkeypatch.setattr(app, "sweep", never)
+    monkeypatch.setattr(leases.Duties, "sweep", never)
     with (
         GatewayServer(tmp_path, database_url=url, backend_url=fake.url, lease_seconds=300) as server,
         installed(server).client() as client,
@@ -267,7 +267,7 @@ def test_a_begin_whose_answer_was_lost_runs_once(
     url = through(proxy, postgres_url)
     shared = {"backend_url": fake.url, "lease_seconds": 0.9}
     # Without a sweep: it commits, too.
-    monkeypatch.setattr(app, "sweep", never)
+    monkeypatch.setattr(leases.Duties, "sweep", never)
     with (
         GatewayServer(tmp_path / "1", database_url=url, **shared) as server,
         installed(server).client() as client,

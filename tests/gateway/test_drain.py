@@ -16,7 +16,7 @@ from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, Heard, Json, refused
 from tests.gateway.fleet import Fleet, adopted, drives
-from tests.gateway_server import API_KEY, BOUND, GatewayServer, StartGateway, wait_until
+from tests.gateway_server import API_KEY, BOUND, GatewayServer, wait_until
 
 LONG_LEASE = 60.0
 """Nobody waits for it in these tests: what is released is adopted at once."""
@@ -126,7 +126,7 @@ def test_a_run_that_is_being_created_is_handed_over_when_it_is_known(
     task_id = fleet.chat(one, user).background()["task_id"]
     assert reached.wait(5)
     one.begin_stop(20.0)
-    wait_until(lambda: one.gateway.live.draining.is_set())
+    wait_until(one.gateway.live.draining.is_set)
     assert not drives(two, task_id)
     proceed.set()
     gone(one, 5)
@@ -261,34 +261,21 @@ def test_runs_of_the_embedded_agent_go_on_until_the_end_of_the_drain(fleet: Flee
 
 
 def test_a_process_alone_with_its_database_ends_its_turns_itself(
-    start_gateway: StartGateway,
-    sqlite_template: Path,
-    fake: ScriptedBackend,
-    gate: Gate,
-    user: str,
-    tmp_path: Path,
+    fake: ScriptedBackend, gate: Gate, user: str, tmp_path: Path
 ) -> None:
     """Nobody could take them over: they go on where they are, with all their readers."""
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    (alone / "gateway.db").write_bytes(sqlite_template.read_bytes())
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
-    with (
-        GatewayServer(
-            alone, database_url=f"sqlite:///{alone / 'gateway.db'}", backend_url=fake.url
-        ) as server,
-        server.client() as client,
-        Chat(client, user).open() as plain,
-        Chat(client, user).open(params={"ids": 1}) as stream,
-    ):
-        plain.until("So far")
-        stream.until("So far")
-        server.begin_stop(10.0)
-        wait_until(lambda: client.get("/readyz").status_code == 503)
-        gate.open()
-        for each in (plain, stream):
-            assert each.rest().answer == "So far, so good"
-            assert each.rest().last["event"] == "message_end"
+    with GatewayServer(tmp_path, backend_url=fake.url) as server, server.client() as client:
+        chat = Chat(client, user)
+        with chat.open() as plain, chat.open(params={"ids": 1}) as stream:
+            plain.until("So far")
+            stream.until("So far")
+            server.begin_stop(10.0)
+            wait_until(lambda: client.get("/readyz").status_code == 503)
+            gate.open()
+            for each in (plain, stream):
+                heard = each.rest()
+                assert (heard.answer, heard.last["event"]) == ("So far, so good", "message_end")
         gone(server, 5)
 
 

@@ -107,7 +107,7 @@ def test_a_reader_may_come_before_there_is_a_run(
     task_id = fleet.chat(one, user).background()["task_id"]
     fake.wait_until(lambda: fake.posts == 1)
     with fleet.chat(two, user).follow(task_id) as stream:
-        assert stream.block() == b"retry: 2000"
+        assert (stream.block() or b"").startswith(b"retry: ")
         assert stream.block() == PING
         stream.until("far")
         gate.open()
@@ -121,7 +121,7 @@ def test_what_can_not_be_replayed_is_told_when_it_is_stored(fleet: Fleet, user: 
         fleet.chat(one, user).open("Count to 25", params={"ids": 1}) as stream,
         fleet.chat(two, user).follow(stream.task_id) as follower,
     ):
-        assert follower.block() == b"retry: 2000"
+        assert (follower.block() or b"").startswith(b"retry: ")
         assert follower.block() == PING
         assert follower.rest().frames == stream.rest().frames
 

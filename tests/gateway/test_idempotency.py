@@ -119,8 +119,9 @@ def test_a_key_is_the_users_own(chat: Chat, fake: ScriptedBackend, key: dict[str
 
 
 def test_a_refusal_is_not_remembered(
-    chat: Chat, fake: ScriptedBackend, key: dict[str, str], gate: Gate
+    rejecting: Chat, fake: ScriptedBackend, key: dict[str, str], gate: Gate
 ) -> None:
+    chat = rejecting
     refused(chat.post("", headers=key), 400, "invalid_param")
     refused(chat.post("Hi", headers=key, conversation_id=str(uuid4())), 404, "not_found")
     fake.queue(script(text("One"), gate, succeed()))

@@ -23,8 +23,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from agent_gateway.app_config import default_app
-from agent_gateway.events import GATEWAY_END, GATEWAY_REPLACE
+from agent_gateway.domain import ConversationId, MessageId, Outcome, TaskId
+from agent_gateway.events import GATEWAY_END, GATEWAY_REPLACE, LLMChunk, Result
 from agent_gateway.routes import sse
+from agent_gateway.routes.payloads import WireForm
+from agent_gateway.store.results import TurnView
 from agent_gateway.store.tables import SnapshotRow, TurnRow
 from tests.databases import _sqlite_url
 from tests.fakes.script import (
@@ -215,17 +218,21 @@ def test_I3_when_the_process_is_told_to_go_as_turns_end(  # noqa: N802
 ) -> None:
     """SIGTERM and the runs' ends at the same moment: every open stream has its one terminal event."""
     server = installed(start_gateway())
+    if database_url.startswith("postgresql"):
+        # What is handed over needs somebody to take it.
+        installed(start_gateway())
     fake.script = script(said("So far"), gate, succeed())
-    with installed(server).client() as client, ExitStack() as stack:
+    with server.client() as client, ExitStack() as stack:
         streams = [stack.enter_context(Chat(client, user).open()) for _ in range(8)]
         for stream in streams:
             stream.until("So far")
-        *heard, _, _ = at_once(*[stream.rest for stream in streams], gate.open, server.stop)
+        stop = partial(server.stop, 5.0)
+        *heard, _, _ = at_once(*[stream.rest for stream in streams], gate.open, stop)
     for stream, one in zip(streams, heard, strict=True):
-        assert terminals(one) == [one.kinds[-1]]
+        assert one.kinds == ["message", "message_end"]
         turn = rows_of(database_url, stream.task_id).turn
-        assert turn.state == "ended"
-        assert (turn.outcome == "failed") == (one.last["event"] == "error")
+        assert (turn.state, turn.outcome) == ("ended", "completed")
+    assert fake.posts == 8
 
 
 # -- I4: nothing stays running ---------------------------------------------------------------------
@@ -389,10 +396,9 @@ def _in_transaction(url: str) -> int:
 def test_I6_disconnect_stop_and_drain_differ_and_are_recorded(  # noqa: N802
     start_gateway: StartGateway, database_url: str, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
-    """Who goes away changes nothing; who stops gets what there is; who is told to go says so."""
+    """Who goes away changes nothing; who stops gets what there is; who is told to go leaves it to others."""
     server = installed(start_gateway())
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
-    never = script(said("So far"), Gate(), succeed(), cancel="ignore")
     with server.client() as client:
         chat = Chat(client, user)
         with chat.open() as stream:
@@ -401,7 +407,10 @@ def test_I6_disconnect_stop_and_drain_differ_and_are_recorded(  # noqa: N802
         gate.open()
         assert chat.resumed(gone).answer == "So far, so good"
 
-        fake.queue(script(said("So far"), Gate(), succeed()), never)
+        last = Gate()
+        fake.queue(
+            script(said("So far"), Gate(), succeed()), script(said("So far"), last, delta("!"), succeed())
+        )
         with chat.open() as stream:
             stream.until("So far")
             stopped = stream.task_id
@@ -411,22 +420,22 @@ def test_I6_disconnect_stop_and_drain_differ_and_are_recorded(  # noqa: N802
             stream.until("So far")
             drained = stream.task_id
             server.stop()
-            heard = stream.rest()
-        assert (terminals(heard), heard.last["code"]) == (["error"], "turn_interrupted")
+            assert terminals(stream.rest()) == []
 
     found = [rows_of(database_url, task_id) for task_id in (gone, stopped, drained)]
-    assert [(rows.turn.outcome, rows.turn.error_code) for rows in found] == [
-        ("completed", None),
-        ("stopped", None),
-        ("failed", "turn_interrupted"),
+    assert [(rows.turn.state, rows.turn.outcome, rows.turn.stop_reason) for rows in found] == [
+        ("ended", "completed", None),
+        ("ended", "stopped", "user"),
+        ("running", None, None),
     ]
-    assert [(rows.turn.stop_at is not None, rows.turn.stop_reason) for rows in found] == [
-        (False, None),
-        (True, "user"),
-        (False, None),
-    ]
-    assert [rows.message.answer for rows in found] == ["So far, so good", "So far", "So far"]
-    assert {cancel.run_id for cancel in fake.cancels} == {rows.turn.run_id for rows in found[1:]}
+    assert [rows.message.answer for rows in found] == ["So far, so good", "So far", ""]
+    assert found[2].turn.owner is None
+    # What is left to others is not cancelled; whoever starts next goes on with it.
+    assert {cancel.run_id for cancel in fake.cancels} == {found[1].turn.run_id}
+    with installed(start_gateway()).client() as client:
+        last.open()
+        assert Chat(client, user).resumed(drained, after=1).answer == "!"
+    assert rows_of(database_url, drained).turn.outcome == "completed"
 
 
 # -- I7: one active turn, snapshots forward only ---------------------------------------------------
@@ -842,7 +851,7 @@ def follow_request(task_id: str, user: str, **params: str) -> httpx.Request:
 
 
 def stream_request(user: str) -> httpx.Request:
-    body = {"query": "Hello", "user": user, "inputs": {}, "response_mode": "streaming"}
+    body: Json = {"query": "Hello", "user": user, "inputs": {}, "response_mode": "streaming"}
     return httpx.Request("POST", "http://gateway/chat-messages", json=body)
 
 
@@ -936,6 +945,17 @@ def test_I12_a_dead_reader_of_an_ended_turn_costs_little(  # noqa: N802
         with dead_reader(server, last), watched(lambda: unsent(server)) as owed:
             assert Chat(client, user).resumed(task_id, mode=mode).frames == heard.frames
         assert max(owed) < 1024 * 1024
+
+
+def test_I12_what_is_stored_is_told_in_pieces() -> None:  # noqa: N802
+    """Whole frames, and never all of them in memory."""
+    chunks = tuple(LLMChunk(number + 1, PIECE) for number in range(BIG // len(PIECE)))
+    result = Result(Outcome.COMPLETED, chunks, (), len(chunks) + 2)
+    view = TurnView(TaskId("t"), ConversationId("c"), MessageId("m"), 0, "chat", ended=True)
+    pieces = list(sse.stored_frames(view, result, WireForm("chat", ids=True), 0))
+    assert len(pieces) > BIG / 2**19
+    assert all(len(piece) < 2**19 and piece.endswith(b"\n\n") for piece in pieces)
+    assert b"".join(pieces).count(b"\nid: ") == len(chunks) + 1
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -22,7 +22,7 @@ from tests.fakes.script import (
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.fakes.session import history_of
 from tests.gateway.chat import Chat
-from tests.gateway_server import GatewayServer, StartGateway
+from tests.gateway_server import StartGateway
 
 ODD = (
     '{"a": 1.50, "b":1e400, "big":123456789012345678901234567890, '
@@ -143,17 +143,16 @@ def test_a_question_alone(chat: Chat, fake: ScriptedBackend) -> None:
     assert answered["answer"] == chat.message(answered["conversation_id"])["answer"]
 
 
-def test_a_late_run_does_not_move_memory_back(
-    server: GatewayServer, chat: Chat, fake: ScriptedBackend, gate: Gate
-) -> None:
-    """A turn keeps its snapshot to itself until it has ended."""
+def test_a_queued_turn_remembers_the_one_before_it(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+    """A turn keeps its snapshot to itself until it has ended; then the next one starts from it."""
     first = chat.blocking("One")["conversation_id"]
     fake.queue(script(text("Two"), gate, delta("!"), succeed()))
     with chat.open("Two", conversation_id=first) as stream:
         stream.until("Two")
-        refused = chat.post("Three", conversation_id=first)
+        queued = chat.background("Three", conversation_id=first)
         gate.open()
-        assert refused.status_code == 409
         stream.rest()
+    assert chat.resumed(queued["task_id"]).answer == "You said: Three."
     chat.blocking("Four", conversation_id=first)
     assert said(sent_snapshots(fake)[2])[-2:] == ["Two", "Two!"]
+    assert said(sent_snapshots(fake)[3])[-2:] == ["Three", "You said: Three."]

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from agent_gateway import app
 from agent_gateway.events import GATEWAY_END
 from agent_gateway.store.begin import MOST_QUEUED
+from agent_gateway.turns import leases
 from tests.fakes.script import Gate, Script, delta, fail, script, succeed, tool_call
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
@@ -81,9 +81,10 @@ def test_the_stream_of_a_waiting_message_is_open_and_pings(
             chat.open("Two", conversation_id=conversation, params={"ids": 1}) as second,
             fleet.chat(one, user).follow(second.task_id) as reader,
         ):
-            assert [second.block() for _ in range(4)] == [b"retry: 2000", PING, PING, PING]
+            assert (second.block() or b"").startswith(b"retry: ")
+            assert [second.block() for _ in range(3)] == [PING] * 3
             assert time.monotonic() - began < 2
-            assert reader.block() == b"retry: 2000"
+            assert (reader.block() or b"").startswith(b"retry: ")
             assert reader.block() == PING
             # A repeated post of a waiting message would attach to it; another one waits behind it.
             gate.open()
@@ -253,7 +254,7 @@ def test_the_next_turn_runs_though_the_process_that_let_it_go_is_dead(
     """It is promoted by the commit that ended the one before: whoever sweeps next runs it (R10)."""
     with monkeypatch.context() as patched:
         # This one ends its turns and never looks for others.
-        patched.setattr(app, "sweep", never)
+        patched.setattr(leases.Duties, "sweep", never)
         one = fleet.start()
     two = fleet.start()
     chat = fleet.chat(one, user)

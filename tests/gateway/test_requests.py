@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from tests.fakes.script import fail, refuse, script, text
+from tests.fakes.script import Script, fail, refuse, script, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, Heard, refused
 from tests.gateway_server import API_KEY, GatewayServer
@@ -293,3 +293,11 @@ def test_a_turn_that_fails_at_once_is_a_real_status(chat: Chat, fake: ScriptedBa
     fake.script = script(text("a"), fail("InvokeRateLimitError"))
     refused(chat.post(response_mode="blocking"), 429, "rate_limit_error")
     assert chat.post(response_mode="streaming").status_code == 200
+
+
+def test_a_backend_that_is_away_says_when_to_try_again(chat: Chat, fake: ScriptedBackend) -> None:
+    fake.script = Script(create="cut")
+    for mode in ("streaming", "blocking"):
+        response = chat.post(response_mode=mode)
+        refused(response, 503, "service_unavailable")
+        assert response.headers["Retry-After"] == "2"

@@ -10,6 +10,9 @@ from uuid import uuid4
 
 import pytest
 
+from agent_gateway.domain import TaskId
+from agent_gateway.events import Result
+from agent_gateway.store.turns import TurnStore
 from tests.fakes.script import (
     Cut,
     Forget,
@@ -137,6 +140,30 @@ def test_a_turn_keeps_the_mode_it_began_with(
         assert chat.streaming().kinds == ["message", "message_end"]
 
 
+def test_a_stored_result_is_read_once(
+    start_gateway: StartGateway, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be megabytes."""
+    reads: list[str] = []
+
+    async def counted(store: TurnStore, task_id: TaskId) -> Result | None:
+        reads.append(task_id)
+        return await read(store, task_id)
+
+    server = start_gateway()
+    with server.client() as client:
+        heard = Chat(client, user).streaming(headers={"Idempotency-Key": user})
+    server.stop()
+    read = TurnStore.result
+    with start_gateway().client() as client:
+        monkeypatch.setattr(TurnStore, "result", counted)
+        chat = Chat(client, user)
+        assert chat.resumed(heard.task_id).events == heard.events
+        assert chat.events(heard.task_id, after=heard.ids[-1]).status_code == 204
+        assert chat.blocking(headers={"Idempotency-Key": user})["answer"] == heard.answer
+    assert reads == [heard.task_id] * 3
+
+
 def test_a_cursor_inside_a_long_event_gets_the_whole_again(chat: Chat, fake: ScriptedBackend) -> None:
     """A closing message of several lines: only who has the last of them has it all."""
     answer = "x" * 80_000
@@ -162,6 +189,7 @@ def test_a_long_replace_is_told_again_from_its_start(
         heard = chat.resumed(task_id, after=1000)
         assert heard.kinds == ["message_replace", "message", "message", "error"]
         assert heard.answer == answer
+        assert heard.ids[0] == heard.ids[1] == heard.ids[2] - 1
         assert chat.resumed(task_id, after=heard.ids[1]).events == heard.events
         assert chat.resumed(task_id, after=heard.ids[2]).kinds == ["error"]
 

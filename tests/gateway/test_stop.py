@@ -25,7 +25,8 @@ from tests.fakes.script import (
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.fakes.session import query_of
 from tests.gateway.chat import Chat, Heard
-from tests.gateway_server import BOUND
+from tests.gateway.rows import newest_turn
+from tests.gateway_server import BOUND, GatewayServer
 
 
 def assert_stopped(chat: Chat, heard: Heard, answer: str) -> None:
@@ -62,14 +63,15 @@ def test_stop_before_anything_was_said(chat: Chat, fake: ScriptedBackend, gate: 
         assert_stopped(chat, stream.rest(), "")
 
 
-def test_a_blocking_caller_gets_the_partial_answer(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_blocking_caller_gets_the_partial_answer(
+    server: GatewayServer, chat: Chat, fake: ScriptedBackend, gate: Gate
+) -> None:
     first = chat.blocking("First")
     fake.queue(script(text("Half"), gate, delta(" whole"), succeed()))
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(chat.blocking, "Second", conversation_id=first["conversation_id"])
         fake.wait_until(lambda: fake.open_streams == 1 and len(fake.requests) == 2)
-        busy = chat.post("Third", conversation_id=first["conversation_id"])
-        chat.stop(busy.json()["task_id"])
+        chat.stop(newest_turn(server.settings.resolved_database_url(), first["conversation_id"]))
         assert waiting.result(BOUND)["answer"] == "Half"
 
 
