@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 from typing import Final
 
 from tests.chaos.check import check
@@ -20,7 +21,12 @@ REREADS: Final = 60
 
 def run_seed(config: Config, postgres: ChaosPostgres) -> Report:
     """Run it, with an event loop of its own."""
-    return asyncio.run(_run(config, postgres))
+    # Whoever is terminated takes its world down, too, as with Ctrl-C: nothing else would.
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        return asyncio.run(_run(config, postgres))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 async def _run(config: Config, postgres: ChaosPostgres) -> Report:

@@ -91,7 +91,7 @@ class Fleet:
         """Every Idempotency-Key was used that long ago."""
 
         async def work(session: AsyncSession) -> None:
-            await session.execute(update(IdempotencyRow).values(created_at=now_plus(-seconds)))
+            await session.execute(update(IdempotencyRow).values({"created_at": now_plus(-seconds)}))
 
         look(self.database_url, work)
 
@@ -125,13 +125,13 @@ def die(server: GatewayServer) -> None:
     within(server, run())
 
 
-def begun(server: GatewayServer, user: str, **request: Any) -> TaskId:
+def begun(server: GatewayServer, user: str, query: str) -> TaskId:
     """A turn that is begun by a process that dies before it does anything else."""
 
     async def run() -> TaskId:
         app = await server.gateway.keys.open(API_KEY)
-        given = {"query": "Hello", "inputs": {}, "files": [], **request}
-        turn = await server.gateway.turns.begin(Caller(app, user), TurnRequest(**given))
+        request = TurnRequest(query=query, inputs={}, files=[])
+        turn = await server.gateway.turns.begin(Caller(app, user), request)
         assert isinstance(turn, Begun)
         return turn.turn.task_id
 

@@ -325,7 +325,11 @@ def test_the_server_logs_no_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """They hold tickets."""
     given: dict[str, Any] = {}
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.uvicorn, "run", lambda *_, **more: given.update(more))
+
+    def run(_app: str, **settings: Any) -> None:
+        given.update(settings)
+
+    monkeypatch.setattr(cli.uvicorn, "run", run)
     cli.serve()
     assert given["access_log"] is False
     assert given["log_config"] is None

@@ -115,8 +115,11 @@ def test_a_stop_before_the_run_is_known(fleet: Fleet, fake: ScriptedBackend, use
     assert fake.posts == 1
 
 
-def test_a_stop_while_the_backend_refuses_runs(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
-    """Nobody waits for a run that nobody wants any more."""
+def test_a_stop_while_the_backend_refuses_runs(
+    fleet: Fleet, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a run that nobody wants any more, and it is not asked for again."""
+    monkeypatch.setattr(runner, "STOP_SECONDS", 1.0)
     one, two = fleet.start(backend_reconnect_seconds=60.0), fleet.start()
     fake.script = refuse(503)
     turn = fleet.chat(one, user).background()
@@ -127,6 +130,10 @@ def test_a_stop_while_the_backend_refuses_runs(fleet: Fleet, fake: ScriptedBacke
     assert other.resumed(turn["task_id"]).kinds == ["message_end"]
     assert time.monotonic() - began < runner.STOP_SECONDS + 3
     assert fleet.rows(turn["task_id"]).turn.outcome == "stopped"
+    posts = fake.posts
+    one.stop()
+    # At most the one that was on its way.
+    assert fake.posts <= posts + 1
 
 
 def test_a_stop_that_meets_the_end(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:

@@ -189,7 +189,7 @@ def test_a_run_that_nobody_knows_is_not_made_again(
 
 def test_a_turn_that_was_only_planned_starts(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
     one, two = fleet.start(), fleet.start()
-    task_id = begun(one, user, query="Planned")
+    task_id = begun(one, user, "Planned")
     die(one)
     assert fleet.rows(task_id).turn.state == "planned"
     assert fleet.chat(two, user).resumed(task_id).answer == "You said: Planned."

@@ -5,7 +5,7 @@ may long be stale; leases run out, callers stop. After each step every row is wh
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -310,7 +310,7 @@ async def _snapshot_seq(world: World, conversation: str) -> int | None:
 
 
 @contextmanager
-def on(database_url: str) -> Iterator[type[Machine]]:
+def on(database_url: str) -> Generator[type[Machine]]:
     """The machine on this database."""
 
     async def opened() -> tuple[Database, World]:
@@ -333,7 +333,7 @@ def test_any_events_in_any_order(database_url: str) -> None:
         run_machine(
             machine,
             settings=settings(
-                max_examples=40,
+                max_examples=30,
                 stateful_step_count=40,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
