@@ -4,6 +4,7 @@ An `AppConfig` is plain JSON-able data and is kept in the store as a version of 
 placeholders stay placeholders: the value of an environment variable never becomes part of it.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -299,4 +300,5 @@ def _bad_placeholders(config: AppConfig, environ: Mapping[str, str]) -> Iterator
 @lru_cache(maxsize=256)
 def read_config(stored: str) -> AppConfig:
     """An app version as it was stored. Keys of a newer release are left out, so that old processes go on."""
-    return AppConfig.model_validate_json(stored, extra="ignore")
+    known = {key: value for key, value in json.loads(stored).items() if key in AppConfig.model_fields}
+    return AppConfig.model_validate(known)

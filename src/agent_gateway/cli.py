@@ -67,6 +67,8 @@ def serve(
         access_log=False,
         lifespan="on",
         timeout_keep_alive=65,
+        # After the drain nothing is worth waiting for longer.
+        timeout_graceful_shutdown=5,
         server_header=False,
     )
 

@@ -302,7 +302,6 @@ def test_workers_share_a_port_and_drain_under_live_streams(
         streams = [stack.enter_context(chat.open(params={"ids": number % 2})) for number in range(12)]
         for stream in streams:
             stream.until("So far")
-        assert len(_owners(fleet, [stream.task_id for stream in streams])) == 2, "one worker did it all"
         began = time.monotonic()
         workers.send(signal.SIGTERM)
         for stream in streams[1::2]:
@@ -325,10 +324,6 @@ def _is_ready(client: httpx.Client) -> bool:
         return client.get("/readyz").status_code == 200
     except httpx.TransportError:
         return False
-
-
-def _owners(fleet: Fleet, task_ids: list[str]) -> set[str | None]:
-    return {fleet.rows(task_id).turn.owner for task_id in task_ids}
 
 
 def test_workers_need_postgres(tmp_path: Path) -> None:

@@ -50,9 +50,15 @@ def test_not_ready_before_the_schema_is_there(
         assert chat.blocking("Hi")["answer"] == "You said: Hi."
 
 
-def test_draining(start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+def test_draining(
+    start_gateway: StartGateway, database_url: str, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
     """No new turns, not ready, but alive, and what runs goes on to its end."""
     server = start_gateway()
+    alone = not database_url.startswith("postgresql")
+    if not alone:
+        # What is handed over needs somebody to take it.
+        start_gateway()
     fake.script = script(text("One "), gate, delta("two"), succeed())
     with server.client() as client:
         chat = Chat(client, user)
@@ -71,7 +77,8 @@ def test_draining(start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate
             with chat.follow(stream.task_id) as another:
                 assert another.next()["answer"] == "One "
                 gate.open()
-                assert another.rest().kinds == ["message", "message", "message_end"]
+                # With others there, who can resume is sent to them.
+                assert another.rest().kinds[1:] == (["message", "message_end"] if alone else [])
             assert stream.rest().answer == "One two"
     server.stop()
     assert fake.posts == 1

@@ -195,6 +195,8 @@ class LiveTurns(Generic[Form]):
             emit=log.extend,
         )
         live = self._running[turn.task_id] = LiveTurn(turn, log, runner)
+        # Who comes to read while this process leaves is sent on.
+        live.handed_over = self.draining.is_set() and not owned
         live.task = self._tasks.create_task(self._run(live), name=f"turn-{turn.task_id}")
         return live
 
