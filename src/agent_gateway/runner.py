@@ -9,10 +9,10 @@ another process, and the terminal event is rendered from it (I2, I3, R2).
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from agent_gateway.backend.compose import compose
 from agent_gateway.backend.protocol import Backend
@@ -29,6 +29,7 @@ from agent_gateway.errors import (
     TurnError,
 )
 from agent_gateway.events import GATEWAY_END, MessageReplace, Result, TurnEvent, rest_of
+from agent_gateway.store.database import undisturbed
 from agent_gateway.store.turns import TurnStore
 
 T = TypeVar("T")
@@ -422,12 +423,12 @@ def _code_of(error: BackendError) -> str:
             return "internal_server_error"
 
 
-async def patiently(work: Callable[[], Awaitable[T]]) -> T:
+async def patiently(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Do it again for as long as the database is away: a turn never ends for that reason (R7)."""
     pause = 0.1
     while True:
         try:
-            return await work()
+            return await undisturbed(work())
         except StoreUnavailable as error:
             logger.warning("the database is not available, trying again: %s", error)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret

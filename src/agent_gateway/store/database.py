@@ -1,11 +1,13 @@
 """The database: engines, transactions, database time, and the one seam where its errors are mapped."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
+from asyncpg.exceptions import InternalClientError
 from sqlalchemy import URL, Connection, Double, cast, event, literal, make_url, text
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
@@ -17,6 +19,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from agent_gateway.errors import ConfigError, StoreRejected, StoreUnavailable
 from agent_gateway.store.tables import UtcDateTime
 
+T = TypeVar("T")
 Pool = Literal["requests", "duty", "heartbeats"]
 _POOLS: Final[tuple[Pool, ...]] = ("requests", "duty", "heartbeats")
 PING_SECONDS: Final = 5.0
@@ -112,14 +115,31 @@ class Database:
 
     async def ping(self) -> None:
         """Prove within a bound that the database answers; raises StoreUnavailable."""
-        with mapped_errors():
-            async with asyncio.timeout(PING_SECONDS), self.reading() as session:
+
+        async def look() -> None:
+            async with self.reading() as session:
                 await session.execute(text("SELECT 1"))
+
+        with mapped_errors():
+            async with asyncio.timeout(PING_SECONDS):
+                await undisturbed(look())
 
     async def close(self) -> None:
         """Close every connection."""
         for engine in self._engines.values():
             await engine.dispose()
+
+
+async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for a unit of work that goes on to its end although who waits is cancelled.
+
+    Half a conversation with the database would leave its connection unusable, and a cancelled
+    commit usually happens all the same.
+    """
+    task = asyncio.ensure_future(work)
+    # Nobody may be left to hear of its failure.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(task)
 
 
 class mapped_errors:  # noqa: N801 - a context manager used as a word
@@ -157,8 +177,9 @@ def _is_passing(error: DBAPIError) -> bool:
 
 
 def _postgres_engine(url: URL, pool_size: int, lease_seconds: float) -> AsyncEngine:
-    half_lease = str(int(lease_seconds * 500))
-    return create_async_engine(
+    # A second at least: a busy machine is not a frozen process.
+    half_lease = str(max(1000, int(lease_seconds * 500)))
+    engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
@@ -177,6 +198,14 @@ def _postgres_engine(url: URL, pool_size: int, lease_seconds: float) -> AsyncEng
             },
         },
     )
+    event.listen(engine.sync_engine, "handle_error", _is_unusable)
+    return engine
+
+
+def _is_unusable(context: ExceptionContext) -> None:
+    """A connection in the middle of something else has to go, and not to the next who asks (asyncpg)."""
+    if isinstance(getattr(context.original_exception, "__cause__", None), InternalClientError):
+        context.is_disconnect = True
 
 
 def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
@@ -203,6 +232,13 @@ def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
         mode = connection.get_execution_options().get("sqlite_begin", "IMMEDIATE")
         connection.exec_driver_sql(f"BEGIN {mode}")
 
+    def invalidate(connection: Any, _record: object, error: BaseException | None) -> None:
+        # A cancelled write may leave rows of its RETURNING unread. Then to close the connection is not
+        # enough: it would keep the write lock until that cursor is garbage.
+        if error is not None:
+            connection.rollback()
+
     event.listen(engine.sync_engine, "connect", connect)
     event.listen(engine.sync_engine, "begin", begin)
+    event.listen(engine.sync_engine, "invalidate", invalidate)
     return engine

@@ -8,6 +8,7 @@ from typing import Final, Generic
 
 from agent_gateway.errors import StoreError
 from agent_gateway.store.adopt import BATCH
+from agent_gateway.store.database import undisturbed
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.live import Form, LiveTurns
 
@@ -121,7 +122,7 @@ class Duties(Generic[Form]):
             return
         # What takes longer than this was held up, and leases ran out meanwhile that are not to blame.
         async with asyncio.timeout(self._trust.half_lease):
-            adopted = await self._store.adopt(expired=self._trust.in_leases)
+            adopted = await undisturbed(self._store.adopt(expired=self._trust.in_leases))
         self._trust.reached()
         for turn in adopted:
             logger.info("turn %s: adopted under epoch %d", turn.task_id, turn.epoch)

@@ -1,0 +1,39 @@
+"""A write that is cancelled on its way leaves nothing behind, least of all a lock."""
+
+import asyncio
+import random
+
+import pytest
+from sqlalchemy import text
+
+from agent_gateway.store.database import Database
+
+pytestmark = pytest.mark.anyio
+
+ROUNDS = 150
+
+
+async def test_a_cancelled_write_leaves_no_lock(database: Database) -> None:
+    """At whatever moment, also with rows of a RETURNING still unread; the next write goes through."""
+    async with database.transaction() as connection:
+        await connection.execute(text("CREATE TABLE counters (n INTEGER)"))
+        await connection.execute(text("INSERT INTO counters VALUES (0)"))
+
+    async def count() -> None:
+        async with database.transaction() as connection:
+            await connection.execute(text("UPDATE counters SET n = n + 1 RETURNING n"))
+
+    chance = random.Random(1)
+    kept: list[asyncio.Task[None]] = []
+    for _ in range(ROUNDS):
+        writing = asyncio.create_task(count())
+        await asyncio.sleep(chance.random() * 0.002)
+        writing.cancel()
+        await asyncio.wait({writing})
+        # With its error and all that hangs on that, as a runner that goes on keeps it.
+        kept.append(writing)
+        async with asyncio.timeout(3):
+            await count()
+    async with database.reading() as session:
+        counted = (await session.execute(text("SELECT n FROM counters"))).scalar_one()
+    assert ROUNDS <= counted <= 2 * ROUNDS
