@@ -43,6 +43,7 @@ LOOK_SECONDS: Final = 10.0
 """Between looks at the row of a turn that somebody else ends, after the first quick ones."""
 
 logger = logging.getLogger(__name__)
+_dice = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,5 +432,5 @@ async def patiently(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
             return await undisturbed(work())
         except StoreUnavailable as error:
             logger.warning("the database is not available, trying again: %s", error)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+            await asyncio.sleep(pause * _dice.uniform(0.5, 1.0))
             pause = min(2 * pause, 2.0)

@@ -40,6 +40,7 @@ from agent_gateway.errors import (
 )
 
 log = logging.getLogger(__name__)
+_dice = random.SystemRandom()
 
 CONNECT_SECONDS: Final = 5.0
 CREATE_SECONDS: Final = 30.0
@@ -267,7 +268,7 @@ class _Patience:
         if self._down_since is None:
             self._down_since = now
         longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self._failures)
-        seconds = random.uniform(0, longest)  # noqa: S311 - spreads load, guards nothing
+        seconds = _dice.uniform(0, longest)
         if self._spent + now - self._down_since + seconds > self._seconds:
             raise error
         self._failures += 1

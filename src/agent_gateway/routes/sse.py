@@ -39,6 +39,7 @@ SEND_SECONDS: Final = 30.0
 """How long one write may wait for a reader that does not read; then it is cut and may resume."""
 
 logger = logging.getLogger(__name__)
+_dice = random.SystemRandom()
 
 
 async def live_frames(
@@ -79,7 +80,7 @@ async def live_frames(
 
 
 def _retry(between: tuple[int, int]) -> bytes:
-    return b"retry: %d\n\n" % random.randint(*between)  # noqa: S311 - jitter, not a secret
+    return b"retry: %d\n\n" % _dice.randint(*between)
 
 
 def stored_frames(turn: Turn | TurnView, result: Result, form: WireForm, after: int) -> Iterator[bytes]:

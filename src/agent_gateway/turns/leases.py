@@ -22,6 +22,7 @@ CHECKPOINTS: Final = 50
 TIDY_SECONDS: Final = 3600.0
 
 logger = logging.getLogger(__name__)
+_dice = random.SystemRandom()
 
 
 class Trust:
@@ -89,7 +90,7 @@ class Duties(Generic[Form]):
                 await asyncio.sleep(seconds)
             else:
                 try:
-                    async with asyncio.timeout(seconds * random.uniform(0.5, 1.0)):  # noqa: S311 - jitter
+                    async with asyncio.timeout(seconds * _dice.uniform(0.5, 1.0)):
                         await hurry.wait()
                 except TimeoutError:
                     pass
