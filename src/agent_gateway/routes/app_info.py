@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from agent_gateway.routes.dependencies import AppDep
 from agent_gateway.routes.errors import ERRORS
-from agent_gateway.routes.schemas import (
+from agent_gateway.routes.schemas.app_info import (
     AppInfo,
     FileUpload,
     Parameters,

@@ -19,15 +19,8 @@ from agent_gateway.routes.dependencies import AppDep, Credentials, Gateway, Gate
 from agent_gateway.routes.errors import ERRORS
 from agent_gateway.routes.payloads import Mode, WireForm, usage_json
 from agent_gateway.routes.readers import Found, find, found_live
-from agent_gateway.routes.schemas import (
-    BackgroundTurn,
-    BusyBody,
-    ChatMessage,
-    ChatMessageBody,
-    StopBody,
-    Success,
-    User,
-)
+from agent_gateway.routes.schemas.base import Success, User
+from agent_gateway.routes.schemas.chat import BackgroundTurn, BusyBody, ChatMessage, ChatMessageBody, StopBody
 from agent_gateway.routes.sse import TurnStream
 from agent_gateway.routes.stream_events import EVENT_STREAM
 from agent_gateway.routes.tickets import Ticket

@@ -8,13 +8,13 @@ from agent_gateway.domain import Caller, ConversationId, Outcome, Step, Usage, c
 from agent_gateway.errors import FAILURES, InvalidParam
 from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, GatewayDep
 from agent_gateway.routes.errors import ERRORS
-from agent_gateway.routes.schemas import (
+from agent_gateway.routes.schemas.base import User
+from agent_gateway.routes.schemas.conversations import (
     ConversationItem,
     ConversationPage,
     MessageItem,
     MessagePage,
     ThoughtItem,
-    User,
 )
 from agent_gateway.store.conversations import Conversation, Message
 

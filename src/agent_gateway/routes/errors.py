@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from agent_gateway.errors import GatewayError, StoreError, StoreUnavailable
-from agent_gateway.routes.schemas import ErrorBody
+from agent_gateway.routes.schemas.base import ErrorBody
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, RootModel
 
-from agent_gateway.routes.schemas import (
+from agent_gateway.routes.schemas.base import (
     Metadata,
     Observation,
     StepPosition,

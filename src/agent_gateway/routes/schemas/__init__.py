@@ -1,0 +1,1 @@
+"""Public JSON: what clients send and what they get, a module per resource."""

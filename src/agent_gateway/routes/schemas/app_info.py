@@ -1,0 +1,69 @@
+"""Public JSON of what an app says of itself."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from agent_gateway.app_config import AppMode
+
+
+class AppInfo(BaseModel):
+    """What an app says of itself."""
+
+    name: str
+    description: str
+    tags: list[str]
+    mode: AppMode = Field(description="Which events its streams have.")
+    author_name: str
+
+
+class Toggle(BaseModel):
+    """A feature that is on or off."""
+
+    enabled: bool
+
+
+class VoiceToggle(Toggle):
+    """Text to speech."""
+
+    voice: str
+    language: str
+    autoPlay: str  # noqa: N815 - the published contract's name
+
+
+class FileUpload(BaseModel):
+    """Which files may come with a query."""
+
+    enabled: bool
+    allowed_file_types: list[str]
+    allowed_file_extensions: list[str]
+    allowed_file_upload_methods: list[str]
+    number_limits: int
+    image: dict[str, Any]
+
+
+class SystemParameters(BaseModel):
+    """Size limits in MB."""
+
+    file_size_limit: int
+    image_file_size_limit: int
+    audio_file_size_limit: int
+    video_file_size_limit: int
+    workflow_file_upload_limit: int
+
+
+class Parameters(BaseModel):
+    """What a front end needs to draw the app."""
+
+    opening_statement: str
+    suggested_questions: list[str]
+    suggested_questions_after_answer: Toggle
+    speech_to_text: Toggle
+    text_to_speech: VoiceToggle
+    retriever_resource: Toggle
+    annotation_reply: Toggle
+    more_like_this: Toggle
+    sensitive_word_avoidance: Toggle
+    user_input_form: list[dict[str, Any]]
+    file_upload: FileUpload
+    system_parameters: SystemParameters

@@ -1,0 +1,94 @@
+"""Public JSON of turns."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from agent_gateway.domain import canonical_uuid
+from agent_gateway.routes.schemas.base import Body, ErrorBody, Metadata, UnixTime, User
+
+
+class InputFile(Body):
+    """A file that comes with a query."""
+
+    type: Literal["image", "document", "audio", "video", "custom"]
+    transfer_method: Literal["remote_url", "local_file"]
+    url: str | None = Field(None, description="Where the file is, with `remote_url`.")
+    upload_file_id: str | None = Field(None, description="Which uploaded file it is, with `local_file`.")
+
+
+class ChatMessageBody(Body):
+    """Body of POST /chat-messages."""
+
+    query: str = Field(description="What the user says.", examples=["What is 12 * 7?"])
+    user: User
+    inputs: dict[str, Any] = Field(default_factory=dict, description="Values of the app's input form.")
+    response_mode: Literal["streaming", "blocking", "background"] = Field(
+        "blocking", description="`background` answers 202 at once with an `events_url` to follow."
+    )
+    conversation_id: str | None = Field(
+        None, description="UUID of the conversation to go on with; empty or absent starts a new one."
+    )
+    files: list[InputFile] = Field(default_factory=list, description="Files that come with the query.")
+    auto_generate_name: bool = Field(True, description="Accepted for existing clients.")
+
+    @field_validator("query")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be blank")
+        return value
+
+    @field_validator("inputs", "files", "response_mode", "auto_generate_name", mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any, info: Any) -> Any:
+        if value is not None:
+            return value
+        return cls.model_fields[info.field_name].get_default(call_default_factory=True)
+
+    @field_validator("conversation_id")
+    @classmethod
+    def _uuid(cls, value: str | None) -> str | None:
+        if value is None or not value.strip():
+            return None
+        if canonical := canonical_uuid(value.strip()):
+            return canonical
+        raise ValueError("must be a UUID")
+
+
+class StopBody(Body):
+    """Body of POST /chat-messages/{task_id}/stop."""
+
+    user: User
+
+
+class BusyBody(ErrorBody):
+    """409: `conversation_busy` names the turn that is running, `idempotency_conflict` does not."""
+
+    task_id: str | None = Field(None, description="The running turn.")
+    events_url: str | None = Field(None, description="Follows it without a key, for a limited time.")
+
+
+class ChatMessage(BaseModel):
+    """A blocking answer."""
+
+    event: Literal["message"]
+    task_id: str
+    id: str = Field(description="The same as `message_id`.")
+    message_id: str
+    conversation_id: str
+    mode: Literal["chat"] = Field(description="`chat` in every app mode: existing clients reject others.")
+    answer: str
+    metadata: Metadata
+    created_at: UnixTime
+
+
+class BackgroundTurn(BaseModel):
+    """A turn that was begun and can be followed."""
+
+    task_id: str
+    message_id: str
+    conversation_id: str
+    created_at: UnixTime
+    status: Literal["running", "completed", "stopped", "failed"]
+    events_url: str = Field(description="Follows the turn without a key, for a limited time.")
