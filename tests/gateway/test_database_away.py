@@ -13,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from agent_gateway.app_config import default_app
+from agent_gateway.domain import AppId, TaskId, new_id
+from agent_gateway.routes.tickets import Ticket
 from agent_gateway.store.tables import TurnRow
 from agent_gateway.turns import leases
 from tests.databases import _sqlite_url
@@ -126,6 +128,51 @@ def test_a_running_turn_outlives_an_outage(
         assert client.get("/readyz").status_code == 200
         assert chat.blocking(conversation_id=heard.conversation_id)["answer"]
     assert fake.posts == 2
+
+
+def test_a_browser_that_comes_during_an_outage_waits_for_its_end(
+    fragile: GatewayServer,
+    proxy: TcpProxy,
+    postgres_url: str,
+    fake: ScriptedBackend,
+    user: str,
+    tmp_path: Path,
+) -> None:
+    """EventSource never comes back after a 503: with a ticket the answer is a 200 that pings."""
+    (tmp_path / "other").mkdir()
+    with (
+        GatewayServer(tmp_path / "other", database_url=postgres_url, backend_url=fake.url) as other,
+        other.client() as client,
+    ):
+        chat = Chat(client, user)
+        begun = chat.background("Where did we stop?")
+        whole = chat.resumed(begun["task_id"])
+    with fragile.client("none") as browser:
+        proxy.cut()
+        with browser.stream("GET", begun["events_url"]) as response:
+            assert (response.status_code, response.headers["X-Task-Id"]) == (200, begun["task_id"])
+            stream = Stream(response)
+            assert (stream.block() or b"").startswith(b"retry: ")
+            pings(stream, 3)
+            proxy.open()
+            assert stream.rest().frames == whole.frames
+
+
+def test_a_browser_that_waits_for_what_is_not_there_is_let_go(
+    fragile: GatewayServer, proxy: TcpProxy, user: str
+) -> None:
+    """Its next request gets the 404 that this one could not."""
+    ticket = Ticket(TaskId(new_id()), AppId(new_id()), user)
+    with fragile.client("none") as browser:
+        url = fragile.gateway.tickets.events_url(ticket)
+        proxy.cut()
+        with browser.stream("GET", url) as response:
+            stream = Stream(response)
+            assert (stream.block() or b"").startswith(b"retry: ")
+            pings(stream, 2)
+            proxy.open()
+            assert stream.rest().frames == []
+        refused(browser.get(url), 404, "not_found")
 
 
 def test_a_turn_whose_heartbeats_fail_for_a_while_is_still_its_own(

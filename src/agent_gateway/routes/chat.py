@@ -1,5 +1,6 @@
 """POST /chat-messages, its stop, and the events of a turn."""
 
+from collections.abc import AsyncGenerator
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Path, Query, Response
@@ -11,8 +12,10 @@ from agent_gateway.errors import (
     ConversationBusy,
     InvalidParam,
     NotFound,
+    StoreUnavailable,
     TurnError,
     Unauthorized,
+    Unavailable,
 )
 from agent_gateway.events import TurnFailed
 from agent_gateway.routes.dependencies import AppDep, Credentials, Gateway, GatewayDep, TicketText, get_app
@@ -21,7 +24,7 @@ from agent_gateway.routes.payloads import Mode, WireForm, usage_json
 from agent_gateway.routes.readers import Found, find, found_live
 from agent_gateway.routes.schemas.base import Success, User
 from agent_gateway.routes.schemas.chat import BackgroundTurn, BusyBody, ChatMessage, ChatMessageBody, StopBody
-from agent_gateway.routes.sse import TurnStream
+from agent_gateway.routes.sse import TurnStream, once_found
 from agent_gateway.routes.stream_events import EVENT_STREAM
 from agent_gateway.routes.tickets import Ticket
 from agent_gateway.turns.live import LiveTurn
@@ -102,11 +105,11 @@ async def post_chat_message(
     if body.response_mode == "background":
         return await _background(gateway, caller, found)
     if body.response_mode == "blocking":
-        return await _blocking(found)
+        return await _blocking(found, idempotency_key)
     if found.nothing_left(after):
         return Response(status_code=204)
     if found.live is not None and after == 0:
-        await _refuse_early_failure(found.live)
+        await _refuse_early_failure(found.live, idempotency_key)
     headers = {
         "X-Task-Id": found.view.task_id,
         "X-Turn-Events-URL": _events_url(gateway, caller.app.id, caller.user, found.view.task_id),
@@ -167,13 +170,23 @@ async def get_events(
         who = Ticket(TaskId(canonical_uuid(task_id) or ""), app.id, user)
     if who.task_id != canonical_uuid(task_id):
         raise NotFound("Task not found.")
-    found = await find(gateway, who.app_id, who.user, who.task_id)
-    if after is None:
-        after = _position(last_event_id, "Last-Event-ID") if last_event_id else 0
-    if found.nothing_left(after):
+    position = _position(last_event_id, "Last-Event-ID") if after is None and last_event_id else after or 0
+
+    def frames(found: Found) -> AsyncGenerator[bytes]:
+        return found.frames(WireForm(mode or found.view.mode, True), position, gateway.ping_seconds)
+
+    async def later() -> AsyncGenerator[bytes]:
+        if gateway.live.draining.is_set():
+            raise Unavailable("This server is shutting down.")
+        return frames(await find(gateway, who.app_id, who.user, who.task_id))
+
+    try:
+        found = await find(gateway, who.app_id, who.user, who.task_id)
+    except StoreUnavailable:
+        return TurnStream(once_found(later, gateway.ping_seconds), {"X-Task-Id": who.task_id})
+    if found.nothing_left(position):
         return Response(status_code=204)
-    form = WireForm(mode or found.view.mode, True)
-    return TurnStream(found.frames(form, after, gateway.ping_seconds), {"X-Task-Id": who.task_id})
+    return TurnStream(frames(found), {"X-Task-Id": who.task_id})
 
 
 async def _start(gateway: Gateway, caller: Caller, request: TurnRequest) -> Found:
@@ -199,10 +212,10 @@ async def _earlier(gateway: Gateway, caller: Caller, request: TurnRequest) -> Ta
     return earlier
 
 
-async def _blocking(found: Found) -> Response:
+async def _blocking(found: Found, idempotency_key: str | None) -> Response:
     result = await found.result()
     if result.outcome is Outcome.FAILED:
-        raise TurnError(result.error_code or "internal_server_error")
+        raise _failed(result.error_code or "internal_server_error", idempotency_key)
     view = found.view
     return JSONResponse(
         {
@@ -237,10 +250,18 @@ async def _background(gateway: Gateway, caller: Caller, found: Found) -> Respons
     return JSONResponse(body.model_dump(), status_code=202)
 
 
-async def _refuse_early_failure(live: LiveTurn[WireForm]) -> None:
+async def _refuse_early_failure(live: LiveTurn[WireForm], idempotency_key: str | None) -> None:
     await live.log.wait(0, FIRST_EVENT_SECONDS)
     if live.log.events and isinstance(failed := live.log.events[0], TurnFailed):
-        raise TurnError(failed.code)
+        raise _failed(failed.code, idempotency_key)
+
+
+def _failed(code: str, idempotency_key: str | None) -> TurnError:
+    error = TurnError(code)
+    if idempotency_key:
+        # The key remembers this turn, failed as it is: who obeyed would ask in vain for a day.
+        error.retry_after = None
+    return error
 
 
 def _events_url(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> str:
