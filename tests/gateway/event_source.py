@@ -42,7 +42,7 @@ class EventSource:
     async def follow(self, task_id: str) -> None:
         """Read the turn's events to its end."""
         while self.end is None:
-            with contextlib.suppress(CUT):
+            with contextlib.suppress(*CUT):
                 await self._read(task_id)
             if self.end is None:
                 await asyncio.sleep(self._retry)
