@@ -21,6 +21,7 @@ from tests.databases import _sqlite_url
 from tests.fakes.script import Gate, delta, script, succeed, tool_call, tool_result
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
+from tests.fakes.session import query_of
 from tests.fakes.tcp_proxy import TcpProxy, postgres_proxy, through
 from tests.gateway.chat import PING, Chat, Stream, refused
 from tests.gateway.rows import (
@@ -332,6 +333,29 @@ def test_a_begin_whose_answer_was_lost_runs_once(
             assert fake.posts == 2
             assert [item["status"] for item in chat.messages(conversation)] == ["normal", "normal"]
             assert Chat(client, user).blocking(conversation_id=conversation)["answer"] == "You said: Hello."
+
+
+def test_a_begin_without_a_key_whose_answer_was_lost_is_ended(
+    fragile: GatewayServer,
+    proxy: TcpProxy,
+    postgres_url: str,
+    fake: ScriptedBackend,
+    user: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody will ask for it again, and the client that was told to try again must not meet it."""
+    monkeypatch.setattr(leases.Duties, "sweep", never)
+    with fragile.client() as client:
+        chat = Chat(client, user)
+        conversation = chat.blocking("One")["conversation_id"]
+        proxy.lose_answer(b"COMMIT")
+        refused(chat.post("Two", conversation_id=conversation), 503, "service_unavailable")
+        task_id = newest_turn(postgres_url, conversation)
+        wait_until(lambda: rows_of(postgres_url, task_id).turn.state == "ended")
+        lost = rows_of(postgres_url, task_id).turn
+        assert (lost.seq, lost.outcome, lost.stop_reason, lost.run_id) == (2, "stopped", "not begun", None)
+        assert chat.blocking("Two", conversation_id=conversation)["answer"] == "You said: Two."
+    assert [query_of(request.body) for request in fake.requests] == ["One", "Two"]
 
 
 def test_a_locked_sqlite_file_is_waited_for(
