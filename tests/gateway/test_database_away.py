@@ -5,10 +5,11 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import event, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -356,6 +357,40 @@ def test_a_begin_without_a_key_whose_answer_was_lost_is_ended(
         assert (lost.seq, lost.outcome, lost.stop_reason, lost.run_id) == (2, "stopped", "not begun", None)
         assert chat.blocking("Two", conversation_id=conversation)["answer"] == "You said: Two."
     assert [query_of(request.body) for request in fake.requests] == ["One", "Two"]
+
+
+def test_a_full_disk_is_waited_for(
+    sqlite_template: Path, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
+) -> None:
+    """A running turn waits with its end, new ones are refused; with room again, all goes on."""
+    (tmp_path / sqlite_template.name).write_bytes(sqlite_template.read_bytes())
+    url, pages = _sqlite_url(tmp_path), [1]
+
+    def limit(connection: Any, record: object, proxy: object) -> None:
+        # SQLite itself then says that the disk is full; it never shrinks below what is there.
+        connection.execute(f"PRAGMA max_page_count={pages[0]}").close()
+
+    fake.script = script(said("So far"), gate, delta("." * 30_000), succeed())
+    with (
+        GatewayServer(tmp_path, database_url=url, backend_url=fake.url, ping_seconds=0.1) as server,
+        installed(server).client() as client,
+    ):
+        chat = Chat(client, user)
+        with chat.open() as stream:
+            stream.until("So far")
+            engine = server.gateway.database._engine.sync_engine
+            event.listen(engine, "checkout", limit)
+            gate.open()
+            stream.until("...")
+            pings(stream, 5)
+            refused(chat.post("x" * 30_000), 503, "service_unavailable")
+            assert rows_of(url, stream.task_id).turn.state == "running"
+            pages[0] = 1_000_000
+            heard = stream.rest()
+        assert heard.kinds == ["message", "message", "message_end"]
+        assert rows_of(url, heard.task_id).message.answer == heard.answer
+        assert chat.blocking("And now?", conversation_id=heard.conversation_id)["answer"]
+    assert fake.posts == 2
 
 
 def test_a_locked_sqlite_file_is_waited_for(
