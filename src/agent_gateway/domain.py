@@ -13,6 +13,8 @@ from agent_gateway.app_config import AppConfig
 TenantId = NewType("TenantId", str)
 AppId = NewType("AppId", str)
 AppVersionId = NewType("AppVersionId", str)
+KeyId = NewType("KeyId", str)
+"""Names an API key to operators; it opens nothing."""
 ConversationId = NewType("ConversationId", str)
 MessageId = NewType("MessageId", str)
 TaskId = NewType("TaskId", str)

@@ -7,9 +7,10 @@ GatewayError                    code + a text that is safe to show a client
 ├── NotFound                    unknown, or somebody else's
 ├── ConversationBusy            a turn of that conversation is running
 ├── IdempotencyConflict         the key was used with another body
+├── TooManyRequests             a limit of the app is reached: try again later
 ├── Unavailable                 draining, full, or the database is away: try again
 ├── TurnError                   a turn failed; `code` is one of FAILURES
-└── ConfigError                 settings or app file; shown to the operator at start
+└── ConfigError                 settings, an app file or a command; shown to the operator
 
 BackendError                    never shown to clients: mapped to TurnError by the runner
 ├── BackendUnreachable          no answer (`nothing_sent`: proven that no request arrived)
@@ -100,6 +101,16 @@ class IdempotencyConflict(GatewayError):
     code = "idempotency_conflict"
 
 
+class TooManyRequests(GatewayError):
+    """A limit of the app is reached; nothing was begun."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, retry_after: int = RETRY_SECONDS) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class Unavailable(GatewayError):
     """The gateway can not take this request now (draining, full, database away)."""
 
@@ -121,7 +132,7 @@ class TurnError(GatewayError):
 
 
 class ConfigError(Exception):
-    """Settings or an app file are wrong; the text is for the operator."""
+    """Settings, an app file or a command are wrong; the text is for the operator."""
 
 
 class BackendError(Exception):

@@ -18,7 +18,15 @@ from agent_gateway.errors import (
     Unavailable,
 )
 from agent_gateway.events import TurnFailed
-from agent_gateway.routes.dependencies import AppDep, Credentials, Gateway, GatewayDep, TicketText, get_app
+from agent_gateway.routes.dependencies import (
+    Credentials,
+    Gateway,
+    GatewayDep,
+    TicketText,
+    UncountedAppDep,
+    count_request,
+    get_app,
+)
 from agent_gateway.routes.errors import ERRORS
 from agent_gateway.routes.payloads import Mode, WireForm, usage_json
 from agent_gateway.routes.readers import Found, find, found_live
@@ -80,8 +88,9 @@ LastEventId = Annotated[
 )
 async def post_chat_message(
     body: ChatMessageBody,
-    app: AppDep,
+    app: UncountedAppDep,
     gateway: GatewayDep,
+    credentials: Credentials,
     mode: ModeQuery = None,
     ids: Annotated[bool, Query(description="Send SSE `id:` lines on this stream, too.")] = False,
     idempotency_key: IdempotencyKey = None,
@@ -101,6 +110,8 @@ async def post_chat_message(
         found = await find(gateway, caller.app.id, caller.user, await _earlier(gateway, caller, request))
     else:
         after = 0
+        if not await _is_repeated(gateway, caller, request):
+            await count_request(app, gateway, credentials)
         found = await _start(gateway, caller, request)
     if body.response_mode == "background":
         return await _background(gateway, caller, found)
@@ -125,7 +136,7 @@ async def post_chat_message(
     response_description="Done, or there was nothing to stop.",
     responses={400: ERRORS[400], 401: ERRORS[401], 503: ERRORS[503]},
 )
-async def post_stop(task_id: TaskPath, body: StopBody, app: AppDep, gateway: GatewayDep) -> Success:
+async def post_stop(task_id: TaskPath, body: StopBody, app: UncountedAppDep, gateway: GatewayDep) -> Success:
     """Stop a running turn: its partial answer is kept and its stream ends with `message_end`.
 
     Also succeeds when there is nothing to stop: unknown, finished, or somebody else's.
@@ -199,6 +210,13 @@ async def _start(gateway: Gateway, caller: Caller, request: TurnRequest) -> Foun
     if isinstance(started, LiveTurn):
         return found_live(started)
     return await find(gateway, caller.app.id, caller.user, started)
+
+
+async def _is_repeated(gateway: Gateway, caller: Caller, request: TurnRequest) -> bool:
+    """True for a post that makes no turn; only looked up when it matters: it is no new request."""
+    if caller.app.config.limits.requests_per_minute is None or not request.idempotency_key:
+        return False
+    return await gateway.turns.find_by_key(caller, request) is not None
 
 
 async def _earlier(gateway: Gateway, caller: Caller, request: TurnRequest) -> TaskId:

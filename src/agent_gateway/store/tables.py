@@ -112,10 +112,11 @@ class AppRow(Row, table=True):
     id: str = _id()
     tenant_id: str = Field(index=True)
     slug: str = Field(unique=True)
-    """The name an operator gives it; `default` is the one made at start."""
+    """The name an operator gives it; `default` is the one made at start. A deleted app gave it up."""
     version_id: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
     """The current version. No foreign key: versions refer to apps."""
     created_at: datetime = _time()
+    deleted_at: datetime | None = _time(nullable=True)
 
 
 class AppVersionRow(Row, table=True):
@@ -141,6 +142,19 @@ class ApiKeyRow(Row, table=True):
     hash: str = Field(unique=True)
     created_at: datetime = _time()
     revoked_at: datetime | None = _time(nullable=True)
+    expires_at: datetime | None = _time(nullable=True)
+    last_used_at: datetime | None = _time(nullable=True)
+    """Written at most once a minute."""
+
+
+class RequestCountRow(Row, table=True):
+    """How many requests came with a key in one minute; only of keys that have a limit."""
+
+    __tablename__ = "request_counts"  # pyrefly: ignore[bad-override]
+    api_key_id: str = Field(sa_column=Column(uuid_type(), ForeignKey("api_keys.id"), primary_key=True))
+    minute: int
+    """Minutes since 1970, by the database's clock."""
+    requests: int
 
 
 class EndUserRow(Row, table=True):
@@ -161,6 +175,8 @@ class ConversationRow(Row, table=True):
     __table_args__ = (Index("ix_conversations_scope", "app_id", "end_user_id", "updated_at", "id"),)
     id: str = _id()
     app_id: str = _ref("apps.id")
+    app_version_id: str | None = _ref("app_versions.id", nullable=True)
+    """The version its turns run on; null when a process of an older release began it."""
     end_user_id: str = _ref("end_users.id")
     name: str = _text()
     inputs: dict[str, Any] = _json("{}")
@@ -287,6 +303,7 @@ _tables = Row.metadata.tables
 apps = _tables["apps"]
 app_versions = _tables["app_versions"]
 api_keys = _tables["api_keys"]
+request_counts = _tables["request_counts"]
 end_users = _tables["end_users"]
 conversations = _tables["conversations"]
 messages = _tables["messages"]

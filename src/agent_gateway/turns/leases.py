@@ -67,13 +67,17 @@ class Duties(Generic[Form]):
         self._installed = installed
         self._trust = Trust(lease_seconds)
 
-    def start(self) -> list[asyncio.Task[None]]:
-        """One task for each duty; none before the schema is installed."""
+    def start(self, *further: tuple[Callable[[], Awaitable[None]], float]) -> list[asyncio.Task[None]]:
+        """One task for each duty, and for what else is to be done every so many seconds.
+
+        None does anything before the schema is installed.
+        """
         duties: list[tuple[Callable[[], Awaitable[None]], float]] = [
             (self.beat, self._lease_seconds / 3),
             (self.watch, STATUS_SECONDS),
             (self.save_checkpoints, CHECKPOINT_SECONDS),
             (self.tidy, TIDY_SECONDS),
+            *further,
         ]
         tasks = [asyncio.create_task(self._repeat(work, each), name=work.__name__) for work, each in duties]
         promoted = self._store.promoted
