@@ -17,7 +17,16 @@ from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import FOLD_VERSION
 from agent_gateway.domain import new_id
 from agent_gateway.errors import StoreError
-from agent_gateway.routes import app_info, chat, conversations, errors, health, openapi
+from agent_gateway.routes import (
+    app_info,
+    chat,
+    conversation_changes,
+    conversations,
+    errors,
+    health,
+    openapi,
+    suggestions,
+)
 from agent_gateway.routes.dependencies import Gateway, KeyRing
 from agent_gateway.routes.middleware import RequestBodies
 from agent_gateway.routes.payloads import WireForm, encoder
@@ -31,8 +40,10 @@ from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
 from agent_gateway.store.migrations import migrate, schema_is_current
 from agent_gateway.store.turns import TurnStore
+from agent_gateway.turns.errands import Errands
 from agent_gateway.turns.leases import Duties
 from agent_gateway.turns.live import LiveTurns
+from agent_gateway.turns.small_runs import SmallRuns
 
 INSTALL_SECONDS: Final = 2.0
 """How often a process that is not ready looks at its database again."""
@@ -68,7 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     routes = APIRouter()
-    for module in (chat, conversations, app_info):
+    for module in (chat, conversations, conversation_changes, suggestions, app_info):
         routes.include_router(module.router)
     app.include_router(routes)
     app.include_router(routes, prefix="/v1", include_in_schema=False)
@@ -146,7 +157,10 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         while orphans := await turns.adopt(expired=True, everyone=True):
             for turn in orphans:
                 live.adopt(turn)
-    for duty in Duties(live, turns, settings.lease_seconds, installed).start():
+    small_runs = SmallRuns(backend, os.environ)
+    errands = Errands(turns.outbox, backend, small_runs, live.draining)
+    stack.push_async_callback(errands.aclose)
+    for duty in Duties(live, turns, errands, settings.lease_seconds, installed).start():
         stack.push_async_callback(_cancel, duty)
     return Gateway(
         installed=installed,
@@ -155,6 +169,8 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         apps=apps,
         conversations=ConversationStore(database),
         live=live,
+        small_runs=small_runs,
+        errands=errands,
         keys=KeyRing(apps),
         tickets=Tickets(secret, seconds=settings.turn_timeout_seconds + 3600, public_url=settings.public_url),
         ping_seconds=settings.ping_seconds,

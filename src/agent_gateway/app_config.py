@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from agent_gateway.errors import ConfigError
-from agent_gateway.template import Placeholder, TemplateError, parse, strings
+from agent_gateway.template import ANSWER, Placeholder, TemplateError, parse, strings
 
 AppMode = Literal["chat", "agent-chat", "agent"]
 """How an app shows its answers and steps to clients."""
@@ -72,6 +72,29 @@ class CompositionTemplate(BaseModel):
                         f"layer {layer.name!r} depends on {dependency!r}, which no earlier layer is named"
                     )
             earlier.add(layer.name)
+        return self
+
+
+class Naming(BaseModel):
+    """How conversations get their names: by a run of its own after the first turn that ended well."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    composition: CompositionTemplate
+
+
+class SuggestedQuestions(BaseModel):
+    """Whether and how questions that the user may ask next are made: by a run of its own, when asked for."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = False
+    composition: CompositionTemplate | None = None
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> Self:
+        if self.enabled and self.composition is None:
+            raise ValueError("needs a composition when it is enabled")
         return self
 
 
@@ -128,6 +151,9 @@ class AppConfig(BaseModel):
     on_busy: Literal["enqueue", "reject", "interrupt"] = "enqueue"
     """What a message does while a turn of its conversation runs: wait, be refused, or stop that turn."""
     composition: CompositionTemplate = Field(default_factory=_default_composition)
+    naming: Naming | None = None
+    """Absent: a conversation keeps the cut of its first query as its name."""
+    suggested_questions_after_answer: SuggestedQuestions = SuggestedQuestions()
 
     @property
     def input_names(self) -> frozenset[str]:
@@ -280,8 +306,21 @@ def _told(error: ErrorDetails) -> str:
 
 
 def _bad_placeholders(config: AppConfig, environ: Mapping[str, str]) -> Iterator[str]:
-    for index, layer in enumerate(config.composition.layers):
-        for path, text in strings(layer.config, f"composition.layers[{index}].config"):
+    yield from _bad_in(config.composition, "composition", config, environ)
+    after = {
+        "naming": config.naming,
+        "suggested_questions_after_answer": config.suggested_questions_after_answer,
+    }
+    for name, feature in after.items():
+        if feature is not None and feature.composition is not None:
+            yield from _bad_in(feature.composition, f"{name}.composition", config, environ)
+
+
+def _bad_in(
+    composition: CompositionTemplate, where: str, config: AppConfig, environ: Mapping[str, str]
+) -> Iterator[str]:
+    for index, layer in enumerate(composition.layers):
+        for path, text in strings(layer.config, f"{where}.layers[{index}].config"):
             try:
                 parts = parse(text)
             except TemplateError as error:
@@ -291,6 +330,8 @@ def _bad_placeholders(config: AppConfig, environ: Mapping[str, str]) -> Iterator
                 match part:
                     case Placeholder("inputs", name) if name not in config.input_names:
                         yield f"{path}: '${{inputs.{name}}}' is not a variable of user_input_form"
+                    case Placeholder("turn", name) if name == ANSWER and composition is config.composition:
+                        yield f"{path}: '${{{ANSWER}}}' is not known before the turn has ended"
                     case Placeholder("env", name) if name not in environ:
                         yield f"{path}: the environment variable {name} is not set"
                     case _:
