@@ -17,7 +17,17 @@ from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import FOLD_VERSION
 from agent_gateway.domain import new_id
 from agent_gateway.errors import StoreError
-from agent_gateway.routes import app_info, chat, conversations, cors, errors, health, openapi
+from agent_gateway.routes import (
+    app_info,
+    chat,
+    conversation_changes,
+    conversations,
+    cors,
+    errors,
+    health,
+    openapi,
+    suggestions,
+)
 from agent_gateway.routes.dependencies import Gateway, KeyRing
 from agent_gateway.routes.middleware import RequestBodies
 from agent_gateway.routes.payloads import WireForm, encoder
@@ -32,8 +42,10 @@ from agent_gateway.store.database import Database
 from agent_gateway.store.keys import USE_SECONDS, KeyStore
 from agent_gateway.store.migrations import migrate, schema_is_current
 from agent_gateway.store.turns import TurnStore
+from agent_gateway.turns.errands import Errands
 from agent_gateway.turns.leases import Duties
 from agent_gateway.turns.live import LiveTurns
+from agent_gateway.turns.small_runs import SmallRuns
 
 INSTALL_SECONDS: Final = 2.0
 """How often a process that is not ready looks at its database again."""
@@ -69,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     routes = APIRouter()
-    for module in (chat, conversations, app_info):
+    for module in (chat, conversations, conversation_changes, suggestions, app_info):
         routes.include_router(module.router)
     app.include_router(routes)
     app.include_router(routes, prefix="/v1", include_in_schema=False)
@@ -148,8 +160,11 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         while orphans := await turns.adopt(expired=True, everyone=True):
             for turn in orphans:
                 live.adopt(turn)
+    small_runs = SmallRuns(backend, os.environ)
+    errands = Errands(turns.outbox, backend, small_runs, live.draining)
+    stack.push_async_callback(errands.aclose)
     key_ring = KeyRing(keys)
-    duties = Duties(live, turns, settings.lease_seconds, installed)
+    duties = Duties(live, turns, errands, settings.lease_seconds, installed)
     for duty in duties.start((key_ring.write_use, USE_SECONDS)):
         stack.push_async_callback(_cancel, duty)
     return Gateway(
@@ -159,6 +174,8 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         apps=apps,
         conversations=ConversationStore(database),
         live=live,
+        small_runs=small_runs,
+        errands=errands,
         keys=key_ring,
         tickets=Tickets(secret, seconds=settings.turn_timeout_seconds + 3600, public_url=settings.public_url),
         ping_seconds=settings.ping_seconds,

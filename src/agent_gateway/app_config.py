@@ -26,7 +26,7 @@ from pydantic_core import ErrorDetails
 
 from agent_gateway.errors import ConfigError
 from agent_gateway.input_form import FormField
-from agent_gateway.template import Placeholder, TemplateError, parse, strings
+from agent_gateway.template import ANSWER, Placeholder, TemplateError, parse, strings
 
 AppMode = Literal["chat", "agent-chat", "agent"]
 """How an app shows its answers and steps to clients."""
@@ -75,6 +75,29 @@ class CompositionTemplate(BaseModel):
                         f"layer {layer.name!r} depends on {dependency!r}, which no earlier layer is named"
                     )
             earlier.add(layer.name)
+        return self
+
+
+class Naming(BaseModel):
+    """How conversations get their names: by a run of its own after the first turn that ended well."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    composition: CompositionTemplate
+
+
+class SuggestedQuestions(BaseModel):
+    """Whether and how questions that the user may ask next are made: by a run of its own, when asked for."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = False
+    composition: CompositionTemplate | None = None
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> Self:
+        if self.enabled and self.composition is None:
+            raise ValueError("needs a composition when it is enabled")
         return self
 
 
@@ -141,6 +164,9 @@ class AppConfig(BaseModel):
     """What becomes of conversations that began on an earlier version: they stay on it, or come along."""
     limits: AppLimits = AppLimits()
     composition: CompositionTemplate = Field(default_factory=_default_composition)
+    naming: Naming | None = None
+    """Absent: a conversation keeps the cut of its first query as its name."""
+    suggested_questions_after_answer: SuggestedQuestions = SuggestedQuestions()
 
     @property
     def input_names(self) -> frozenset[str]:
@@ -297,8 +323,14 @@ def _told(error: ErrorDetails) -> str:
 
 def template_strings(config: AppConfig) -> Iterator[tuple[str, str]]:
     """Every string of the app in which placeholders work, each with its place."""
-    for index, layer in enumerate(config.composition.layers):
-        yield from strings(layer.config, f"composition.layers[{index}].config")
+    compositions = {
+        "composition": config.composition,
+        "naming.composition": config.naming.composition if config.naming else None,
+        "suggested_questions_after_answer.composition": config.suggested_questions_after_answer.composition,
+    }
+    for where, composition in compositions.items():
+        for index, layer in enumerate(composition.layers if composition else ()):
+            yield from strings(layer.config, f"{where}.layers[{index}].config")
 
 
 def _bad_placeholders(config: AppConfig, environ: Mapping[str, str] | None) -> Iterator[str]:
@@ -312,6 +344,8 @@ def _bad_placeholders(config: AppConfig, environ: Mapping[str, str] | None) -> I
             match part:
                 case Placeholder("inputs", name) if name not in config.input_names:
                     yield f"{path}: '${{inputs.{name}}}' is not a variable of user_input_form"
+                case Placeholder("turn", name) if name == ANSWER and path.startswith("composition."):
+                    yield f"{path}: '${{{ANSWER}}}' is not known before the turn has ended"
                 case Placeholder("env", name) if environ is not None and name not in environ:
                     yield f"{path}: the environment variable {name} is not set"
                 case _:

@@ -17,7 +17,8 @@ BackendError                    never shown to clients: mapped to TurnError by t
 ├── BackendRefused              an HTTP status that is not the expected one
 ├── BackendGarbage              bytes that are not the run protocol
 ├── RunLost                     the backend does not know the run
-└── RunGap                      the run's log no longer holds what comes next
+├── RunGap                      the run's log no longer holds what comes next
+└── RunNotSucceeded             a run that the gateway made on its own account failed
 
 StoreError                      the database said no
 ├── StoreUnavailable            passing: the connection, a timeout, a lock; may be retried
@@ -165,6 +166,10 @@ class RunLost(BackendError):
 
 class RunGap(BackendError):
     """The run's log does not go on where it was left: events were trimmed."""
+
+
+class RunNotSucceeded(BackendError):
+    """A run that the gateway made on its own account did not come to a good end."""
 
 
 class StoreError(Exception):

@@ -37,7 +37,7 @@ async def get_parameters(app: AppDep) -> Parameters:
     return Parameters(
         opening_statement=config["opening_statement"],
         suggested_questions=config["suggested_questions"],
-        suggested_questions_after_answer=Toggle(enabled=False),
+        suggested_questions_after_answer=Toggle(enabled=app.config.suggested_questions_after_answer.enabled),
         speech_to_text=Toggle(enabled=False),
         text_to_speech=VoiceToggle(enabled=False, voice="", language="", autoPlay="disabled"),
         retriever_resource=Toggle(enabled=False),

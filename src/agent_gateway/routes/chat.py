@@ -104,6 +104,7 @@ async def post_chat_message(
         files=[file.model_dump(exclude_none=True) for file in body.files],
         conversation_id=ConversationId(body.conversation_id) if body.conversation_id else None,
         idempotency_key=idempotency_key,
+        auto_name=body.auto_generate_name,
     )
     if last_event_id is not None:
         after = _position(last_event_id, "Last-Event-ID")

@@ -50,7 +50,7 @@ async def get_conversations(
     page = await gateway.conversations.conversations(
         Caller(app, user), limit=limit, sort_by=sort_by, last_id=_optional_id(last_id, "last_id")
     )
-    data = [_conversation_item(item) for item in page.items]
+    data = [conversation_item(item) for item in page.items]
     return ConversationPage(limit=limit, has_more=page.has_more, data=data)
 
 
@@ -90,7 +90,8 @@ def _optional_id(text: str | None, name: str) -> str | None:
     raise InvalidParam(f"{name}: must be a UUID")
 
 
-def _conversation_item(item: Conversation) -> ConversationItem:
+def conversation_item(item: Conversation) -> ConversationItem:
+    """A conversation as clients get it."""
     return ConversationItem(
         id=item.id,
         name=item.name,

@@ -17,7 +17,9 @@ from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
 from agent_gateway.store.keys import KeyStore, OpenedKey
 from agent_gateway.store.turns import TurnStore
+from agent_gateway.turns.errands import Errands
 from agent_gateway.turns.live import LiveTurns
+from agent_gateway.turns.small_runs import SmallRuns
 
 DEFAULT_USER: Final = "DEFAULT-USER"
 """Who a GET without `user` is for."""
@@ -85,6 +87,8 @@ class Gateway:
     apps: AppStore
     conversations: ConversationStore
     live: LiveTurns[WireForm]
+    small_runs: SmallRuns
+    errands: Errands
     keys: KeyRing
     tickets: Tickets
     ping_seconds: float

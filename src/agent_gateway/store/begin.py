@@ -21,6 +21,7 @@ from agent_gateway.domain import (
     TurnRequest,
     TurnState,
     new_id,
+    short_name,
 )
 from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound, StoreUnavailable
 from agent_gateway.input_form import check_inputs, merged
@@ -39,8 +40,6 @@ from agent_gateway.store.tables import (
 IDEMPOTENCY_SECONDS: Final = 24 * 3600
 MOST_QUEUED: Final = 10
 """Turns that may wait behind a conversation's active one."""
-NAME_LENGTH: Final = 64
-"""A new conversation is named by this many characters of its first query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +258,8 @@ async def _new_conversation(
             "app_id": caller.app.id,
             "app_version_id": caller.app.version_id,
             "end_user_id": end_user_id,
-            "name": _name_from(request.query),
+            "name": short_name(request.query),
+            "naming": "open" if request.auto_name else "closed",
             "inputs": request.inputs,
             "introduction": caller.app.config.opening_statement,
             "last_seq": place.seq,
@@ -280,11 +280,6 @@ def _body_hash(request: TurnRequest) -> str:
     return hashlib.sha256(msgspec.json.encode(body, order="sorted")).hexdigest()
 
 
-def _name_from(query: str) -> str:
-    line = " ".join(query.split())
-    return line if len(line) <= NAME_LENGTH else line[: NAME_LENGTH - 1] + "…"
-
-
 _END_USER = select(end_users.c.id).where(
     end_users.c.app_id == bindparam("app"), end_users.c.external_id == bindparam("user")
 )
@@ -294,6 +289,7 @@ _NEXT_SEQ = (
         conversations.c.id == bindparam("conversation"),
         conversations.c.app_id == bindparam("app"),
         conversations.c.end_user_id == _END_USER.scalar_subquery(),
+        conversations.c.deleted_at.is_(None),
     )
     .values(last_seq=conversations.c.last_seq + 1, updated_at=bindparam("now"))
     .returning(conversations.c.last_seq, conversations.c.app_version_id, conversations.c.inputs)

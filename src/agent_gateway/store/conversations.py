@@ -6,16 +6,16 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
-from agent_gateway.domain import Caller, ConversationId, Outcome, Step, Usage
+from agent_gateway.domain import Caller, ConversationId, MessageId, Outcome, Step, TaskId, Usage
 from agent_gateway.errors import NotFound
 from agent_gateway.store.database import Database
 from agent_gateway.store.results import read_steps
-from agent_gateway.store.tables import ConversationRow, EndUserRow, MessageRow, TurnRow
+from agent_gateway.store.tables import ConversationRow, EndUserRow, MessageRow, TurnRow, conversations
 
 T = TypeVar("T")
 SortBy = Literal["created_at", "-created_at", "updated_at", "-updated_at"]
@@ -48,6 +48,17 @@ class Message:
     error_code: str | None
     steps: Sequence[Step]
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestions:
+    """The questions that may follow on a message."""
+
+    task_id: TaskId
+    """The message's turn."""
+    outcome: Outcome | None
+    questions: list[str] | None
+    """None until they were made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +117,53 @@ class ConversationStore:
             steps = await read_steps(session, [message.id for message, _ in page])
         return Page([_message(row, turn, steps.get(row.id, [])) for row, turn in page], len(rows) > limit)
 
+    async def rename(self, caller: Caller, conversation_id: ConversationId, name: str) -> Conversation:
+        """Give a conversation a name, which the app will not change any more; NotFound."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                update(conversations)
+                .where(
+                    conversations.c.id == conversation_id,
+                    conversations.c.id.in_(_scoped(caller).with_only_columns(col(ConversationRow.id))),
+                )
+                .values(name=name, naming="closed")
+            )
+        async with self._database.reading() as session:
+            query = _scoped(caller).where(col(ConversationRow.id) == conversation_id)
+            row = (await session.scalars(query)).first()
+        if row is None:
+            raise NotFound("Conversation Not Exists.")
+        return _conversation(row)
+
+    async def suggestions(self, caller: Caller, message_id: MessageId) -> Suggestions:
+        """The suggested questions of a message; NotFound."""
+        async with self._database.reading() as session:
+            found = await session.execute(
+                select(col(TurnRow.id), col(TurnRow.outcome), col(MessageRow.suggestions))
+                .join(MessageRow, col(MessageRow.id) == col(TurnRow.message_id))
+                .where(
+                    col(MessageRow.id) == message_id,
+                    col(MessageRow.conversation_id).in_(
+                        _scoped(caller).with_only_columns(col(ConversationRow.id))
+                    ),
+                )
+            )
+            row = found.first()
+        if row is None:
+            raise NotFound("Message Not Exists.")
+        task_id, outcome, questions = row
+        return Suggestions(TaskId(task_id), Outcome(outcome) if outcome else None, questions)
+
 
 def _scoped(caller: Caller) -> Select[ConversationRow]:
     return (
         select(ConversationRow)
         .join(EndUserRow, col(EndUserRow.id) == col(ConversationRow.end_user_id))
-        .where(col(ConversationRow.app_id) == caller.app.id, col(EndUserRow.external_id) == caller.user)
+        .where(
+            col(ConversationRow.app_id) == caller.app.id,
+            col(EndUserRow.external_id) == caller.user,
+            col(ConversationRow.deleted_at).is_(None),
+        )
     )
 
 

@@ -183,8 +183,12 @@ class ConversationRow(Row, table=True):
     introduction: str = _text()
     last_seq: int = Field(default=0)
     """Number of the newest turn; given under this row's lock."""
+    naming: str = Field(default="open", sa_column=Column(String(8), nullable=False, server_default="open"))
+    """Whether the app may still make the name: `open`, `asked` (once, in the outbox) or `closed`."""
     created_at: datetime = _time()
     updated_at: datetime = _time()
+    deleted_at: datetime | None = _time(nullable=True)
+    """From then on it and all of its turns exist for no caller (R16)."""
 
 
 class MessageRow(Row, table=True):
@@ -202,6 +206,8 @@ class MessageRow(Row, table=True):
     marks: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))
     """Position and length of every chunk of the answer, packed by store/marks.py (R13)."""
     usage: dict[str, Any] | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
+    suggestions: list[str] | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
+    """Questions the user may ask next; NULL until they were made."""
     created_at: datetime = _time()
 
 
@@ -292,6 +298,28 @@ class IdempotencyRow(Row, table=True):
     created_at: datetime = _time(index=True)
 
 
+class OutboxRow(Row, table=True):
+    """What is still to be done at the backend about a turn, by any process (store/outbox.py)."""
+
+    __tablename__ = "outbox"  # pyrefly: ignore[bad-override]
+    __table_args__ = (
+        UniqueConstraint("turn_id", "kind"),
+        CheckConstraint(
+            "kind IN ('cancel_run', 'close_session', 'name_conversation', 'suggest_questions')", name="kind"
+        ),
+    )
+    id: str = _id()
+    kind: str = Field(sa_column=Column(String(32), nullable=False))
+    turn_id: str = _ref("turns.id")
+    """Says all there is to know: the conversation, the message, and the version of the app."""
+    run_id: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    """The run to cancel."""
+    tries: int = Field(default=0)
+    next_try_at: datetime = _time(index=True)
+    """Moved forward when a process takes the row, so that nobody else does while it works."""
+    created_at: datetime = _time()
+
+
 def is_active(table: FromClause) -> ColumnElement[bool]:
     """The turn occupies its conversation (I7). Literal, as in the partial indexes, so that they are used."""
     return table.c.state.in_([literal_column(f"'{state}'") for state in ACTIVE_STATES])
@@ -311,3 +339,4 @@ turns = _tables["turns"]
 steps = _tables["steps"]
 snapshots = _tables["snapshots"]
 idempotency = _tables["idempotency"]
+outbox = _tables["outbox"]

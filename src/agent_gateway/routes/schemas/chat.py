@@ -30,7 +30,9 @@ class ChatMessageBody(Body):
         None, description="UUID of the conversation to go on with; empty or absent starts a new one."
     )
     files: list[InputFile] = Field(default_factory=list, description="Files that come with the query.")
-    auto_generate_name: bool = Field(True, description="Accepted for existing clients.")
+    auto_generate_name: bool = Field(
+        True, description="Whether the app may name the conversation that this begins."
+    )
 
     @field_validator("query")
     @classmethod
