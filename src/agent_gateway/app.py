@@ -17,7 +17,18 @@ from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import FOLD_VERSION
 from agent_gateway.domain import new_id
 from agent_gateway.errors import StoreError
-from agent_gateway.routes import app_info, chat, conversations, errors, health, openapi
+from agent_gateway.routes import (
+    app_info,
+    audio,
+    chat,
+    conversations,
+    end_users,
+    errors,
+    feedbacks,
+    health,
+    openapi,
+    variables,
+)
 from agent_gateway.routes.dependencies import Gateway, KeyRing
 from agent_gateway.routes.middleware import RequestBodies
 from agent_gateway.routes.payloads import WireForm, encoder
@@ -29,6 +40,8 @@ from agent_gateway.store.apps import AppStore
 from agent_gateway.store.begin import Terms
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
+from agent_gateway.store.end_users import EndUserStore
+from agent_gateway.store.feedbacks import FeedbackStore
 from agent_gateway.store.migrations import migrate, schema_is_current
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.leases import Duties
@@ -68,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     routes = APIRouter()
-    for module in (chat, conversations, app_info):
+    for module in (chat, conversations, variables, feedbacks, app_info, end_users, audio):
         routes.include_router(module.router)
     app.include_router(routes)
     app.include_router(routes, prefix="/v1", include_in_schema=False)
@@ -154,6 +167,8 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         turns=turns,
         apps=apps,
         conversations=ConversationStore(database),
+        feedbacks=FeedbackStore(database),
+        end_users=EndUserStore(database),
         live=live,
         keys=KeyRing(apps),
         tickets=Tickets(secret, seconds=settings.turn_timeout_seconds + 3600, public_url=settings.public_url),

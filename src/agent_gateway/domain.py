@@ -21,6 +21,8 @@ RunId = NewType("RunId", str)
 """The backend's name for its execution of a turn; never shown to clients."""
 
 ResponseMode = Literal["streaming", "blocking", "background"]
+Rating = Literal["like", "dislike"]
+"""What a user thought of an answer."""
 
 
 def new_id() -> str:
