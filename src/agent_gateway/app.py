@@ -19,14 +19,18 @@ from agent_gateway.domain import new_id
 from agent_gateway.errors import StoreError
 from agent_gateway.routes import (
     app_info,
+    audio,
     chat,
     conversation_changes,
     conversations,
     cors,
+    end_users,
     errors,
+    feedbacks,
     health,
     openapi,
     suggestions,
+    variables,
 )
 from agent_gateway.routes.dependencies import Gateway, KeyRing
 from agent_gateway.routes.middleware import RequestBodies
@@ -39,6 +43,8 @@ from agent_gateway.store.apps import AppStore
 from agent_gateway.store.begin import Terms
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
+from agent_gateway.store.end_users import EndUserStore
+from agent_gateway.store.feedbacks import FeedbackStore
 from agent_gateway.store.keys import USE_SECONDS, KeyStore
 from agent_gateway.store.migrations import migrate, schema_is_current
 from agent_gateway.store.turns import TurnStore
@@ -81,7 +87,17 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     routes = APIRouter()
-    for module in (chat, conversations, conversation_changes, suggestions, app_info):
+    for module in (
+        chat,
+        conversations,
+        conversation_changes,
+        variables,
+        feedbacks,
+        suggestions,
+        app_info,
+        end_users,
+        audio,
+    ):
         routes.include_router(module.router)
     app.include_router(routes)
     app.include_router(routes, prefix="/v1", include_in_schema=False)
@@ -173,6 +189,8 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         turns=turns,
         apps=apps,
         conversations=ConversationStore(database),
+        feedbacks=FeedbackStore(database),
+        end_users=EndUserStore(database),
         live=live,
         small_runs=small_runs,
         errands=errands,

@@ -113,6 +113,29 @@ class AppLimits(BaseModel):
     query_characters: int | None = Field(default=None, ge=1)
 
 
+class SiteConfig(BaseModel):
+    """How a chat page that shows this app looks; passed on to clients as it is."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    title: str = ""
+    """Empty means the app's name."""
+    description: str = ""
+    """Empty means the app's description."""
+    chat_color_theme: str = ""
+    chat_color_theme_inverted: bool = False
+    icon_type: Literal["emoji", "image", "link"] = "emoji"
+    icon: str = "🤖"
+    icon_background: str = "#FFEAD5"
+    icon_url: str | None = None
+    copyright: str = ""
+    privacy_policy: str = ""
+    custom_disclaimer: str = ""
+    default_language: str = "en-US"
+    show_workflow_steps: bool = True
+    use_icon_as_answer_icon: bool = False
+
+
 def _default_composition() -> CompositionTemplate:
     execution_context = {
         "tenant_id": "${tenant_id}",
@@ -150,12 +173,15 @@ class AppConfig(BaseModel):
     """The name by which operators call the app; empty: that of its file."""
     name: str = Field(min_length=1)
     description: str = ""
+    tags: list[str] = []
+    author_name: str = ""
     mode: AppMode = "chat"
     tenant_id: str = Field(default="default", min_length=1)
     agent_id: str = ""
     """Empty means the app's own id."""
     opening_statement: str = ""
     suggested_questions: list[str] = []
+    site: SiteConfig = SiteConfig()
     user_input_form: list[dict[str, FormField]] = []
     """One mapping of kind (`text-input`, `select` …) to field per item, as clients get it."""
     on_busy: Literal["enqueue", "reject", "interrupt"] = "enqueue"

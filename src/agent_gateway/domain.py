@@ -26,6 +26,8 @@ NAME_LENGTH: Final = 64
 """Characters of a conversation's name that was not given by its user."""
 
 ResponseMode = Literal["streaming", "blocking", "background"]
+Rating = Literal["like", "dislike"]
+"""What a user thought of an answer."""
 
 
 def new_id() -> str:

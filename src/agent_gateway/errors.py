@@ -3,8 +3,10 @@
 GatewayError                    code + a text that is safe to show a client
 ├── InvalidParam                the request's shape or values (`param` names the field)
 ├── BadRequest                  well-formed, but makes no sense here
+├── AppUnavailable              the app does not have this feature
 ├── Unauthorized                no key, a wrong key, a spent ticket
 ├── NotFound                    unknown, or somebody else's
+│   └── EndUserNotFound
 ├── ConversationBusy            a turn of that conversation is running
 ├── IdempotencyConflict         the key was used with another body
 ├── TooManyRequests             a limit of the app is reached: try again later
@@ -73,6 +75,12 @@ class BadRequest(GatewayError):
     code = "bad_request"
 
 
+class AppUnavailable(GatewayError):
+    """The app does not have the feature that was asked for."""
+
+    code = "app_unavailable"
+
+
 class Unauthorized(GatewayError):
     """The request carries no valid key or ticket."""
 
@@ -83,6 +91,12 @@ class NotFound(GatewayError):
     """What was asked for does not exist for this caller."""
 
     code = "not_found"
+
+
+class EndUserNotFound(NotFound):
+    """There is no such end user of this app."""
+
+    code = "end_user_not_found"
 
 
 class ConversationBusy(GatewayError):

@@ -15,6 +15,8 @@ from agent_gateway.routes.tickets import Tickets
 from agent_gateway.store.apps import AppStore
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
+from agent_gateway.store.end_users import EndUserStore
+from agent_gateway.store.feedbacks import FeedbackStore
 from agent_gateway.store.keys import KeyStore, OpenedKey
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.errands import Errands
@@ -86,6 +88,8 @@ class Gateway:
     turns: TurnStore
     apps: AppStore
     conversations: ConversationStore
+    feedbacks: FeedbackStore
+    end_users: EndUserStore
     live: LiveTurns[WireForm]
     small_runs: SmallRuns
     errands: Errands

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from agent_gateway.errors import GatewayError, StoreError, StoreUnavailable
 from agent_gateway.routes.schemas.base import ErrorBody
@@ -17,10 +18,12 @@ logger = logging.getLogger(__name__)
 STATUSES: Final[Mapping[str, int]] = {
     "invalid_param": 400,
     "bad_request": 400,
+    "app_unavailable": 400,
     "provider_not_initialize": 400,
     "completion_request_error": 400,
     "unauthorized": 401,
     "not_found": 404,
+    "end_user_not_found": 404,
     "method_not_allowed": 405,
     "conversation_busy": 409,
     "request_too_large": 413,
@@ -81,7 +84,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         code = _HTTP_CODES.get(error.status_code, "internal_server_error")
-        return envelope(code, str(error.detail))
+        response = envelope(code, str(error.detail))
+        if error.status_code == 405:
+            response.headers["Allow"] = ", ".join(_allowed(request))
+        return response
 
     @app.exception_handler(StoreError)
     async def store_error(request: Request, error: StoreError) -> JSONResponse:
@@ -93,6 +99,18 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         return envelope("internal_server_error", "Internal server error.")
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods that routes of this path have; the framework names those of the first route alone."""
+    return [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 def _explain(error: RequestValidationError) -> str:

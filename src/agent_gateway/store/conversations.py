@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import msgspec
 from sqlalchemy import ColumnElement, Select, and_, or_, select, update
@@ -11,11 +11,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
-from agent_gateway.domain import Caller, ConversationId, MessageId, Outcome, Step, TaskId, Usage
+from agent_gateway.domain import Caller, ConversationId, MessageId, Outcome, Rating, Step, TaskId, Usage
 from agent_gateway.errors import NotFound
 from agent_gateway.store.database import Database
 from agent_gateway.store.results import read_steps
-from agent_gateway.store.tables import ConversationRow, EndUserRow, MessageRow, TurnRow, conversations
+from agent_gateway.store.tables import (
+    ConversationRow,
+    EndUserRow,
+    FeedbackRow,
+    MessageRow,
+    TurnRow,
+    conversations,
+)
 
 T = TypeVar("T")
 SortBy = Literal["created_at", "-created_at", "updated_at", "-updated_at"]
@@ -47,6 +54,7 @@ class Message:
     outcome: Outcome | None
     error_code: str | None
     steps: Sequence[Step]
+    rating: Rating | None
     created_at: datetime
 
 
@@ -102,20 +110,25 @@ class ConversationStore:
     ) -> Page[Message]:
         """The newest messages, or those before `first_id`, in ascending order of time."""
         async with self._database.reading() as session:
-            owned = await session.scalars(_scoped(caller).where(col(ConversationRow.id) == conversation_id))
-            if owned.first() is None:
-                raise NotFound("Conversation Not Exists.")
+            await _require(session, caller, conversation_id)
             query = (
-                select(MessageRow, TurnRow)
+                select(MessageRow, TurnRow, FeedbackRow)
                 .join(TurnRow, col(TurnRow.message_id) == col(MessageRow.id))
+                .outerjoin(FeedbackRow, col(FeedbackRow.message_id) == col(MessageRow.id))
                 .where(col(MessageRow.conversation_id) == conversation_id)
             )
             if first_id:
                 query = query.where(col(MessageRow.seq) < await _seq_of(session, conversation_id, first_id))
             rows = (await session.execute(query.order_by(col(MessageRow.seq).desc()).limit(limit + 1))).all()
             page = rows[:limit][::-1]
-            steps = await read_steps(session, [message.id for message, _ in page])
-        return Page([_message(row, turn, steps.get(row.id, [])) for row, turn in page], len(rows) > limit)
+            steps = await read_steps(session, [message.id for message, _, _ in page])
+        items = [_message(row, turn, steps.get(row.id, []), feedback) for row, turn, feedback in page]
+        return Page(items, len(rows) > limit)
+
+    async def require(self, caller: Caller, conversation_id: ConversationId) -> None:
+        """Raise NotFound unless this is a conversation of the caller's."""
+        async with self._database.reading() as session:
+            await _require(session, caller, conversation_id)
 
     async def rename(self, caller: Caller, conversation_id: ConversationId, name: str) -> Conversation:
         """Give a conversation a name, which the app will not change any more; NotFound."""
@@ -155,6 +168,12 @@ class ConversationStore:
         return Suggestions(TaskId(task_id), Outcome(outcome) if outcome else None, questions)
 
 
+async def _require(session: AsyncSession, caller: Caller, conversation_id: ConversationId) -> None:
+    owned = await session.scalars(_scoped(caller).where(col(ConversationRow.id) == conversation_id))
+    if owned.first() is None:
+        raise NotFound("Conversation Not Exists.")
+
+
 def _scoped(caller: Caller) -> Select[ConversationRow]:
     return (
         select(ConversationRow)
@@ -190,7 +209,7 @@ def _conversation(row: ConversationRow) -> Conversation:
     return Conversation(row.id, row.name, row.inputs, row.introduction, row.created_at, row.updated_at)
 
 
-def _message(row: MessageRow, turn: TurnRow, steps: Sequence[Step]) -> Message:
+def _message(row: MessageRow, turn: TurnRow, steps: Sequence[Step], feedback: FeedbackRow | None) -> Message:
     return Message(
         id=row.id,
         conversation_id=row.conversation_id,
@@ -202,5 +221,6 @@ def _message(row: MessageRow, turn: TurnRow, steps: Sequence[Step]) -> Message:
         outcome=Outcome(turn.outcome) if turn.outcome else None,
         error_code=turn.error_code,
         steps=steps,
+        rating=cast("Rating", feedback.rating) if feedback else None,
         created_at=row.created_at,
     )

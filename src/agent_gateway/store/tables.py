@@ -284,6 +284,23 @@ class SnapshotRow(Row, table=True):
     updated_at: datetime = _time()
 
 
+class FeedbackRow(Row, table=True):
+    """What a message's end user thought of its answer. Taken back, the row is gone."""
+
+    __tablename__ = "feedbacks"  # pyrefly: ignore[bad-override]
+    __table_args__ = (UniqueConstraint("message_id"), Index("ix_feedbacks_app", "app_id", "created_at", "id"))
+    id: str = _id()
+    app_id: str = _ref("apps.id")
+    conversation_id: str = _ref("conversations.id")
+    message_id: str = _ref("messages.id")
+    end_user_id: str = _ref("end_users.id")
+    rating: str = Field(sa_column=Column(String(16), nullable=False))
+    """like | dislike"""
+    content: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    created_at: datetime = _time()
+    updated_at: datetime = _time()
+
+
 class IdempotencyRow(Row, table=True):
     """An Idempotency-Key and the turn it made (R15)."""
 
@@ -338,5 +355,6 @@ messages = _tables["messages"]
 turns = _tables["turns"]
 steps = _tables["steps"]
 snapshots = _tables["snapshots"]
+feedbacks = _tables["feedbacks"]
 idempotency = _tables["idempotency"]
 outbox = _tables["outbox"]

@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from agent_gateway.domain import clean_text
 
 MAX_INT: Final = 2**63 - 1
+MOST_LEVELS: Final = 100
+"""How deep a body may be nested. What is stored is listed again, and pydantic writes no more than 255."""
 
 User = Annotated[
     str,
@@ -34,20 +36,19 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _clean(cls, value: Any) -> Any:
-        try:
-            return _clean(value)
-        except RecursionError:
-            raise ValueError("The body is nested too deeply.") from None
+        return _clean(value, 0)
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: Any, level: int) -> Any:
+    if level > MOST_LEVELS:
+        raise ValueError("The body is nested too deeply.")
     match value:
         case str():
             return clean_text(value)
         case dict():
-            return {clean_text(str(key)): _clean(item) for key, item in value.items()}
+            return {clean_text(str(key)): _clean(item, level + 1) for key, item in value.items()}
         case list():
-            return [_clean(item) for item in value]
+            return [_clean(item, level + 1) for item in value]
         case float() if not math.isfinite(value):
             raise ValueError("Numbers must be finite.")
         case int() if abs(value) > MAX_INT:

@@ -1,0 +1,39 @@
+"""One gateway per database for all tests that go over every operation."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+
+from tests.contract.operations import World
+from tests.databases import KINDS, _postgres_database, _sqlite_url, postgres_template, sqlite_template
+from tests.fakes.scripted_backend import ScriptedBackend
+from tests.gateway.rows import add_app
+from tests.gateway_server import GatewayServer
+
+__all__ = ["postgres_template", "sqlite_template"]
+
+OTHER_KEY = "app-other-key"
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("world")
+    with ExitStack() as stack:
+        if request.param == "postgres":
+            template = request.getfixturevalue("postgres_template")
+            url = stack.enter_context(_postgres_database(template))
+        else:
+            shutil.copy(request.getfixturevalue("sqlite_template"), folder)
+            url = _sqlite_url(folder)
+        backend = stack.enter_context(ScriptedBackend())
+        server = stack.enter_context(GatewayServer(folder, database_url=url, backend_url=backend.url))
+        add_app(url, OTHER_KEY)
+        yield World(
+            server,
+            client=stack.enter_context(server.client()),
+            other=stack.enter_context(server.client(OTHER_KEY)),
+            nobody=stack.enter_context(httpx.Client(base_url=server.url, trust_env=False)),
+        )
