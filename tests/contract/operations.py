@@ -57,6 +57,10 @@ OPERATIONS: dict[str, Operation] = {
     "listMessages": Operation(
         Scope.USER, query={"conversation_id": "{conversation_id}", "first_id": "{message_id}"}
     ),
+    "renameConversation": Operation(Scope.USER, body={"name": "Another name"}),
+    "deleteConversation": Operation(Scope.USER, body={}, status=204),
+    # The app has none: that is said first, whatever the message.
+    "getSuggestedQuestions": Operation(Scope.USER, status=400, unknown=400),
     "rateMessage": Operation(Scope.USER, body={"rating": "like", "content": "Thanks"}),
     "listConversationVariables": Operation(Scope.USER, query={"last_id": ""}),
     # No conversation has a variable.
@@ -149,6 +153,8 @@ def routes() -> dict[str, Route]:
 
 
 def _resolved(schema: Json) -> Json:
+    # A body that may be missing is one of two.
+    schema = next(iter(schema.get("anyOf", ())), schema)
     if reference := schema.get("$ref"):
         found: Json = document()["components"]["schemas"][reference.rpartition("/")[2]]
         return found

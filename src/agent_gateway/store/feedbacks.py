@@ -107,6 +107,7 @@ _OWNED = (
         messages.c.id == bindparam("message"),
         conversations.c.app_id == bindparam("app"),
         end_users.c.external_id == bindparam("user"),
+        conversations.c.deleted_at.is_(None),
     )
 )
 _TAKE_BACK = delete(feedbacks).where(feedbacks.c.message_id == bindparam("message"))
