@@ -20,6 +20,7 @@ from agent_gateway.store.apps import Applied, AppStore
 from agent_gateway.store.database import Database, async_url
 from agent_gateway.store.keys import KeyStore
 from agent_gateway.store.tables import (
+    ACTIVE_STATES,
     AppRow,
     AppVersionRow,
     ConversationRow,
@@ -108,6 +109,16 @@ def counts(url: str) -> dict[str, int]:
             str(table.__tablename__): (await session.scalars(select(func.count()).select_from(table))).one()
             for table in tables
         }
+
+    return look(url, work)
+
+
+def active_turns(url: str) -> int:
+    """How many turns are active, of all apps."""
+
+    async def work(session: AsyncSession) -> int:
+        active = col(TurnRow.state).in_(ACTIVE_STATES)
+        return (await session.scalars(select(func.count()).select_from(TurnRow).where(active))).one()
 
     return look(url, work)
 

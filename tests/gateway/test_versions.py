@@ -16,12 +16,6 @@ AGENT_CHAT = {"agent_message", "message_end"}
 pytestmark = pytest.mark.usefixtures("news_at_once")
 
 
-@pytest.fixture
-def news_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process believes for half a minute what it knows of a key and its app."""
-    monkeypatch.setattr("agent_gateway.routes.dependencies.KEY_SECONDS", 0.0)
-
-
 def version(number: int, **config: object) -> Json:
     """A configuration whose runs and whose streams tell its number."""
     layers = [
