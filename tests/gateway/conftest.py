@@ -127,6 +127,12 @@ def start_gateway(
 
 
 @pytest.fixture
+def news_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process believes for half a minute what it knows of a key and its app."""
+    monkeypatch.setattr("agent_gateway.routes.dependencies.KEY_SECONDS", 0.0)
+
+
+@pytest.fixture
 def user() -> str:
     """An end user nobody else knows."""
     return f"user-{uuid.uuid4()}"
