@@ -1,11 +1,12 @@
 """The outbox in the rows: written with its cause, taken by one process, kept until it is done."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select, update
 
-from agent_gateway.domain import RunId, Turn
+from agent_gateway.domain import Caller, RunId, Turn
 from agent_gateway.errors import NotFound
 from agent_gateway.store.database import now_plus
 from agent_gateway.store.outbox import HOLD_SECONDS, ErrandKind
@@ -125,6 +126,21 @@ async def test_deleted_before_its_end(world: World) -> None:
     assert errand.task_id == turn.task_id
     assert errand.exchange is not None
     assert errand.exchange.turn.snapshot == newer
+
+
+async def test_deleted_while_nothing_runs_yet(world: World) -> None:
+    """A planned turn and those behind it end with the delete, and none of them is let go."""
+    first = await world.ended(snapshot=SNAPSHOT)
+    patient = world.app.config.model_copy(update={"on_busy": "enqueue"})
+    ann = Caller(replace(world.app, config=patient), "ann")
+    turns = [await world.begin(ann, first.conversation_id) for _ in range(3)]
+    assert [(await world.row(turn)).state for turn in turns] == ["planned", "queued", "queued"]
+    stopped = await world.turns.delete(world.ann, first.conversation_id)
+    assert [one.task_id for one in stopped] == [turn.task_id for turn in turns]
+    assert [(await world.row(turn)).outcome for turn in turns] == ["stopped"] * 3
+    [errand] = await world.process().outbox.take(5)
+    assert (errand.kind, errand.task_id) == (ErrandKind.CLOSE_SESSION, first.task_id)
+    assert await world.process().adopt(expired=True) == []
 
 
 async def test_nobody_else_can_delete_it_and_nobody_twice(world: World) -> None:
