@@ -17,7 +17,7 @@ from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import FOLD_VERSION
 from agent_gateway.domain import new_id
 from agent_gateway.errors import StoreError
-from agent_gateway.routes import app_info, chat, conversations, errors, health, openapi
+from agent_gateway.routes import app_info, chat, conversations, errors, forms, health, openapi, workflow
 from agent_gateway.routes.dependencies import Gateway, KeyRing
 from agent_gateway.routes.middleware import RequestBodies
 from agent_gateway.routes.payloads import WireForm, encoder
@@ -29,8 +29,10 @@ from agent_gateway.store.apps import AppStore
 from agent_gateway.store.begin import Terms
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
+from agent_gateway.store.forms import FormStore
 from agent_gateway.store.migrations import migrate, schema_is_current
 from agent_gateway.store.turns import TurnStore
+from agent_gateway.turns.answers import Answers
 from agent_gateway.turns.leases import Duties
 from agent_gateway.turns.live import LiveTurns
 
@@ -68,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     routes = APIRouter()
-    for module in (chat, conversations, app_info):
+    for module in (chat, conversations, forms, workflow, app_info):
         routes.include_router(module.router)
     app.include_router(routes)
     app.include_router(routes, prefix="/v1", include_in_schema=False)
@@ -146,7 +148,9 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         while orphans := await turns.adopt(expired=True, everyone=True):
             for turn in orphans:
                 live.adopt(turn)
-    for duty in Duties(live, turns, settings.lease_seconds, installed).start():
+    form_store = FormStore(database)
+    answers = Answers(form_store)
+    for duty in Duties(live, turns, answers, settings.lease_seconds, installed).start():
         stack.push_async_callback(_cancel, duty)
     return Gateway(
         installed=installed,
@@ -154,6 +158,8 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         turns=turns,
         apps=apps,
         conversations=ConversationStore(database),
+        forms=form_store,
+        answers=answers,
         live=live,
         keys=KeyRing(apps),
         tickets=Tickets(secret, seconds=settings.turn_timeout_seconds + 3600, public_url=settings.public_url),

@@ -127,6 +127,12 @@ class AppConfig(BaseModel):
     """One mapping of kind (`text-input`, `select` …) to field per item, as clients get it."""
     on_busy: Literal["enqueue", "reject", "interrupt"] = "enqueue"
     """What a message does while a turn of its conversation runs: wait, be refused, or stop that turn."""
+    on_question: Literal["answer", "reject"] = "answer"
+    """What a message does while a question to a human is open: be its answer, or be refused."""
+    question_expires_seconds: float = Field(default=3 * 86_400.0, gt=0, le=10 * 365 * 86_400.0)
+    """How long a question waits for its answer."""
+    on_question_expired: Literal["continue", "drop"] = "continue"
+    """Then: tell the run that nobody answered, or go on from before the question."""
     composition: CompositionTemplate = Field(default_factory=_default_composition)
 
     @property

@@ -20,6 +20,8 @@ from agent_gateway.errors import FAILURES
 from agent_gateway.events import (
     AgentThought,
     ClosingMessage,
+    FormAnswered,
+    HumanInputRequired,
     LLMChunk,
     MessageEnd,
     MessageReplace,
@@ -74,6 +76,8 @@ def lines_of(event: TurnEvent) -> Iterator[str]:
             yield f"{position:6}  replace, {reason}: {json.dumps(text)}"
         case ClosingMessage(position):
             yield f"{position:6}  closing message"
+        case HumanInputRequired(position) | FormAnswered(position):
+            yield f"{position:6}  form"
         case MessageEnd(position, usage):
             given = "no usage" if usage == Usage() else json.dumps(msgspec.to_builtins(usage))
             yield f"{position:6}  message_end, {given}"

@@ -71,7 +71,10 @@ LastEventId = Annotated[
         },
         202: {"model": BackgroundTurn, "description": "Begun, with `response_mode: background`."},
         204: {"description": "With Last-Event-ID: the turn has ended and nothing is left."},
-        409: {"model": BusyBody, "description": "`conversation_busy` or `idempotency_conflict`."},
+        409: {
+            "model": BusyBody,
+            "description": "`conversation_busy`, `human_input_required` or `idempotency_conflict`.",
+        },
         **ERRORS,
     },
 )
@@ -238,8 +241,10 @@ async def _background(gateway: Gateway, caller: Caller, found: Found) -> Respons
 
 
 async def _refuse_early_failure(live: LiveTurn[WireForm]) -> None:
-    await live.log.wait(0, FIRST_EVENT_SECONDS)
-    if live.log.events and isinstance(failed := live.log.events[0], TurnFailed):
+    # The answer of a human that a turn carries says nothing about its run.
+    first = live.turn.opening
+    await live.log.wait(first, FIRST_EVENT_SECONDS)
+    if len(live.log.events) > first and isinstance(failed := live.log.events[first], TurnFailed):
         raise TurnError(failed.code)
 
 

@@ -15,7 +15,9 @@ from agent_gateway.routes.tickets import Tickets
 from agent_gateway.store.apps import AppStore
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
+from agent_gateway.store.forms import FormStore
 from agent_gateway.store.turns import TurnStore
+from agent_gateway.turns.answers import Answers
 from agent_gateway.turns.live import LiveTurns
 
 DEFAULT_USER: Final = "DEFAULT-USER"
@@ -58,6 +60,8 @@ class Gateway:
     turns: TurnStore
     apps: AppStore
     conversations: ConversationStore
+    forms: FormStore
+    answers: Answers
     live: LiveTurns[WireForm]
     keys: KeyRing
     tickets: Tickets

@@ -6,13 +6,17 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Row, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain import (
+    AppVersionId,
     Caller,
     ConversationId,
+    Form,
+    FormAnswer,
+    FormId,
     MessageId,
     RunId,
     TaskId,
@@ -21,13 +25,22 @@ from agent_gateway.domain import (
     TurnState,
     new_id,
 )
-from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound, StoreUnavailable
+from agent_gateway.errors import (
+    ConversationBusy,
+    IdempotencyConflict,
+    NotFound,
+    QuestionOpen,
+    StoreUnavailable,
+)
 from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.forms import close_form, form_columns, form_of
 from agent_gateway.store.tables import (
     conversations,
     end_users,
+    forms,
     idempotency,
     is_active,
+    is_open,
     messages,
     snapshots,
     turns,
@@ -52,6 +65,22 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class NewTurn:
+    """The first rows of a turn: its message's and its own."""
+
+    task_id: TaskId
+    conversation_id: ConversationId
+    app_version_id: AppVersionId
+    seq: int
+    query: str
+    inputs: dict[str, Any]
+    files: list[dict[str, Any]]
+    state: TurnState
+    owner: str | None
+    form_id: FormId | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Begun:
     """A turn that was begun: `planned` and ours to run, or `queued` behind an active one."""
 
@@ -71,8 +100,8 @@ async def begin(
     """Write a turn's first rows, or find the turn that its Idempotency-Key made before.
 
     Returns what was begun, or the task id of the earlier turn. Raises NotFound, ConversationBusy,
-    IdempotencyConflict, StoreUnavailable. Who names the `task_id` can find the turn again after a
-    commit whose answer was lost (R14).
+    IdempotencyConflict, QuestionOpen, StoreUnavailable. Who names the `task_id` can find the turn again
+    after a commit whose answer was lost (R14).
     """
     task_id = task_id or TaskId(new_id())
     for _ in range(3):
@@ -113,46 +142,31 @@ async def forget_old_keys(database: Database) -> int:
 async def _write_rows(
     connection: AsyncConnection, terms: Terms, caller: Caller, request: TurnRequest, task_id: TaskId
 ) -> Begun:
-    message_id, now = MessageId(new_id()), datetime.now(UTC)
+    now = datetime.now(UTC)
     if request.idempotency_key:
         await _claim_key(connection, caller, request, task_id, now)
-    snapshot, active = None, None
+    snapshot, active, form = None, None, None
     if request.conversation_id:
         conversation_id = request.conversation_id
         seq, active = await _go_on(connection, caller, conversation_id, now)
-        snapshot = await connection.scalar(_SNAPSHOT, {"conversation": conversation_id})
+        if active is None:
+            snapshot, form = await _resume(connection, caller, request, task_id)
     else:
         conversation_id, seq = ConversationId(new_id()), 1
         await _new_conversation(connection, caller, request, conversation_id, now)
-    await connection.execute(
-        insert(messages),
-        {
-            "id": message_id,
-            "conversation_id": conversation_id,
-            "seq": seq,
-            "query": request.query,
-            "inputs": request.inputs,
-            "files": request.files,
-            "marks": b"",
-            "created_at": now,
-        },
+    new = NewTurn(
+        task_id=task_id,
+        conversation_id=conversation_id,
+        app_version_id=caller.app.version_id,
+        seq=seq,
+        query=request.query,
+        inputs=request.inputs,
+        files=request.files,
+        state=TurnState.QUEUED if active else TurnState.PLANNED,
+        owner=None if active else terms.owner,
+        form_id=form.id if form else None,
     )
-    await connection.execute(
-        _INSERT_TURN,
-        {
-            "id": task_id,
-            "app_version_id": caller.app.version_id,
-            "conversation_id": conversation_id,
-            "message_id": message_id,
-            "seq": seq,
-            "state": TurnState.QUEUED if active else TurnState.PLANNED,
-            "owner": None if active else terms.owner,
-            "lease_seconds": terms.lease_seconds,
-            "turn_seconds": terms.turn_seconds,
-            "fold_version": terms.fold_version,
-            "created_at": now,
-        },
-    )
+    message_id = await insert_turn(connection, terms, new, now)
     turn = Turn(
         task_id=task_id,
         conversation_id=conversation_id,
@@ -166,12 +180,67 @@ async def _write_rows(
         snapshot=snapshot,
         epoch=1,
         seconds_left=terms.turn_seconds,
-        state=TurnState.QUEUED if active else TurnState.PLANNED,
+        state=new.state,
+        form=form,
     )
     if active is None or caller.app.config.on_busy != "interrupt":
         return Begun(turn)
     await connection.execute(_INTERRUPT, {"task": active.id})
     return Begun(turn, TaskId(active.id), RunId(active.run_id) if active.run_id else None)
+
+
+async def insert_turn(connection: AsyncConnection, terms: Terms, new: NewTurn, now: datetime) -> MessageId:
+    """The message and the turn; the caller holds the conversation's lock, which gave it its number."""
+    message_id = MessageId(new_id())
+    await connection.execute(
+        insert(messages),
+        {
+            "id": message_id,
+            "conversation_id": new.conversation_id,
+            "seq": new.seq,
+            "query": new.query,
+            "inputs": new.inputs,
+            "files": new.files,
+            "marks": b"",
+            "created_at": now,
+        },
+    )
+    await connection.execute(
+        _INSERT_TURN,
+        {
+            "id": new.task_id,
+            "app_version_id": new.app_version_id,
+            "conversation_id": new.conversation_id,
+            "message_id": message_id,
+            "seq": new.seq,
+            "state": new.state,
+            "owner": new.owner,
+            "form_id": new.form_id,
+            "lease_seconds": terms.lease_seconds,
+            "turn_seconds": terms.turn_seconds,
+            "fold_version": terms.fold_version,
+            "created_at": now,
+        },
+    )
+    return message_id
+
+
+async def _resume(
+    connection: AsyncConnection, caller: Caller, request: TurnRequest, task_id: TaskId
+) -> tuple[str | None, Form | None]:
+    """The snapshot to go on from; and the form that this message answers, when a question is open.
+
+    Raises QuestionOpen when the app takes no message as an answer.
+    """
+    scope = {"conversation": request.conversation_id}
+    row = (await connection.execute(_STATE, scope)).first()
+    if row is None or row.form_id is None:
+        return (row.data if row else None), None
+    form = form_of(row)
+    if caller.app.config.on_question == "reject":
+        raise QuestionOpen(form.message_id, form.token)
+    answer = FormAnswer("submitted", message=request.query)
+    return row.form_snapshot or row.data, await close_form(connection, form, answer, task_id)
 
 
 async def _claim_key(
@@ -276,7 +345,13 @@ _INTERRUPT = (
     .where(turns.c.id == bindparam("task"))
     .values(stop_at=func.coalesce(turns.c.stop_at, now_plus()), stop_reason="interrupted")
 )
-_SNAPSHOT = select(snapshots.c.data).where(snapshots.c.conversation_id == bindparam("conversation"))
+_STATE = (
+    select(snapshots.c.data, forms.c.snapshot.label("form_snapshot"), *form_columns())
+    .select_from(conversations)
+    .outerjoin(snapshots, snapshots.c.conversation_id == conversations.c.id)
+    .outerjoin(forms, and_(forms.c.conversation_id == conversations.c.id, is_open(forms)))
+    .where(conversations.c.id == bindparam("conversation"))
+)
 _INSERT_TURN = insert(turns).values(
     epoch=1,
     adoptions=0,
@@ -293,6 +368,7 @@ _INSERT_TURN = insert(turns).values(
             "state",
             "owner",
             "fold_version",
+            "form_id",
             "created_at",
         )
     },

@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
-from agent_gateway.domain import Caller, ConversationId, Outcome, Step, Usage
+from agent_gateway.domain import Caller, ConversationId, Form, Outcome, Step, Usage
 from agent_gateway.errors import NotFound
 from agent_gateway.store.database import Database
+from agent_gateway.store.forms import forms_of
 from agent_gateway.store.results import read_steps
 from agent_gateway.store.tables import ConversationRow, EndUserRow, MessageRow, TurnRow
 
@@ -48,6 +49,8 @@ class Message:
     error_code: str | None
     steps: Sequence[Step]
     created_at: datetime
+    form: Form | None
+    """The form of the question with which its turn ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,10 @@ class ConversationStore:
                 query = query.where(col(MessageRow.seq) < await _seq_of(session, conversation_id, first_id))
             rows = (await session.execute(query.order_by(col(MessageRow.seq).desc()).limit(limit + 1))).all()
             page = rows[:limit][::-1]
-            steps = await read_steps(session, [message.id for message, _ in page])
-        return Page([_message(row, turn, steps.get(row.id, [])) for row, turn in page], len(rows) > limit)
+            ids = [message.id for message, _ in page]
+            steps, forms = await read_steps(session, ids), await forms_of(session, ids)
+        items = [_message(row, turn, steps.get(row.id, []), forms.get(row.id)) for row, turn in page]
+        return Page(items, len(rows) > limit)
 
 
 def _scoped(caller: Caller) -> Select[ConversationRow]:
@@ -138,7 +143,7 @@ def _conversation(row: ConversationRow) -> Conversation:
     return Conversation(row.id, row.name, row.inputs, row.introduction, row.created_at, row.updated_at)
 
 
-def _message(row: MessageRow, turn: TurnRow, steps: Sequence[Step]) -> Message:
+def _message(row: MessageRow, turn: TurnRow, steps: Sequence[Step], form: Form | None) -> Message:
     return Message(
         id=row.id,
         conversation_id=row.conversation_id,
@@ -151,4 +156,5 @@ def _message(row: MessageRow, turn: TurnRow, steps: Sequence[Step]) -> Message:
         error_code=turn.error_code,
         steps=steps,
         created_at=row.created_at,
+        form=form,
     )

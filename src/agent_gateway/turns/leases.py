@@ -8,13 +8,17 @@ from typing import Final, Generic
 
 from agent_gateway.errors import StoreError
 from agent_gateway.store.adopt import BATCH
+from agent_gateway.store.answers import EXPIRED
 from agent_gateway.store.database import undisturbed
 from agent_gateway.store.turns import TurnStore
+from agent_gateway.turns.answers import Answers
 from agent_gateway.turns.live import Form, LiveTurns
 
 SWEEP_SECONDS: Final = 0.8
 """At most this long does a released turn wait for a process to adopt it."""
 STATUS_SECONDS: Final = 1.0
+EXPIRY_SECONDS: Final = 2.0
+"""How late a question may expire."""
 CHECKPOINT_SECONDS: Final = 30.0
 """How often the fold of a long turn is stored, for backends that trim their logs."""
 CHECKPOINTS: Final = 50
@@ -59,10 +63,16 @@ class Duties(Generic[Form]):
     """What a process does about all turns again and again. `start` them, cancel what that returns."""
 
     def __init__(
-        self, live: LiveTurns[Form], store: TurnStore, lease_seconds: float, installed: asyncio.Event
+        self,
+        live: LiveTurns[Form],
+        store: TurnStore,
+        answers: Answers,
+        lease_seconds: float,
+        installed: asyncio.Event,
     ) -> None:
         self._live = live
         self._store = store
+        self._answers = answers
         self._lease_seconds = lease_seconds
         self._installed = installed
         self._trust = Trust(lease_seconds)
@@ -72,6 +82,8 @@ class Duties(Generic[Form]):
         duties: list[tuple[Callable[[], Awaitable[None]], float]] = [
             (self.beat, self._lease_seconds / 3),
             (self.watch, STATUS_SECONDS),
+            (self.look_for_answers, STATUS_SECONDS),
+            (self.expire_forms, EXPIRY_SECONDS),
             (self.save_checkpoints, CHECKPOINT_SECONDS),
             (self.tidy, TIDY_SECONDS),
         ]
@@ -140,6 +152,19 @@ class Duties(Generic[Form]):
         statuses = await self._store.statuses(list(followed))
         for task_id, status in statuses.items():
             followed[task_id].runner.see(status.run_id, ended=status.ended)
+
+    async def look_for_answers(self) -> None:
+        """Notice answers to questions that somebody waits for here."""
+        if self._live.draining.is_set():
+            self._answers.leave()
+        await self._answers.look()
+
+    async def expire_forms(self) -> None:
+        """Close the forms that nobody submitted in time."""
+        if self._live.draining.is_set():
+            return
+        while await self._store.expire_forms() == EXPIRED:
+            pass
 
     async def save_checkpoints(self) -> None:
         """Store the folds that went on since they were stored last."""
