@@ -1,5 +1,7 @@
 """POST /chat-messages, its stop, and the events of a turn."""
 
+import asyncio
+from contextlib import suppress
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Path, Query, Response
@@ -241,10 +243,13 @@ async def _background(gateway: Gateway, caller: Caller, found: Found) -> Respons
 
 
 async def _refuse_early_failure(live: LiveTurn[WireForm]) -> None:
-    # The answer of a human that a turn carries says nothing about its run.
-    first = live.turn.opening
-    await live.log.wait(first, FIRST_EVENT_SECONDS)
-    if len(live.log.events) > first and isinstance(failed := live.log.events[first], TurnFailed):
+    # The answer of a human that a turn carries comes first, and says nothing about its run.
+    log, first = live.log, live.turn.opening
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_EVENT_SECONDS):
+            while len(log.events) <= first and not log.closed:
+                await log.wait(first, FIRST_EVENT_SECONDS)
+    if len(log.events) > first and isinstance(failed := log.events[first], TurnFailed):
         raise TurnError(failed.code)
 
 

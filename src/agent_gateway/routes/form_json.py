@@ -73,19 +73,17 @@ def _title(form: Form) -> str:
 
 def _input(field: FormInput) -> dict[str, Any]:
     default = None if field.default is None else _constant(field.default)
-    shown: dict[str, Any] = {
+    options = [{"value": option.value, "label": option.label} for option in field.options]
+    return {
         "type": field.kind,
         "output_variable_name": field.name,
         "label": field.label,
         "required": field.required,
         "placeholder": field.placeholder,
         "default": default,
+        "options": options,
+        "option_source": _constant([option["value"] for option in options]) if options else None,
     }
-    if field.options:
-        values = [option.value for option in field.options]
-        shown["options"] = [{"value": option.value, "label": option.label} for option in field.options]
-        shown["option_source"] = _constant(values)
-    return shown
 
 
 def _constant(value: Any) -> dict[str, Any]:

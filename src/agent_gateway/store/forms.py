@@ -248,7 +248,6 @@ _ASKED = (
         end_users.c.external_id == bindparam("user"),
     )
 )
-OPEN_FORM: Final = select(*form_columns(), forms.c.snapshot.label("form_snapshot")).where(
+OPEN_FORM: Final = select(*form_columns()).where(
     forms.c.conversation_id == bindparam("conversation"), is_open(forms)
 )
-"""A conversation's open form, with its snapshot."""

@@ -4,9 +4,7 @@ What a turn is gone on from is decided here, when it leaves the queue: a message
 which asked a human is the answer, or is refused, as its app wants it.
 """
 
-from typing import Any
-
-from sqlalchemy import Row, bindparam, exists, func, select, update
+from sqlalchemy import bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.app_config import read_config
@@ -21,25 +19,24 @@ async def promote(connection: AsyncConnection, conversation_id: str, turn_second
     """Let a conversation's next queued turn go: `queued → planned`, for anyone to adopt (R10)."""
     scope = {"conversation": conversation_id}
     while queued := (await connection.execute(_NEXT, scope)).first():
-        form_id = None
-        if row := (await connection.execute(OPEN_FORM, scope)).first():
+        form_id = queued.form_id
+        row = (await connection.execute(OPEN_FORM, scope)).first()
+        # A submission that waits here has its form already.
+        if row is not None and form_id is None:
             if read_config(queued.config).on_question == "reject":
                 await connection.execute(_REFUSE, {"task": queued.id})
                 continue
             form_id = row.form_id
-            await close_form(connection, form_of(row), _answer(queued), TaskId(queued.id))
+            answer = FormAnswer("submitted", message=queued.query)
+            await close_form(connection, form_of(row), answer, TaskId(queued.id))
         await connection.execute(_PROMOTE, {"task": queued.id, "form": form_id, "turn_seconds": turn_seconds})
         return True
     return False
 
 
-def _answer(queued: Row[*tuple[Any, ...]]) -> FormAnswer:
-    return FormAnswer("submitted", message=queued.query)
-
-
 _RIVAL = turns.alias("rival")
 _NEXT = (
-    select(turns.c.id, messages.c.query, app_versions.c.config)
+    select(turns.c.id, turns.c.form_id, messages.c.query, app_versions.c.config)
     .join(messages, messages.c.id == turns.c.message_id)
     .join(app_versions, app_versions.c.id == turns.c.app_version_id)
     .where(
@@ -59,8 +56,7 @@ _PROMOTE = (
         epoch=turns.c.epoch + 1,
         lease_until=None,
         deadline_at=now_plus(bindparam("turn_seconds")),
-        # A submitted form that waits here has its own already.
-        form_id=func.coalesce(turns.c.form_id, bindparam("form")),
+        form_id=bindparam("form"),
     )
 )
 _REFUSE = (

@@ -38,9 +38,9 @@ class FormInputItem(BaseModel):
     required: bool
     placeholder: str
     default: dict[str, Any] | None = Field(description="Its first value, as `{type, selector, value}`.")
-    options: list[SelectOption] = Field(default_factory=list, description="Choices of a select, with labels.")
+    options: list[SelectOption] = Field(description="Choices of a select, with labels.")
     option_source: dict[str, Any] | None = Field(
-        None, description="The same choices without labels, for existing front ends."
+        description="The same choices without labels, as `{type, selector, value}`."
     )
 
 
