@@ -147,7 +147,8 @@ def race(fleet: Fleet, fake: ScriptedBackend, chats: list[Chat], rival: str) -> 
         return ""
 
     with ThreadPoolExecutor(2) as executor:
-        lost = [code for code in executor.map(lambda call: call(), (first, second)) if code]
+        codes = [executor.submit(call) for call in (first, second)]
+        lost = [code.result() for code in codes if code.result()]
     assert lost in ([], ["human_input_form_submitted"], ["human_input_form_expired"])
     assert lost or rival != "submit"
     with awaiting(chats[1], heard) as stream:

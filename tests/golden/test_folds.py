@@ -30,6 +30,7 @@ from agent_gateway.events import (
     TurnFailed,
     rest_of,
 )
+from tests.fakes.forms import stored
 
 RECORDED = Path(__file__).parent.parent / "recorded"
 GOLDEN = Path(__file__).parent / "folds"
@@ -95,7 +96,7 @@ def told(title: str, events: list[TurnEvent]) -> Iterator[str]:
 
 
 def ending(title: str, result: Result, position: int) -> Iterator[str]:
-    rest = rest_of(result, position)
+    rest = rest_of(stored(result), position)
     yield from told(f"{title}: {result.outcome}", rest)
     assert {event.text for event in rest if isinstance(event, ClosingMessage)} <= {result.answer}
     yield f"        answer {json.dumps(result.answer)}"

@@ -20,27 +20,26 @@ MAX_CONTENT: Final = 16_000
 """Characters of the question in a form that is otherwise too big."""
 MAX_ITEMS: Final = 100
 """Inputs of a form, its actions, and options of one input."""
-MAX_BYTES: Final = 256 * 1024
-"""Of a whole definition as ASCII JSON: its event is one line, which has to stay under 512 KiB."""
+MAX_BYTES: Final = 160 * 1024
+"""Of a whole definition as ASCII JSON: its event, which tells parts of it twice, has to stay under 512 KiB."""
 
 
 def read_question(call: dict[str, Any]) -> Question:
     """What this call asks; usable whatever is in it."""
-    args = call.get("args")
+    args, metadata = call.get("args"), call.get("metadata")
     if isinstance(args, str):
         args = read_object(msgspec.Raw(args.encode(errors="replace")))
-    fields = _cleaned(as_dict(args))
+    fields, more = _cleaned(as_dict(args)), _cleaned(as_dict(metadata))
     text = _text(fields)
-    approval = fields.get("approval") or _cleaned(as_dict(call.get("metadata"))).get("approval")
     definition = FormDefinition(
         title=as_str(fields.get("title"))[:MAX_NAME],
         content=text,
         inputs=tuple(_inputs(as_list(fields.get("fields")))),
         actions=tuple(_actions(as_list(fields.get("actions")))) or (SUBMIT,),
         urgency=as_str(fields.get("urgency"))[:MAX_NAME] or "normal",
-        approval=as_dict(approval) or None,
+        approval=as_dict(fields.get("approval") or more.get("approval")) or None,
     )
-    if len(json.dumps(msgspec.to_builtins(definition))) > MAX_BYTES:
+    if _is_too_big(definition):
         content = text if len(text) <= MAX_CONTENT else f"{text[:MAX_CONTENT]}…"
         definition = FormDefinition(definition.title, content, (), (SUBMIT,))
     return Question(clean_json(as_str(call.get("tool_call_id"))), text, definition)
@@ -51,6 +50,13 @@ def _cleaned(value: dict[str, Any]) -> dict[str, Any]:
         return as_dict(clean_json(value))
     except RecursionError:
         return {}
+
+
+def _is_too_big(definition: FormDefinition) -> bool:
+    try:
+        return len(json.dumps(msgspec.to_builtins(definition))) > MAX_BYTES
+    except RecursionError:
+        return True
 
 
 def _text(fields: dict[str, Any]) -> str:

@@ -75,6 +75,7 @@ async def _answer_frames(
         closed = await gateway.answers.wait(status.form_id, gateway.ping_seconds)
         if closed is None:
             if gateway.live.draining.is_set():
+                # Without a terminal event, like any connection that breaks: come back elsewhere.
                 return
             yield PING
         status = closed or status

@@ -1,8 +1,10 @@
 """Answers to forms: a human submits one, or nobody does in time. Each begins the conversation's next turn."""
 
+import logging
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from pydantic import ValidationError
 from sqlalchemy import Row, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -35,6 +37,8 @@ from agent_gateway.store.tables import (
     messages,
     turns,
 )
+
+logger = logging.getLogger(__name__)
 
 EXPIRED: Final = 20
 """Forms that expire in one transaction."""
@@ -84,12 +88,20 @@ async def expire(database: Database, terms: Terms) -> tuple[int, bool]:
             row = (await connection.execute(_STILL_EXPIRED, {"conversation": conversation_id})).first()
             if row is None:
                 continue
-            if read_config(row.config).on_question_expired == "continue":
+            if _continues(row):
                 await _begin(connection, terms, row, TIMED_OUT, None)
                 begun = True
             else:
                 await close_form(connection, form_of(row), TIMED_OUT, None)
     return len(conversation_ids), begun
+
+
+def _continues(row: Row[*tuple[Any, ...]]) -> bool:
+    try:
+        return read_config(row.config).on_question_expired == "continue"
+    except ValidationError:
+        logger.error("form %s: the configuration of its app can not be read by this release", row.form_id)
+        return False
 
 
 async def _begin(

@@ -4,6 +4,7 @@ What a turn is gone on from is decided here, when it leaves the queue: a message
 which asked a human is the answer, or is refused, as its app wants it.
 """
 
+from pydantic import ValidationError
 from sqlalchemy import bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,7 +24,7 @@ async def promote(connection: AsyncConnection, conversation_id: str, turn_second
         row = (await connection.execute(OPEN_FORM, scope)).first()
         # A submission that waits here has its form already.
         if row is not None and form_id is None:
-            if read_config(queued.config).on_question == "reject":
+            if _refuses(queued.config):
                 await connection.execute(_REFUSE, {"task": queued.id})
                 continue
             form_id = row.form_id
@@ -32,6 +33,14 @@ async def promote(connection: AsyncConnection, conversation_id: str, turn_second
         await connection.execute(_PROMOTE, {"task": queued.id, "form": form_id, "turn_seconds": turn_seconds})
         return True
     return False
+
+
+def _refuses(config: str) -> bool:
+    try:
+        return read_config(config).on_question == "reject"
+    except ValidationError:
+        # Another release's. What a turn's end depends on must not fail.
+        return False
 
 
 _RIVAL = turns.alias("rival")
