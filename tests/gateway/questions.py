@@ -19,7 +19,8 @@ SIZE: Json = {"name": "size", "label": "Size", "required": True, "type": "select
 
 def asking(**more: Any) -> Script:
     """A run that says a word and asks."""
-    return script(said("Well."), ask_human("May I go on?", **{"fields": [COMMENT, SIZE], **more}))
+    fields: Json = {"fields": [COMMENT, SIZE], **more}
+    return script(said("Well."), ask_human("May I go on?", **fields))
 
 
 def asked(chat: Chat, fake: ScriptedBackend, query: str = "Do it", **more: Any) -> Heard:

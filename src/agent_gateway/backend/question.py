@@ -21,7 +21,7 @@ MAX_CONTENT: Final = 16_000
 MAX_ITEMS: Final = 100
 """Inputs of a form, its actions, and options of one input."""
 MAX_BYTES: Final = 160 * 1024
-"""Of a whole definition as ASCII JSON: its event, which tells parts of it twice, has to stay under 512 KiB."""
+"""Of a whole definition as ASCII JSON: its event tells parts of it twice, and stays under 512 KiB."""
 
 
 def read_question(call: dict[str, Any]) -> Question:
