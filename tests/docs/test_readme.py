@@ -1,20 +1,23 @@
-"""The README's session, run as printed: `$ ` lines are typed into one shell, `…` stands for anything."""
+"""The documents' sessions, run as printed: `$ ` lines are typed into one shell, `…` stands for anything."""
 
 import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from agent_gateway.settings import Settings
 from tests.gateway_server import GatewayServer
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 MARK = "<<<next command>>>"
 
 
-def session() -> list[tuple[str, str]]:
-    """Each command of the README's console blocks, with the output printed below it."""
+def session(document: Path = README) -> list[tuple[str, str]]:
+    """Each command of a document's console blocks, with the output printed below it."""
     steps: list[tuple[str, str]] = []
-    for block in re.findall(r"```console\n(.*?)```", README.read_text(), re.DOTALL):
+    for block in re.findall(r"```console\n(.*?)```", document.read_text(), re.DOTALL):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
             steps.append((command, output))
@@ -25,8 +28,9 @@ def pattern(output: str) -> re.Pattern[str]:
     return re.compile(".*?".join(map(re.escape, output.strip().split("…"))), re.DOTALL)
 
 
-def test_the_session_works_as_printed(tmp_path: Path) -> None:
-    steps = session()
+@pytest.mark.parametrize(("name", "least"), [("README.md", 12), ("docs/human-input.md", 10)])
+def test_the_session_works_as_printed(tmp_path: Path, name: str, least: int) -> None:
+    steps = session(ROOT / name)
     with GatewayServer(tmp_path / "data", api_key="app-demo") as server:
         script = f"\necho; echo '{MARK}'\n".join(command for command, _ in steps)
         script = script.replace("http://127.0.0.1:8000", server.url)
@@ -34,7 +38,7 @@ def test_the_session_works_as_printed(tmp_path: Path) -> None:
             ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
         )
     outputs = ran.stdout.split(f"\n{MARK}\n")
-    assert len(outputs) == len(steps) >= 12, ran.stdout + ran.stderr
+    assert len(outputs) == len(steps) >= least, ran.stdout + ran.stderr
     for (command, expected), printed in zip(steps, outputs, strict=True):
         assert pattern(expected).fullmatch(printed.strip()), f"$ {command}\n{printed}"
     assert ran.stderr == ""
