@@ -1,5 +1,6 @@
 """The rules of forms: which submissions are valid, and how forms and answers read as text. Pure."""
 
+import re
 from typing import Any, Final
 
 import msgspec
@@ -10,6 +11,7 @@ from agent_gateway.errors import InvalidParam
 TIMED_OUT: Final = FormAnswer("timeout")
 NO_ANSWER: Final = "No answer was given in time."
 """The query of a turn that tells its run so."""
+_MARK: Final = re.compile(r"\{\{#\$output\..*?#\}\}")
 MAX_RENDERED: Final = 32_768
 """Characters of a filled-in form in one event, whose line has to stay under 512 KiB."""
 
@@ -30,10 +32,16 @@ def answer_of(definition: FormDefinition, submission: Submission) -> FormAnswer:
             if field.required:
                 raise InvalidParam(f"inputs.{field.name}: is required")
             continue
-        if field.options and value not in [option.value for option in field.options]:
+        if field.options and not _is_offered(field, value):
             raise InvalidParam(f"inputs.{field.name}: must be one of the options")
         values[field.name] = value
     return FormAnswer("submitted", action, values)
+
+
+def _is_offered(field: FormInput, value: Any) -> bool:
+    """One of the options, or several where the front end lets choose several."""
+    offered = [option.value for option in field.options]
+    return all(choice in offered for choice in (value if isinstance(value, list) else [value]))
 
 
 def marked(definition: FormDefinition) -> str:
@@ -51,10 +59,9 @@ def filled(definition: FormDefinition, answer: FormAnswer) -> str:
     """The form's text with the answer in it; a message stands for itself."""
     if answer.message is not None:
         return _cut(answer.message)
-    text = marked(definition)
-    for field in definition.inputs:
-        text = text.replace(mark(field), _shown(field, answer.values.get(field.name)))
-    return _cut(text)
+    shown = {mark(field): _shown(field, answer.values.get(field.name)) for field in definition.inputs}
+    # In one go: what a human wrote is not searched for marks.
+    return _cut(_MARK.sub(lambda found: shown.get(found[0], found[0]), marked(definition)))
 
 
 def query_of(definition: FormDefinition, answer: FormAnswer) -> str:

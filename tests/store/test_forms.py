@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from agent_gateway.domain import (
     Form,
@@ -86,6 +86,24 @@ async def test_a_question_is_stored_with_the_end_of_its_turn(world: World) -> No
     assert loaded is not None
     assert replace(loaded, seconds_left=answer.seconds_left) == answer
     assert await world.turns.arm(answer)
+
+
+async def test_a_snapshot_is_kept_as_long_as_a_run_may_go_on_from_it(world: World) -> None:
+    """It holds a whole conversation."""
+    turn, form = await asked(world)
+    kept = select(forms.c.snapshot).where(forms.c.id == form.id)
+    lost = await world.begin(conversation_id=turn.conversation_id)
+    await world.turns.stop(world.ann, lost.task_id, NOT_BEGUN)
+    async with world.database.reading() as session:
+        assert await session.scalar(kept) == '{"open": 1}'
+    answer = await submit(world, form)
+    async with world.database.reading() as session:
+        assert await session.scalar(kept) == '{"open": 1}'
+    assert await world.turns.finish(answer, lambda _: completed(snapshot='{"after": 1}'))
+    async with world.database.reading() as session:
+        assert await session.scalar(kept) is None
+    after = await world.begin(conversation_id=turn.conversation_id)
+    assert after.snapshot == '{"after": 1}'
 
 
 async def test_a_message_goes_on_from_the_question(world: World) -> None:

@@ -230,6 +230,7 @@ async def _resume(
 ) -> tuple[str | None, Form | None]:
     """The snapshot to go on from; and the form that this message answers, when a question is open.
 
+    A question is open until its expiry is recorded.
     Raises QuestionOpen when the app takes no message as an answer.
     """
     scope = {"conversation": request.conversation_id}

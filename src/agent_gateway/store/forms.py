@@ -121,8 +121,9 @@ async def close_form(
     """Store the answer of an open form and the turn that carries it, if one does."""
     state = FormState.SUBMITTED if answer.status == "submitted" else FormState.TIMEOUT
     result = msgspec.json.encode(answer).decode()
+    closed = _CLOSE if task_id else _CLOSE.values(snapshot=None)
     await connection.execute(
-        _CLOSE, {"form": form.id, "new_state": state.value, "answer": result, "task": task_id}
+        closed, {"form": form.id, "new_state": state.value, "answer": result, "task": task_id}
     )
     return replace(form, state=state, answer=answer)
 
@@ -131,6 +132,11 @@ async def withdraw_answer(connection: AsyncConnection, turn: Row[*tuple[Any, ...
     """A turn that never began carried no answer: its form is open again."""
     await connection.execute(_REOPEN, {"form": turn.form_id})
     await connection.execute(_UNBIND, {"task": turn.id})
+
+
+async def forget_snapshot(connection: AsyncConnection, turn: Row[*tuple[Any, ...]]) -> None:
+    """The turn that carried an answer has ended: nothing goes on from its question any more."""
+    await connection.execute(_FORGET, {"form": turn.form_id, "task": turn.id})
 
 
 async def forms_of(session: AsyncSession, message_ids: Sequence[str]) -> dict[str, Form]:
@@ -215,7 +221,7 @@ _OPEN = _NEW.returning(*form_columns())
 _CANCEL = (
     update(forms)
     .where(forms.c.conversation_id == bindparam("conversation"), is_open(forms))
-    .values(state=FormState.CANCELLED.value)
+    .values(state=FormState.CANCELLED.value, snapshot=None)
 )
 _CLOSE = (
     update(forms)
@@ -226,6 +232,11 @@ _REOPEN = (
     update(forms)
     .where(forms.c.id == bindparam("form"), forms.c.state == FormState.SUBMITTED.value)
     .values(state=FormState.OPEN.value, result=None, answered_by=None)
+)
+_FORGET = (
+    update(forms)
+    .where(forms.c.id == bindparam("form"), forms.c.answered_by == bindparam("task"))
+    .values(snapshot=None)
 )
 _UNBIND = update(turns).where(turns.c.id == bindparam("task")).values(form_id=None)
 FORM_BY_TOKEN: Final = (

@@ -17,7 +17,7 @@ from agent_gateway.domain import AppId, ConversationId, MessageId, Outcome, Step
 from agent_gateway.events import GATEWAY_END, Result
 from agent_gateway.store import marks
 from agent_gateway.store.database import Database, now_plus
-from agent_gateway.store.forms import forms_of_turn
+from agent_gateway.store.forms import forget_snapshot, forms_of_turn
 from agent_gateway.store.queue import promote
 from agent_gateway.store.tables import (
     AppVersionRow,
@@ -152,6 +152,8 @@ async def write_result(
         upsert = _UPSERT_SNAPSHOT[connection.dialect.name]
         row = {"conversation_id": turn.conversation_id, "seq": turn.seq, "updated_at": now}
         await connection.execute(upsert, {**row, "data": result.snapshot})
+    if turn.form_id is not None:
+        await forget_snapshot(connection, turn)
     await connection.execute(_TOUCH_CONVERSATION, {"conversation": turn.conversation_id, "now": now})
     await connection.execute(
         _END_TURN,
