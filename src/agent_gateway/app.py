@@ -17,19 +17,22 @@ from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import FOLD_VERSION
 from agent_gateway.domain import new_id
 from agent_gateway.errors import StoreError
-from agent_gateway.routes import app_info, chat, conversations, errors, health, openapi
+from agent_gateway.filetypes import SizeLimits
+from agent_gateway.routes import app_info, chat, conversations, errors, files, health, openapi
 from agent_gateway.routes.dependencies import Gateway, KeyRing
 from agent_gateway.routes.middleware import RequestBodies
-from agent_gateway.routes.payloads import WireForm, encoder
-from agent_gateway.routes.tickets import Tickets
-from agent_gateway.runner import Limits
+from agent_gateway.routes.payloads import WireForm, frame_encoder
+from agent_gateway.routes.tickets import FileTickets, Tickets
+from agent_gateway.runner import Limits, Resources
 from agent_gateway.settings import Settings
 from agent_gateway.signals import draining_first
 from agent_gateway.store.apps import AppStore
 from agent_gateway.store.begin import Terms
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
+from agent_gateway.store.files import FileStore
 from agent_gateway.store.migrations import migrate, schema_is_current
+from agent_gateway.store.objects import Objects
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.leases import Duties
 from agent_gateway.turns.live import LiveTurns
@@ -68,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     routes = APIRouter()
-    for module in (chat, conversations, app_info):
+    for module in (chat, conversations, files, app_info):
         routes.include_router(module.router)
     app.include_router(routes)
     app.include_router(routes, prefix="/v1", include_in_schema=False)
@@ -118,6 +121,10 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     stack.push_async_callback(database.close)
     terms = Terms(new_id(), settings.lease_seconds, settings.turn_timeout_seconds, FOLD_VERSION)
     turns, apps = TurnStore(database, terms), AppStore(database, secret)
+    file_store = FileStore(database, Objects(settings.files_url, settings.data_dir / "files"))
+    seconds = settings.turn_timeout_seconds + 3600
+    file_tickets = FileTickets(secret, seconds=seconds, public_url=settings.public_url)
+    encoder = frame_encoder(file_tickets.url)
     if settings.embedded_database:
         await migrate(database)
     installed = asyncio.Event()
@@ -132,12 +139,16 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     stack.push_async_callback(backend.aclose)
     live: LiveTurns[WireForm] = await stack.enter_async_context(
         LiveTurns(
-            backend=backend,
-            store=turns,
-            limits=Limits(idle_seconds=settings.idle_timeout_seconds),
+            resources=Resources(
+                backend=backend,
+                store=turns,
+                files=file_store,
+                limits=Limits(idle_seconds=settings.idle_timeout_seconds),
+                environ=os.environ,
+                file_url=FileTickets(secret, seconds=seconds, public_url=settings.agent_url).url,
+            ),
             most=settings.max_active_turns,
             shared=not settings.embedded_database,
-            environ=os.environ,
             encoder=encoder,
         )
     )
@@ -146,7 +157,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         while orphans := await turns.adopt(expired=True, everyone=True):
             for turn in orphans:
                 live.adopt(turn)
-    for duty in Duties(live, turns, settings.lease_seconds, installed).start():
+    for duty in Duties(live, turns, file_store, settings.lease_seconds, installed).start():
         stack.push_async_callback(_cancel, duty)
     return Gateway(
         installed=installed,
@@ -156,7 +167,16 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         conversations=ConversationStore(database),
         live=live,
         keys=KeyRing(apps),
-        tickets=Tickets(secret, seconds=settings.turn_timeout_seconds + 3600, public_url=settings.public_url),
+        tickets=Tickets(secret, seconds=seconds, public_url=settings.public_url),
+        files=file_store,
+        file_tickets=file_tickets,
+        file_sizes=SizeLimits(
+            image=settings.image_file_size_limit,
+            document=settings.file_size_limit,
+            audio=settings.audio_file_size_limit,
+            video=settings.video_file_size_limit,
+        ),
+        encoder=encoder,
         ping_seconds=settings.ping_seconds,
     )
 

@@ -25,10 +25,14 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from agent_gateway.errors import ConfigError
+from agent_gateway.filetypes import FileType
 from agent_gateway.template import Placeholder, TemplateError, parse, strings
 
 AppMode = Literal["chat", "agent-chat", "agent"]
 """How an app shows its answers and steps to clients."""
+
+UploadMethod = Literal["local_file", "remote_url"]
+"""How a file comes with a query: uploaded before, or as the URL of where somebody else has it."""
 
 
 class LayerTemplate(BaseModel):
@@ -85,6 +89,26 @@ class FormField(BaseModel):
     required: bool = False
 
 
+class FileUploadConfig(BaseModel):
+    """Which files may come with a query. Keys as clients get them in the app's parameters."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+    allowed_file_types: list[FileType] = ["image", "document", "audio", "video"]
+    allowed_file_extensions: list[str] = []
+    """Which files are of the kind `custom`, if that is allowed; without the dot."""
+    allowed_file_upload_methods: list[UploadMethod] = ["local_file", "remote_url"]
+    number_limits: int = Field(default=10, ge=1, le=50)
+
+    def allows(self, kind: FileType, extension: str) -> bool:
+        """Whether a file of this kind and extension may be uploaded."""
+        if kind != "custom":
+            return self.enabled and kind in self.allowed_file_types
+        extensions = [allowed.lower().lstrip(".") for allowed in self.allowed_file_extensions]
+        return self.enabled and "custom" in self.allowed_file_types and extension in extensions
+
+
 def _default_composition() -> CompositionTemplate:
     execution_context = {
         "tenant_id": "${tenant_id}",
@@ -127,6 +151,9 @@ class AppConfig(BaseModel):
     """One mapping of kind (`text-input`, `select` …) to field per item, as clients get it."""
     on_busy: Literal["enqueue", "reject", "interrupt"] = "enqueue"
     """What a message does while a turn of its conversation runs: wait, be refused, or stop that turn."""
+    file_upload: FileUploadConfig = FileUploadConfig()
+    files_prompt: str = 'Attached ${type} "${name}" (${mime_type}, ${size}): ${url}'
+    """What the agent is told of each file, a line each."""
     composition: CompositionTemplate = Field(default_factory=_default_composition)
 
     @property
@@ -280,6 +307,10 @@ def _told(error: ErrorDetails) -> str:
 
 
 def _bad_placeholders(config: AppConfig, environ: Mapping[str, str]) -> Iterator[str]:
+    try:
+        parse(config.files_prompt, of_file=True)
+    except TemplateError as error:
+        yield f"files_prompt: {error}"
     for index, layer in enumerate(config.composition.layers):
         for path, text in strings(layer.config, f"composition.layers[{index}].config"):
             try:

@@ -31,6 +31,9 @@ OPERATIONS = {
     "followTurn": "GET /chat-messages/{task_id}/events",
     "listConversations": "GET /conversations",
     "listMessages": "GET /messages",
+    "uploadFile": "POST /files/upload",
+    "previewFile": "GET /files/{file_id}/preview",
+    "downloadFile": "GET /files/{file_id}/download",
     "getAppInfo": "GET /info",
     "getAppParameters": "GET /parameters",
     "getHealth": "GET /healthz",
@@ -122,6 +125,8 @@ def test_all_but_the_probes_need_a_key(document: Json) -> None:
             wanted = None
         elif operation["operationId"] == "followTurn":
             wanted = [{"ApiKey": []}, {"Ticket": []}]
+        elif operation["operationId"] == "downloadFile":
+            wanted = [{"Ticket": []}]
         assert operation.get("security") == wanted
         assert ("401" in operation["responses"]) == (wanted is not None)
 

@@ -18,6 +18,8 @@ export function show(event: ChatStreamEvent): string {
       return `${event.position}. ${event.tool || event.thought}: ${event.observation}`;
     case "message_replace":
       return `${event.reason}: ${event.answer}`;
+    case "message_file":
+      return `${event.type} of the ${event.belongs_to}: ${event.url}`;
     case "message_end":
       return `${event.metadata.usage.total_tokens} tokens, ${event.metadata.usage.total_price}`;
     case "error": {
@@ -34,7 +36,7 @@ export function forgetful(event: ChatStreamEvent): string {
     case "message":
       return event.answer;
     default:
-      // @ts-expect-error five kinds of events are left
+      // @ts-expect-error six kinds of events are left
       return event satisfies never;
   }
 }

@@ -45,9 +45,13 @@ def turn_of(
     )
 
 
+def url_of(file_id: str) -> str:
+    return f"https://gateway/files/{file_id}"
+
+
 def sent(turn: Turn, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The request as the backend reads it."""
-    body = json.loads(msgspec.json.encode(compose(turn, environ or {})))
+    body = json.loads(msgspec.json.encode(compose(turn, environ or {}, url_of)))
     assert isinstance(body, dict)
     return body
 
@@ -173,7 +177,7 @@ def test_an_environment_variable_is_read_when_the_turn_is_composed(caplog: pytes
         "key": f"Bearer {SECRET}"
     }
     with caplog.at_level(logging.ERROR), pytest.raises(TurnError) as failure:
-        compose(turn_of(config), {"OTHER": SECRET})
+        compose(turn_of(config), {"OTHER": SECRET}, url_of)
     assert failure.value.code == "internal_server_error"
     assert "the environment variable KEY is not set" in caplog.text
     assert SECRET not in caplog.text
@@ -187,7 +191,7 @@ def test_without_a_snapshot_none_is_sent() -> None:
 def test_a_snapshot_that_fits_goes_back_byte_for_byte(name: str) -> None:
     snapshot = recorded_snapshot(name)
     layers = [{"name": layer["name"]} for layer in json.loads(snapshot)["layers"]]
-    request = compose(turn_of(app_of(layers), snapshot=snapshot), {})
+    request = compose(turn_of(app_of(layers), snapshot=snapshot), {}, url_of)
     assert request.session_snapshot is not None
     assert bytes(request.session_snapshot) == snapshot.encode()
     assert snapshot.encode() in msgspec.json.encode(request)
@@ -195,14 +199,14 @@ def test_a_snapshot_that_fits_goes_back_byte_for_byte(name: str) -> None:
 
 def test_the_recorded_snapshot_fits_the_default_app() -> None:
     snapshot = recorded_snapshot("multi_turn1.sse")
-    request = compose(turn_of(default_app(), snapshot=snapshot), {})
+    request = compose(turn_of(default_app(), snapshot=snapshot), {}, url_of)
     assert request.session_snapshot is not None
     assert bytes(request.session_snapshot) == snapshot.encode()
 
 
 def refitted(snapshot: str, *names: str) -> str:
     config = app_of([{"name": name} for name in names])
-    request = compose(turn_of(config, snapshot=snapshot), {})
+    request = compose(turn_of(config, snapshot=snapshot), {}, url_of)
     assert request.session_snapshot is not None
     return bytes(request.session_snapshot).decode()
 
@@ -257,7 +261,7 @@ def test_a_snapshot_that_can_not_be_read_fails_the_turn(
     snapshot: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(TurnError) as failure:
-        compose(turn_of(default_app(), snapshot=snapshot), {})
+        compose(turn_of(default_app(), snapshot=snapshot), {}, url_of)
     assert failure.value.code == "internal_server_error"
     assert "turn task-1: its snapshot can not be read" in caplog.text
 
@@ -266,6 +270,6 @@ def test_composing_changes_neither_the_app_nor_the_inputs() -> None:
     config = app_of([{"name": "a", "config": {"deep": ["${inputs.x}", {"q": "${query}"}]}}])
     before = config.model_dump_json()
     inputs = {"x": {"k": [1]}}
-    compose(turn_of(config, inputs=inputs), {})
+    compose(turn_of(config, inputs=inputs), {}, url_of)
     assert config.model_dump_json() == before
     assert inputs == {"x": {"k": [1]}}

@@ -6,26 +6,29 @@ are not understood are ignored, never an error. The fold stops at the first term
 what follows from that one is decided by `conclude` and told only after it was stored (R2).
 """
 
+import base64
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from agent_gateway.backend.protocol import START, TERMINAL, Cursors, RunEvent
 from agent_gateway.backend.run_end import RunEnd, as_dict, as_str, read_object, read_run_end
-from agent_gateway.domain import Outcome, Step, clean_json, clean_text
+from agent_gateway.domain import Outcome, Step, StoredFile, clean_json, clean_text, made_file_id
 from agent_gateway.events import (
-    GATEWAY_END,
+    GATEWAY_REPLACE,
     MAX_CHUNK,
     AgentThought,
     LLMChunk,
     Result,
     TurnEvent,
+    gateway_end,
     split_text,
 )
+from agent_gateway.filetypes import describe_made
 
-FOLD_VERSION: Final = 1
+FOLD_VERSION: Final = 2
 """Pinned on every turn: raise it when equal run events would get other positions (R17)."""
 OUTPUT_TOOL: Final = "final_output"
 """Tool name by which backends deliver structured output; never shown."""
@@ -37,8 +40,13 @@ MAX_TOOL_NAME: Final = 256
 FIRST_GROWTH: Final = 32
 """A growing thought is told again after this many characters, then each time it has doubled."""
 
+MAX_FILES: Final = 20
+MAX_FILES_BYTES: Final = 16 * 1024 * 1024
+"""What a run may make of files, all together; they are in memory until its turn ends."""
+
 NESTED_TOO_DEEP: Final = "[nested too deep to be shown]"
 
+_PLAIN_BASE64: Final = str.maketrans("-_", "+/")
 _REASONS: Final[dict[str, str]] = {
     "InvokeRateLimitError": "rate_limit_error",
     "InvokeAuthorizationError": "provider_not_initialize",
@@ -47,6 +55,15 @@ _REASONS: Final[dict[str, str]] = {
     "InvokeServerUnavailableError": "service_unavailable",
     "shutdown": "service_unavailable",
 }
+
+
+class MadeFile(msgspec.Struct, frozen=True):
+    """A file as the run said it."""
+
+    number: int
+    """1, 2, 3 … in the order they were made."""
+    media_type: str
+    data: bytes
 
 
 class _Checkpoint(msgspec.Struct):
@@ -68,6 +85,9 @@ class Fold:
         self.position = 0
         self.chunks: list[LLMChunk] = []
         self.steps: list[Step] = []
+        self.files: list[MadeFile] = []
+        self.files_left_out = 0
+        """How many files were too many, too large or unreadable."""
         self.run_end: RunEnd | None = None
         self.cursors = START
         """Where the run's log was left."""
@@ -114,13 +134,16 @@ class Fold:
             thought=self._thought,
             told=self._told,
         )
-        return zlib.compress(msgspec.msgpack.encode(state), level=1)
+        # Files are compressed already: to try it again would hold up the loop.
+        return msgspec.msgpack.encode((zlib.compress(msgspec.msgpack.encode(state), level=1), self.files))
 
     @classmethod
     def load(cls, checkpoint: bytes) -> "Fold":
         """The fold that was dumped; it goes on behind its cursors."""
-        state = msgspec.msgpack.decode(zlib.decompress(checkpoint), type=_Checkpoint)
+        packed, files = msgspec.msgpack.decode(checkpoint, type=tuple[bytes, list[MadeFile]])
+        state = msgspec.msgpack.decode(zlib.decompress(packed), type=_Checkpoint)
         fold = cls()
+        fold.files = files
         fold.position, fold.steps, fold.cursors = state.position, state.steps, state.cursors
         fold.chunks = [LLMChunk(*chunk) for chunk in zip(state.positions, state.texts, strict=True)]
         fold._calls, fold._thinking = state.calls, state.thinking
@@ -153,6 +176,8 @@ class Fold:
                 self._close_thought(out)
                 if part.get("part_kind") == "thinking":
                     self._think(as_str(part.get("content")), out)
+                elif part.get("part_kind") == "file":
+                    self._file(as_dict(part.get("content")))
                 elif event.agent_message_delta is msgspec.UNSET and part.get("part_kind") == "text":
                     self._older_text(as_str(part.get("content")), out)
             case "part_delta":
@@ -220,6 +245,22 @@ class Fold:
         observation = _cut(_json_text(part.get("content")), MAX_OBSERVATION)
         self._tell(msgspec.structs.replace(step, observation=observation), out)
 
+    def _file(self, content: dict[str, Any]) -> None:
+        """Keep a file. It is told when it is stored, which only the end of the turn decides (R2)."""
+        encoded = as_str(content.get("data"))
+        held = sum(len(file.data) for file in self.files)
+        # Four characters are three bytes: what is far too large is not even decoded.
+        if len(self.files) < MAX_FILES and 3 * len(encoded) // 4 <= MAX_FILES_BYTES - held + 2:
+            try:
+                data = _decoded(encoded)
+            except ValueError:
+                data = b""
+            if data and held + len(data) <= MAX_FILES_BYTES:
+                media_type = clean_text(as_str(content.get("media_type")))
+                self.files.append(MadeFile(len(self.files) + 1, media_type, data))
+                return
+        self.files_left_out += 1
+
     def _tell(self, step: Step, out: list[TurnEvent]) -> None:
         self.position += 1
         step = msgspec.structs.replace(step, position=self.position)
@@ -227,8 +268,18 @@ class Fold:
         out.append(AgentThought(self.position, step))
 
 
-def conclude(fold: Fold, *, stop_asked: bool) -> Result:
-    """What the fold's terminal run event decides. `stop_asked`: the turn's stop_at was set first (R9)."""
+def as_stored(made: MadeFile, message_id: str) -> StoredFile:
+    """The file that a run's file becomes when it is stored."""
+    what = describe_made(made.number, made.media_type)
+    file_id = made_file_id(message_id, made.number)
+    return StoredFile(file_id, what.name, what.type, what.mime_type, len(made.data))
+
+
+def conclude(fold: Fold, *, stop_asked: bool, files: Sequence[StoredFile] = ()) -> Result:
+    """What the fold's terminal run event decides. `stop_asked`: the turn's stop_at was set first (R9).
+
+    `files` are those of the fold's that were stored.
+    """
     end = fold.run_end
     assert end is not None
     chunks, position = list(fold.chunks), fold.position
@@ -240,12 +291,14 @@ def conclude(fold: Fold, *, stop_asked: bool) -> Result:
         pieces = split_text(text, position + 1)
         chunks += pieces
         position += len(pieces)
+    placed = _placed(files, position)
     return Result(
         outcome=outcome,
         chunks=tuple(chunks),
         steps=tuple(fold.steps),
+        files=placed,
         # The place before message_end is the closing message's, in every app mode (R1).
-        end_position=position + (1 if outcome is Outcome.FAILED else 2),
+        end_position=position + len(placed) + (1 if outcome is Outcome.FAILED else 2),
         error_code=code,
         usage=end.usage,
         # An open question is no state to go on from: the one from before it stays.
@@ -253,14 +306,23 @@ def conclude(fold: Fold, *, stop_asked: bool) -> Result:
     )
 
 
-def cut_short(fold: Fold, code: str | None) -> Result:
+def cut_short(fold: Fold, code: str | None, files: Sequence[StoredFile] = ()) -> Result:
     """An end the gateway makes itself: failed with `code`, or stopped when there is none (R8)."""
     return Result(
         outcome=Outcome.FAILED if code else Outcome.STOPPED,
         chunks=tuple(fold.chunks),
         steps=tuple(fold.steps),
-        end_position=GATEWAY_END,
+        files=_placed(files, GATEWAY_REPLACE),
+        end_position=gateway_end(len(files)),
         error_code=code,
+    )
+
+
+def _placed(files: Sequence[StoredFile], position: int) -> tuple[StoredFile, ...]:
+    """Files are told after everything else, since only the end of the turn decides which are stored."""
+    return tuple(
+        msgspec.structs.replace(file, position=position + number)
+        for number, file in enumerate(files, start=1)
     )
 
 
@@ -276,6 +338,12 @@ def _outcome(end: RunEnd, *, stop_asked: bool) -> tuple[Outcome, str | None]:
 
 def _tool_name(part: dict[str, Any]) -> str:
     return clean_text(as_str(part.get("tool_name")))[:MAX_TOOL_NAME]
+
+
+def _decoded(encoded: str) -> bytes:
+    """Base64 in either alphabet, padded or not; ValueError for anything else."""
+    plain = encoded.translate(_PLAIN_BASE64).rstrip("=")
+    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
 
 
 def _json_text(value: object) -> str:

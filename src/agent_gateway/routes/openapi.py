@@ -17,6 +17,7 @@ body `ErrorBody`.
 TAGS: Final = [
     {"name": "chat", "description": "Turns: one message and its answer."},
     {"name": "conversations", "description": "What was said."},
+    {"name": "files", "description": "Files that come with queries, and files that agents make."},
     {"name": "app", "description": "The app that an API key opens."},
     {"name": "health", "description": "Probes; they need no key."},
 ]

@@ -23,6 +23,7 @@ from agent_gateway.domain import (
 )
 from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound, StoreUnavailable
 from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.files import attach_files, resolve_files
 from agent_gateway.store.tables import (
     conversations,
     end_users,
@@ -70,9 +71,9 @@ async def begin(
 ) -> Begun | TaskId:
     """Write a turn's first rows, or find the turn that its Idempotency-Key made before.
 
-    Returns what was begun, or the task id of the earlier turn. Raises NotFound, ConversationBusy,
-    IdempotencyConflict, StoreUnavailable. Who names the `task_id` can find the turn again after a
-    commit whose answer was lost (R14).
+    Returns what was begun, or the task id of the earlier turn. Raises NotFound, FileNotFound,
+    ConversationBusy, IdempotencyConflict, StoreUnavailable. Who names the `task_id` can find the turn
+    again after a commit whose answer was lost (R14).
     """
     task_id = task_id or TaskId(new_id())
     for _ in range(3):
@@ -124,6 +125,7 @@ async def _write_rows(
     else:
         conversation_id, seq = ConversationId(new_id()), 1
         await _new_conversation(connection, caller, request, conversation_id, now)
+    files = await resolve_files(connection, caller, request.files)
     await connection.execute(
         insert(messages),
         {
@@ -132,11 +134,12 @@ async def _write_rows(
             "seq": seq,
             "query": request.query,
             "inputs": request.inputs,
-            "files": request.files,
+            "files": msgspec.to_builtins(files),
             "marks": b"",
             "created_at": now,
         },
     )
+    await attach_files(connection, message_id, files)
     await connection.execute(
         _INSERT_TURN,
         {
@@ -162,7 +165,7 @@ async def _write_rows(
         user=caller.user,
         query=request.query,
         inputs=request.inputs,
-        files=request.files,
+        files=files,
         snapshot=snapshot,
         epoch=1,
         seconds_left=terms.turn_seconds,

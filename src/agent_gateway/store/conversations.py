@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
-from agent_gateway.domain import Caller, ConversationId, Outcome, Step, Usage
+from agent_gateway.domain import Caller, ConversationId, InputFile, Outcome, Step, StoredFile, Usage
 from agent_gateway.errors import NotFound
 from agent_gateway.store.database import Database
+from agent_gateway.store.files import read_made_files
 from agent_gateway.store.results import read_steps
 from agent_gateway.store.tables import ConversationRow, EndUserRow, MessageRow, TurnRow
 
@@ -41,7 +42,10 @@ class Message:
     conversation_id: str
     query: str
     inputs: dict[str, Any]
-    files: list[dict[str, Any]]
+    files: Sequence[InputFile]
+    """What came with the query."""
+    made_files: Sequence[StoredFile]
+    """What the agent made."""
     answer: str
     usage: Usage | None
     outcome: Outcome | None
@@ -103,8 +107,10 @@ class ConversationStore:
                 query = query.where(col(MessageRow.seq) < await _seq_of(session, conversation_id, first_id))
             rows = (await session.execute(query.order_by(col(MessageRow.seq).desc()).limit(limit + 1))).all()
             page = rows[:limit][::-1]
-            steps = await read_steps(session, [message.id for message, _ in page])
-        return Page([_message(row, turn, steps.get(row.id, [])) for row, turn in page], len(rows) > limit)
+            ids = [message.id for message, _ in page]
+            steps, made = await read_steps(session, ids), await read_made_files(session, ids)
+        items = [_message(row, turn, steps.get(row.id, []), made.get(row.id, [])) for row, turn in page]
+        return Page(items, len(rows) > limit)
 
 
 def _scoped(caller: Caller) -> Select[ConversationRow]:
@@ -138,13 +144,16 @@ def _conversation(row: ConversationRow) -> Conversation:
     return Conversation(row.id, row.name, row.inputs, row.introduction, row.created_at, row.updated_at)
 
 
-def _message(row: MessageRow, turn: TurnRow, steps: Sequence[Step]) -> Message:
+def _message(
+    row: MessageRow, turn: TurnRow, steps: Sequence[Step], made_files: Sequence[StoredFile]
+) -> Message:
     return Message(
         id=row.id,
         conversation_id=row.conversation_id,
         query=row.query,
         inputs=row.inputs,
-        files=row.files,
+        files=msgspec.convert(row.files, list[InputFile]),
+        made_files=made_files,
         answer=row.answer,
         usage=msgspec.convert(row.usage, Usage) if row.usage else None,
         outcome=Outcome(turn.outcome) if turn.outcome else None,

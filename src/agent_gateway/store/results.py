@@ -17,6 +17,7 @@ from agent_gateway.domain import AppId, ConversationId, MessageId, Outcome, Step
 from agent_gateway.events import GATEWAY_END, Result
 from agent_gateway.store import marks
 from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.files import read_made_files, write_made_files
 from agent_gateway.store.tables import (
     AppVersionRow,
     ConversationRow,
@@ -94,6 +95,7 @@ async def read_result(database: Database, task_id: TaskId) -> Result | None:
             return None
         turn, message = row
         steps = await read_steps(session, [message.id])
+        made = await read_made_files(session, [message.id])
         return Result(
             outcome=Outcome(turn.outcome),
             chunks=marks.unpack(message.marks, message.answer),
@@ -101,6 +103,7 @@ async def read_result(database: Database, task_id: TaskId) -> Result | None:
             end_position=turn.end_position or GATEWAY_END,
             error_code=turn.error_code,
             usage=msgspec.convert(message.usage, Usage) if message.usage else None,
+            files=tuple(made.get(message.id, ())),
         )
 
 
@@ -143,6 +146,7 @@ async def write_result(
     if result.steps:
         rows = [{"message_id": turn.message_id, **msgspec.structs.asdict(step)} for step in result.steps]
         await connection.execute(insert(steps), rows)
+    await write_made_files(connection, turn.message_id, result.files)
     now = datetime.now(UTC)
     if result.snapshot is not None:
         upsert = _UPSERT_SNAPSHOT[connection.dialect.name]

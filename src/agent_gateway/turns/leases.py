@@ -6,9 +6,10 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic
 
-from agent_gateway.errors import StoreError
+from agent_gateway.errors import ObjectError, StoreError
 from agent_gateway.store.adopt import BATCH
 from agent_gateway.store.database import undisturbed
+from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.live import Form, LiveTurns
 
@@ -59,10 +60,16 @@ class Duties(Generic[Form]):
     """What a process does about all turns again and again. `start` them, cancel what that returns."""
 
     def __init__(
-        self, live: LiveTurns[Form], store: TurnStore, lease_seconds: float, installed: asyncio.Event
+        self,
+        live: LiveTurns[Form],
+        store: TurnStore,
+        files: FileStore,
+        lease_seconds: float,
+        installed: asyncio.Event,
     ) -> None:
         self._live = live
         self._store = store
+        self._files = files
         self._lease_seconds = lease_seconds
         self._installed = installed
         self._trust = Trust(lease_seconds)
@@ -97,7 +104,7 @@ class Duties(Generic[Form]):
                 hurry.clear()
             try:
                 await work()
-            except (StoreError, TimeoutError) as error:
+            except (StoreError, ObjectError, TimeoutError) as error:
                 logger.warning("%s failed: %s", work.__name__, str(error) or "it took too long")
             except Exception as error:  # noqa: BLE001 - a process that gave its duties up would keep its turns
                 logger.error("%s failed: %s", work.__name__, type(error).__name__)
@@ -153,3 +160,4 @@ class Duties(Generic[Form]):
     async def tidy(self) -> None:
         """Delete what is not remembered any more."""
         await self._store.forget_old_keys()
+        await self._files.tidy()
