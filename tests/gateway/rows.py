@@ -23,6 +23,7 @@ from agent_gateway.store.tables import (
     AppVersionRow,
     ConversationRow,
     EndUserRow,
+    FileRow,
     IdempotencyRow,
     MessageRow,
     SnapshotRow,
@@ -107,6 +108,15 @@ def counts(url: str) -> dict[str, int]:
             str(table.__tablename__): (await session.scalars(select(func.count()).select_from(table))).one()
             for table in tables
         }
+
+    return look(url, work)
+
+
+def stored_files(url: str) -> set[str]:
+    """The ids of all files that have a row."""
+
+    async def work(session: AsyncSession) -> set[str]:
+        return set(await session.scalars(select(col(FileRow.id))))
 
     return look(url, work)
 

@@ -137,7 +137,7 @@ class UploadForm:
         part.is_ignored = not part.is_file
         if part.is_file:
             content_type = part.headers.get(b"content-type", b"").decode("latin-1")
-            self._pieces.append(FilePart(_text(options[b"filename"]), content_type))
+            self._pieces.append(FilePart(_filename(options[b"filename"]), content_type))
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         assert self._part is not None
@@ -170,6 +170,11 @@ class _Part:
         self.value = bytearray()
         self.is_file = False
         self.is_ignored = False
+
+
+def _filename(data: bytes) -> str:
+    """A name as forms write it: three characters are escaped, all others are not."""
+    return _text(data).replace("%22", '"').replace("%0D", " ").replace("%0A", " ")
 
 
 def _text(data: bytes) -> str:
