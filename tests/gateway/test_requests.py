@@ -100,7 +100,7 @@ def test_a_body_on_get_is_not_read(chat: Chat) -> None:
 )
 def test_what_clients_send_is_accepted(chat: Chat, more: dict[str, Any]) -> None:
     body: dict[str, Any] = {"query": "Hi", "user": chat.user, "inputs": {}, **more}
-    assert chat.client.post("/chat-messages", json=body).json()["answer"] == "You said: Hi."
+    assert chat.client.post("/chat-messages", json=body).json()["answer"].startswith("You said: Hi")
 
 
 def test_only_query_and_user_are_needed(chat: Chat) -> None:
