@@ -137,8 +137,9 @@ def _open(url: str, folder: Path) -> ObjectStore:
         client: dict[str, Any] = {
             "timeout": timedelta(seconds=REQUEST_SECONDS),
             "connect_timeout": timedelta(seconds=5),
-            # Only where somebody has written it: a store of one's own on this machine.
-            "allow_http": str(options.get("endpoint", "")).startswith("http://"),
+            # Only where somebody has written it: a store of one's own, on a network of one's own.
+            "allow_http": options.pop("allow_http", "") == "true"
+            or str(options.get("endpoint", "")).startswith("http://"),
         }
         retries: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
         if parts.scheme in ("http", "https") and not _is_bucket(parts.hostname or ""):
