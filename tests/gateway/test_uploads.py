@@ -78,7 +78,8 @@ def test_a_file_comes_back_as_it_went(chat: Chat, server: GatewayServer) -> None
     assert shown.headers["content-length"] == str(len(PNG))
     assert shown.headers["content-disposition"].startswith("inline;")
     assert shown.headers["x-content-type-options"] == "nosniff"
-    assert "default-src 'none'" in shown.headers["content-security-policy"]
+    assert shown.headers["content-security-policy"].startswith("default-src 'none';")
+    assert shown.headers["content-security-policy"].endswith("; sandbox")
     saved = preview(chat, file["id"], as_attachment="true")
     assert saved.headers["content-disposition"].startswith('attachment; filename="cat.png"')
     assert (

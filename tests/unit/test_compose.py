@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent_gateway.app_config import AppConfig, default_app, parse_app
 from agent_gateway.backend.compose import compose
-from agent_gateway.domain import App, AppId, AppVersionId, ConversationId, MessageId, TaskId, Turn
+from agent_gateway.domain import App, AppId, AppVersionId, ConversationId, InputFile, MessageId, TaskId, Turn
 from agent_gateway.errors import TurnError
 
 RECORDED = Path(__file__).parents[1] / "recorded"
@@ -273,3 +274,39 @@ def test_composing_changes_neither_the_app_nor_the_inputs() -> None:
     compose(turn_of(config, inputs=inputs), {}, url_of)
     assert config.model_dump_json() == before
     assert inputs == {"x": {"k": [1]}}
+
+
+# -- files ------------------------------------------------------------------------------------------
+
+FILES = [
+    InputFile("image", "local_file", "", "id-1", "a.png", "image/png", 7),
+    InputFile("document", "remote_url", "https://x.test/b"),
+]
+TOLD = (
+    'Attached image "a.png" (image/png, 7 bytes): https://gateway/files/id-1\n'
+    'Attached document "" (unknown type, unknown size): https://x.test/b'
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        ({"user": "${query}"}, {"user": ["Hello", TOLD]}),
+        ({"user": ["Answer:", "${query}"]}, {"user": ["Answer:", "Hello", TOLD]}),
+        ({"user": "Q: ${query}", "prefix": "x"}, {"user": ["Q: Hello", TOLD], "prefix": "x"}),
+        ({"user": ["${query}", "${files}"]}, {"user": ["Hello", TOLD]}),
+        ({"user": "${query}", "prefix": "${files}"}, {"user": "Hello", "prefix": TOLD}),
+        ({"question": "${query}", "user": "ada"}, {"question": "Hello", "user": "ada"}),
+        ("${query}", "Hello"),
+    ],
+)
+def test_files_are_listed_after_what_the_user_says(config: Any, wanted: Any) -> None:
+    """Or where the app has a place for them; never in the user's own words."""
+    app = app_of([{"name": "a", "config": config}, {"name": "b"}])
+    turn = replace(turn_of(app), files=FILES)
+    assert sent(turn)["composition"]["layers"][0]["config"] == wanted
+
+
+def test_without_files_nothing_is_added() -> None:
+    assert config_sent({"user": "${query}"}) == {"user": "Hello"}
+    assert config_sent({"user": ["${query}", "${files}"]}) == {"user": ["Hello", ""]}

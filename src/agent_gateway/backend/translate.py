@@ -76,6 +76,7 @@ class _Checkpoint(msgspec.Struct):
     thinking: int
     thought: str
     told: int
+    files_left_out: int
 
 
 class Fold:
@@ -133,6 +134,7 @@ class Fold:
             thinking=self._thinking,
             thought=self._thought,
             told=self._told,
+            files_left_out=self.files_left_out,
         )
         # Files are compressed already: to try it again would hold up the loop.
         return msgspec.msgpack.encode((zlib.compress(msgspec.msgpack.encode(state), level=1), self.files))
@@ -143,7 +145,7 @@ class Fold:
         packed, files = msgspec.msgpack.decode(checkpoint, type=tuple[bytes, list[MadeFile]])
         state = msgspec.msgpack.decode(zlib.decompress(packed), type=_Checkpoint)
         fold = cls()
-        fold.files = files
+        fold.files, fold.files_left_out = files, state.files_left_out
         fold.position, fold.steps, fold.cursors = state.position, state.steps, state.cursors
         fold.chunks = [LLMChunk(*chunk) for chunk in zip(state.positions, state.texts, strict=True)]
         fold._calls, fold._thinking = state.calls, state.thinking

@@ -16,7 +16,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from agent_gateway.errors import ConfigError, ObjectMissing, ObjectsUnavailable
+from agent_gateway.errors import ConfigError, ObjectError, ObjectMissing, ObjectsUnavailable
 
 PART_BYTES: Final = 5 * 1024 * 1024
 """What is uploaded at once: the least that S3 takes as a part of a larger object."""
@@ -56,12 +56,12 @@ class Objects:
                 yield chunk
 
         with _mapped():
-            await obstore.put_async(self._store, key, everything(), chunk_size=PART_BYTES, max_concurrency=2)
+            await obstore.put_async(self._store, key, everything(), chunk_size=PART_BYTES, max_concurrency=1)
 
     async def put_bytes(self, key: str, data: bytes) -> None:
         """Store these bytes. Raises ObjectsUnavailable."""
         with _mapped():
-            await obstore.put_async(self._store, key, data, chunk_size=PART_BYTES, max_concurrency=2)
+            await obstore.put_async(self._store, key, data, chunk_size=PART_BYTES, max_concurrency=1)
 
     async def get(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes of an object from `start` up to `end`, as they are read.
@@ -70,7 +70,7 @@ class Objects:
         """
         if start == end:
             return _no_bytes()
-        with _mapped():
+        with _mapped(ObjectMissing):
             async with asyncio.timeout(ANSWER_SECONDS):
                 found = await obstore.get_async(self._store, key, options={"range": (start, end)})
         return _read(found.stream(min_chunk_size=READ_BYTES))
@@ -79,7 +79,7 @@ class Objects:
         """Delete these objects; one that is not there is no error. Raises ObjectsUnavailable."""
         for key in keys:
             try:
-                with _mapped():
+                with _mapped(ObjectMissing):
                     async with asyncio.timeout(ANSWER_SECONDS):
                         await obstore.delete_async(self._store, key)
             except ObjectMissing:
@@ -118,11 +118,12 @@ async def _read(stream: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
 
 
 @contextmanager
-def _mapped() -> Generator[None]:
+def _mapped(missing: type[ObjectError] = ObjectsUnavailable) -> Generator[None]:
+    """Foreign errors become ours; `missing` is what it means that something is not there."""
     try:
         yield
     except FileNotFoundError:
-        raise ObjectMissing("no such object") from None
+        raise missing("not there") from None
     except (BaseError, OSError, TimeoutError) as error:
         raise ObjectsUnavailable(type(error).__name__) from None
 
