@@ -12,9 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from agent_gateway.backend.made_files import as_stored
 from agent_gateway.backend.protocol import RunEvent, decode_event
 from agent_gateway.backend.sse import FrameDecoder
-from agent_gateway.backend.translate import Fold, as_stored, conclude, cut_short
+from agent_gateway.backend.translate import Fold, conclude, cut_short
 from agent_gateway.domain import Outcome, StoredFile, Usage
 from agent_gateway.errors import FAILURES
 from agent_gateway.events import (

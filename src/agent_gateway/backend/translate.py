@@ -6,16 +6,16 @@ are not understood are ignored, never an error. The fold stops at the first term
 what follows from that one is decided by `conclude` and told only after it was stored (R2).
 """
 
-import base64
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from agent_gateway.backend.made_files import MadeFile, files_in, placed, read_file
 from agent_gateway.backend.protocol import START, TERMINAL, Cursors, RunEvent
 from agent_gateway.backend.run_end import RunEnd, as_dict, as_str, read_object, read_run_end
-from agent_gateway.domain import Outcome, Step, StoredFile, clean_json, clean_text, made_file_id
+from agent_gateway.domain import Outcome, Step, StoredFile, clean_json, clean_text
 from agent_gateway.events import (
     GATEWAY_REPLACE,
     MAX_CHUNK,
@@ -26,7 +26,6 @@ from agent_gateway.events import (
     gateway_end,
     split_text,
 )
-from agent_gateway.filetypes import describe_made
 
 FOLD_VERSION: Final = 2
 """Pinned on every turn: raise it when equal run events would get other positions (R17)."""
@@ -40,13 +39,8 @@ MAX_TOOL_NAME: Final = 256
 FIRST_GROWTH: Final = 32
 """A growing thought is told again after this many characters, then each time it has doubled."""
 
-MAX_FILES: Final = 20
-MAX_FILES_BYTES: Final = 16 * 1024 * 1024
-"""What a run may make of files, all together; they are in memory until its turn ends."""
-
 NESTED_TOO_DEEP: Final = "[nested too deep to be shown]"
 
-_PLAIN_BASE64: Final = str.maketrans("-_", "+/")
 _REASONS: Final[dict[str, str]] = {
     "InvokeRateLimitError": "rate_limit_error",
     "InvokeAuthorizationError": "provider_not_initialize",
@@ -55,15 +49,6 @@ _REASONS: Final[dict[str, str]] = {
     "InvokeServerUnavailableError": "service_unavailable",
     "shutdown": "service_unavailable",
 }
-
-
-class MadeFile(msgspec.Struct, frozen=True):
-    """A file as the run said it."""
-
-    number: int
-    """1, 2, 3 … in the order they were made."""
-    media_type: str
-    data: bytes
 
 
 class _Checkpoint(msgspec.Struct):
@@ -243,38 +228,24 @@ class Fold:
         if name == OUTPUT_TOOL or (call not in self._calls and not name):
             return
         number = self._calls.setdefault(call, len(self.steps) + 1)
+        for content in files_in(part.get("content")):
+            self._file(content)
         step = self.steps[number - 1] if number <= len(self.steps) else Step(number, 0, tool=name)
         observation = _cut(_json_text(part.get("content")), MAX_OBSERVATION)
         self._tell(msgspec.structs.replace(step, observation=observation), out)
 
     def _file(self, content: dict[str, Any]) -> None:
         """Keep a file. It is told when it is stored, which only the end of the turn decides (R2)."""
-        encoded = as_str(content.get("data"))
-        held = sum(len(file.data) for file in self.files)
-        # Four characters are three bytes: what is far too large is not even decoded.
-        if len(self.files) < MAX_FILES and 3 * len(encoded) // 4 <= MAX_FILES_BYTES - held + 2:
-            try:
-                data = _decoded(encoded)
-            except ValueError:
-                data = b""
-            if data and held + len(data) <= MAX_FILES_BYTES:
-                media_type = clean_text(as_str(content.get("media_type")))
-                self.files.append(MadeFile(len(self.files) + 1, media_type, data))
-                return
-        self.files_left_out += 1
+        if (made := read_file(content, self.files)) is not None:
+            self.files.append(made)
+        else:
+            self.files_left_out += 1
 
     def _tell(self, step: Step, out: list[TurnEvent]) -> None:
         self.position += 1
         step = msgspec.structs.replace(step, position=self.position)
         self.steps[step.number - 1 : step.number] = [step]
         out.append(AgentThought(self.position, step))
-
-
-def as_stored(made: MadeFile, message_id: str) -> StoredFile:
-    """The file that a run's file becomes when it is stored."""
-    what = describe_made(made.number, made.media_type)
-    file_id = made_file_id(message_id, made.number)
-    return StoredFile(file_id, what.name, what.type, what.mime_type, len(made.data))
 
 
 def conclude(fold: Fold, *, stop_asked: bool, files: Sequence[StoredFile] = ()) -> Result:
@@ -293,14 +264,14 @@ def conclude(fold: Fold, *, stop_asked: bool, files: Sequence[StoredFile] = ()) 
         pieces = split_text(text, position + 1)
         chunks += pieces
         position += len(pieces)
-    placed = _placed(files, position)
+    made = placed(files, position)
     return Result(
         outcome=outcome,
         chunks=tuple(chunks),
         steps=tuple(fold.steps),
-        files=placed,
+        files=made,
         # The place before message_end is the closing message's, in every app mode (R1).
-        end_position=position + len(placed) + (1 if outcome is Outcome.FAILED else 2),
+        end_position=position + len(made) + (1 if outcome is Outcome.FAILED else 2),
         error_code=code,
         usage=end.usage,
         # An open question is no state to go on from: the one from before it stays.
@@ -314,17 +285,9 @@ def cut_short(fold: Fold, code: str | None, files: Sequence[StoredFile] = ()) ->
         outcome=Outcome.FAILED if code else Outcome.STOPPED,
         chunks=tuple(fold.chunks),
         steps=tuple(fold.steps),
-        files=_placed(files, GATEWAY_REPLACE),
+        files=placed(files, GATEWAY_REPLACE),
         end_position=gateway_end(len(files)),
         error_code=code,
-    )
-
-
-def _placed(files: Sequence[StoredFile], position: int) -> tuple[StoredFile, ...]:
-    """Files are told after everything else, since only the end of the turn decides which are stored."""
-    return tuple(
-        msgspec.structs.replace(file, position=position + number)
-        for number, file in enumerate(files, start=1)
     )
 
 
@@ -340,12 +303,6 @@ def _outcome(end: RunEnd, *, stop_asked: bool) -> tuple[Outcome, str | None]:
 
 def _tool_name(part: dict[str, Any]) -> str:
     return clean_text(as_str(part.get("tool_name")))[:MAX_TOOL_NAME]
-
-
-def _decoded(encoded: str) -> bytes:
-    """Base64 in either alphabet, padded or not; ValueError for anything else."""
-    plain = encoded.translate(_PLAIN_BASE64).rstrip("=")
-    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
 
 
 def _json_text(value: object) -> str:

@@ -14,7 +14,8 @@ from agent_gateway.errors import InvalidParam, UploadRefused
 
 FILE_FIELD: Final = "file"
 MAX_FIELD_BYTES: Final = 64 * 1024
-"""What all fields that are no files may have together."""
+PART_COST: Final = 256
+"""What all fields that are no files may have together, and what each part counts for besides."""
 
 
 class FilePart(NamedTuple):
@@ -54,9 +55,7 @@ class UploadForm:
         """What is said of the file; UploadRefused when there is none."""
         while not self._pieces:
             if self._parser is None or not await self._read():
-                raise UploadRefused(
-                    "no_file_uploaded", f"file: a file is required in the field {FILE_FIELD!r}."
-                )
+                raise UploadRefused("no_file_uploaded", "The form has no file in its field 'file'.")
         part = self._pieces.popleft()
         assert isinstance(part, FilePart)
         return part
@@ -111,6 +110,8 @@ class UploadForm:
 
     def _on_part_begin(self) -> None:
         self._part = _Part()
+        # However little is in it: parts without end are as bad as one.
+        self._field_bytes += PART_COST
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
