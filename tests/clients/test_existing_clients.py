@@ -130,7 +130,7 @@ def test_messages_are_listed(told: Told) -> None:
 def test_the_app_describes_itself(told: Told) -> None:
     if parameters := told.part("parameters"):
         assert parameters["opening_statement"] == "Hello! What can I do for you?"
-        assert parameters["file_upload"]["enabled"] is False
+        assert parameters["file_upload"]["enabled"] is True
     if info := told.part("info"):
         assert info["name"] == "Demo agent"
 

@@ -24,6 +24,8 @@ export function show(event: ChatStreamEvent): string {
       return `${event.data.action_text}: ${event.data.rendered_content}`;
     case "human_input_form_timeout":
       return `${event.workflow_run_id} expired at ${event.data.expiration_time.toFixed()}`;
+    case "message_file":
+      return `${event.type} of the ${event.belongs_to}: ${event.url}`;
     case "message_end":
       return `${event.metadata.usage.total_tokens} tokens, ${event.metadata.usage.total_price}`;
     case "error": {
@@ -40,7 +42,7 @@ export function forgetful(event: ChatStreamEvent): string {
     case "message":
       return event.answer;
     default:
-      // @ts-expect-error eight kinds of events are left
+      // @ts-expect-error nine kinds of events are left
       return event satisfies never;
   }
 }
