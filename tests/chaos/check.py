@@ -213,24 +213,37 @@ def _check_conversations(truth: Truth, record: Record) -> Iterator[Violation]:
     for conversation_id, rows in talks.items():
         if [row.seq for row in rows] != list(range(1, len(rows) + 1)):
             yield Violation("order", conversation_id, f"numbers of turns: {[row.seq for row in rows]}")
-        snapshot, newest = "", 0
+        yield from _check_snapshots(rows, runs, truth.snapshots.get(conversation_id, ""))
+        newest = 0
         for row in rows:
-            run = runs.get(row.task_id)
-            if run is None:
-                continue
-            if run.snapshot_in != snapshot:
-                yield Violation("snapshot", row.query, "the run did not start from the snapshot before it")
-            if row.run_id is not None:
-                # A run that nobody knew may be made late, by a process that froze while it was sending.
+            # A run that nobody knew may be made late, by a process that froze while it was sending.
+            if (run := runs.get(row.task_id)) is not None and row.run_id is not None:
                 if run.number < newest:
                     yield Violation("order", row.query, "its run was made before that of an earlier turn")
                 newest = max(newest, run.number)
-            # Of a run that nobody knew, nothing is taken.
-            if row.run_id is not None and not row.gateway_made and run.snapshot_out:
-                snapshot = run.snapshot_out
-        if truth.snapshots.get(conversation_id, "") != snapshot:
-            yield Violation("snapshot", conversation_id, "the stored one is not that of the last run")
     yield from _check_order(truth, record)
+
+
+def _check_snapshots(rows: list[Row], runs: dict[str, RunTruth], stored: str) -> Iterator[Violation]:
+    """Each run of a conversation goes on from the one before it, or answers the question it asked."""
+    snapshot, question = "", ""
+    for row in rows:
+        run = runs.get(row.task_id)
+        if row.answers not in ("", question) or (run and question and not row.answers):
+            yield Violation("question", row.query, "it is not the answer to the question before it")
+        start = runs[row.answers].snapshot_out if row.answers in runs else snapshot
+        question = question if run is None and not row.answers else ""
+        if run is None:
+            continue
+        if (run.snapshot_in, run.answers) != (start, bool(row.answers)):
+            yield Violation("snapshot", row.query, "the run did not start from the snapshot before it")
+        if run.asked:
+            question = row.task_id if row.outcome == "completed" else ""
+        # Of a run that nobody knew, nothing is taken.
+        elif row.run_id is not None and not row.gateway_made and run.snapshot_out:
+            snapshot = run.snapshot_out
+    if stored != snapshot:
+        yield Violation("snapshot", rows[0].query, "the stored one is not that of the last run")
 
 
 def _check_order(truth: Truth, record: Record) -> Iterator[Violation]:

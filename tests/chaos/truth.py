@@ -50,6 +50,8 @@ class Row:
     answer: str
     steps: list[dict[str, Any]]
     history: list[Change]
+    answers: str = ""
+    """The turn whose question this one answers."""
 
     @property
     def gateway_made(self) -> bool:
@@ -75,7 +77,11 @@ class RunTruth:
     """Code that a failed run means."""
     snapshot_in: str
     snapshot_out: str
-    """As JSON; empty when there is none, or none to go on from."""
+    """As JSON; empty when there is none."""
+    asked: bool = False
+    """Whether it ended with a question to a human."""
+    answers: bool = False
+    """Whether it was given the answer to one."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,7 @@ async def read_truth(world: World) -> Truth:
                 answer=row["answer"],
                 steps=steps.get(str(row["message_id"]), []),
                 history=history.get(task_id, []),
+                answers=_text(row["answers"]) or "",
             )
         snapshots = await connection.fetch("SELECT conversation_id, data FROM snapshots")
         keys = await connection.fetch("SELECT key, turn_id FROM idempotency")
@@ -144,7 +151,9 @@ async def read_truth(world: World) -> Truth:
 
 
 _ROWS: Final = """
-SELECT t.*, m.query, m.answer FROM turns t JOIN messages m ON m.id = t.message_id ORDER BY t.created_at
+SELECT t.*, m.query, m.answer, f.turn_id AS answers
+FROM turns t JOIN messages m ON m.id = t.message_id LEFT JOIN forms f ON f.id = t.form_id
+ORDER BY t.created_at
 """
 
 
@@ -170,7 +179,9 @@ def _run(number: int, run: Run) -> RunTruth:
         answer=_answer(text, data, asked=asked),
         failure=FAILURES.get(data.get("reason") or "", "internal_server_error"),
         snapshot_in=_same(body["session_snapshot"]) if body.get("session_snapshot") else "",
-        snapshot_out=_same(snapshot_out) if snapshot_out and not asked else "",
+        snapshot_out=_same(snapshot_out) if snapshot_out else "",
+        asked=asked,
+        answers=bool(body.get("deferred_tool_results")),
     )
 
 
