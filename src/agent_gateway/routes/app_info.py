@@ -6,8 +6,8 @@ from agent_gateway.routes.dependencies import AppDep
 from agent_gateway.routes.errors import ERRORS
 from agent_gateway.routes.schemas.app_info import (
     AppInfo,
+    AppParameters,
     FileUpload,
-    Parameters,
     SystemParameters,
     Toggle,
     VoiceToggle,
@@ -31,10 +31,10 @@ async def get_info(app: AppDep) -> AppInfo:
     summary="Describe the app's features",
     response_description="The app's features.",
 )
-async def get_parameters(app: AppDep) -> Parameters:
+async def get_parameters(app: AppDep) -> AppParameters:
     """The opening statement, the input form, and which features are on."""
     config = app.config.model_dump(mode="json")
-    return Parameters(
+    return AppParameters(
         opening_statement=config["opening_statement"],
         suggested_questions=config["suggested_questions"],
         suggested_questions_after_answer=Toggle(enabled=False),

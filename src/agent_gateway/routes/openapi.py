@@ -40,6 +40,7 @@ def install(app: FastAPI) -> None:
             )
             _add_events(document["components"]["schemas"])
             _correct_errors(document)
+            _correct_parameters(document)
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -61,6 +62,7 @@ def _correct_errors(document: dict[str, Any]) -> None:
     codes = ", ".join(f"`{code}` ({status})" for code, status in STATUSES.items())
     schemas["ErrorBody"]["properties"]["code"]["description"] += f" One of {codes}."
     for operation in _operations(document):
+        operation.setdefault("security", [])  # or a reader could not tell "no key" from "forgotten"
         responses = operation["responses"]
         responses.pop("422", None)
         if "requestBody" in operation:
@@ -73,6 +75,17 @@ def _correct_errors(document: dict[str, Any]) -> None:
                 }
             }
         responses["default"] = {"description": "Any other error.", "content": ERROR_CONTENT}
+
+
+def _correct_parameters(document: dict[str, Any]) -> None:
+    """What is optional in a URL or a header can be left out, but there is no null to send."""
+    for operation in _operations(document):
+        for parameter in operation.get("parameters", []):
+            schema = parameter["schema"]
+            kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+            if len(kinds) == 1:
+                del schema["anyOf"]
+                schema.update(kinds[0])
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
