@@ -77,7 +77,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         code = _HTTP_CODES.get(error.status_code, "internal_server_error")
-        return envelope(code, str(error.detail))
+        answer = envelope(code, str(error.detail))
+        answer.headers.update(error.headers or {})  # `Allow` of a 405
+        return answer
 
     @app.exception_handler(StoreError)
     async def store_error(request: Request, error: StoreError) -> JSONResponse:

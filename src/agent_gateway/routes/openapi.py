@@ -78,7 +78,10 @@ def _correct_errors(document: dict[str, Any]) -> None:
 
 
 def _correct_parameters(document: dict[str, Any]) -> None:
-    """What is optional in a URL or a header can be left out, but there is no null to send."""
+    """What is optional in a URL or a header can be left out, but there is no null to send; ids are UUIDs.
+
+    The code reads ids as text, to answer malformed ones in the contract's way.
+    """
     for operation in _operations(document):
         for parameter in operation.get("parameters", []):
             schema = parameter["schema"]
@@ -86,6 +89,8 @@ def _correct_parameters(document: dict[str, Any]) -> None:
             if len(kinds) == 1:
                 del schema["anyOf"]
                 schema.update(kinds[0])
+            if parameter["name"].endswith("_id"):
+                schema["format"] = "uuid"
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

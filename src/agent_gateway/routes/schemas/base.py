@@ -3,18 +3,31 @@
 import math
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 
 from agent_gateway.domain import clean_text
 
 MAX_INT: Final = 2**63 - 1
 
+NOT_BLANK: Final[dict[str, JsonValue]] = {"pattern": r"\S"}
+"""For the document: how the code finds this out, and says it, is its own."""
 User = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=255),
     # Bodies are cleaned as a whole; this is for `user` in a query.
     AfterValidator(clean_text),
-    Field(description="The client's own identifier of its end user; scopes everything."),
+    Field(
+        description="The client's own identifier of its end user; scopes everything.",
+        json_schema_extra=NOT_BLANK,
+    ),
 ]
 
 
@@ -38,6 +51,8 @@ class Body(BaseModel):
             return _clean(value)
         except RecursionError:
             raise ValueError("The body is nested too deeply.") from None
+        except OverflowError:
+            raise ValueError("Numbers must be finite.") from None
 
 
 def _clean(value: Any) -> Any:
@@ -51,7 +66,7 @@ def _clean(value: Any) -> Any:
         case float() if not math.isfinite(value):
             raise ValueError("Numbers must be finite.")
         case int() if abs(value) > MAX_INT:
-            raise ValueError("Whole numbers must fit into 64 bits.")
+            return float(value)  # as most readers of JSON do
         case _:
             return value
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from agent_gateway.domain import canonical_uuid
-from agent_gateway.routes.schemas.base import Body, ErrorBody, Metadata, UnixTime, User
+from agent_gateway.routes.schemas.base import NOT_BLANK, Body, ErrorBody, Metadata, UnixTime, User
 
 
 class InputFile(Body):
@@ -20,14 +20,18 @@ class InputFile(Body):
 class ChatMessageBody(Body):
     """Body of POST /chat-messages."""
 
-    query: str = Field(description="What the user says.", examples=["What is 12 * 7?"])
+    query: str = Field(
+        description="What the user says.", examples=["What is 12 * 7?"], json_schema_extra=NOT_BLANK
+    )
     user: User
     inputs: dict[str, Any] = Field(default_factory=dict, description="Values of the app's input form.")
     response_mode: Literal["streaming", "blocking", "background"] = Field(
         "blocking", description="`background` answers 202 at once with an `events_url` to follow."
     )
     conversation_id: str | None = Field(
-        None, description="UUID of the conversation to go on with; empty or absent starts a new one."
+        None,
+        description="UUID of the conversation to go on with; empty or absent starts a new one.",
+        json_schema_extra={"format": "uuid"},
     )
     files: list[InputFile] = Field(default_factory=list, description="Files that come with the query.")
     auto_generate_name: bool = Field(True, description="Accepted for existing clients.")
