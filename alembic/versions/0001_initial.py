@@ -167,9 +167,10 @@ def _create_turns() -> None:
         sa.ForeignKeyConstraint(["message_id"], ["messages.id"], name="fk_turns_message_id"),
         sa.PrimaryKeyConstraint("id", name="pk_turns"),
         sa.UniqueConstraint("message_id", name="uq_turns_message_id"),
+        postgresql_with={"fillfactor": 50},
     )
     op.create_index("ix_turns_conversation_id", "turns", ["conversation_id"])
-    op.create_index("ix_turns_lease", "turns", ["lease_until"], postgresql_where=ACTIVE, sqlite_where=ACTIVE)
+    op.create_index("ix_turns_state", "turns", ["state"], postgresql_where=ACTIVE, sqlite_where=ACTIVE)
     # One active turn per conversation, whatever the code does (I7).
     op.create_index(
         "uq_turns_active",

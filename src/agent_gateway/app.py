@@ -17,7 +17,21 @@ from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import FOLD_VERSION
 from agent_gateway.domain import new_id
 from agent_gateway.errors import StoreError
-from agent_gateway.routes import app_info, chat, conversations, errors, health, openapi
+from agent_gateway.routes import (
+    app_info,
+    audio,
+    chat,
+    conversation_changes,
+    conversations,
+    cors,
+    end_users,
+    errors,
+    feedbacks,
+    health,
+    openapi,
+    suggestions,
+    variables,
+)
 from agent_gateway.routes.dependencies import Gateway, KeyRing
 from agent_gateway.routes.middleware import RequestBodies
 from agent_gateway.routes.payloads import WireForm, encoder
@@ -29,10 +43,15 @@ from agent_gateway.store.apps import AppStore
 from agent_gateway.store.begin import Terms
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
+from agent_gateway.store.end_users import EndUserStore
+from agent_gateway.store.feedbacks import FeedbackStore
+from agent_gateway.store.keys import USE_SECONDS, KeyStore
 from agent_gateway.store.migrations import migrate, schema_is_current
 from agent_gateway.store.turns import TurnStore
+from agent_gateway.turns.errands import Errands
 from agent_gateway.turns.leases import Duties
 from agent_gateway.turns.live import LiveTurns
+from agent_gateway.turns.small_runs import SmallRuns
 
 INSTALL_SECONDS: Final = 2.0
 """How often a process that is not ready looks at its database again."""
@@ -68,12 +87,23 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     routes = APIRouter()
-    for module in (chat, conversations, app_info):
+    for module in (
+        chat,
+        conversations,
+        conversation_changes,
+        variables,
+        feedbacks,
+        suggestions,
+        app_info,
+        end_users,
+        audio,
+    ):
         routes.include_router(module.router)
     app.include_router(routes)
     app.include_router(routes, prefix="/v1", include_in_schema=False)
     app.include_router(health.router)
-    app.add_middleware(RequestBodies)
+    app.add_middleware(RequestBodies, most=settings.max_body_bytes)
+    cors.install(app, settings.cors_origins)
     errors.install(app)
     openapi.install(app)
     return app
@@ -117,11 +147,11 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     database = open_database(settings)
     stack.push_async_callback(database.close)
     terms = Terms(new_id(), settings.lease_seconds, settings.turn_timeout_seconds, FOLD_VERSION)
-    turns, apps = TurnStore(database, terms), AppStore(database, secret)
+    turns, apps, keys = TurnStore(database, terms), AppStore(database), KeyStore(database, secret)
     if settings.embedded_database:
         await migrate(database)
     installed = asyncio.Event()
-    install = asyncio.create_task(_install(settings, database, apps, config, installed), name="install")
+    install = asyncio.create_task(_install(settings, database, apps, keys, config, installed), name="install")
     stack.push_async_callback(_cancel, install)
     if settings.embedded_database:
         await install
@@ -146,7 +176,12 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         while orphans := await turns.adopt(expired=True, everyone=True):
             for turn in orphans:
                 live.adopt(turn)
-    for duty in Duties(live, turns, settings.lease_seconds, installed).start():
+    small_runs = SmallRuns(backend, os.environ)
+    errands = Errands(turns.outbox, backend, small_runs, live.draining)
+    stack.push_async_callback(errands.aclose)
+    key_ring = KeyRing(keys)
+    duties = Duties(live, turns, errands, settings.lease_seconds, installed)
+    for duty in duties.start((key_ring.write_use, USE_SECONDS)):
         stack.push_async_callback(_cancel, duty)
     return Gateway(
         installed=installed,
@@ -154,21 +189,30 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         turns=turns,
         apps=apps,
         conversations=ConversationStore(database),
+        feedbacks=FeedbackStore(database),
+        end_users=EndUserStore(database),
         live=live,
-        keys=KeyRing(apps),
+        small_runs=small_runs,
+        errands=errands,
+        keys=key_ring,
         tickets=Tickets(secret, seconds=settings.turn_timeout_seconds + 3600, public_url=settings.public_url),
         ping_seconds=settings.ping_seconds,
     )
 
 
 async def _install(
-    settings: Settings, database: Database, apps: AppStore, config: AppConfig, installed: asyncio.Event
+    settings: Settings,
+    database: Database,
+    apps: AppStore,
+    keys: KeyStore,
+    config: AppConfig,
+    installed: asyncio.Event,
 ) -> None:
     """Install the default app as soon as the database has a schema this code can use."""
     while not installed.is_set():
         try:
             if await schema_is_current(database):
-                await _install_default_app(settings, apps, config)
+                await _install_default_app(settings, apps, keys, config)
                 installed.set()
                 return
             logger.error("the database schema is behind: run `agent-gateway migrate`")
@@ -177,11 +221,11 @@ async def _install(
         await asyncio.sleep(INSTALL_SECONDS)
 
 
-async def _install_default_app(settings: Settings, apps: AppStore, config: AppConfig) -> None:
-    app_id = await apps.put_default(config)
+async def _install_default_app(settings: Settings, apps: AppStore, keys: KeyStore, config: AppConfig) -> None:
+    app_id = await apps.install_default(config, built_in=settings.app_file is None)
     if key := settings.api_key.get_secret_value():
-        await apps.put_key(app_id, key, "AGENT_GATEWAY_API_KEY")
-    elif key := await apps.make_first_key(app_id):
+        await keys.put(app_id, key, "AGENT_GATEWAY_API_KEY")
+    elif key := await keys.make_first(app_id):
         # Printed, not logged: a key belongs on the operator's screen once, and in no log.
         print(f"\n  API key of the default app (shown only once): {key}\n", flush=True)  # noqa: T201
 

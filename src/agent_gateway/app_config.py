@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 import yaml
 from pydantic import (
@@ -25,10 +25,13 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from agent_gateway.errors import ConfigError
-from agent_gateway.template import Placeholder, TemplateError, parse, strings
+from agent_gateway.input_form import FormField
+from agent_gateway.template import ANSWER, Placeholder, TemplateError, parse, strings
 
 AppMode = Literal["chat", "agent-chat", "agent"]
 """How an app shows its answers and steps to clients."""
+SLUG: Final = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+"""The form of a slug: as a label of a host name."""
 
 
 class LayerTemplate(BaseModel):
@@ -75,14 +78,62 @@ class CompositionTemplate(BaseModel):
         return self
 
 
-class FormField(BaseModel):
-    """What one item of the input form says; further keys (max_length, default …) are kept as written."""
+class Naming(BaseModel):
+    """How conversations get their names: by a run of its own after the first turn that ended well."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
-    label: str
-    variable: str = Field(min_length=1)
-    required: bool = False
+    composition: CompositionTemplate
+
+
+class SuggestedQuestions(BaseModel):
+    """Whether and how questions that the user may ask next are made: by a run of its own, when asked for."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = False
+    composition: CompositionTemplate | None = None
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> Self:
+        if self.enabled and self.composition is None:
+            raise ValueError("needs a composition when it is enabled")
+        return self
+
+
+class AppLimits(BaseModel):
+    """What an app takes at most; None is no limit."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    concurrent_turns: int | None = Field(default=None, ge=1)
+    """Active turns of the whole app, in all processes; turns that wait for one are not active."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """Requests with any one of its API keys."""
+    query_characters: int | None = Field(default=None, ge=1)
+
+
+class SiteConfig(BaseModel):
+    """How a chat page that shows this app looks; passed on to clients as it is."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    title: str = ""
+    """Empty means the app's name."""
+    description: str = ""
+    """Empty means the app's description."""
+    chat_color_theme: str = ""
+    chat_color_theme_inverted: bool = False
+    icon_type: Literal["emoji", "image", "link"] = "emoji"
+    icon: str = "🤖"
+    icon_background: str = "#FFEAD5"
+    icon_url: str | None = None
+    copyright: str = ""
+    privacy_policy: str = ""
+    custom_disclaimer: str = ""
+    default_language: str = "en-US"
+    show_workflow_steps: bool = True
+    use_icon_as_answer_icon: bool = False
 
 
 def _default_composition() -> CompositionTemplate:
@@ -111,23 +162,37 @@ def _default_composition() -> CompositionTemplate:
 
 
 class AppConfig(BaseModel):
-    """Everything that is said about an app. Immutable, and the same after a round trip through JSON."""
+    """Everything that is said about an app. Immutable, and the same after a round trip through JSON.
+
+    Only `slug` stays behind: it says which app a file is about and is no part of its versions.
+    """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
+    slug: str = Field(default="", pattern=f"^({SLUG})?$", exclude=True)
+    """The name by which operators call the app; empty: that of its file."""
     name: str = Field(min_length=1)
     description: str = ""
+    tags: list[str] = []
+    author_name: str = ""
     mode: AppMode = "chat"
     tenant_id: str = Field(default="default", min_length=1)
     agent_id: str = ""
     """Empty means the app's own id."""
     opening_statement: str = ""
     suggested_questions: list[str] = []
+    site: SiteConfig = SiteConfig()
     user_input_form: list[dict[str, FormField]] = []
     """One mapping of kind (`text-input`, `select` …) to field per item, as clients get it."""
     on_busy: Literal["enqueue", "reject", "interrupt"] = "enqueue"
     """What a message does while a turn of its conversation runs: wait, be refused, or stop that turn."""
+    on_change: Literal["pin", "follow"] = "pin"
+    """What becomes of conversations that began on an earlier version: they stay on it, or come along."""
+    limits: AppLimits = AppLimits()
     composition: CompositionTemplate = Field(default_factory=_default_composition)
+    naming: Naming | None = None
+    """Absent: a conversation keeps the cut of its first query as its name."""
+    suggested_questions_after_answer: SuggestedQuestions = SuggestedQuestions()
 
     @property
     def input_names(self) -> frozenset[str]:
@@ -144,7 +209,7 @@ class AppConfig(BaseModel):
                 if field.variable in seen:
                     raise ValueError(f"two fields of user_input_form have the variable {field.variable!r}")
                 seen.add(field.variable)
-                options = (field.model_extra or {}).get("options")
+                options = field.further("options")
                 if kind == "select" and not (options and isinstance(options, list)):
                     raise ValueError(f"user_input_form[{index}].select needs a list of options")
         return self
@@ -160,8 +225,11 @@ def default_app(mode: AppMode = "chat") -> AppConfig:
     )
 
 
-def load_app_file(path: Path, environ: Mapping[str, str]) -> AppConfig:
-    """Read and check an app file (YAML, UTF-8). Raises ConfigError naming the file and the field."""
+def load_app_file(path: Path, environ: Mapping[str, str] | None) -> AppConfig:
+    """Read and check an app file (YAML, UTF-8). Raises ConfigError naming the file and the field.
+
+    Without `environ` nothing is said of environment variables.
+    """
     try:
         text = path.read_text("utf-8-sig")
     except OSError as error:
@@ -182,8 +250,8 @@ def load_app_file(path: Path, environ: Mapping[str, str]) -> AppConfig:
     return parse_app(data, environ, str(path))
 
 
-def parse_app(data: Any, environ: Mapping[str, str], source: str) -> AppConfig:
-    """Check the data of an app and that the environment has every variable it names.
+def parse_app(data: Any, environ: Mapping[str, str] | None, source: str) -> AppConfig:
+    """Check the data of an app and, if one is given, that the environment has every variable it names.
 
     Raises ConfigError listing all that is wrong, each with its path; `source` says whose data it is.
     """
@@ -279,22 +347,35 @@ def _told(error: ErrorDetails) -> str:
     return f"{path}: {message}" if path else message
 
 
-def _bad_placeholders(config: AppConfig, environ: Mapping[str, str]) -> Iterator[str]:
-    for index, layer in enumerate(config.composition.layers):
-        for path, text in strings(layer.config, f"composition.layers[{index}].config"):
-            try:
-                parts = parse(text)
-            except TemplateError as error:
-                yield f"{path}: {error}"
-                continue
-            for part in parts:
-                match part:
-                    case Placeholder("inputs", name) if name not in config.input_names:
-                        yield f"{path}: '${{inputs.{name}}}' is not a variable of user_input_form"
-                    case Placeholder("env", name) if name not in environ:
-                        yield f"{path}: the environment variable {name} is not set"
-                    case _:
-                        pass
+def template_strings(config: AppConfig) -> Iterator[tuple[str, str]]:
+    """Every string of the app in which placeholders work, each with its place."""
+    compositions = {
+        "composition": config.composition,
+        "naming.composition": config.naming.composition if config.naming else None,
+        "suggested_questions_after_answer.composition": config.suggested_questions_after_answer.composition,
+    }
+    for where, composition in compositions.items():
+        for index, layer in enumerate(composition.layers if composition else ()):
+            yield from strings(layer.config, f"{where}.layers[{index}].config")
+
+
+def _bad_placeholders(config: AppConfig, environ: Mapping[str, str] | None) -> Iterator[str]:
+    for path, text in template_strings(config):
+        try:
+            parts = parse(text)
+        except TemplateError as error:
+            yield f"{path}: {error}"
+            continue
+        for part in parts:
+            match part:
+                case Placeholder("inputs", name) if name not in config.input_names:
+                    yield f"{path}: '${{inputs.{name}}}' is not a variable of user_input_form"
+                case Placeholder("turn", name) if name == ANSWER and path.startswith("composition."):
+                    yield f"{path}: '${{{ANSWER}}}' is not known before the turn has ended"
+                case Placeholder("env", name) if environ is not None and name not in environ:
+                    yield f"{path}: the environment variable {name} is not set"
+                case _:
+                    pass
 
 
 @lru_cache(maxsize=256)

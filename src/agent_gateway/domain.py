@@ -3,7 +3,7 @@
 import uuid
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, NewType
+from typing import Any, Final, Literal, NewType
 
 import msgspec
 from uuid_utils.compat import uuid7
@@ -13,6 +13,8 @@ from agent_gateway.app_config import AppConfig
 TenantId = NewType("TenantId", str)
 AppId = NewType("AppId", str)
 AppVersionId = NewType("AppVersionId", str)
+KeyId = NewType("KeyId", str)
+"""Names an API key to operators; it opens nothing."""
 ConversationId = NewType("ConversationId", str)
 MessageId = NewType("MessageId", str)
 TaskId = NewType("TaskId", str)
@@ -20,7 +22,12 @@ TaskId = NewType("TaskId", str)
 RunId = NewType("RunId", str)
 """The backend's name for its execution of a turn; never shown to clients."""
 
+NAME_LENGTH: Final = 64
+"""Characters of a conversation's name that was not given by its user."""
+
 ResponseMode = Literal["streaming", "blocking", "background"]
+Rating = Literal["like", "dislike"]
+"""What a user thought of an answer."""
 
 
 def new_id() -> str:
@@ -46,6 +53,12 @@ def clean_text(text: str) -> str:
         # Halves that belong together become their character; those that stand alone, U+FFFD.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def short_name(text: str, most: int = NAME_LENGTH) -> str:
+    """A name for a conversation: the words of a text in one line, cut cleanly."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
 def clean_json(value: Any) -> Any:
@@ -105,6 +118,8 @@ class TurnRequest:
     files: list[dict[str, Any]]
     conversation_id: ConversationId | None = None
     idempotency_key: str | None = None
+    auto_name: bool = True
+    """Whether the app may name the conversation, if this begins one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +150,14 @@ class Turn:
     """Whole fold state at some point of the run, if one was stored (R5)."""
     runnable: bool = True
     """False for a turn that must be ended without being run again (R11)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A turn and what was answered: all that is told to the small runs about it."""
+
+    turn: Turn
+    answer: str
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):

@@ -3,20 +3,24 @@
 GatewayError                    code + a text that is safe to show a client
 ├── InvalidParam                the request's shape or values (`param` names the field)
 ├── BadRequest                  well-formed, but makes no sense here
+├── AppUnavailable              the app does not have this feature
 ├── Unauthorized                no key, a wrong key, a spent ticket
 ├── NotFound                    unknown, or somebody else's
+│   └── EndUserNotFound
 ├── ConversationBusy            a turn of that conversation is running
 ├── IdempotencyConflict         the key was used with another body
+├── TooManyRequests             a limit of the app is reached: try again later
 ├── Unavailable                 draining, full, or the database is away: try again
 ├── TurnError                   a turn failed; `code` is one of FAILURES
-└── ConfigError                 settings or app file; shown to the operator at start
+└── ConfigError                 settings, an app file or a command; shown to the operator
 
 BackendError                    never shown to clients: mapped to TurnError by the runner
 ├── BackendUnreachable          no answer (`nothing_sent`: proven that no request arrived)
 ├── BackendRefused              an HTTP status that is not the expected one
 ├── BackendGarbage              bytes that are not the run protocol
 ├── RunLost                     the backend does not know the run
-└── RunGap                      the run's log no longer holds what comes next
+├── RunGap                      the run's log no longer holds what comes next
+└── RunNotSucceeded             a run that the gateway made on its own account failed
 
 StoreError                      the database said no
 ├── StoreUnavailable            passing: the connection, a timeout, a lock; may be retried
@@ -71,6 +75,12 @@ class BadRequest(GatewayError):
     code = "bad_request"
 
 
+class AppUnavailable(GatewayError):
+    """The app does not have the feature that was asked for."""
+
+    code = "app_unavailable"
+
+
 class Unauthorized(GatewayError):
     """The request carries no valid key or ticket."""
 
@@ -81,6 +91,12 @@ class NotFound(GatewayError):
     """What was asked for does not exist for this caller."""
 
     code = "not_found"
+
+
+class EndUserNotFound(NotFound):
+    """There is no such end user of this app."""
+
+    code = "end_user_not_found"
 
 
 class ConversationBusy(GatewayError):
@@ -98,6 +114,16 @@ class IdempotencyConflict(GatewayError):
     """The idempotency key was used before with a different body."""
 
     code = "idempotency_conflict"
+
+
+class TooManyRequests(GatewayError):
+    """A limit of the app is reached; nothing was begun."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, retry_after: int = RETRY_SECONDS) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Unavailable(GatewayError):
@@ -121,7 +147,7 @@ class TurnError(GatewayError):
 
 
 class ConfigError(Exception):
-    """Settings or an app file are wrong; the text is for the operator."""
+    """Settings, an app file or a command are wrong; the text is for the operator."""
 
 
 class BackendError(Exception):
@@ -154,6 +180,10 @@ class RunLost(BackendError):
 
 class RunGap(BackendError):
     """The run's log does not go on where it was left: events were trimmed."""
+
+
+class RunNotSucceeded(BackendError):
+    """A run that the gateway made on its own account did not come to a good end."""
 
 
 class StoreError(Exception):

@@ -165,7 +165,11 @@ class TurnRunner:
             self._turn_round()
 
     async def clean_up(self) -> None:
-        """After the end was told: cancel a run that we ended without having seen its end."""
+        """After the end was told: cancel a run that we ended without having seen its end.
+
+        Who ended the turn tries first, being the only one who can when the run is held in its memory;
+        the outbox tries again (R8).
+        """
         if not self.owned or self.result is None or self._fold.run_end is not None:
             return
         if self.run_id is None and self._creation is not None:
@@ -176,7 +180,8 @@ class TurnRunner:
                     self.run_id = await self._creation
             except (BackendError, TimeoutError, asyncio.CancelledError):
                 return
-        await self.cancel_run()
+        if self.run_id is not None:
+            await self._cancel_for_good(self.run_id)
 
     def slim(self) -> None:
         """Let go of what only a running turn needs; its log and result stay for late readers."""
@@ -189,6 +194,10 @@ class TurnRunner:
         """Ask the backend to cancel the run, if it is known."""
         if self.run_id is not None:
             await cancel_quietly(self._backend, self.run_id)
+
+    async def _cancel_for_good(self, run_id: RunId) -> None:
+        done = await cancel_quietly(self._backend, run_id)
+        await self._store.outbox.cancel_tried(self.turn, run_id, done=done)
 
     def _turn_round(self) -> None:
         self._turned = True
@@ -265,7 +274,7 @@ class TurnRunner:
             self._sending = False
         if stop_asked is None:
             # Not ours any more: the run is nobody's.
-            await cancel_quietly(self._backend, run_id)
+            await self._cancel_for_good(run_id)
             return False
         self.run_id = run_id
         if stop_asked:
@@ -405,13 +414,15 @@ class TurnRunner:
         self.result = result
 
 
-async def cancel_quietly(backend: Backend, run_id: RunId) -> None:
-    """Ask the backend to cancel a run, within a bound; a failure is logged, never raised."""
+async def cancel_quietly(backend: Backend, run_id: RunId) -> bool:
+    """Ask the backend to cancel a run, within a bound; a failure is logged and False, never raised."""
     try:
         async with asyncio.timeout(CANCEL_SECONDS):
             await backend.cancel(run_id)
     except Exception as error:  # noqa: BLE001 - in a task group, one failure would end every turn
         logger.warning("run %s: cancel failed: %s", run_id, type(error).__name__)
+        return False
+    return True
 
 
 def _code_of(error: BackendError) -> str:

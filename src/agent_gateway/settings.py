@@ -3,12 +3,13 @@
 Read by app, cli and alembic/env only; everything else is handed what it needs.
 """
 
+import re
 import secrets
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agent_gateway.errors import ConfigError
 
@@ -58,6 +59,25 @@ class Settings(BaseSettings):
     """How long SIGTERM waits for readers who can not resume elsewhere and turns that can not go on there."""
     max_active_turns: int = Field(10_000, ge=1)
     """Turns one process runs at once; more are refused with 503."""
+    max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024)
+    """The largest body of a request; more is refused with 413."""
+    cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
+    """Origins whose pages may call the API, comma separated, each exact; empty: none."""
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return frozenset(filter(None, (origin.strip() for origin in value.split(","))))
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _exact(cls, value: frozenset[str]) -> frozenset[str]:
+        for origin in value:
+            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#*\s@A-Z]+", origin):
+                raise ValueError(f"{origin!r} is not an origin as browsers send it, like https://example.com")
+        return value
 
     @field_validator("public_url", "backend_url")
     @classmethod

@@ -1,8 +1,8 @@
 """Placeholders in the strings of a composition template: found, checked and filled in.
 
-`${query}`, `${tenant_id}` … name what a turn knows, `${inputs.NAME}` an input of the app's form and
-`${env:VAR}` an environment variable. Directly before `{` two dollars stand for one, so `$${` is the
-literal `${`, and `$$${query}` a dollar sign followed by the query.
+`${query}`, `${tenant_id}` … name what a turn knows (`${answer}` once it has ended), `${inputs.NAME}` an
+input of the app's form and `${env:VAR}` an environment variable. Directly before `{` two dollars stand
+for one, so `$${` is the literal `${`, and `$$${query}` a dollar sign followed by the query.
 
 Only the template is ever searched for placeholders. What is filled in is never looked at again, so
 nothing a user types can reach an environment variable.
@@ -16,6 +16,8 @@ from typing import Any, Final, Literal
 
 TURN_NAMES: Final = ("query", "tenant_id", "app_id", "user_id", "conversation_id", "message_id", "agent_id")
 """Placeholders without a prefix: what every turn knows."""
+ANSWER: Final = "answer"
+"""What was answered: only the runs that come after a turn know it."""
 
 _OPENING = re.compile(r"(\$+)\{")
 _INPUT = re.compile(r"inputs\.([^\s{]+)")
@@ -62,7 +64,7 @@ def parse(text: str) -> list[str | Placeholder]:
 
 
 def _placeholder(inner: str) -> Placeholder:
-    if inner in TURN_NAMES:
+    if inner in TURN_NAMES or inner == ANSWER:
         return Placeholder("turn", inner)
     if match := _INPUT.fullmatch(inner):
         return Placeholder("inputs", match[1])

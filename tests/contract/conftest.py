@@ -1,13 +1,26 @@
-"""The OpenAPI document, as the code makes it and as a file."""
+"""The OpenAPI document, and one gateway per database for all tests that go over every operation."""
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from agent_gateway.app import create_app
 from agent_gateway.settings import Settings
+from tests.contract.operations import World
+from tests.databases import KINDS, _postgres_database, _sqlite_url, postgres_template, sqlite_template
+from tests.fakes.scripted_backend import ScriptedBackend
+from tests.gateway.rows import add_app
+from tests.gateway_server import GatewayServer
+
+__all__ = ["postgres_template", "sqlite_template"]
+
+OTHER_KEY = "app-other-key"
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +33,24 @@ def document_folder(document: dict[str, Any], tmp_path: Path) -> Path:
     """A folder with the document in it as openapi.json."""
     (tmp_path / "openapi.json").write_text(json.dumps(document, indent=1))
     return tmp_path
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("world")
+    with ExitStack() as stack:
+        if request.param == "postgres":
+            template = request.getfixturevalue("postgres_template")
+            url = stack.enter_context(_postgres_database(template))
+        else:
+            shutil.copy(request.getfixturevalue("sqlite_template"), folder)
+            url = _sqlite_url(folder)
+        backend = stack.enter_context(ScriptedBackend())
+        server = stack.enter_context(GatewayServer(folder, database_url=url, backend_url=backend.url))
+        add_app(url, OTHER_KEY)
+        yield World(
+            server,
+            client=stack.enter_context(server.client()),
+            other=stack.enter_context(server.client(OTHER_KEY)),
+            nobody=stack.enter_context(httpx.Client(base_url=server.url, trust_env=False)),
+        )

@@ -1,13 +1,15 @@
 """What schemathesis has to know that the OpenAPI document can not say."""
 
 import json
+import os
 from typing import Any
+from uuid import uuid4
 
 import schemathesis
 
 USER = "ada"
-_made: dict[str, list[str]] = {}
-"""Ids and tokens that replies told this user, by their name; the newest last."""
+_known: dict[str, list[str]] = json.loads(os.environ["KNOWN_IDS"])
+"""Of what there is for this user: ids by the names of parameters, in the order they were made."""
 
 
 @schemathesis.deserializer("text/event-stream")
@@ -21,7 +23,7 @@ def events(context: schemathesis.DeserializationContext, response: schemathesis.
 def before_call(
     context: schemathesis.HookContext, case: "schemathesis.Case[Any]", kwargs: dict[str, Any]
 ) -> None:
-    """Valid requests are of one user and about what there is: by chance they would find nothing."""
+    """Valid requests are of one user, about what there is: by chance they would find nothing."""
     if not _is_valid(case):
         return
     if isinstance(case.body, dict) and "user" in case.body:
@@ -32,22 +34,27 @@ def before_call(
         # Resumes what an earlier POST with the same Idempotency-Key began.
         case.headers.pop("Last-Event-ID", None)
     for parameters in (case.path_parameters, case.query):
-        for name in [name for name in parameters if _made.get(name)]:
-            parameters[name] = _made[name].pop() if case.operation.method == "delete" else _made[name][-1]
+        for name in [name for name in parameters if name in _known]:
+            first, *later = _known[name]
+            # The first of each kind is never deleted: others need it.
+            nobody_needs = later[-1] if later else str(uuid4())
+            parameters[name] = nobody_needs if case.operation.method == "delete" else first
 
 
 @schemathesis.hook
 def after_call(
     context: schemathesis.HookContext, case: "schemathesis.Case[Any]", response: schemathesis.Response
 ) -> None:
-    """Remember what there is now."""
+    """Learn what there is now, and what there is no more."""
     if not _is_valid(case) or response.status_code >= 300:
         return
-    if response.headers.get("content-type") == ["application/json"]:
-        reply = json.loads(response.content)
-        for name, value in reply.items():
-            if name.endswith(("_id", "_token")) and isinstance(value, str):
-                _made.setdefault(name, []).append(value)
+    if case.operation.method == "delete":
+        for name, value in case.path_parameters.items():
+            _known[name].remove(value)
+    elif response.headers.get("content-type") == ["application/json"]:
+        for name, value in json.loads(response.content).items():
+            if name in _known:
+                _known[name].append(value)
 
 
 def _is_valid(case: "schemathesis.Case[Any]") -> bool:

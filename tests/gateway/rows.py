@@ -16,8 +16,8 @@ from sqlmodel import col
 from agent_gateway.app_config import AppConfig, default_app
 from agent_gateway.domain import AppId, new_id
 from agent_gateway.events import GATEWAY_END
-from agent_gateway.store.apps import AppStore
 from agent_gateway.store.database import Database, async_url
+from agent_gateway.store.keys import KeyStore
 from agent_gateway.store.tables import (
     AppRow,
     AppVersionRow,
@@ -162,7 +162,7 @@ def add_app(url: str, key: str, config: AppConfig | None = None) -> None:
     async def run() -> None:
         database = Database(url, pool_size=1)
         try:
-            await AppStore(database, SECRET_KEY.encode()).put_key(app_id, key, "a test")
+            await KeyStore(database, SECRET_KEY.encode()).put(app_id, key, "a test")
         finally:
             await database.close()
 

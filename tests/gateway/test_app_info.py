@@ -13,6 +13,13 @@ from tests.gateway_server import StartGateway
 APP = """
 name: Weather
 description: Knows the weather.
+tags: [weather, travel]
+author_name: Ada
+site:
+  title: Rain or shine
+  icon: "🌦"
+  chat_color_theme: "#336699"
+  copyright: Ada 2026
 mode: agent-chat
 opening_statement: Where are you?
 suggested_questions: ["Will it rain?", "How warm is it?"]
@@ -25,11 +32,32 @@ composition:
 """
 
 
+SITE = {
+    "title": "",
+    "chat_color_theme": "",
+    "chat_color_theme_inverted": False,
+    "icon_type": "emoji",
+    "icon": "🤖",
+    "icon_background": "#FFEAD5",
+    "icon_url": None,
+    "description": "",
+    "copyright": "",
+    "privacy_policy": "",
+    "custom_disclaimer": "",
+    "default_language": "en-US",
+    "show_workflow_steps": True,
+    "use_icon_as_answer_icon": False,
+}
+
+
 def test_the_built_in_app(client: httpx.Client) -> None:
     info = client.get("/info").json()
     assert info.keys() == {"name", "description", "tags", "mode", "author_name"}
     assert (info["mode"], info["tags"], info["author_name"]) == ("chat", [], "")
     assert info["name"]
+    assert client.get("/meta").json() == {"tool_icons": {}}
+    site = {**SITE, "title": info["name"], "description": info["description"]}
+    assert client.get("/site").json() == site
 
 
 def test_parameters_of_the_built_in_app(client: httpx.Client) -> None:
@@ -62,9 +90,17 @@ def test_an_app_file_is_read_at_each_start(
         assert client.get("/info").json() == {
             "name": "Weather",
             "description": "Knows the weather.",
-            "tags": [],
+            "tags": ["weather", "travel"],
             "mode": "agent-chat",
-            "author_name": "",
+            "author_name": "Ada",
+        }
+        assert client.get("/site").json() == {
+            **SITE,
+            "title": "Rain or shine",
+            "description": "Knows the weather.",
+            "icon": "🌦",
+            "chat_color_theme": "#336699",
+            "copyright": "Ada 2026",
         }
         parameters = client.get("/parameters").json()
         assert parameters["opening_statement"] == "Where are you?"

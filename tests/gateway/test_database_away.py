@@ -5,20 +5,24 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import event, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from agent_gateway.app_config import default_app
+from agent_gateway.domain import AppId, TaskId, new_id
+from agent_gateway.routes.tickets import Ticket
 from agent_gateway.store.tables import TurnRow
 from agent_gateway.turns import leases
 from tests.databases import _sqlite_url
 from tests.fakes.script import Gate, delta, script, succeed, tool_call, tool_result
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
+from tests.fakes.session import query_of
 from tests.fakes.tcp_proxy import TcpProxy, postgres_proxy, through
 from tests.gateway.chat import PING, Chat, Stream, refused
 from tests.gateway.rows import (
@@ -126,6 +130,51 @@ def test_a_running_turn_outlives_an_outage(
         assert client.get("/readyz").status_code == 200
         assert chat.blocking(conversation_id=heard.conversation_id)["answer"]
     assert fake.posts == 2
+
+
+def test_a_browser_that_comes_during_an_outage_waits_for_its_end(
+    fragile: GatewayServer,
+    proxy: TcpProxy,
+    postgres_url: str,
+    fake: ScriptedBackend,
+    user: str,
+    tmp_path: Path,
+) -> None:
+    """EventSource never comes back after a 503: with a ticket the answer is a 200 that pings."""
+    (tmp_path / "other").mkdir()
+    with (
+        GatewayServer(tmp_path / "other", database_url=postgres_url, backend_url=fake.url) as other,
+        other.client() as client,
+    ):
+        chat = Chat(client, user)
+        begun = chat.background("Where did we stop?")
+        whole = chat.resumed(begun["task_id"])
+    with fragile.client("none") as browser:
+        proxy.cut()
+        with browser.stream("GET", begun["events_url"]) as response:
+            assert (response.status_code, response.headers["X-Task-Id"]) == (200, begun["task_id"])
+            stream = Stream(response)
+            assert (stream.block() or b"").startswith(b"retry: ")
+            pings(stream, 3)
+            proxy.open()
+            assert stream.rest().frames == whole.frames
+
+
+def test_a_browser_that_waits_for_what_is_not_there_is_let_go(
+    fragile: GatewayServer, proxy: TcpProxy, user: str
+) -> None:
+    """Its next request gets the 404 that this one could not."""
+    ticket = Ticket(TaskId(new_id()), AppId(new_id()), user)
+    with fragile.client("none") as browser:
+        url = fragile.gateway.tickets.events_url(ticket)
+        proxy.cut()
+        with browser.stream("GET", url) as response:
+            stream = Stream(response)
+            assert (stream.block() or b"").startswith(b"retry: ")
+            pings(stream, 2)
+            proxy.open()
+            assert stream.rest().frames == []
+        refused(browser.get(url), 404, "not_found")
 
 
 def test_a_turn_whose_heartbeats_fail_for_a_while_is_still_its_own(
@@ -285,6 +334,63 @@ def test_a_begin_whose_answer_was_lost_runs_once(
             assert fake.posts == 2
             assert [item["status"] for item in chat.messages(conversation)] == ["normal", "normal"]
             assert Chat(client, user).blocking(conversation_id=conversation)["answer"] == "You said: Hello."
+
+
+def test_a_begin_without_a_key_whose_answer_was_lost_is_ended(
+    fragile: GatewayServer,
+    proxy: TcpProxy,
+    postgres_url: str,
+    fake: ScriptedBackend,
+    user: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody will ask for it again, and the client that was told to try again must not meet it."""
+    monkeypatch.setattr(leases.Duties, "sweep", never)
+    with fragile.client() as client:
+        chat = Chat(client, user)
+        conversation = chat.blocking("One")["conversation_id"]
+        proxy.lose_answer(b"COMMIT")
+        refused(chat.post("Two", conversation_id=conversation), 503, "service_unavailable")
+        task_id = newest_turn(postgres_url, conversation)
+        wait_until(lambda: rows_of(postgres_url, task_id).turn.state == "ended")
+        lost = rows_of(postgres_url, task_id).turn
+        assert (lost.seq, lost.outcome, lost.stop_reason, lost.run_id) == (2, "stopped", "not begun", None)
+        assert chat.blocking("Two", conversation_id=conversation)["answer"] == "You said: Two."
+    assert [query_of(request.body) for request in fake.requests] == ["One", "Two"]
+
+
+def test_a_full_disk_is_waited_for(
+    sqlite_template: Path, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
+) -> None:
+    """A running turn waits with its end, new ones are refused; with room again, all goes on."""
+    (tmp_path / sqlite_template.name).write_bytes(sqlite_template.read_bytes())
+    url, pages = _sqlite_url(tmp_path), [1]
+
+    def limit(connection: Any, record: object, proxy: object) -> None:
+        # SQLite itself then says that the disk is full; it never shrinks below what is there.
+        connection.execute(f"PRAGMA max_page_count={pages[0]}").close()
+
+    fake.script = script(said("So far"), gate, delta("." * 30_000), succeed())
+    with (
+        GatewayServer(tmp_path, database_url=url, backend_url=fake.url, ping_seconds=0.1) as server,
+        installed(server).client() as client,
+    ):
+        chat = Chat(client, user)
+        with chat.open() as stream:
+            stream.until("So far")
+            engine = server.gateway.database._engine.sync_engine
+            event.listen(engine, "checkout", limit)
+            gate.open()
+            stream.until("...")
+            pings(stream, 5)
+            refused(chat.post("x" * 30_000), 503, "service_unavailable")
+            assert rows_of(url, stream.task_id).turn.state == "running"
+            pages[0] = 1_000_000
+            heard = stream.rest()
+        assert heard.kinds == ["message", "message", "message_end"]
+        assert rows_of(url, heard.task_id).message.answer == heard.answer
+        assert chat.blocking("And now?", conversation_id=heard.conversation_id)["answer"]
+    assert fake.posts == 2
 
 
 def test_a_locked_sqlite_file_is_waited_for(

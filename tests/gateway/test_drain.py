@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fakes.script import Gate, Script, Step, delta, script, succeed
+from tests.fakes.script import Gate, Script, delta, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
-from tests.gateway.chat import Chat, Heard, Json, refused
+from tests.gateway.chat import Chat, Json, refused
 from tests.gateway.fleet import Fleet, adopted, drives
 from tests.gateway_server import API_KEY, BOUND, GatewayServer, wait_until
 
@@ -170,70 +170,6 @@ def test_turns_begun_as_the_process_is_told_to_go(fleet: Fleet, fake: ScriptedBa
                 refused(response, 503, "service_unavailable")
     ids = [request.body["idempotency_key"] for request in fake.requests]
     assert len(ids) == len(set(ids))
-
-
-def test_rolling_through_all_processes_is_not_noticed(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
-    """Clients that reconnect as EventSource does see every character once, and no error."""
-    gates = [Gate() for _ in range(4)]
-    steps: list[Step] = list(said("0"))
-    for number, each in enumerate(gates, start=1):
-        steps += [each, delta(str(number))]
-    fake.script = script(*steps, succeed())
-    servers = [fleet.start(lease_seconds=LONG_LEASE) for _ in range(2)]
-    clients = [Client(fleet, servers, f"{user}-{number}") for number in range(16)]
-    for client in clients:
-        client.start()
-    for number, each in enumerate(gates):
-        seen = str(number)
-        wait_until(lambda seen=seen: all(client.text.endswith(seen) for client in clients))
-        if number < 3:
-            old = servers[0]
-            servers.append(fleet.start(lease_seconds=LONG_LEASE))
-            servers.remove(old)
-            old.begin_stop(10.0)
-        each.open()
-    for client in clients:
-        client.join(BOUND)
-        assert (client.text, client.end, client.errors) == ("01234", "message_end", [])
-        assert client.ids == sorted(set(client.ids))
-    assert fake.posts == len(clients)
-
-
-class Client(threading.Thread):
-    """Begins a turn and follows it as EventSource does, at whatever process takes new connections."""
-
-    def __init__(self, fleet: Fleet, servers: list[GatewayServer], user: str) -> None:
-        super().__init__(daemon=True)
-        self.text = ""
-        self.end: str | None = None
-        self.ids: list[int] = []
-        self.errors: list[object] = []
-        self._servers = servers
-        self._user = user
-        self._retry = 0.1
-
-    def run(self) -> None:
-        with self._servers[0].client() as client:
-            task_id = Chat(client, self._user).background()["task_id"]
-        try:
-            while self.end is None:
-                with self._servers[0].client() as client:
-                    self._read(Chat(client, self._user), task_id)
-                time.sleep(self._retry)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the test shows it
-            self.errors.append(error)
-
-    def _read(self, chat: Chat, task_id: str) -> None:
-        with chat.follow(task_id, after=self.ids[-1] if self.ids else 0) as stream:
-            while (block := stream.block()) is not None:
-                if block.startswith(b"retry: "):
-                    self._retry = int(block.removeprefix(b"retry: ")) / 1000
-                    continue
-                for event in Heard(block + b"\n\n", stream.headers).events:
-                    self.ids.append(event["event_id"])
-                    self.text += event.get("answer", "") if event["event"] == "message" else ""
-                    if event["event"] in ("message_end", "error"):
-                        self.end = event["event"]
 
 
 # -- what can not be handed over -------------------------------------------------------------------

@@ -164,3 +164,16 @@ def test_a_key_outlives_a_restart(
         assert chat.background("Hi", headers=key)["status"] == "completed"
         refused(chat.post("Ho", headers=key), 409, "idempotency_conflict")
     assert fake.posts == 1
+
+
+def test_a_failed_turn_does_not_invite_the_same_key_again(
+    chat: Chat, fake: ScriptedBackend, key: dict[str, str]
+) -> None:
+    """The key remembers the failure, so trying again with it is no use: no Retry-After."""
+    fake.script = script(fail("InvokeConnectionError"))
+    for mode in ("streaming", "blocking"):
+        response = chat.post(response_mode=mode, headers=key)
+        refused(response, 503, "service_unavailable")
+        assert "Retry-After" not in response.headers
+        key = {"Idempotency-Key": str(uuid4())}
+    assert fake.posts == 2

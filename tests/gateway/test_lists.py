@@ -1,15 +1,21 @@
 """GET /conversations and GET /messages: pages, order, and what a message remembers."""
 
 import time
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
 
+from agent_gateway.store.tables import ConversationRow
 from tests.fakes.script import ABSENT, Gate, fail, script, succeed, text, thinking, tool_call, tool_result
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, refused
-from tests.gateway_server import StartGateway
+from tests.gateway.rows import look
+from tests.gateway_server import GatewayServer, StartGateway
 
 MESSAGE_FIELDS = {
     "id",
@@ -88,6 +94,42 @@ def test_conversations_page_by_page(chat: Chat, sort_by: str) -> None:
     assert found == whole
     assert sizes == [2, 2, 1]
     assert chat.conversations(sort_by=sort_by, last_id=found[-1]["id"])["data"] == []
+
+
+@pytest.mark.parametrize("field", ["created_at", "updated_at"])
+def test_conversations_of_the_same_moment_are_not_lost_between_pages(
+    server: GatewayServer, chat: Chat, field: str
+) -> None:
+    ids = [chat.blocking(name)["conversation_id"] for name in "abcde"]
+
+    async def at_once(session: AsyncSession) -> None:
+        moment = datetime(2026, 1, 1, 12, 30, 0, 123457, UTC)
+        rows = update(ConversationRow).where(col(ConversationRow.id).in_(ids[1:]))
+        await session.execute(rows.values(created_at=moment, updated_at=moment))
+
+    look(server.settings.resolved_database_url(), at_once)
+    found: dict[str, list[str]] = {}
+    for sort_by in (field, f"-{field}"):
+        pages: list[str] = []
+        while len(pages) < 10:
+            last = {"last_id": pages[-1]} if pages else {}
+            page = chat.conversations(sort_by=sort_by, limit=2, **last)
+            pages += [item["id"] for item in page["data"]]
+            if not page["has_more"]:
+                break
+        found[sort_by] = pages
+    assert sorted(found[field]) == sorted(ids)
+    assert found[f"-{field}"] == found[field][::-1]
+
+
+def test_an_empty_cursor_is_none(chat: Chat) -> None:
+    answered = chat.blocking()
+    assert chat.conversations(last_id="") == chat.conversations()
+    assert len(chat.conversations(last_id="")["data"]) == 1
+    [message] = chat.messages(answered["conversation_id"], first_id="")
+    assert message["id"] == answered["message_id"]
+    assert chat.messages(answered["conversation_id"].upper(), limit=100) == [message]
+    assert chat.conversations(last_id=answered["conversation_id"].upper())["data"] == []
 
 
 def test_lists_belong_to_a_user(chat: Chat) -> None:
@@ -249,6 +291,27 @@ def test_a_message_while_its_turn_runs(chat: Chat, fake: ScriptedBackend, gate: 
         gate.open()
         stream.rest()
     assert chat.message(conversation_id)["answer"] == "One"
+
+
+def test_a_stopped_message_and_one_that_waited_behind_it(
+    chat: Chat, fake: ScriptedBackend, gate: Gate
+) -> None:
+    fake.queue(script(text("So far"), gate, succeed()))
+    with chat.open("First") as stream:
+        conversation_id = stream.next()["conversation_id"]
+        waiting = chat.background("Second", conversation_id=conversation_id)
+        shown = [
+            (item["query"], item["answer"], item["status"], item["error"], item["total_tokens"])
+            for item in chat.messages(conversation_id)
+        ]
+        assert shown[1] == ("Second", "", "normal", None, 0)
+        chat.stop(stream.task_id)
+        stream.rest()
+    chat.resumed(waiting["task_id"])
+    first, second = chat.messages(conversation_id)
+    assert (first["answer"], first["status"], first["error"]) == ("So far", "normal", None)
+    assert (second["answer"], second["status"]) == ("You said: Second.", "normal")
+    assert second["id"] == waiting["message_id"]
 
 
 def test_long_names_are_cut(chat: Chat) -> None:

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import func, select, update
 
 from agent_gateway.app_config import AppConfig
-from agent_gateway.domain import AppId, new_id
-from agent_gateway.store.apps import AppStore
+from agent_gateway.domain import App, AppId, new_id
 from agent_gateway.store.database import now_plus
+from agent_gateway.store.keys import KeyStore
 from tests.store.world import METADATA, World
 
 pytestmark = pytest.mark.anyio
@@ -23,8 +23,14 @@ async def count(world: World, table: str) -> int:
         return found.scalar_one()
 
 
-async def test_the_default_app_comes_back_as_it_was_put(world: World) -> None:
-    app_id = await world.apps.put_default(CONFIG)
+async def opened(world: World, key: str) -> App | None:
+    """The app that this key opens."""
+    found = await world.keys.find(key)
+    return found.app if found else None
+
+
+async def test_an_app_comes_back_as_it_was_put(world: World) -> None:
+    app_id = (await world.apps.apply("mine", CONFIG)).app_id
     app = await world.apps.find(app_id)
     assert app is not None
     assert (app.id, app.config) == (app_id, CONFIG)
@@ -32,17 +38,17 @@ async def test_the_default_app_comes_back_as_it_was_put(world: World) -> None:
 
 
 async def test_a_version_is_made_only_when_something_changed(world: World) -> None:
-    app_id = await world.apps.put_default(CONFIG)
+    app_id = (await world.apps.apply("mine", CONFIG)).app_id
     first = await world.apps.find(app_id)
     async with world.unchanged():
-        assert await world.apps.put_default(CONFIG.model_copy()) == app_id
+        assert (await world.apps.apply("mine", CONFIG.model_copy())).app_id == app_id
     changed = CONFIG.model_copy(update={"description": "New"})
-    assert await world.apps.put_default(changed) == app_id
+    assert (await world.apps.apply("mine", changed)).app_id == app_id
     second = await world.apps.find(app_id)
     assert first is not None
     assert second is not None
     assert (second.config, second.version_id != first.version_id) == (changed, True)
-    await world.apps.put_default(CONFIG)
+    await world.apps.apply("mine", CONFIG)
     third = await world.apps.find(app_id)
     assert third is not None
     assert third.config == CONFIG
@@ -51,63 +57,63 @@ async def test_a_version_is_made_only_when_something_changed(world: World) -> No
 
 async def test_processes_that_start_at_once_make_one_app_and_one_key(world: World) -> None:
     apps, versions = await count(world, "apps"), await count(world, "app_versions")
-    ids = await asyncio.gather(*(world.apps.put_default(CONFIG) for _ in range(6)))
+    ids = await asyncio.gather(*(world.apps.install_default(CONFIG, built_in=False) for _ in range(6)))
     assert len(set(ids)) == 1
     assert (await count(world, "apps"), await count(world, "app_versions")) == (apps + 1, versions + 1)
-    keys = await asyncio.gather(*(world.apps.make_first_key(ids[0]) for _ in range(6)))
+    keys = await asyncio.gather(*(world.keys.make_first(ids[0]) for _ in range(6)))
     assert len([key for key in keys if key]) == 1
-    await asyncio.gather(*(world.apps.put_key(ids[0], "app-key", "settings") for _ in range(6)))
+    await asyncio.gather(*(world.keys.put(ids[0], "app-key", "settings") for _ in range(6)))
     assert await count(world, "api_keys") == 2
 
 
 async def test_a_key_opens_its_app(world: World) -> None:
-    await world.apps.put_key(world.app.id, "app-one", "")
-    await world.apps.put_key(world.other_app.id, "app-two", "")
-    assert await world.apps.find_by_key("app-one") == world.app
-    assert await world.apps.find_by_key("app-two") == world.other_app
+    await world.keys.put(world.app.id, "app-one", "")
+    await world.keys.put(world.other_app.id, "app-two", "")
+    assert await opened(world, "app-one") == world.app
+    assert await opened(world, "app-two") == world.other_app
     for wrong in ("", "app-", "app-ONE", "app-one ", "app-one\x00", "é😀", "%"):
-        assert await world.apps.find_by_key(wrong) is None
+        assert await opened(world, wrong) is None
 
 
 async def test_a_key_opens_the_current_version(world: World) -> None:
-    app_id = await world.apps.put_default(CONFIG)
-    await world.apps.put_key(app_id, "key", "")
+    app_id = (await world.apps.apply("mine", CONFIG)).app_id
+    await world.keys.put(app_id, "key", "")
     changed = CONFIG.model_copy(update={"description": "New"})
-    await world.apps.put_default(changed)
-    app = await world.apps.find_by_key("key")
+    await world.apps.apply("mine", changed)
+    app = await opened(world, "key")
     assert app is not None
     assert app.config == changed
 
 
 async def test_a_key_is_put_once(world: World) -> None:
-    await world.apps.put_key(world.app.id, "key", "settings")
+    await world.keys.put(world.app.id, "key", "settings")
     async with world.unchanged():
-        await world.apps.put_key(world.app.id, "key", "settings")
+        await world.keys.put(world.app.id, "key", "settings")
 
 
 async def test_the_first_key_is_made_once(world: World) -> None:
-    key = await world.apps.make_first_key(world.app.id)
+    key = await world.keys.make_first(world.app.id)
     assert key is not None
     assert key.startswith("app-")
     assert len(key) > 40
-    assert await world.apps.find_by_key(key) == world.app
-    assert await world.apps.make_first_key(world.app.id) is None
-    other = await world.apps.make_first_key(world.other_app.id)
+    assert await opened(world, key) == world.app
+    assert await world.keys.make_first(world.app.id) is None
+    other = await world.keys.make_first(world.other_app.id)
     assert other not in (None, key)
 
 
 async def test_a_key_is_never_stored(world: World) -> None:
-    key = await world.apps.make_first_key(world.app.id)
+    key = await world.keys.make_first(world.app.id)
     assert key is not None
     assert key not in str(await world.everything())
 
 
 async def test_a_revoked_key_opens_nothing(world: World) -> None:
-    await world.apps.put_key(world.app.id, "key", "")
+    await world.keys.put(world.app.id, "key", "")
     await world.execute(update(TABLES["api_keys"]).values(revoked_at=now_plus()))
-    assert await world.apps.find_by_key("key") is None
+    assert await opened(world, "key") is None
 
 
 async def test_another_secret_finds_no_key(world: World) -> None:
-    await world.apps.put_key(world.app.id, "key", "")
-    assert await AppStore(world.database, b"another").find_by_key("key") is None
+    await world.keys.put(world.app.id, "key", "")
+    assert await KeyStore(world.database, b"another").find("key") is None

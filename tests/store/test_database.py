@@ -118,7 +118,7 @@ async def test_a_block_that_raises_writes_nothing(world: World) -> None:
             await session.execute(text("DELETE FROM api_keys"))
             raise RuntimeError
 
-    await world.apps.put_key(world.app.id, "key", "")
+    await world.keys.put(world.app.id, "key", "")
     async with world.unchanged():
         with pytest.raises(RuntimeError):
             await write_and_fail()
@@ -131,7 +131,7 @@ async def test_a_cancelled_write_is_no_store_error_and_frees_its_connection(worl
             entered.set()
             await asyncio.Event().wait()
 
-    await world.apps.put_key(world.app.id, "key", "")
+    await world.keys.put(world.app.id, "key", "")
     async with world.unchanged():
         for _ in range(8):
             entered = asyncio.Event()

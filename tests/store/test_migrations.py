@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.database import Database
-from agent_gateway.store.migrations import LOCK, exclusive, migrate, schema_is_current
+from agent_gateway.store.migrations import LOCK, _revisions, exclusive, migrate, schema_is_current
 from alembic import command
 from tests.databases import KINDS
 from tests.store.world import METADATA, World
@@ -23,6 +23,7 @@ from tests.store.world import METADATA, World
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[2]
+HEAD, OLDER = _revisions()
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ async def test_by_hand_it_takes_the_database_of_the_settings(empty_database_url:
     up = alembic("upgrade", "head", url=empty_database_url)
     assert up.returncode == 0, up.stderr
     assert "Running upgrade  -> 0001" in up.stderr
-    assert "0001 (head)" in alembic("current", url=empty_database_url).stdout
+    assert f"{HEAD} (head)" in alembic("current", url=empty_database_url).stdout
 
 
 @pytest.mark.parametrize(
@@ -189,12 +190,10 @@ async def test_current_is_what_the_code_expects_or_newer(empty: Database) -> Non
 
 
 async def test_older_is_not_current(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As seen by a later release, which knows 0001 as one of its older revisions."""
-    monkeypatch.setattr(
-        "agent_gateway.store.migrations._revisions", lambda: ("0002", frozenset({"0000", "0001"}))
-    )
+    """As seen by a later release, which knows today's newest as one of its older revisions."""
+    monkeypatch.setattr("agent_gateway.store.migrations._revisions", lambda: ("later", OLDER | {HEAD}))
     assert not await schema_is_current(database)
-    await stamp(database, "0002")
+    await stamp(database, "later")
     assert await schema_is_current(database)
 
 

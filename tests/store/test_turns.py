@@ -8,7 +8,7 @@ import pytest
 from agent_gateway.domain import Outcome, RunId, TaskId, Turn, TurnState, new_id
 from agent_gateway.events import GATEWAY_END, rest_of
 from agent_gateway.store.database import now_plus
-from agent_gateway.store.turns import Stopped
+from agent_gateway.store.stopping import Stopped
 from tests.store.world import World, completed
 
 pytestmark = pytest.mark.anyio
@@ -65,7 +65,7 @@ async def test_a_stop_while_sending_still_takes_the_run_id(world: World) -> None
     await world.turns.stop(world.ann, turn.task_id)
     assert not await world.turns.arm(turn)
     assert await world.turns.running(turn, RUN) is not None
-    assert await world.turns.stop(world.ann, turn.task_id) == Stopped(RUN)
+    assert await world.turns.stop(world.ann, turn.task_id) == Stopped(turn.task_id, RUN)
 
 
 @pytest.mark.parametrize("lost_by", ["owner", "epoch", "end"])
@@ -129,7 +129,7 @@ async def test_i4_a_renewed_turn_does_not_expire(world: World) -> None:
 async def test_what_was_not_sent_ends_at_once(world: World, state: str) -> None:
     turn = await world.begin()
     await world.change(turn, state=state)
-    assert await world.turns.stop(world.ann, turn.task_id) == Stopped(None)
+    assert await world.turns.stop(world.ann, turn.task_id) == Stopped(turn.task_id, None)
     row = await world.row(turn)
     assert (row.state, row.outcome, row.error_code) == (TurnState.ENDED, Outcome.STOPPED, None)
     assert (row.stop_at is not None, row.stop_reason) == (True, "user")
@@ -143,17 +143,17 @@ async def test_what_was_not_sent_ends_at_once(world: World, state: str) -> None:
 @pytest.mark.parametrize(("state", "run_id"), [("sending", None), ("running", RUN)])
 async def test_what_was_sent_is_asked_to_stop(world: World, state: str, run_id: RunId | None) -> None:
     turn = await in_state(world, state)
-    assert await world.turns.stop(world.ann, turn.task_id, "user") == Stopped(run_id)
+    assert await world.turns.stop(world.ann, turn.task_id, "user") == Stopped(turn.task_id, run_id)
     row = await world.row(turn)
     assert (row.state, row.outcome, row.stop_reason) == (state, None, "user")
     first_asked = row.stop_at
-    assert await world.turns.stop(world.ann, turn.task_id) == Stopped(run_id), "again is fine"
+    assert await world.turns.stop(world.ann, turn.task_id) == Stopped(turn.task_id, run_id), "again is fine"
     assert (await world.row(turn)).stop_at == first_asked, "set once"
 
 
 async def test_a_stop_works_from_any_process(world: World) -> None:
     turn = await in_state(world, "running")
-    assert await world.process().stop(world.ann, turn.task_id) == Stopped(RUN)
+    assert await world.process().stop(world.ann, turn.task_id) == Stopped(turn.task_id, RUN)
     assert await world.turns.heartbeat([turn]) == {turn.task_id: True}
 
 

@@ -28,6 +28,7 @@ from agent_gateway.store.apps import AppStore
 from agent_gateway.store.begin import Begun, Terms
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.keys import KeyStore
 from agent_gateway.store.tables import Row
 from agent_gateway.store.turns import TurnStore
 
@@ -63,7 +64,11 @@ class World:
 
     @property
     def apps(self) -> AppStore:
-        return AppStore(self.database, b"secret")
+        return AppStore(self.database)
+
+    @property
+    def keys(self) -> KeyStore:
+        return KeyStore(self.database, b"secret")
 
     @property
     def lists(self) -> ConversationStore:

@@ -12,6 +12,9 @@ from agent_gateway.errors import ConfigError
 FULL = """
 name: City guide
 description: Knows cities.
+tags: [travel]
+author_name: Ada
+site: {title: The guide, icon_type: image, icon_url: "https://x.test/guide.png"}
 mode: agent-chat
 tenant_id: tenant-1
 agent_id: guide-1

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from agent_gateway.app_config import LayerTemplate
+from agent_gateway.app_config import CompositionTemplate, LayerTemplate
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer, OnExit
-from agent_gateway.domain import Turn
+from agent_gateway.domain import Exchange, Turn
 from agent_gateway.errors import TurnError
-from agent_gateway.template import Placeholder, TemplateError, fill
+from agent_gateway.template import ANSWER, Placeholder, TemplateError, fill
 
 logger = logging.getLogger(__name__)
 
@@ -27,34 +27,79 @@ def compose(turn: Turn, environ: Mapping[str, str]) -> CreateRunRequest:
     Raises TurnError (`internal_server_error`) when an environment variable is gone since the app was
     loaded, or when the snapshot can not be read: going on without it would lose the conversation.
     """
-    template = turn.app.config.composition
-    values = _Values(turn, environ)
-    try:
-        layers = [_layer(layer, values) for layer in template.layers]
-    except TemplateError as error:
-        logger.error("turn %s: app %s can not be composed: %s", turn.task_id, turn.app.id, error)
-        raise TurnError("internal_server_error") from None
+    composition = _filled(turn.app.config.composition, turn, _Values(turn, environ))
     return CreateRunRequest(
-        composition=Composition(schema_version=template.schema_version, layers=layers),
-        session_snapshot=_snapshot(turn, [layer.name for layer in layers]),
+        composition=composition,
+        session_snapshot=_snapshot(turn, [layer.name for layer in composition.layers]),
         idempotency_key=turn.task_id,
-        metadata={
-            "conversation_id": turn.conversation_id,
-            "message_id": turn.message_id,
-            "app_id": turn.app.id,
-        },
+        metadata=_metadata(turn),
         # Said, although it is the default: any other exit leaves a snapshot that can not be resumed.
         on_exit=OnExit(default="suspend"),
     )
 
 
+def compose_small(
+    template: CompositionTemplate, exchange: Exchange, environ: Mapping[str, str]
+) -> CreateRunRequest:
+    """The request of a small run about an exchange. It knows texts only: the session is not given to it,
+    for what it says must not become part of the conversation. Raises TurnError as `compose` does.
+    """
+    turn = exchange.turn
+    values = _Values(turn, environ, answer=exchange.answer)
+    return CreateRunRequest(
+        composition=_filled(template, turn, values),
+        metadata=_metadata(turn),
+        on_exit=OnExit(default="delete"),
+    )
+
+
+def compose_closing(turn: Turn, environ: Mapping[str, str]) -> CreateRunRequest:
+    """The clean-up run that closes a turn's session: its snapshot, and no model. Raises TurnError."""
+    template = turn.app.config.composition
+    without_model = template.model_copy(update={"layers": _without_model(template)})
+    composition = _filled(without_model, turn, _Values(turn, environ))
+    return CreateRunRequest(
+        composition=composition,
+        session_snapshot=_snapshot(turn, [layer.name for layer in composition.layers]),
+        metadata=_metadata(turn),
+        on_exit=OnExit(default="delete"),
+    )
+
+
+def _without_model(template: CompositionTemplate) -> list[LayerTemplate]:
+    """All layers but those of type `…llm` (or of that name, without a type), and what depends on them."""
+    gone: set[str] = set()
+    for layer in template.layers:
+        if (layer.type or layer.name).endswith("llm") or gone & {*(layer.deps or {}).values()}:
+            gone.add(layer.name)
+    return [layer for layer in template.layers if layer.name not in gone]
+
+
+def _filled(template: CompositionTemplate, turn: Turn, values: "_Values") -> Composition:
+    try:
+        layers = [_layer(layer, values) for layer in template.layers]
+    except TemplateError as error:
+        logger.error("turn %s: app %s can not be composed: %s", turn.task_id, turn.app.id, error)
+        raise TurnError("internal_server_error") from None
+    return Composition(schema_version=template.schema_version, layers=layers)
+
+
+def _metadata(turn: Turn) -> dict[str, Any]:
+    return {
+        "conversation_id": turn.conversation_id,
+        "message_id": turn.message_id,
+        "app_id": turn.app.id,
+    }
+
+
 class _Values:
     """What each placeholder stands for in one turn."""
 
-    def __init__(self, turn: Turn, environ: Mapping[str, str]) -> None:
+    def __init__(self, turn: Turn, environ: Mapping[str, str], answer: str = "") -> None:
         config = turn.app.config
         self._turn = {
             "query": turn.query,
+            ANSWER: answer,
             "tenant_id": config.tenant_id,
             "app_id": turn.app.id,
             "user_id": turn.user,

@@ -6,7 +6,9 @@ from agent_gateway.routes.dependencies import AppDep
 from agent_gateway.routes.errors import ERRORS
 from agent_gateway.routes.schemas.app_info import (
     AppInfo,
+    AppMeta,
     AppParameters,
+    AppSite,
     FileUpload,
     SystemParameters,
     Toggle,
@@ -21,7 +23,40 @@ async def get_info(app: AppDep) -> AppInfo:
     """Name, description and mode of the app this key opens."""
     config = app.config
     return AppInfo(
-        name=config.name, description=config.description, tags=[], mode=config.mode, author_name=""
+        name=config.name,
+        description=config.description,
+        tags=config.tags,
+        mode=config.mode,
+        author_name=config.author_name,
+    )
+
+
+@router.get(
+    "/meta",
+    operation_id="getAppMeta",
+    summary="Describe the app's tools",
+    response_description="The icons of its tools.",
+)
+async def get_meta(app: AppDep) -> AppMeta:
+    """Icons of the app's tools. The tools are the backend's, which names no icons."""
+    return AppMeta(tool_icons={})
+
+
+@router.get(
+    "/site",
+    operation_id="getAppSite",
+    summary="Describe the app's chat page",
+    response_description="The page.",
+)
+async def get_site(app: AppDep) -> AppSite:
+    """Title, icon, colours and legal texts for a page that shows this app."""
+    config = app.config
+    return AppSite.model_validate(
+        {
+            **config.site.model_dump(),
+            "title": config.site.title or config.name,
+            "description": config.site.description or config.description,
+        }
     )
 
 
@@ -37,7 +72,7 @@ async def get_parameters(app: AppDep) -> AppParameters:
     return AppParameters(
         opening_statement=config["opening_statement"],
         suggested_questions=config["suggested_questions"],
-        suggested_questions_after_answer=Toggle(enabled=False),
+        suggested_questions_after_answer=Toggle(enabled=app.config.suggested_questions_after_answer.enabled),
         speech_to_text=Toggle(enabled=False),
         text_to_speech=VoiceToggle(enabled=False, voice="", language="", autoPlay="disabled"),
         retriever_resource=Toggle(enabled=False),

@@ -1,5 +1,6 @@
 """POST /chat-messages, its stop, and the events of a turn."""
 
+from collections.abc import AsyncGenerator
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Path, Query, Response
@@ -11,17 +12,27 @@ from agent_gateway.errors import (
     ConversationBusy,
     InvalidParam,
     NotFound,
+    StoreUnavailable,
     TurnError,
     Unauthorized,
+    Unavailable,
 )
 from agent_gateway.events import TurnFailed
-from agent_gateway.routes.dependencies import AppDep, Credentials, Gateway, GatewayDep, TicketText, get_app
+from agent_gateway.routes.dependencies import (
+    Credentials,
+    Gateway,
+    GatewayDep,
+    TicketText,
+    UncountedAppDep,
+    count_request,
+    get_app,
+)
 from agent_gateway.routes.errors import ERRORS
 from agent_gateway.routes.payloads import Mode, WireForm, usage_json
 from agent_gateway.routes.readers import Found, find, found_live
 from agent_gateway.routes.schemas.base import Success, User
 from agent_gateway.routes.schemas.chat import BackgroundTurn, BusyBody, ChatMessage, ChatMessageBody, StopBody
-from agent_gateway.routes.sse import TurnStream
+from agent_gateway.routes.sse import TurnStream, once_found
 from agent_gateway.routes.stream_events import EVENT_STREAM
 from agent_gateway.routes.tickets import Ticket
 from agent_gateway.turns.live import LiveTurn
@@ -82,8 +93,9 @@ LastEventId = Annotated[
 )
 async def post_chat_message(
     body: ChatMessageBody,
-    app: AppDep,
+    app: UncountedAppDep,
     gateway: GatewayDep,
+    credentials: Credentials,
     mode: ModeQuery = None,
     ids: Annotated[bool, Query(description="Send SSE `id:` lines on this stream, too.")] = False,
     idempotency_key: IdempotencyKey = None,
@@ -97,21 +109,24 @@ async def post_chat_message(
         files=[file.model_dump(exclude_none=True) for file in body.files],
         conversation_id=ConversationId(body.conversation_id) if body.conversation_id else None,
         idempotency_key=idempotency_key,
+        auto_name=body.auto_generate_name,
     )
     if last_event_id is not None:
         after = _position(last_event_id, "Last-Event-ID")
         found = await find(gateway, caller.app.id, caller.user, await _earlier(gateway, caller, request))
     else:
         after = 0
+        if not await _is_repeated(gateway, caller, request):
+            await count_request(app, gateway, credentials)
         found = await _start(gateway, caller, request)
     if body.response_mode == "background":
         return await _background(gateway, caller, found)
     if body.response_mode == "blocking":
-        return await _blocking(found)
+        return await _blocking(found, idempotency_key)
     if found.nothing_left(after):
         return Response(status_code=204)
     if found.live is not None and after == 0:
-        await _refuse_early_failure(found.live)
+        await _refuse_early_failure(found.live, idempotency_key)
     headers = {
         "X-Task-Id": found.view.task_id,
         "X-Turn-Events-URL": _events_url(gateway, caller.app.id, caller.user, found.view.task_id),
@@ -127,7 +142,7 @@ async def post_chat_message(
     response_description="Done, or there was nothing to stop.",
     responses={400: ERRORS[400], 401: ERRORS[401], 503: ERRORS[503]},
 )
-async def post_stop(task_id: TaskPath, body: StopBody, app: AppDep, gateway: GatewayDep) -> Success:
+async def post_stop(task_id: TaskPath, body: StopBody, app: UncountedAppDep, gateway: GatewayDep) -> Success:
     """Stop a running turn: its partial answer is kept and its stream ends with `message_end`.
 
     Also succeeds when there is nothing to stop: unknown, finished, or somebody else's.
@@ -172,13 +187,23 @@ async def get_events(
         who = Ticket(TaskId(canonical_uuid(task_id) or ""), app.id, user)
     if who.task_id != canonical_uuid(task_id):
         raise NotFound("Task not found.")
-    found = await find(gateway, who.app_id, who.user, who.task_id)
-    if after is None:
-        after = _position(last_event_id, "Last-Event-ID") if last_event_id else 0
-    if found.nothing_left(after):
+    position = _position(last_event_id, "Last-Event-ID") if after is None and last_event_id else after or 0
+
+    def frames(found: Found) -> AsyncGenerator[bytes]:
+        return found.frames(WireForm(mode or found.view.mode, True), position, gateway.ping_seconds)
+
+    async def later() -> AsyncGenerator[bytes]:
+        if gateway.live.draining.is_set():
+            raise Unavailable("This server is shutting down.")
+        return frames(await find(gateway, who.app_id, who.user, who.task_id))
+
+    try:
+        found = await find(gateway, who.app_id, who.user, who.task_id)
+    except StoreUnavailable:
+        return TurnStream(once_found(later, gateway.ping_seconds), {"X-Task-Id": who.task_id})
+    if found.nothing_left(position):
         return Response(status_code=204)
-    form = WireForm(mode or found.view.mode, True)
-    return TurnStream(found.frames(form, after, gateway.ping_seconds), {"X-Task-Id": who.task_id})
+    return TurnStream(frames(found), {"X-Task-Id": who.task_id})
 
 
 async def _start(gateway: Gateway, caller: Caller, request: TurnRequest) -> Found:
@@ -193,6 +218,13 @@ async def _start(gateway: Gateway, caller: Caller, request: TurnRequest) -> Foun
     return await find(gateway, caller.app.id, caller.user, started)
 
 
+async def _is_repeated(gateway: Gateway, caller: Caller, request: TurnRequest) -> bool:
+    """True for a post that makes no turn; only looked up when it matters: it is no new request."""
+    if caller.app.config.limits.requests_per_minute is None or not request.idempotency_key:
+        return False
+    return await gateway.turns.find_by_key(caller, request) is not None
+
+
 async def _earlier(gateway: Gateway, caller: Caller, request: TurnRequest) -> TaskId:
     """The turn a re-POST wants to go on with; it never starts a second one."""
     earlier = await gateway.turns.find_by_key(caller, request) if request.idempotency_key else None
@@ -204,10 +236,10 @@ async def _earlier(gateway: Gateway, caller: Caller, request: TurnRequest) -> Ta
     return earlier
 
 
-async def _blocking(found: Found) -> Response:
+async def _blocking(found: Found, idempotency_key: str | None) -> Response:
     result = await found.result()
     if result.outcome is Outcome.FAILED:
-        raise TurnError(result.error_code or "internal_server_error")
+        raise _failed(result.error_code or "internal_server_error", idempotency_key)
     view = found.view
     return JSONResponse(
         {
@@ -242,10 +274,18 @@ async def _background(gateway: Gateway, caller: Caller, found: Found) -> Respons
     return JSONResponse(body.model_dump(), status_code=202)
 
 
-async def _refuse_early_failure(live: LiveTurn[WireForm]) -> None:
+async def _refuse_early_failure(live: LiveTurn[WireForm], idempotency_key: str | None) -> None:
     await live.log.wait(0, FIRST_EVENT_SECONDS)
     if live.log.events and isinstance(failed := live.log.events[0], TurnFailed):
-        raise TurnError(failed.code)
+        raise _failed(failed.code, idempotency_key)
+
+
+def _failed(code: str, idempotency_key: str | None) -> TurnError:
+    error = TurnError(code)
+    if idempotency_key:
+        # The key remembers this turn, failed as it is: who obeyed would ask in vain for a day.
+        error.retry_after = None
+    return error
 
 
 def _events_url(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> str:

@@ -14,6 +14,7 @@ from agent_gateway.routes.schemas.conversations import (
     ConversationPage,
     MessageItem,
     MessagePage,
+    MessageRating,
     ThoughtItem,
 )
 from agent_gateway.store.conversations import Conversation, Message
@@ -48,9 +49,9 @@ async def get_conversations(
 ) -> ConversationPage:
     """A page of this user's conversations."""
     page = await gateway.conversations.conversations(
-        Caller(app, user), limit=limit, sort_by=sort_by, last_id=_optional_id(last_id, "last_id")
+        Caller(app, user), limit=limit, sort_by=sort_by, last_id=optional_id(last_id, "last_id")
     )
-    data = [_conversation_item(item) for item in page.items]
+    data = [conversation_item(item) for item in page.items]
     return ConversationPage(limit=limit, has_more=page.has_more, data=data)
 
 
@@ -70,19 +71,20 @@ async def get_messages(
     limit: Limit = 20,
 ) -> MessagePage:
     """The newest messages of a conversation, oldest first within the page."""
-    conversation = _optional_id(conversation_id, "conversation_id")
+    conversation = optional_id(conversation_id, "conversation_id")
     if conversation is None:
         raise InvalidParam("conversation_id: is required")
     page = await gateway.conversations.messages(
         Caller(app, user),
         ConversationId(conversation),
         limit=limit,
-        first_id=_optional_id(first_id, "first_id"),
+        first_id=optional_id(first_id, "first_id"),
     )
     return MessagePage(limit=limit, has_more=page.has_more, data=[_message_item(item) for item in page.items])
 
 
-def _optional_id(text: str | None, name: str) -> str | None:
+def optional_id(text: str | None, name: str) -> str | None:
+    """The id in a query parameter; None when it is empty, InvalidParam when it is no UUID."""
     if not text:
         return None
     if canonical := canonical_uuid(text):
@@ -90,7 +92,8 @@ def _optional_id(text: str | None, name: str) -> str | None:
     raise InvalidParam(f"{name}: must be a UUID")
 
 
-def _conversation_item(item: Conversation) -> ConversationItem:
+def conversation_item(item: Conversation) -> ConversationItem:
+    """A conversation as clients get it."""
     return ConversationItem(
         id=item.id,
         name=item.name,
@@ -116,7 +119,7 @@ def _message_item(item: Message) -> MessageItem:
         status="error" if failed else "normal",
         error=FAILURES[item.error_code] if failed and item.error_code else None,
         message_files=[],
-        feedback=None,
+        feedback=MessageRating(rating=item.rating) if item.rating else None,
         retriever_resources=[],
         agent_thoughts=[_thought_item(item.id, step, created_at) for step in item.steps],
         created_at=created_at,

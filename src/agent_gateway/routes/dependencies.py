@@ -2,21 +2,26 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, time
 from typing import Annotated, Final
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyQuery, HTTPAuthorizationCredentials, HTTPBearer
 
-from agent_gateway.domain import App
-from agent_gateway.errors import Unauthorized, Unavailable
+from agent_gateway.domain import App, KeyId
+from agent_gateway.errors import StoreError, TooManyRequests, Unauthorized, Unavailable
 from agent_gateway.routes.payloads import WireForm
 from agent_gateway.routes.tickets import Tickets
 from agent_gateway.store.apps import AppStore
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
+from agent_gateway.store.end_users import EndUserStore
+from agent_gateway.store.feedbacks import FeedbackStore
+from agent_gateway.store.keys import KeyStore, OpenedKey
 from agent_gateway.store.turns import TurnStore
+from agent_gateway.turns.errands import Errands
 from agent_gateway.turns.live import LiveTurns
+from agent_gateway.turns.small_runs import SmallRuns
 
 DEFAULT_USER: Final = "DEFAULT-USER"
 """Who a GET without `user` is for."""
@@ -27,25 +32,50 @@ MOST_KEYS: Final = 10_000
 
 @dataclass(slots=True)
 class KeyRing:
-    """Finds apps by API key, remembering those it found for KEY_SECONDS."""
+    """Finds apps by API key, remembering those it found for KEY_SECONDS; counts their use."""
 
-    apps: AppStore
-    _known: dict[str, tuple[App, float]] = field(default_factory=dict)
+    keys: KeyStore
+    _known: dict[str, tuple[OpenedKey, float]] = field(default_factory=dict)
+    _used: set[KeyId] = field(default_factory=set)
 
     async def open(self, key: str) -> App:
         """The app this key opens; Unauthorized when there is none."""
+        opened = await self._find(key)
+        self._used.add(opened.id)
+        return opened.app
+
+    async def count(self, key: str) -> None:
+        """Count a request with this key; TooManyRequests when there were too many in this minute."""
+        opened = await self._find(key)
+        most = opened.app.config.limits.requests_per_minute
+        if most is not None and await self.keys.count_request(opened.id) > most:
+            next_minute = 60 - int(time()) % 60
+            raise TooManyRequests("Too many requests with this API key. Please try again later.", next_minute)
+
+    async def write_use(self) -> None:
+        """Store which keys were used since the last time."""
+        used, self._used = self._used, set()
+        if not used:
+            return
+        try:
+            await self.keys.write_use(used)
+        except StoreError:
+            self._used |= used
+            raise
+
+    async def _find(self, key: str) -> OpenedKey:
         now = monotonic()
-        app, until = self._known.get(key, (None, 0.0))
-        if app is not None and now < until:
-            return app
-        app = await self.apps.find_by_key(key)
-        if app is None:
+        opened, until = self._known.get(key, (None, 0.0))
+        if opened is not None and now < until:
+            return opened
+        opened = await self.keys.find(key)
+        if opened is None:
             self._known.pop(key, None)
             raise Unauthorized("Access token is invalid.")
         if len(self._known) >= MOST_KEYS:
             self._known.clear()
-        self._known[key] = (app, now + KEY_SECONDS)
-        return app
+        self._known[key] = (opened, now + KEY_SECONDS)
+        return opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +88,11 @@ class Gateway:
     turns: TurnStore
     apps: AppStore
     conversations: ConversationStore
+    feedbacks: FeedbackStore
+    end_users: EndUserStore
     live: LiveTurns[WireForm]
+    small_runs: SmallRuns
+    errands: Errands
     keys: KeyRing
     tickets: Tickets
     ping_seconds: float
@@ -88,11 +122,25 @@ TicketText = Annotated[str | None, Security(ticket_query)]
 
 async def get_app(gateway: GatewayDep, credentials: Credentials) -> App:
     """The app whose key the request carries."""
+    return await gateway.keys.open(_key(gateway, credentials))
+
+
+UncountedAppDep = Annotated[App, Depends(get_app)]
+"""For what must work whatever the key's rate is: stopping a turn, and repeating a request."""
+
+
+async def count_request(app: UncountedAppDep, gateway: GatewayDep, credentials: Credentials) -> App:
+    """The app whose key the request carries, once it was counted against the key's rate."""
+    await gateway.keys.count(_key(gateway, credentials))
+    return app
+
+
+AppDep = Annotated[App, Depends(count_request)]
+
+
+def _key(gateway: Gateway, credentials: HTTPAuthorizationCredentials | None) -> str:
     if credentials is None or not credentials.credentials:
         raise Unauthorized("Authorization header must be provided and must be 'Bearer <api key>'.")
     if not gateway.installed.is_set():
         raise Unavailable("The service is not ready yet. Please try again.")
-    return await gateway.keys.open(credentials.credentials)
-
-
-AppDep = Annotated[App, Depends(get_app)]
+    return credentials.credentials

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from agent_gateway.errors import GatewayError, StoreError, StoreUnavailable
 from agent_gateway.routes.schemas.base import ErrorBody
@@ -17,14 +18,17 @@ logger = logging.getLogger(__name__)
 STATUSES: Final[Mapping[str, int]] = {
     "invalid_param": 400,
     "bad_request": 400,
+    "app_unavailable": 400,
     "provider_not_initialize": 400,
     "completion_request_error": 400,
     "unauthorized": 401,
     "not_found": 404,
+    "end_user_not_found": 404,
     "method_not_allowed": 405,
     "conversation_busy": 409,
     "request_too_large": 413,
     "idempotency_conflict": 409,
+    "too_many_requests": 429,
     "rate_limit_error": 429,
     "internal_server_error": 500,
     "turn_interrupted": 500,
@@ -36,7 +40,10 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": ErrorBody, "description": "Invalid request, or the provider rejected it."},
     401: {"model": ErrorBody, "description": "No valid API key or ticket."},
     404: {"model": ErrorBody, "description": "Unknown to this app and user."},
-    429: {"model": ErrorBody, "description": "The model provider's rate limit."},
+    429: {
+        "model": ErrorBody,
+        "description": "A limit of the app, or the model provider's rate limit.",
+    },
     500: {"model": ErrorBody, "description": "The turn failed."},
     503: {"model": ErrorBody, "description": "Draining, full, or the backend or database is away."},
     504: {"model": ErrorBody, "description": "The turn took too long."},
@@ -77,9 +84,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         code = _HTTP_CODES.get(error.status_code, "internal_server_error")
-        answer = envelope(code, str(error.detail))
-        answer.headers.update(error.headers or {})  # `Allow` of a 405
-        return answer
+        response = envelope(code, str(error.detail))
+        if error.status_code == 405:
+            response.headers["Allow"] = ", ".join(_allowed(request))
+        return response
 
     @app.exception_handler(StoreError)
     async def store_error(request: Request, error: StoreError) -> JSONResponse:
@@ -91,6 +99,18 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         return envelope("internal_server_error", "Internal server error.")
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods that routes of this path have; the framework names those of the first route alone."""
+    return [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 def _explain(error: RequestValidationError) -> str:

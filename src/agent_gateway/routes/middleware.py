@@ -8,16 +8,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 SERVER_RECEIVE: Final = "agent_gateway.server_receive"
 """Key of a scope under which the server's own `receive` stays within reach (see sse.py)."""
 BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 
 
 class RequestBodies:
     """Reads every body as JSON unless it is a form, since clients leave the content type out or get it
-    wrong; and refuses to read more than MAX_BODY_BYTES of it.
+    wrong; and refuses to read more than `most` bytes of it.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, most: int) -> None:
         self._app = app
+        self._most = most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Replace the content type of a request that may have a JSON body, and count its bytes."""
@@ -35,8 +35,8 @@ class RequestBodies:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > MAX_BODY_BYTES:
-                raise HTTPException(413, "The body is larger than 8 MiB.")
+            if size > self._most:
+                raise HTTPException(413, f"The body is larger than {self._most} bytes.")
             return message
 
         await self._app(scope, counted, send)

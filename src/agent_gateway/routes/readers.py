@@ -1,16 +1,22 @@
 """A turn to read: found in this process or in the rows, and what its readers are given."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import Final
 
 from agent_gateway.domain import AppId, TaskId
-from agent_gateway.errors import NotFound, Unavailable
+from agent_gateway.errors import NotFound, StoreError, Unavailable
 from agent_gateway.events import Result, rest_of
 from agent_gateway.routes.dependencies import Gateway
 from agent_gateway.routes.payloads import WireForm
 from agent_gateway.routes.sse import ended_frames, live_frames
+from agent_gateway.store.database import undisturbed
 from agent_gateway.store.results import TurnView
 from agent_gateway.turns.live import LiveTurn
+
+LOOK_SECONDS: Final = 1.0
+"""How long a reader of a live turn waits to hear that its conversation was not deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,8 @@ async def find(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> F
     """A turn of this app and user; NotFound when there is none."""
     live = gateway.live.find(task_id)
     if live is not None and live.belongs_to(app_id, user):
+        if await _is_deleted(gateway, app_id, user, task_id):
+            raise NotFound("Task not found.")
         return found_live(live)
     view = await gateway.turns.view(app_id, user, task_id)
     if view is not None:
@@ -60,6 +68,18 @@ async def find(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> F
         if source is not None:
             return Found(view, source)
     raise NotFound("Task not found.")
+
+
+async def _is_deleted(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> bool:
+    """Whether a live turn's conversation is gone, which any process may have done (R16).
+
+    A database that does not say is no reason to cut readers off from a turn that runs here.
+    """
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            return await undisturbed(gateway.turns.view(app_id, user, task_id)) is None
+    except (StoreError, TimeoutError):
+        return False
 
 
 def found_live(live: LiveTurn[WireForm]) -> Found:

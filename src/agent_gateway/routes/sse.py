@@ -11,7 +11,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from agent_gateway.domain import Turn
+from agent_gateway.errors import GatewayError, StoreUnavailable
 from agent_gateway.events import GATEWAY_REPLACE, Result, rest_of
 from agent_gateway.routes.middleware import SERVER_RECEIVE
 from agent_gateway.routes.payloads import PING, WireForm, encoder
@@ -101,6 +102,30 @@ async def ended_frames(view: TurnView, result: Result, form: WireForm, after: in
         yield _retry(RETRY_MS)
     for piece in stored_frames(view, result, form, after):
         yield piece
+
+
+async def once_found(
+    finding: Callable[[], Awaitable[AsyncGenerator[bytes]]], ping_seconds: float
+) -> AsyncGenerator[bytes]:
+    """Frames of a turn that can only be found once the database is back; pings until then.
+
+    EventSource never comes back after a status that is not 200, however passing the reason is. So it
+    waits here. Should there be no such turn, the stream ends, and whoever comes again is told.
+    """
+    yield _retry(RETRY_MS)
+    while True:
+        yield PING
+        await asyncio.sleep(ping_seconds * _dice.uniform(0.5, 1.0))
+        try:
+            frames = await finding()
+        except StoreUnavailable:
+            continue
+        except GatewayError:
+            return
+        async with aclosing(frames):
+            async for piece in frames:
+                yield piece
+        return
 
 
 class TurnStream(EventSourceResponse):

@@ -87,13 +87,13 @@ async def adopt(database: Database, terms: Terms, *, expired: bool, everyone: bo
                 lease_until=now_plus(terms.lease_seconds),
             )
         )
-        return await _read(connection, terms, turns.c.id.in_(ids))
+        return await read_turns(connection, terms, turns.c.id.in_(ids))
 
 
 async def load(database: Database, terms: Terms, task_id: TaskId) -> Turn | None:
     """A turn as it stands, to follow it."""
     async with database.reading() as session:
-        found = await _read(await session.connection(), terms, turns.c.id == task_id)
+        found = await read_turns(await session.connection(), terms, turns.c.id == task_id)
     return found[0] if found else None
 
 
@@ -135,7 +135,8 @@ async def save_checkpoints(database: Database, terms: Terms, held: list[tuple[Tu
         )
 
 
-async def _read(connection: AsyncConnection, terms: Terms, *which: ColumnElement[bool]) -> list[Turn]:
+async def read_turns(connection: AsyncConnection, terms: Terms, *which: ColumnElement[bool]) -> list[Turn]:
+    """Turns as they stand, without those whose app's configuration this release can not read."""
     found: list[Turn] = []
     for row in await connection.execute(_TURN.where(*which)):
         try:

@@ -1,125 +1,206 @@
-"""Apps, their immutable versions, and the API keys that open them."""
+"""Apps and their immutable versions."""
 
-import hmac
-import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, Select, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlmodel import col
 
-from agent_gateway.app_config import AppConfig, read_config
-from agent_gateway.domain import App, AppId, AppVersionId, new_id
-from agent_gateway.store.database import Database
-from agent_gateway.store.tables import ApiKeyRow, AppRow, AppVersionRow, api_keys, app_versions, apps
+from agent_gateway.app_config import AppConfig, default_app, read_config
+from agent_gateway.domain import App, AppId, AppVersionId, TurnState, new_id
+from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.tables import api_keys, app_versions, apps, conversations, turns
 
 DEFAULT_SLUG: Final = "default"
+BUILT_IN: Final = tuple(default_app(mode).model_dump_json() for mode in ("chat", "agent-chat", "agent"))
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of an app file."""
+
+    app_id: AppId
+    number: int
+    """Of the app's current version."""
+    changed: bool
+    """Whether that version was made just now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedApp:
+    """An app as an operator sees it."""
+
+    id: AppId
+    slug: str
+    config: AppConfig
+    number: int
+    """Of its current version."""
+    version_id: AppVersionId
+    created_at: datetime
+    changed_at: datetime
+    """When its current version was made."""
+    keys: int
+    """That open it now."""
+    conversations: int
 
 
 class AppStore:
-    """Reads and writes of apps and keys. `secret` keys the hash by which API keys are found."""
+    """Reads and writes of apps."""
 
-    def __init__(self, database: Database, secret: bytes) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._secret = secret
 
-    async def put_default(self, config: AppConfig) -> AppId:
-        """Make this the configuration of the default app: a new version when anything changed."""
+    async def apply(self, slug: str, config: AppConfig) -> Applied:
+        """Make this the configuration of an app, with a new version when anything changed."""
+        return await self._apply(slug, config)
+
+    async def install_default(self, config: AppConfig, *, built_in: bool) -> AppId:
+        """Have a default app with this configuration.
+
+        A `built_in` configuration only takes the place of another built-in one: what an operator
+        has applied stays.
+        """
+        applied = await self._apply(DEFAULT_SLUG, config, only_over_built_in=built_in)
+        return applied.app_id
+
+    async def _apply(self, slug: str, config: AppConfig, *, only_over_built_in: bool = False) -> Applied:
         try:
-            return await self._put_default(config)
+            return await self._write(slug, config, only_over_built_in)
         except IntegrityError:
             # Another process made the app in the same moment; now there is a row to lock.
-            return await self._put_default(config)
+            return await self._write(slug, config, only_over_built_in)
 
-    async def _put_default(self, config: AppConfig) -> AppId:
+    async def _write(self, slug: str, config: AppConfig, only_over_built_in: bool) -> Applied:
         now = datetime.now(UTC)
         async with self._database.transaction() as connection:
             found = await connection.execute(
-                select(apps.c.id, apps.c.version_id).where(apps.c.slug == DEFAULT_SLUG).with_for_update()
+                select(apps.c.id, apps.c.version_id).where(apps.c.slug == slug).with_for_update()
             )
             row = found.first()
-            app_id = row.id if row else new_id()
+            app_id = AppId(row.id) if row else AppId(new_id())
             if row is None:
-                values = {"id": app_id, "tenant_id": config.tenant_id, "slug": DEFAULT_SLUG}
-                await connection.execute(insert(apps), {**values, "created_at": now})
-            await _put_version(connection, app_id, row.version_id if row else None, config, now)
-            return AppId(app_id)
-
-    async def put_key(self, app_id: AppId, key: str, label: str) -> None:
-        """Let this key open the app; nothing happens when it already does."""
-        async with self._database.transaction() as connection:
-            await _lock_app(connection, app_id)
-            known = select(api_keys.c.id).where(api_keys.c.hash == self._hash(key))
-            if await connection.scalar(known) is None:
-                await self._write_key(connection, app_id, key, label)
-
-    async def make_first_key(self, app_id: AppId) -> str | None:
-        """Make a key when the app has none; the returned text is nowhere else."""
-        async with self._database.transaction() as connection:
-            await _lock_app(connection, app_id)
-            if await connection.scalar(select(api_keys.c.id).where(api_keys.c.app_id == app_id).limit(1)):
-                return None
-            key = f"app-{secrets.token_urlsafe(32)}"
-            await self._write_key(connection, app_id, key, "made at first start")
-            return key
-
-    async def _write_key(self, connection: AsyncConnection, app_id: AppId, key: str, label: str) -> None:
-        values = {"id": new_id(), "app_id": app_id, "label": label, "hash": self._hash(key)}
-        await connection.execute(insert(api_keys), {**values, "created_at": datetime.now(UTC)})
-
-    async def find_by_key(self, key: str) -> App | None:
-        """The app that this key opens, in its current version."""
-        async with self._database.reading() as session:
-            found = await session.execute(
-                select(col(AppRow.id), col(AppVersionRow.id), col(AppVersionRow.config))
-                .join(ApiKeyRow, col(ApiKeyRow.app_id) == col(AppRow.id))
-                .join(AppVersionRow, col(AppVersionRow.id) == col(AppRow.version_id))
-                .where(col(ApiKeyRow.hash) == self._hash(key), col(ApiKeyRow.revoked_at).is_(None))
-            )
-            return _app(found.first())
+                values = {"id": app_id, "tenant_id": config.tenant_id, "slug": slug, "created_at": now}
+                await connection.execute(insert(apps), values)
+            newest = (await connection.execute(_newest_version(app_id))).first()
+            if newest is not None and row is not None and newest.id == row.version_id:
+                # Read and written again: a release that knows more keys has changed nothing by that.
+                stored = read_config(newest.config).model_dump_json()
+                if stored == config.model_dump_json() or (only_over_built_in and stored not in BUILT_IN):
+                    return Applied(app_id, newest.number, changed=False)
+            number = newest.number + 1 if newest else 1
+            await _add_version(connection, app_id, number, config, now)
+            return Applied(app_id, number, changed=True)
 
     async def find(self, app_id: AppId) -> App | None:
         """An app in its current version."""
         async with self._database.reading() as session:
             found = await session.execute(
-                select(col(AppRow.id), col(AppVersionRow.id), col(AppVersionRow.config))
-                .join(AppVersionRow, col(AppVersionRow.id) == col(AppRow.version_id))
-                .where(col(AppRow.id) == app_id)
+                select(app_versions.c.id, app_versions.c.config)
+                .join(apps, apps.c.version_id == app_versions.c.id)
+                .where(apps.c.id == app_id)
             )
-            return _app(found.first())
+            row = found.first()
+        return App(app_id, AppVersionId(row.id), read_config(row.config)) if row else None
 
-    def _hash(self, key: str) -> str:
-        return hmac.digest(self._secret, key.encode(), "sha256").hex()
+    async def all(self) -> list[ListedApp]:
+        """Every app that was not deleted, by slug."""
+        return await self._listed()
+
+    async def find_by_slug(self, slug: str) -> ListedApp | None:
+        """The app of this slug."""
+        found = await self._listed(apps.c.slug == slug)
+        return found[0] if found else None
+
+    async def _listed(self, *which: ColumnElement[bool]) -> list[ListedApp]:
+        query = _LISTED.where(*which).order_by(apps.c.slug)
+        async with self._database.reading() as session:
+            return [
+                ListedApp(
+                    id=AppId(row.id),
+                    slug=row.slug,
+                    config=read_config(row.config),
+                    number=row.number,
+                    version_id=AppVersionId(row.version_id),
+                    created_at=row.created_at,
+                    changed_at=row.changed_at,
+                    keys=row.keys,
+                    conversations=row.conversations,
+                )
+                for row in await session.execute(query)
+            ]
+
+    async def delete(self, app_id: AppId) -> int:
+        """Delete an app: its keys open nothing any more, its slug is free, and its turns are asked to stop.
+
+        The rows of its conversations stay, out of reach. Returns how many turns were asked.
+        """
+        async with self._database.transaction() as connection:
+            # No slug has a tilde: this one is nobody's again.
+            await connection.execute(
+                update(apps)
+                .where(apps.c.id == app_id, apps.c.deleted_at.is_(None))
+                .values(deleted_at=now_plus(), slug=apps.c.slug + f"~{app_id}")
+            )
+            await connection.execute(
+                update(api_keys)
+                .where(api_keys.c.app_id == app_id, api_keys.c.revoked_at.is_(None))
+                .values(revoked_at=now_plus())
+            )
+            mine = select(conversations.c.id).where(conversations.c.app_id == app_id)
+            stopped = await connection.execute(
+                update(turns)
+                .where(
+                    turns.c.conversation_id.in_(mine),
+                    turns.c.state != TurnState.ENDED.value,
+                    turns.c.stop_at.is_(None),
+                )
+                .values(stop_at=now_plus(), stop_reason="app deleted")
+            )
+            return stopped.rowcount
 
 
-def _app(row: tuple[str, str, str] | None) -> App | None:
-    if row is None:
-        return None
-    app_id, version_id, config = row
-    return App(AppId(app_id), AppVersionId(version_id), read_config(config))
+def _newest_version(app_id: AppId) -> Select[tuple[object, ...]]:
+    versions = select(app_versions).where(app_versions.c.app_id == app_id)
+    return versions.order_by(app_versions.c.number.desc()).limit(1)
 
 
-async def _lock_app(connection: AsyncConnection, app_id: AppId) -> None:
-    """Processes that start in the same moment take turns."""
-    await connection.execute(select(apps.c.id).where(apps.c.id == app_id).with_for_update())
-
-
-async def _put_version(
-    connection: AsyncConnection, app_id: str, current: str | None, config: AppConfig, now: datetime
+async def _add_version(
+    connection: AsyncConnection, app_id: AppId, number: int, config: AppConfig, now: datetime
 ) -> None:
-    found = await connection.execute(
-        select(app_versions)
-        .where(app_versions.c.app_id == app_id)
-        .order_by(app_versions.c.number.desc())
-        .limit(1)
-    )
-    newest = found.first()
-    text = config.model_dump_json()
-    if newest is not None and newest.id == current and newest.config == text:
-        return
-    version_id, number = new_id(), newest.number + 1 if newest else 1
+    version_id, text = new_id(), config.model_dump_json()
     values = {"id": version_id, "app_id": app_id, "number": number, "config": text, "created_at": now}
     await connection.execute(insert(app_versions), values)
-    await connection.execute(update(apps).where(apps.c.id == app_id).values(version_id=version_id))
+    await connection.execute(
+        update(apps).where(apps.c.id == app_id).values(version_id=version_id, tenant_id=config.tenant_id)
+    )
+
+
+_OPENING_KEYS: ScalarSelect[int] = (
+    select(func.count())
+    .where(
+        api_keys.c.app_id == apps.c.id,
+        api_keys.c.revoked_at.is_(None),
+        or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now_plus()),
+    )
+    .scalar_subquery()
+)
+_CONVERSATIONS: ScalarSelect[int] = (
+    select(func.count()).where(conversations.c.app_id == apps.c.id).scalar_subquery()
+)
+_LISTED = (
+    select(
+        apps.c.id,
+        apps.c.slug,
+        apps.c.version_id,
+        apps.c.created_at,
+        app_versions.c.number,
+        app_versions.c.config,
+        app_versions.c.created_at.label("changed_at"),
+        _OPENING_KEYS.label("keys"),
+        _CONVERSATIONS.label("conversations"),
+    )
+    .join(app_versions, app_versions.c.id == apps.c.version_id)
+    .where(apps.c.deleted_at.is_(None))
+)

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain import (
+    App,
     Caller,
     ConversationId,
     MessageId,
@@ -20,8 +21,11 @@ from agent_gateway.domain import (
     TurnRequest,
     TurnState,
     new_id,
+    short_name,
 )
 from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound, StoreUnavailable
+from agent_gateway.input_form import check_inputs, merged
+from agent_gateway.store.admission import check_query, take_place, version_of
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.tables import (
     conversations,
@@ -36,8 +40,6 @@ from agent_gateway.store.tables import (
 IDEMPOTENCY_SECONDS: Final = 24 * 3600
 MOST_QUEUED: Final = 10
 """Turns that may wait behind a conversation's active one."""
-NAME_LENGTH: Final = 64
-"""A new conversation is named by this many characters of its first query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,9 @@ async def begin(
 ) -> Begun | TaskId:
     """Write a turn's first rows, or find the turn that its Idempotency-Key made before.
 
-    Returns what was begun, or the task id of the earlier turn. Raises NotFound, ConversationBusy,
-    IdempotencyConflict, StoreUnavailable. Who names the `task_id` can find the turn again after a
-    commit whose answer was lost (R14).
+    Returns what was begun, or the task id of the earlier turn. Raises NotFound, InvalidParam,
+    ConversationBusy, TooManyRequests, IdempotencyConflict, StoreUnavailable. Who names the `task_id`
+    can find the turn again after a commit whose answer was lost (R14).
     """
     task_id = task_id or TaskId(new_id())
     for _ in range(3):
@@ -110,29 +112,68 @@ async def forget_old_keys(database: Database) -> int:
         return gone.rowcount
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a message goes: its conversation as it stands."""
+
+    conversation_id: ConversationId
+    seq: int
+    app: App
+    """In the version that the conversation's next turn runs on."""
+    inputs: dict[str, Any]
+    """The message's own, and those of the conversation's first message that it does not send."""
+    snapshot: str | None = None
+    active: Row[Any, Any] | None = None
+
+
 async def _write_rows(
     connection: AsyncConnection, terms: Terms, caller: Caller, request: TurnRequest, task_id: TaskId
 ) -> Begun:
-    message_id, now = MessageId(new_id()), datetime.now(UTC)
+    now = datetime.now(UTC)
     if request.idempotency_key:
         await _claim_key(connection, caller, request, task_id, now)
-    snapshot, active = None, None
+    check_query(caller.app, request)
     if request.conversation_id:
-        conversation_id = request.conversation_id
-        seq, active = await _go_on(connection, caller, conversation_id, now)
-        snapshot = await connection.scalar(_SNAPSHOT, {"conversation": conversation_id})
+        place = await _go_on(connection, caller, request, request.conversation_id, now)
     else:
-        conversation_id, seq = ConversationId(new_id()), 1
-        await _new_conversation(connection, caller, request, conversation_id, now)
+        place = await _new_conversation(connection, caller, request, now)
+    active = place.active
+    if active is None:
+        await take_place(connection, caller.app)
+    turn = Turn(
+        task_id=task_id,
+        conversation_id=place.conversation_id,
+        message_id=MessageId(new_id()),
+        created_at=int(now.timestamp()),
+        app=place.app,
+        user=caller.user,
+        query=request.query,
+        inputs=place.inputs,
+        files=request.files,
+        snapshot=place.snapshot,
+        epoch=1,
+        seconds_left=terms.turn_seconds,
+        state=TurnState.QUEUED if active else TurnState.PLANNED,
+    )
+    await _insert_turn(connection, terms, turn, place.seq, now)
+    if active is None or place.app.config.on_busy != "interrupt":
+        return Begun(turn)
+    await connection.execute(_INTERRUPT, {"task": active.id})
+    return Begun(turn, TaskId(active.id), RunId(active.run_id) if active.run_id else None)
+
+
+async def _insert_turn(
+    connection: AsyncConnection, terms: Terms, turn: Turn, seq: int, now: datetime
+) -> None:
     await connection.execute(
         insert(messages),
         {
-            "id": message_id,
-            "conversation_id": conversation_id,
+            "id": turn.message_id,
+            "conversation_id": turn.conversation_id,
             "seq": seq,
-            "query": request.query,
-            "inputs": request.inputs,
-            "files": request.files,
+            "query": turn.query,
+            "inputs": turn.inputs,
+            "files": turn.files,
             "marks": b"",
             "created_at": now,
         },
@@ -140,38 +181,19 @@ async def _write_rows(
     await connection.execute(
         _INSERT_TURN,
         {
-            "id": task_id,
-            "app_version_id": caller.app.version_id,
-            "conversation_id": conversation_id,
-            "message_id": message_id,
+            "id": turn.task_id,
+            "app_version_id": turn.app.version_id,
+            "conversation_id": turn.conversation_id,
+            "message_id": turn.message_id,
             "seq": seq,
-            "state": TurnState.QUEUED if active else TurnState.PLANNED,
-            "owner": None if active else terms.owner,
+            "state": turn.state,
+            "owner": None if turn.state is TurnState.QUEUED else terms.owner,
             "lease_seconds": terms.lease_seconds,
             "turn_seconds": terms.turn_seconds,
             "fold_version": terms.fold_version,
             "created_at": now,
         },
     )
-    turn = Turn(
-        task_id=task_id,
-        conversation_id=conversation_id,
-        message_id=message_id,
-        created_at=int(now.timestamp()),
-        app=caller.app,
-        user=caller.user,
-        query=request.query,
-        inputs=request.inputs,
-        files=request.files,
-        snapshot=snapshot,
-        epoch=1,
-        seconds_left=terms.turn_seconds,
-        state=TurnState.QUEUED if active else TurnState.PLANNED,
-    )
-    if active is None or caller.app.config.on_busy != "interrupt":
-        return Begun(turn)
-    await connection.execute(_INTERRUPT, {"task": active.id})
-    return Begun(turn, TaskId(active.id), RunId(active.run_id) if active.run_id else None)
 
 
 async def _claim_key(
@@ -187,54 +209,65 @@ async def _claim_key(
 
 
 async def _go_on(
-    connection: AsyncConnection, caller: Caller, conversation_id: ConversationId, now: datetime
-) -> tuple[int, Row[Any, Any] | None]:
-    """Lock the caller's conversation by giving it its next number; also its active turn, if any.
-
-    Raises ConversationBusy when the app wants that, or when too many turns wait already.
-    """
-    found = await connection.execute(
-        _NEXT_SEQ,
-        {"conversation": conversation_id, "app": caller.app.id, "user": caller.user, "now": now},
-    )
-    seq = found.scalar()
-    if seq is None:
-        raise NotFound("Conversation Not Exists.")
-    active = (await connection.execute(_ACTIVE_TURN, {"conversation": conversation_id})).first()
-    if active is not None:
-        waiting = await connection.scalar(_WAITING, {"conversation": conversation_id}) or 0
-        if caller.app.config.on_busy == "reject" or waiting >= MOST_QUEUED:
-            raise ConversationBusy(active.id)
-    return int(seq), active
-
-
-async def _new_conversation(
     connection: AsyncConnection,
     caller: Caller,
     request: TurnRequest,
     conversation_id: ConversationId,
     now: datetime,
-) -> None:
+) -> _Place:
+    """Lock the caller's conversation by giving it its next number, and see how it stands.
+
+    Raises ConversationBusy when the app wants that, or when too many turns wait already.
+    """
+    scope = {"conversation": conversation_id}
+    found = await connection.execute(
+        _NEXT_SEQ, {**scope, "app": caller.app.id, "user": caller.user, "now": now}
+    )
+    row = found.first()
+    if row is None:
+        raise NotFound("Conversation Not Exists.")
+    app = await version_of(connection, caller.app, row.app_version_id)
+    inputs = merged(row.inputs, request.inputs)
+    check_inputs(app.config.user_input_form, inputs, starting=False)
+    active = (await connection.execute(_ACTIVE_TURN, scope)).first()
+    if active is not None:
+        waiting = await connection.scalar(_WAITING, scope) or 0
+        if app.config.on_busy == "reject" or waiting >= MOST_QUEUED:
+            raise ConversationBusy(active.id)
+    if app.version_id != row.app_version_id:
+        await connection.execute(_MOVE_ON, {**scope, "version": app.version_id})
+    snapshot = await connection.scalar(_SNAPSHOT, scope)
+    return _Place(conversation_id, row.last_seq, app, inputs, snapshot, active)
+
+
+async def _new_conversation(
+    connection: AsyncConnection, caller: Caller, request: TurnRequest, now: datetime
+) -> _Place:
+    check_inputs(caller.app.config.user_input_form, request.inputs, starting=True)
     scope = {"app": caller.app.id, "user": caller.user}
     end_user_id = await connection.scalar(_END_USER, scope)
     if end_user_id is None:
         end_user_id = new_id()
         row = {"id": end_user_id, "app_id": scope["app"], "external_id": scope["user"], "created_at": now}
         await connection.execute(insert(end_users), row)
+    place = _Place(ConversationId(new_id()), 1, caller.app, request.inputs)
     await connection.execute(
         insert(conversations),
         {
-            "id": conversation_id,
+            "id": place.conversation_id,
             "app_id": caller.app.id,
+            "app_version_id": caller.app.version_id,
             "end_user_id": end_user_id,
-            "name": _name_from(request.query),
+            "name": short_name(request.query),
+            "naming": "open" if request.auto_name else "closed",
             "inputs": request.inputs,
             "introduction": caller.app.config.opening_statement,
-            "last_seq": 1,
+            "last_seq": place.seq,
             "created_at": now,
             "updated_at": now,
         },
     )
+    return place
 
 
 def _key_scope(caller: Caller, request: TurnRequest) -> dict[str, Any]:
@@ -247,11 +280,6 @@ def _body_hash(request: TurnRequest) -> str:
     return hashlib.sha256(msgspec.json.encode(body, order="sorted")).hexdigest()
 
 
-def _name_from(query: str) -> str:
-    line = " ".join(query.split())
-    return line if len(line) <= NAME_LENGTH else line[: NAME_LENGTH - 1] + "…"
-
-
 _END_USER = select(end_users.c.id).where(
     end_users.c.app_id == bindparam("app"), end_users.c.external_id == bindparam("user")
 )
@@ -261,9 +289,15 @@ _NEXT_SEQ = (
         conversations.c.id == bindparam("conversation"),
         conversations.c.app_id == bindparam("app"),
         conversations.c.end_user_id == _END_USER.scalar_subquery(),
+        conversations.c.deleted_at.is_(None),
     )
     .values(last_seq=conversations.c.last_seq + 1, updated_at=bindparam("now"))
-    .returning(conversations.c.last_seq)
+    .returning(conversations.c.last_seq, conversations.c.app_version_id, conversations.c.inputs)
+)
+_MOVE_ON = (
+    update(conversations)
+    .where(conversations.c.id == bindparam("conversation"))
+    .values(app_version_id=bindparam("version"))
 )
 _ACTIVE_TURN = select(turns.c.id, turns.c.run_id).where(
     turns.c.conversation_id == bindparam("conversation"), is_active(turns)

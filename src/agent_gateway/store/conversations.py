@@ -3,19 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
-from agent_gateway.domain import Caller, ConversationId, Outcome, Step, Usage
+from agent_gateway.domain import Caller, ConversationId, MessageId, Outcome, Rating, Step, TaskId, Usage
 from agent_gateway.errors import NotFound
 from agent_gateway.store.database import Database
 from agent_gateway.store.results import read_steps
-from agent_gateway.store.tables import ConversationRow, EndUserRow, MessageRow, TurnRow
+from agent_gateway.store.tables import (
+    ConversationRow,
+    EndUserRow,
+    FeedbackRow,
+    MessageRow,
+    TurnRow,
+    conversations,
+)
 
 T = TypeVar("T")
 SortBy = Literal["created_at", "-created_at", "updated_at", "-updated_at"]
@@ -47,7 +54,19 @@ class Message:
     outcome: Outcome | None
     error_code: str | None
     steps: Sequence[Step]
+    rating: Rating | None
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestions:
+    """The questions that may follow on a message."""
+
+    task_id: TaskId
+    """The message's turn."""
+    outcome: Outcome | None
+    questions: list[str] | None
+    """None until they were made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,27 +110,79 @@ class ConversationStore:
     ) -> Page[Message]:
         """The newest messages, or those before `first_id`, in ascending order of time."""
         async with self._database.reading() as session:
-            owned = await session.scalars(_scoped(caller).where(col(ConversationRow.id) == conversation_id))
-            if owned.first() is None:
-                raise NotFound("Conversation Not Exists.")
+            await _require(session, caller, conversation_id)
             query = (
-                select(MessageRow, TurnRow)
+                select(MessageRow, TurnRow, FeedbackRow)
                 .join(TurnRow, col(TurnRow.message_id) == col(MessageRow.id))
+                .outerjoin(FeedbackRow, col(FeedbackRow.message_id) == col(MessageRow.id))
                 .where(col(MessageRow.conversation_id) == conversation_id)
             )
             if first_id:
                 query = query.where(col(MessageRow.seq) < await _seq_of(session, conversation_id, first_id))
             rows = (await session.execute(query.order_by(col(MessageRow.seq).desc()).limit(limit + 1))).all()
             page = rows[:limit][::-1]
-            steps = await read_steps(session, [message.id for message, _ in page])
-        return Page([_message(row, turn, steps.get(row.id, [])) for row, turn in page], len(rows) > limit)
+            steps = await read_steps(session, [message.id for message, _, _ in page])
+        items = [_message(row, turn, steps.get(row.id, []), feedback) for row, turn, feedback in page]
+        return Page(items, len(rows) > limit)
+
+    async def require(self, caller: Caller, conversation_id: ConversationId) -> None:
+        """Raise NotFound unless this is a conversation of the caller's."""
+        async with self._database.reading() as session:
+            await _require(session, caller, conversation_id)
+
+    async def rename(self, caller: Caller, conversation_id: ConversationId, name: str) -> Conversation:
+        """Give a conversation a name, which the app will not change any more; NotFound."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                update(conversations)
+                .where(
+                    conversations.c.id == conversation_id,
+                    conversations.c.id.in_(_scoped(caller).with_only_columns(col(ConversationRow.id))),
+                )
+                .values(name=name, naming="closed")
+            )
+        async with self._database.reading() as session:
+            query = _scoped(caller).where(col(ConversationRow.id) == conversation_id)
+            row = (await session.scalars(query)).first()
+        if row is None:
+            raise NotFound("Conversation Not Exists.")
+        return _conversation(row)
+
+    async def suggestions(self, caller: Caller, message_id: MessageId) -> Suggestions:
+        """The suggested questions of a message; NotFound."""
+        async with self._database.reading() as session:
+            found = await session.execute(
+                select(col(TurnRow.id), col(TurnRow.outcome), col(MessageRow.suggestions))
+                .join(MessageRow, col(MessageRow.id) == col(TurnRow.message_id))
+                .where(
+                    col(MessageRow.id) == message_id,
+                    col(MessageRow.conversation_id).in_(
+                        _scoped(caller).with_only_columns(col(ConversationRow.id))
+                    ),
+                )
+            )
+            row = found.first()
+        if row is None:
+            raise NotFound("Message Not Exists.")
+        task_id, outcome, questions = row
+        return Suggestions(TaskId(task_id), Outcome(outcome) if outcome else None, questions)
+
+
+async def _require(session: AsyncSession, caller: Caller, conversation_id: ConversationId) -> None:
+    owned = await session.scalars(_scoped(caller).where(col(ConversationRow.id) == conversation_id))
+    if owned.first() is None:
+        raise NotFound("Conversation Not Exists.")
 
 
 def _scoped(caller: Caller) -> Select[ConversationRow]:
     return (
         select(ConversationRow)
         .join(EndUserRow, col(EndUserRow.id) == col(ConversationRow.end_user_id))
-        .where(col(ConversationRow.app_id) == caller.app.id, col(EndUserRow.external_id) == caller.user)
+        .where(
+            col(ConversationRow.app_id) == caller.app.id,
+            col(EndUserRow.external_id) == caller.user,
+            col(ConversationRow.deleted_at).is_(None),
+        )
     )
 
 
@@ -138,7 +209,7 @@ def _conversation(row: ConversationRow) -> Conversation:
     return Conversation(row.id, row.name, row.inputs, row.introduction, row.created_at, row.updated_at)
 
 
-def _message(row: MessageRow, turn: TurnRow, steps: Sequence[Step]) -> Message:
+def _message(row: MessageRow, turn: TurnRow, steps: Sequence[Step], feedback: FeedbackRow | None) -> Message:
     return Message(
         id=row.id,
         conversation_id=row.conversation_id,
@@ -150,5 +221,6 @@ def _message(row: MessageRow, turn: TurnRow, steps: Sequence[Step]) -> Message:
         outcome=Outcome(turn.outcome) if turn.outcome else None,
         error_code=turn.error_code,
         steps=steps,
+        rating=cast("Rating", feedback.rating) if feedback else None,
         created_at=row.created_at,
     )

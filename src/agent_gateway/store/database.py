@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final, Literal, TypeVar
 
 from asyncpg.exceptions import InternalClientError
-from sqlalchemy import URL, Connection, Double, cast, event, literal, make_url, text
+from sqlalchemy import URL, Connection, Double, Integer, cast, event, literal, make_url, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -51,6 +51,24 @@ def _now_postgresql(element: now_plus, compiler: SQLCompiler, **kw: Any) -> str:
 def _now_sqlite(element: now_plus, compiler: SQLCompiler, **kw: Any) -> str:
     # Not unixepoch('subsec'): it is NULL before SQLite 3.42.
     return f"((julianday('now') - 2440587.5) * 86400.0 + {compiler.process(element.clauses, **kw)})"
+
+
+class this_minute(FunctionElement[Any]):  # noqa: N801 - reads as the SQL function it stands for
+    """Minutes since 1970 in database time, as a whole number."""
+
+    name = "this_minute"
+    inherit_cache = True
+    type = Integer()
+
+
+@compiles(this_minute, "postgresql")
+def _minute_postgresql(element: this_minute, compiler: SQLCompiler, **kw: Any) -> str:
+    return "CAST(floor(extract(epoch FROM clock_timestamp()) / 60) AS integer)"
+
+
+@compiles(this_minute, "sqlite")
+def _minute_sqlite(element: this_minute, compiler: SQLCompiler, **kw: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 1440 AS INTEGER)"
 
 
 def async_url(url: str) -> URL:

@@ -65,6 +65,7 @@ async def read_view(database: Database, app_id: AppId, user: str, task_id: TaskI
                 col(TurnRow.id) == task_id,
                 col(ConversationRow.app_id) == app_id,
                 col(EndUserRow.external_id) == user,
+                col(ConversationRow.deleted_at).is_(None),
             )
         )
         row = found.first()
@@ -118,9 +119,9 @@ async def read_steps(session: AsyncSession, message_ids: Sequence[str]) -> dict[
     return steps
 
 
-async def lock_conversation(connection: AsyncConnection, conversation_id: str) -> None:
+async def lock_conversation(connection: AsyncConnection, conversation_id: str) -> Row[Any, Any, Any]:
     """Lock a conversation's row: the first lock of every write about its turns (R10)."""
-    await connection.execute(_LOCK_CONVERSATION, {"conversation": conversation_id})
+    return (await connection.execute(_LOCK_CONVERSATION, {"conversation": conversation_id})).one()
 
 
 async def write_result(
@@ -185,7 +186,9 @@ _UPSERT_SNAPSHOT = {
     "sqlite": _upsert_snapshot(sqlite_insert),
 }
 _LOCK_CONVERSATION = (
-    select(conversations.c.id).where(conversations.c.id == bindparam("conversation")).with_for_update()
+    select(conversations.c.id, conversations.c.deleted_at, conversations.c.naming)
+    .where(conversations.c.id == bindparam("conversation"))
+    .with_for_update()
 )
 _QUEUED = turns.alias("queued")
 _RIVAL = turns.alias("rival")

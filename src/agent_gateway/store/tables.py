@@ -112,10 +112,11 @@ class AppRow(Row, table=True):
     id: str = _id()
     tenant_id: str = Field(index=True)
     slug: str = Field(unique=True)
-    """The name an operator gives it; `default` is the one made at start."""
+    """The name an operator gives it; `default` is the one made at start. A deleted app gave it up."""
     version_id: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
     """The current version. No foreign key: versions refer to apps."""
     created_at: datetime = _time()
+    deleted_at: datetime | None = _time(nullable=True)
 
 
 class AppVersionRow(Row, table=True):
@@ -141,6 +142,19 @@ class ApiKeyRow(Row, table=True):
     hash: str = Field(unique=True)
     created_at: datetime = _time()
     revoked_at: datetime | None = _time(nullable=True)
+    expires_at: datetime | None = _time(nullable=True)
+    last_used_at: datetime | None = _time(nullable=True)
+    """Written at most once a minute."""
+
+
+class RequestCountRow(Row, table=True):
+    """How many requests came with a key in one minute; only of keys that have a limit."""
+
+    __tablename__ = "request_counts"  # pyrefly: ignore[bad-override]
+    api_key_id: str = Field(sa_column=Column(uuid_type(), ForeignKey("api_keys.id"), primary_key=True))
+    minute: int
+    """Minutes since 1970, by the database's clock."""
+    requests: int
 
 
 class EndUserRow(Row, table=True):
@@ -161,14 +175,20 @@ class ConversationRow(Row, table=True):
     __table_args__ = (Index("ix_conversations_scope", "app_id", "end_user_id", "updated_at", "id"),)
     id: str = _id()
     app_id: str = _ref("apps.id")
+    app_version_id: str | None = _ref("app_versions.id", nullable=True)
+    """The version its turns run on; null when a process of an older release began it."""
     end_user_id: str = _ref("end_users.id")
     name: str = _text()
     inputs: dict[str, Any] = _json("{}")
     introduction: str = _text()
     last_seq: int = Field(default=0)
     """Number of the newest turn; given under this row's lock."""
+    naming: str = Field(default="open", sa_column=Column(String(8), nullable=False, server_default="open"))
+    """Whether the app may still make the name: `open`, `asked` (once, in the outbox) or `closed`."""
     created_at: datetime = _time()
     updated_at: datetime = _time()
+    deleted_at: datetime | None = _time(nullable=True)
+    """From then on it and all of its turns exist for no caller (R16)."""
 
 
 class MessageRow(Row, table=True):
@@ -186,6 +206,8 @@ class MessageRow(Row, table=True):
     marks: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))
     """Position and length of every chunk of the answer, packed by store/marks.py (R13)."""
     usage: dict[str, Any] | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
+    suggestions: list[str] | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
+    """Questions the user may ask next; NULL until they were made."""
     created_at: datetime = _time()
 
 
@@ -201,9 +223,12 @@ class TurnRow(Row, table=True):
             postgresql_where=text(ACTIVE),
             sqlite_where=text(ACTIVE),
         ),
-        Index("ix_turns_lease", "lease_until", postgresql_where=text(ACTIVE), sqlite_where=text(ACTIVE)),
+        # For the sweep. Not of lease_until: a heartbeat that changes no index is written in place.
+        Index("ix_turns_state", "state", postgresql_where=text(ACTIVE), sqlite_where=text(ACTIVE)),
         CheckConstraint("state IN ('queued', 'planned', 'sending', 'running', 'ended')", name="state"),
         CheckConstraint("(state = 'ended') = (outcome IS NOT NULL)", name="outcome"),
+        # Room in each page for the next version of all its rows: they are renewed together.
+        {"postgresql_with": {"fillfactor": 50}},
     )
     id: str = _id()
     app_version_id: str = _ref("app_versions.id")
@@ -259,6 +284,23 @@ class SnapshotRow(Row, table=True):
     updated_at: datetime = _time()
 
 
+class FeedbackRow(Row, table=True):
+    """What a message's end user thought of its answer. Taken back, the row is gone."""
+
+    __tablename__ = "feedbacks"  # pyrefly: ignore[bad-override]
+    __table_args__ = (UniqueConstraint("message_id"), Index("ix_feedbacks_app", "app_id", "created_at", "id"))
+    id: str = _id()
+    app_id: str = _ref("apps.id")
+    conversation_id: str = _ref("conversations.id")
+    message_id: str = _ref("messages.id")
+    end_user_id: str = _ref("end_users.id")
+    rating: str = Field(sa_column=Column(String(16), nullable=False))
+    """like | dislike"""
+    content: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    created_at: datetime = _time()
+    updated_at: datetime = _time()
+
+
 class IdempotencyRow(Row, table=True):
     """An Idempotency-Key and the turn it made (R15)."""
 
@@ -273,6 +315,28 @@ class IdempotencyRow(Row, table=True):
     created_at: datetime = _time(index=True)
 
 
+class OutboxRow(Row, table=True):
+    """What is still to be done at the backend about a turn, by any process (store/outbox.py)."""
+
+    __tablename__ = "outbox"  # pyrefly: ignore[bad-override]
+    __table_args__ = (
+        UniqueConstraint("turn_id", "kind"),
+        CheckConstraint(
+            "kind IN ('cancel_run', 'close_session', 'name_conversation', 'suggest_questions')", name="kind"
+        ),
+    )
+    id: str = _id()
+    kind: str = Field(sa_column=Column(String(32), nullable=False))
+    turn_id: str = _ref("turns.id")
+    """Says all there is to know: the conversation, the message, and the version of the app."""
+    run_id: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    """The run to cancel."""
+    tries: int = Field(default=0)
+    next_try_at: datetime = _time(index=True)
+    """Moved forward when a process takes the row, so that nobody else does while it works."""
+    created_at: datetime = _time()
+
+
 def is_active(table: FromClause) -> ColumnElement[bool]:
     """The turn occupies its conversation (I7). Literal, as in the partial indexes, so that they are used."""
     return table.c.state.in_([literal_column(f"'{state}'") for state in ACTIVE_STATES])
@@ -284,10 +348,13 @@ _tables = Row.metadata.tables
 apps = _tables["apps"]
 app_versions = _tables["app_versions"]
 api_keys = _tables["api_keys"]
+request_counts = _tables["request_counts"]
 end_users = _tables["end_users"]
 conversations = _tables["conversations"]
 messages = _tables["messages"]
 turns = _tables["turns"]
 steps = _tables["steps"]
 snapshots = _tables["snapshots"]
+feedbacks = _tables["feedbacks"]
 idempotency = _tables["idempotency"]
+outbox = _tables["outbox"]

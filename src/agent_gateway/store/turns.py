@@ -6,22 +6,23 @@ nothing and says so (I9). Lock order: conversation, then turn.
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import bindparam, func, select, tuple_, update
+from sqlalchemy import bindparam, select, tuple_, update
 
 from agent_gateway.domain import (
     AppId,
     Caller,
-    Outcome,
+    ConversationId,
+    Exchange,
     RunId,
     TaskId,
     Turn,
     TurnRequest,
     TurnState,
 )
-from agent_gateway.events import GATEWAY_END, Result
+from agent_gateway.errors import NotFound
+from agent_gateway.events import Result
 from agent_gateway.store.adopt import (
     TurnStatus,
     adopt,
@@ -32,6 +33,8 @@ from agent_gateway.store.adopt import (
 )
 from agent_gateway.store.begin import Begun, Terms, begin, find_by_key, forget_old_keys
 from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.exchanges import first_exchange
+from agent_gateway.store.outbox import Outbox, put_after
 from agent_gateway.store.results import (
     TurnView,
     lock_conversation,
@@ -39,17 +42,11 @@ from agent_gateway.store.results import (
     read_view,
     write_result,
 )
+from agent_gateway.store.stopping import Stopped, delete_conversation, stop_turn
 from agent_gateway.store.tables import conversations, end_users, is_active, turns
 
 BEAT: Final = 500
 """Turns renewed by one statement: thousands of pairs in one exceed what Postgres can parse."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """What a stop found: the run to cancel, if it is known yet."""
-
-    run_id: RunId | None
 
 
 class TurnStore:
@@ -60,6 +57,7 @@ class TurnStore:
         self._terms = terms
         self.promoted = asyncio.Event()
         """Set when a write of this process let a queued turn go, which is nobody's until it is adopted."""
+        self.outbox = Outbox(database, terms)
 
     async def begin(
         self, caller: Caller, request: TurnRequest, task_id: TaskId | None = None
@@ -104,14 +102,17 @@ class TurnStore:
         what was stored, or None when the turn is no longer ours or has ended: nothing was written.
         """
         async with self._database.transaction("duty") as connection:
-            await lock_conversation(connection, turn.conversation_id)
+            conversation = await lock_conversation(connection, turn.conversation_id)
             row = (await connection.execute(_OUR_ACTIVE_TURN, self._ours(turn))).first()
             if row is None:
                 return None
             result = decide(row.stop_at is not None)
             promoted = await write_result(connection, row, result, self._terms.turn_seconds)
+            owed = await put_after(connection, turn, row, result, conversation)
         if promoted:
             self.promoted.set()
+        if owed:
+            self.outbox.written.set()
         return result
 
     async def heartbeat(self, held: Iterable[Turn]) -> dict[TaskId, bool]:
@@ -153,14 +154,21 @@ class TurnStore:
             row = (await connection.execute(_UNENDED_TURN, {"task": task_id})).first()
             if row is None:
                 return None
-            await connection.execute(_STOP, {"task": task_id, "reason": reason})
-            promoted = False
-            if row.state in (TurnState.QUEUED, TurnState.PLANNED):
-                result = Result(Outcome.STOPPED, (), (), GATEWAY_END)
-                promoted = await write_result(connection, row, result, self._terms.turn_seconds)
+            promoted = await stop_turn(connection, row, reason, self._terms.turn_seconds)
         if promoted:
             self.promoted.set()
-        return Stopped(RunId(row.run_id) if row.run_id else None)
+        return Stopped(task_id, RunId(row.run_id) if row.run_id else None)
+
+    async def delete(self, caller: Caller, conversation_id: ConversationId) -> list[Stopped]:
+        """Delete a caller's conversation (R16); returns the turns that it stopped. Raises NotFound."""
+        async with self._database.transaction() as connection:
+            deleted = await delete_conversation(connection, caller, conversation_id, self._terms.turn_seconds)
+        if deleted is None:
+            raise NotFound("Conversation Not Exists.")
+        stopped, closing = deleted
+        if closing:
+            self.outbox.written.set()
+        return stopped
 
     async def adopt(self, *, expired: bool, everyone: bool = False) -> list[Turn]:
         """See `store.adopt.adopt`."""
@@ -181,6 +189,10 @@ class TurnStore:
     async def statuses(self, task_ids: list[TaskId]) -> dict[TaskId, TurnStatus]:
         """See `store.adopt.statuses`."""
         return await statuses(self._database, task_ids)
+
+    async def first_exchange(self, caller: Caller, conversation_id: ConversationId) -> Exchange | None:
+        """See `store.exchanges.first_exchange`."""
+        return await first_exchange(self._database, self._terms, caller, conversation_id)
 
     async def view(self, app_id: AppId, user: str, task_id: TaskId) -> TurnView | None:
         """A turn of this app and user, or None."""
@@ -219,10 +231,6 @@ _CONVERSATION_OF = (
         turns.c.id == bindparam("task"),
         conversations.c.app_id == bindparam("app"),
         end_users.c.external_id == bindparam("user"),
+        conversations.c.deleted_at.is_(None),
     )
-)
-_STOP = (
-    update(turns)
-    .where(turns.c.id == bindparam("task"))
-    .values(stop_at=func.coalesce(turns.c.stop_at, now_plus()), stop_reason=bindparam("reason"))
 )

@@ -10,6 +10,7 @@ from agent_gateway.errors import StoreError
 from agent_gateway.store.adopt import BATCH
 from agent_gateway.store.database import undisturbed
 from agent_gateway.store.turns import TurnStore
+from agent_gateway.turns.errands import Errands
 from agent_gateway.turns.live import Form, LiveTurns
 
 SWEEP_SECONDS: Final = 0.8
@@ -20,6 +21,8 @@ CHECKPOINT_SECONDS: Final = 30.0
 CHECKPOINTS: Final = 50
 """Folds dumped in one go; the loop gets its breath between two."""
 TIDY_SECONDS: Final = 3600.0
+ERRANDS_SECONDS: Final = 2.0
+"""At most this long does an errand wait that another process wrote, or that was put off."""
 
 logger = logging.getLogger(__name__)
 _dice = random.SystemRandom()
@@ -59,26 +62,41 @@ class Duties(Generic[Form]):
     """What a process does about all turns again and again. `start` them, cancel what that returns."""
 
     def __init__(
-        self, live: LiveTurns[Form], store: TurnStore, lease_seconds: float, installed: asyncio.Event
+        self,
+        live: LiveTurns[Form],
+        store: TurnStore,
+        errands: Errands,
+        lease_seconds: float,
+        installed: asyncio.Event,
     ) -> None:
         self._live = live
         self._store = store
+        self._errands = errands
         self._lease_seconds = lease_seconds
         self._installed = installed
         self._trust = Trust(lease_seconds)
 
-    def start(self) -> list[asyncio.Task[None]]:
-        """One task for each duty; none before the schema is installed."""
+    def start(self, *further: tuple[Callable[[], Awaitable[None]], float]) -> list[asyncio.Task[None]]:
+        """One task for each duty, and for what else is to be done every so many seconds.
+
+        None does anything before the schema is installed.
+        """
         duties: list[tuple[Callable[[], Awaitable[None]], float]] = [
             (self.beat, self._lease_seconds / 3),
             (self.watch, STATUS_SECONDS),
             (self.save_checkpoints, CHECKPOINT_SECONDS),
             (self.tidy, TIDY_SECONDS),
+            *further,
         ]
         tasks = [asyncio.create_task(self._repeat(work, each), name=work.__name__) for work, each in duties]
-        promoted = self._store.promoted
-        sweep = self._repeat(self.sweep, self._trust.sweep_seconds, promoted)
-        return [*tasks, asyncio.create_task(sweep, name="sweep")]
+        hurried: list[tuple[Callable[[], Awaitable[None]], float, asyncio.Event]] = [
+            (self.sweep, self._trust.sweep_seconds, self._store.promoted),
+            (self._errands.run_errands, ERRANDS_SECONDS, self._store.outbox.written),
+        ]
+        return tasks + [
+            asyncio.create_task(self._repeat(work, each, hurry), name=work.__name__)
+            for work, each, hurry in hurried
+        ]
 
     async def _repeat(
         self, work: Callable[[], Awaitable[None]], seconds: float, hurry: asyncio.Event | None = None

@@ -13,11 +13,12 @@ from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 from agent_gateway.backend.protocol import Backend
-from agent_gateway.domain import Caller, RunId, TaskId, Turn, TurnRequest, TurnState, new_id
+from agent_gateway.domain import Caller, ConversationId, RunId, TaskId, Turn, TurnRequest, TurnState, new_id
 from agent_gateway.errors import StoreError, StoreUnavailable, Unavailable
 from agent_gateway.events import Result, TurnEvent
 from agent_gateway.runner import Limits, TurnRunner, cancel_quietly, patiently
 from agent_gateway.store.begin import Begun
+from agent_gateway.store.stopping import Stopped
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.log import EventLog
 
@@ -266,10 +267,18 @@ class LiveTurns(Generic[Form]):
         """Stop a turn of this caller, wherever it runs; nothing happens when there is none (R9)."""
         stopped = await self._store.stop(caller, task_id)
         if stopped is not None:
-            self.stop_run(task_id, stopped.run_id)
-            live = self._running.get(task_id)
-            if live is not None and stopped.run_id is None:
-                live.runner.look()
+            self._pass_on(stopped)
+
+    async def delete(self, caller: Caller, conversation_id: ConversationId) -> None:
+        """Delete a conversation of this caller; its turns are stopped (R16). Raises NotFound."""
+        for stopped in await self._store.delete(caller, conversation_id):
+            self._pass_on(stopped)
+
+    def _pass_on(self, stopped: Stopped) -> None:
+        self.stop_run(stopped.task_id, stopped.run_id)
+        live = self._running.get(stopped.task_id)
+        if live is not None and stopped.run_id is None:
+            live.runner.look()
 
     def stop_run(self, task_id: TaskId, run_id: RunId | None) -> None:
         """Cancel the run of a turn that the store knows to be stopped, and tell its runner if it is here."""

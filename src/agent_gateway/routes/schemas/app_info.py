@@ -1,6 +1,6 @@
 """Public JSON of what an app says of itself."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -15,6 +15,31 @@ class AppInfo(BaseModel):
     tags: list[str]
     mode: AppMode = Field(description="Which events its streams have.")
     author_name: str
+
+
+class AppMeta(BaseModel):
+    """What is known of an app's tools."""
+
+    tool_icons: dict[str, Any]
+
+
+class AppSite(BaseModel):
+    """How a page that shows the app looks."""
+
+    title: str
+    chat_color_theme: str
+    chat_color_theme_inverted: bool
+    icon_type: Literal["emoji", "image", "link"]
+    icon: str
+    icon_background: str
+    icon_url: str | None
+    description: str
+    copyright: str
+    privacy_policy: str
+    custom_disclaimer: str
+    default_language: str
+    show_workflow_steps: bool
+    use_icon_as_answer_icon: bool
 
 
 class Toggle(BaseModel):

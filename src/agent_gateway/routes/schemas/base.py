@@ -1,6 +1,7 @@
 """What the public JSON of all resources shares. Field names are the published contract's."""
 
 import math
+import sys
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -16,6 +17,9 @@ from pydantic import (
 from agent_gateway.domain import clean_text
 
 MAX_INT: Final = 2**63 - 1
+MAX_FLOAT: Final = int(sys.float_info.max)
+MOST_LEVELS: Final = 100
+"""How deep a body may be nested. What is stored is listed again, and pydantic writes no more than 255."""
 
 NOT_BLANK: Final[dict[str, JsonValue]] = {"pattern": r"\S"}
 """For the document: how the code finds this out, and says it, is its own."""
@@ -47,26 +51,24 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _clean(cls, value: Any) -> Any:
-        try:
-            return _clean(value)
-        except RecursionError:
-            raise ValueError("The body is nested too deeply.") from None
-        except OverflowError:
-            raise ValueError("Numbers must be finite.") from None
+        return _clean(value, 0)
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: Any, level: int) -> Any:
+    if level > MOST_LEVELS:
+        raise ValueError("The body is nested too deeply.")
     match value:
         case str():
             return clean_text(value)
         case dict():
-            return {clean_text(str(key)): _clean(item) for key, item in value.items()}
+            return {clean_text(str(key)): _clean(item, level + 1) for key, item in value.items()}
         case list():
-            return [_clean(item) for item in value]
+            return [_clean(item, level + 1) for item in value]
         case float() if not math.isfinite(value):
             raise ValueError("Numbers must be finite.")
         case int() if abs(value) > MAX_INT:
-            return float(value)  # as most readers of JSON do
+            # As most readers of JSON do; to them it is infinite past all floats.
+            return _clean(float(value) if abs(value) < MAX_FLOAT else math.inf, level)
         case _:
             return value
 

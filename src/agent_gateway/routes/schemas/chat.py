@@ -34,7 +34,9 @@ class ChatMessageBody(Body):
         json_schema_extra={"format": "uuid"},
     )
     files: list[InputFile] = Field(default_factory=list, description="Files that come with the query.")
-    auto_generate_name: bool = Field(True, description="Accepted for existing clients.")
+    auto_generate_name: bool = Field(
+        True, description="Whether the app may name the conversation that this begins."
+    )
 
     @field_validator("query")
     @classmethod

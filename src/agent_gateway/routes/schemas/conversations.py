@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from agent_gateway.domain import Rating
 from agent_gateway.routes.schemas.base import (
     Observation,
     StepPosition,
@@ -50,10 +51,10 @@ class ThoughtItem(BaseModel):
     created_at: UnixTime
 
 
-class Feedback(BaseModel):
-    """What a user thought of an answer."""
+class MessageRating(BaseModel):
+    """What its user thought of an answer."""
 
-    rating: Literal["like", "dislike"] | None
+    rating: Rating
 
 
 class MessageItem(BaseModel):
@@ -68,7 +69,7 @@ class MessageItem(BaseModel):
     status: Literal["normal", "error"] = Field(description="`error` when its turn failed.")
     error: str | None = Field(description="Why its turn failed.")
     message_files: list[dict[str, Any]]
-    feedback: Feedback | None
+    feedback: MessageRating | None
     retriever_resources: list[dict[str, Any]]
     agent_thoughts: list[ThoughtItem]
     created_at: UnixTime

@@ -1,4 +1,4 @@
-"""The command line: serve, migrate, openapi, backend."""
+"""The command line. Here are serve, migrate, openapi and backend; app and key have modules of their own."""
 
 import asyncio
 import json
@@ -10,8 +10,9 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 
-from agent_gateway import logs
 from agent_gateway.app import create_app, load_config, open_database
+from agent_gateway.cli import apps, keys
+from agent_gateway.cli.environment import read_settings
 from agent_gateway.errors import ConfigError, StoreError
 from agent_gateway.settings import Settings
 from agent_gateway.store.migrations import migrate as migrate_database
@@ -23,6 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(apps.commands, name="app")
+app.add_typer(keys.commands, name="key")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="HOST or 127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.", show_default="PORT or 8000")]
@@ -51,7 +54,7 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the port; needs Postgres.")] = 1,
 ) -> None:
     """Serve the gateway. The embedded database is set up by itself."""
-    settings = _settings(host, port)
+    settings = read_settings(host, port)
     # Read here so that a mistake is told in one line, before anything starts.
     settings.resolved_secret_key()
     load_config(settings)
@@ -76,7 +79,7 @@ def serve(
 @app.command()
 def migrate() -> None:
     """Bring the database schema up to date; any number of replicas may call it at once."""
-    settings = _settings(None, None)
+    settings = read_settings()
 
     async def run() -> None:
         database = open_database(settings)
@@ -103,17 +106,10 @@ def openapi(
 @app.command()
 def backend(host: Host = None, port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000) -> None:
     """Serve the embedded agent over HTTP, in the run protocol."""
-    settings = _settings(host, port)
+    settings = read_settings(host, port)
     from agent_gateway.backend.embedded.server import serve_backend
 
     serve_backend(settings.host, port, settings.model, settings.backend_token.get_secret_value() or None)
-
-
-def _settings(host: str | None, port: int | None) -> Settings:
-    given = {"host": host, "port": port}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    logs.configure(settings.log_format)
-    return settings
 
 
 def _fail(message: str) -> None:

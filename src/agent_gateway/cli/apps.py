@@ -1,0 +1,134 @@
+"""`agent-gateway app`: apply, list, show, export, delete."""
+
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent_gateway.app_config import SLUG, AppConfig, load_app_file
+from agent_gateway.app_file import unset_variables, write_app_file
+from agent_gateway.cli.environment import app_named, print_table, with_database
+from agent_gateway.errors import ConfigError
+from agent_gateway.settings import Settings
+from agent_gateway.store.apps import DEFAULT_SLUG, Applied, AppStore, ListedApp
+from agent_gateway.store.database import Database
+
+commands = typer.Typer(help="Publish apps and look after them.", no_args_is_help=True)
+
+Slug = Annotated[str, typer.Argument(metavar="APP", help="Slug of the app.", show_default=False)]
+
+
+@commands.command()
+def apply(
+    file: Annotated[Path, typer.Argument(help="App file (YAML); see docs/app-file.md.", show_default=False)],
+) -> None:
+    """Create or update the app that a file describes; a change makes a new version."""
+    config = load_app_file(file, None)
+    slug = _slug_of(file, config)
+
+    async def work(database: Database, _: Settings) -> Applied:
+        return await AppStore(database).apply(slug, config)
+
+    applied = with_database(work)
+    if not applied.changed:
+        typer.echo(f"{slug}: unchanged, version {applied.number}")
+    elif applied.number > 1:
+        typer.echo(f"{slug}: changed, version {applied.number}")
+    else:
+        typer.echo(f"{slug}: created, version 1; make a key for it with: agent-gateway key create {slug}")
+    for name in unset_variables(config, os.environ):
+        typer.echo(f"note: {name} is not set here; every gateway process needs it", err=True)
+
+
+@commands.command("list")
+def list_apps() -> None:
+    """List all apps."""
+
+    async def work(database: Database, _: Settings) -> list[ListedApp]:
+        return await AppStore(database).all()
+
+    print_table(
+        ("APP", "NAME", "MODE", "VERSION", "CHANGED", "KEYS", "CONVERSATIONS"),
+        [
+            (
+                app.slug,
+                " ".join(app.config.name.split()),
+                app.config.mode,
+                str(app.number),
+                minute(app.changed_at),
+                str(app.keys),
+                str(app.conversations),
+            )
+            for app in with_database(work)
+        ],
+    )
+
+
+@commands.command()
+def show(slug: Slug) -> None:
+    """Show what is known of an app."""
+    app = with_database(lambda database, _: app_named(database, slug))
+    limits = app.config.limits.model_dump(exclude_none=True)
+    lines = {
+        "app": app.slug,
+        "id": app.id,
+        "name": app.config.name,
+        "description": app.config.description,
+        "mode": app.config.mode,
+        "version": f"{app.number} ({app.version_id}), since {minute(app.changed_at)}",
+        "created": minute(app.created_at),
+        "on change": app.config.on_change,
+        "limits": ", ".join(f"{name} {most}" for name, most in limits.items()) or "none",
+        "keys": str(app.keys),
+        "conversations": str(app.conversations),
+    }
+    for name, value in lines.items():
+        typer.echo(f"{name + ':':<15}{' '.join(value.split())}".rstrip())
+
+
+@commands.command()
+def export(slug: Slug) -> None:
+    """Print the current version of an app as an app file, which `app apply` takes back."""
+    app = with_database(lambda database, _: app_named(database, slug))
+    typer.echo(write_app_file(app.slug, app.config), nl=False)
+
+
+@commands.command()
+def delete(
+    slug: Slug,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete an app: its keys stop working and its turns stop; its conversations can not be reached again."""
+    if slug == DEFAULT_SLUG:
+        raise ConfigError(
+            f"the app {DEFAULT_SLUG!r} can not be deleted: it is there whenever the gateway starts"
+        )
+    app = with_database(lambda database, _: app_named(database, slug))
+    if not yes:
+        question = (
+            f"Delete {slug} with {app.keys} keys? Its {app.conversations} conversations become unreachable."
+        )
+        typer.confirm(question, abort=True)
+
+    async def work(database: Database, _: Settings) -> int:
+        return await AppStore(database).delete(app.id)
+
+    stopped = with_database(work)
+    typer.echo(f"{slug}: deleted, {stopped} turns stopped")
+
+
+def minute(time: datetime) -> str:
+    """A time in UTC, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%MZ")
+
+
+def _slug_of(file: Path, config: AppConfig) -> str:
+    if config.slug:
+        return config.slug
+    slug = file.stem.lower().replace("_", "-").replace(" ", "-")
+    if not re.fullmatch(SLUG, slug):
+        raise ConfigError(f"{file}: its name makes no slug; give it one with the key 'slug'")
+    return slug

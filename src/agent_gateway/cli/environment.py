@@ -1,0 +1,56 @@
+"""What commands are given by the environment: settings, and the database they name."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from agent_gateway import logs
+from agent_gateway.app import open_database
+from agent_gateway.errors import ConfigError
+from agent_gateway.settings import Settings
+from agent_gateway.store.apps import AppStore, ListedApp
+from agent_gateway.store.database import Database
+from agent_gateway.store.migrations import migrate, schema_is_current
+
+T = TypeVar("T")
+
+
+def read_settings(host: str | None = None, port: int | None = None) -> Settings:
+    """The settings of the environment, with what the command line says instead."""
+    given = {"host": host, "port": port}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    logs.configure(settings.log_format)
+    return settings
+
+
+def with_database(work: Callable[[Database, Settings], Awaitable[T]]) -> T:
+    """Do something with the database of the settings, whose schema is current."""
+    settings = read_settings()
+
+    async def run() -> T:
+        database = open_database(settings)
+        try:
+            if settings.embedded_database:
+                await migrate(database)
+            elif not await schema_is_current(database):
+                raise ConfigError("the database schema is behind: run `agent-gateway migrate`")
+            return await work(database, settings)
+        finally:
+            await database.close()
+
+    return asyncio.run(run())
+
+
+async def app_named(database: Database, slug: str) -> ListedApp:
+    """The app of this slug; ConfigError when there is none."""
+    found = await AppStore(database).find_by_slug(slug)
+    if found is None:
+        raise ConfigError(f"there is no app {slug!r}: see `agent-gateway app list`")
+    return found
+
+
+def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Lines of cells, as wide as their columns need."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in [head, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

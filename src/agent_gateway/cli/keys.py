@@ -1,0 +1,83 @@
+"""`agent-gateway key`: create, list, revoke."""
+
+from typing import Annotated, Final
+
+import typer
+
+from agent_gateway.cli.apps import Slug, minute
+from agent_gateway.cli.environment import app_named, print_table, with_database
+from agent_gateway.domain import KeyId, canonical_uuid
+from agent_gateway.errors import ConfigError
+from agent_gateway.settings import Settings
+from agent_gateway.store.database import Database
+from agent_gateway.store.keys import KeyStore, ListedKey
+
+DAY: Final = 24 * 3600.0
+
+commands = typer.Typer(help="API keys: several per app, so that they can be changed.", no_args_is_help=True)
+
+
+@commands.command()
+def create(
+    slug: Slug,
+    label: Annotated[str, typer.Option(help="What the key is for, to tell it from others.")] = "",
+    expires: Annotated[
+        int | None, typer.Option(metavar="DAYS", min=1, max=36500, help="Days after which it opens nothing.")
+    ] = None,
+) -> None:
+    """Make an API key and print it: the only time that it is shown."""
+
+    async def work(database: Database, settings: Settings) -> tuple[KeyId, str]:
+        app = await app_named(database, slug)
+        seconds = None if expires is None else expires * DAY
+        return await _store(database, settings).make(app.id, label, seconds)
+
+    key_id, key = with_database(work)
+    # The key alone on standard output, for scripts.
+    typer.echo(f"key {key_id} of {slug}, shown only this once:", err=True)
+    typer.echo(key)
+
+
+@commands.command("list")
+def list_keys(slug: Slug) -> None:
+    """List the keys of an app, with those that do not work any more."""
+
+    async def work(database: Database, settings: Settings) -> list[ListedKey]:
+        return await _store(database, settings).all_of((await app_named(database, slug)).id)
+
+    print_table(
+        ("ID", "LABEL", "STATE", "CREATED", "EXPIRES", "LAST USED"),
+        [
+            (
+                key.id,
+                " ".join(key.label.split()) or "-",
+                "revoked" if key.revoked_at else "expired" if key.expired else "works",
+                minute(key.created_at),
+                minute(key.expires_at) if key.expires_at else "never",
+                minute(key.last_used_at) if key.last_used_at else "never",
+            )
+            for key in with_database(work)
+        ],
+    )
+
+
+@commands.command()
+def revoke(
+    key_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of the key, as in `key list`.", show_default=False)
+    ],
+) -> None:
+    """Let a key stop working, everywhere within a minute."""
+    known = canonical_uuid(key_id)
+
+    async def work(database: Database, settings: Settings) -> bool | None:
+        return await _store(database, settings).revoke(KeyId(known)) if known else None
+
+    revoked = with_database(work)
+    if revoked is None:
+        raise ConfigError(f"there is no key {key_id!r}: see `agent-gateway key list APP`")
+    typer.echo(f"{known}: revoked" if revoked else f"{known}: was revoked before")
+
+
+def _store(database: Database, settings: Settings) -> KeyStore:
+    return KeyStore(database, settings.resolved_secret_key())

@@ -1,0 +1,70 @@
+"""Speech: no app has it. Clients that ask are told so, whatever they send."""
+
+from typing import Any, Final, NoReturn
+
+from fastapi import APIRouter
+
+from agent_gateway.errors import AppUnavailable
+from agent_gateway.routes.dependencies import AppDep
+from agent_gateway.routes.errors import ERRORS
+from agent_gateway.routes.schemas.audio import SpeechBody, Transcript
+
+router = APIRouter(tags=["app"], responses={status: ERRORS[status] for status in (400, 401, 503)})
+
+# The bodies are described but not read: that the feature is off is not a question of what was said.
+RECORDING: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "user"],
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "contentMediaType": "application/octet-stream",
+                            "description": "The recording.",
+                        },
+                        "user": {
+                            "type": "string",
+                            "description": "The client's own identifier of its end user.",
+                        },
+                    },
+                }
+            }
+        },
+    }
+}
+TEXT: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": SpeechBody.model_json_schema()}},
+    }
+}
+
+
+@router.post(
+    "/audio-to-text",
+    operation_id="audioToText",
+    summary="Turn speech into text",
+    response_description="The text.",
+    response_model=Transcript,
+    openapi_extra=RECORDING,
+)
+async def post_audio_to_text(app: AppDep) -> NoReturn:
+    """Off in every app: see `speech_to_text` of `GET /parameters`."""
+    raise AppUnavailable("Speech to text is not enabled.")
+
+
+@router.post(
+    "/text-to-audio",
+    operation_id="textToAudio",
+    summary="Turn text into speech",
+    response_description="The speech.",
+    response_model=None,
+    openapi_extra=TEXT,
+)
+async def post_text_to_audio(app: AppDep) -> NoReturn:
+    """Off in every app: see `text_to_speech` of `GET /parameters`."""
+    raise AppUnavailable("Text to speech is not enabled.")

@@ -1,0 +1,29 @@
+"""Public JSON of what changes a conversation."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from agent_gateway.routes.schemas.base import Body, User
+
+
+class DeleteConversationBody(Body):
+    """Body of DELETE /conversations/{conversation_id}; `user` may be a query parameter instead."""
+
+    user: User | None = None
+
+
+class RenameConversationBody(Body):
+    """Body of POST /conversations/{conversation_id}/name: a name, or the wish for one."""
+
+    user: User
+    name: str | None = Field(None, description="The new name.", examples=["Travel plans"])
+    auto_generate: bool | None = Field(
+        None, description="Make a name of how the conversation began; wins over `name`."
+    )
+
+    @model_validator(mode="after")
+    def _says_which(self) -> Self:
+        if not self.auto_generate and not (self.name or "").strip():
+            raise ValueError("name: is required unless auto_generate is true")
+        return self

@@ -1,0 +1,70 @@
+"""Conversation variables. Agents keep their state in the session snapshot, so no conversation has any;
+clients that look for them find an empty list.
+"""
+
+from typing import Annotated, NoReturn
+
+from fastapi import APIRouter, Path, Query
+
+from agent_gateway.domain import Caller, ConversationId, canonical_uuid
+from agent_gateway.errors import NotFound
+from agent_gateway.routes.conversations import LIST_ERRORS, Limit, UserQuery, optional_id
+from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, GatewayDep
+from agent_gateway.routes.schemas.variables import VariableBody, VariableItem, VariablePage
+
+router = APIRouter(tags=["conversations"])
+
+ConversationPath = Annotated[str, Path(description="UUID of the conversation.")]
+
+
+@router.get(
+    "/conversations/{conversation_id}/variables",
+    operation_id="listConversationVariables",
+    summary="List a conversation's variables",
+    response_description="A page of variables; always empty.",
+    responses=LIST_ERRORS,
+)
+async def get_variables(
+    conversation_id: ConversationPath,
+    app: AppDep,
+    gateway: GatewayDep,
+    user: UserQuery = DEFAULT_USER,
+    last_id: Annotated[str | None, Query(description="Last id of the page before.")] = None,
+    limit: Limit = 20,
+    variable_name: Annotated[
+        str | None, Query(max_length=255, description="Only the variable of this name.")
+    ] = None,
+) -> VariablePage:
+    """The variables of a conversation: there are none."""
+    last = optional_id(last_id, "last_id")
+    await _require(gateway, Caller(app, user), conversation_id)
+    if last is not None:
+        raise NotFound("Conversation Variable Not Exists.")
+    return VariablePage(limit=limit, has_more=False, data=[])
+
+
+@router.put(
+    "/conversations/{conversation_id}/variables/{variable_id}",
+    operation_id="updateConversationVariable",
+    summary="Set a conversation's variable",
+    response_description="The variable.",
+    response_model=VariableItem,
+    responses=LIST_ERRORS,
+)
+async def put_variable(
+    conversation_id: ConversationPath,
+    variable_id: Annotated[str, Path(description="UUID of the variable.")],
+    body: VariableBody,
+    app: AppDep,
+    gateway: GatewayDep,
+) -> NoReturn:
+    """Give a variable another value. There are none, so none is found."""
+    await _require(gateway, Caller(app, body.user), conversation_id)
+    raise NotFound("Conversation Variable Not Exists.")
+
+
+async def _require(gateway: Gateway, caller: Caller, conversation_id: str) -> None:
+    canonical = canonical_uuid(conversation_id)
+    if canonical is None:
+        raise NotFound("Conversation Not Exists.")
+    await gateway.conversations.require(caller, ConversationId(canonical))

@@ -1,0 +1,39 @@
+"""End users: who talked to an app."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlmodel import col
+
+from agent_gateway.domain import AppId
+from agent_gateway.errors import EndUserNotFound
+from agent_gateway.store.database import Database
+from agent_gateway.store.tables import EndUserRow
+
+
+@dataclass(frozen=True, slots=True)
+class EndUser:
+    """An end user of one app."""
+
+    id: str
+    app_id: str
+    external_id: str
+    """The client's own identifier."""
+    created_at: datetime
+
+
+class EndUserStore:
+    """Reads of end users."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, app_id: AppId, end_user_id: str | None) -> EndUser:
+        """An end user of this app; EndUserNotFound for any other id, and for none."""
+        query = select(EndUserRow).where(col(EndUserRow.id) == end_user_id, col(EndUserRow.app_id) == app_id)
+        async with self._database.reading() as session:
+            row = (await session.scalars(query)).first() if end_user_id else None
+        if row is None:
+            raise EndUserNotFound("End user not found.")
+        return EndUser(row.id, row.app_id, row.external_id, row.created_at)

@@ -1,0 +1,117 @@
+"""What end users thought of answers. A message has one end user, and so at most one feedback."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+from sqlalchemy import bindparam, delete, select
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlmodel import col
+
+from agent_gateway.domain import AppId, Caller, MessageId, Rating, new_id
+from agent_gateway.errors import NotFound
+from agent_gateway.store.database import Database
+from agent_gateway.store.tables import FeedbackRow, conversations, end_users, feedbacks, messages
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A feedback as an app sees it."""
+
+    id: str
+    app_id: str
+    conversation_id: str
+    message_id: str
+    end_user_id: str
+    rating: Rating
+    content: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class FeedbackStore:
+    """Reads and writes of feedbacks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def rate(
+        self, caller: Caller, message_id: MessageId, rating: Rating | None, content: str | None
+    ) -> None:
+        """Rate a message of the caller's anew, or take its rating back; NotFound for any other message."""
+        now = datetime.now(UTC)
+        scope = {"message": message_id, "app": caller.app.id, "user": caller.user}
+        async with self._database.transaction() as connection:
+            owned = (await connection.execute(_OWNED, scope)).first()
+            if owned is None:
+                raise NotFound("Message Not Exists.")
+            if rating is None:
+                await connection.execute(_TAKE_BACK, {"message": message_id})
+                return
+            row = {
+                "id": new_id(),
+                "app_id": caller.app.id,
+                "conversation_id": owned.conversation_id,
+                "message_id": message_id,
+                "end_user_id": owned.end_user_id,
+                "rating": rating,
+                "content": content,
+                "created_at": now,
+                "updated_at": now,
+            }
+            await connection.execute(_UPSERT[connection.dialect.name], row)
+
+    async def page(self, app_id: AppId, *, page: int, limit: int) -> list[Feedback]:
+        """The feedbacks of all users of an app, the newest first; pages count from 1."""
+        query = (
+            select(FeedbackRow)
+            .where(col(FeedbackRow.app_id) == app_id)
+            .order_by(col(FeedbackRow.created_at).desc(), col(FeedbackRow.id).desc())
+            .offset((page - 1) * limit)
+            .limit(limit)
+        )
+        async with self._database.reading() as session:
+            return [_feedback(row) for row in await session.scalars(query)]
+
+
+def _feedback(row: FeedbackRow) -> Feedback:
+    return Feedback(
+        id=row.id,
+        app_id=row.app_id,
+        conversation_id=row.conversation_id,
+        message_id=row.message_id,
+        end_user_id=row.end_user_id,
+        rating=cast("Rating", row.rating),
+        content=row.content,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _upsert(dialect_insert: Any) -> Any:
+    statement = dialect_insert(feedbacks)
+    new = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=["message_id"],
+        set_={"rating": new.rating, "content": new.content, "updated_at": new.updated_at},
+    )
+
+
+_OWNED = (
+    select(messages.c.conversation_id, conversations.c.end_user_id)
+    .join(conversations, conversations.c.id == messages.c.conversation_id)
+    .join(end_users, end_users.c.id == conversations.c.end_user_id)
+    .where(
+        messages.c.id == bindparam("message"),
+        conversations.c.app_id == bindparam("app"),
+        end_users.c.external_id == bindparam("user"),
+        conversations.c.deleted_at.is_(None),
+    )
+)
+_TAKE_BACK = delete(feedbacks).where(feedbacks.c.message_id == bindparam("message"))
+_UPSERT: Final[Mapping[str, Any]] = {
+    "postgresql": _upsert(postgres_insert),
+    "sqlite": _upsert(sqlite_insert),
+}

@@ -1,0 +1,193 @@
+"""API keys: made, listed, revoked, and found by their keyed hash, which is all that is stored of them."""
+
+import hmac
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import bindparam, case, insert, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from agent_gateway.app_config import read_config
+from agent_gateway.domain import App, AppId, AppVersionId, KeyId, new_id
+from agent_gateway.store.database import Database, now_plus, this_minute
+from agent_gateway.store.tables import (
+    ApiKeyRow,
+    AppRow,
+    AppVersionRow,
+    api_keys,
+    apps,
+    request_counts,
+)
+
+USE_SECONDS: Final = 60.0
+"""At most this often is it written when a key was used."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedKey:
+    """A key that was found, and the app it opens in its current version."""
+
+    id: KeyId
+    app: App
+
+
+@dataclass(frozen=True, slots=True)
+class ListedKey:
+    """What is known of a key. Never the key."""
+
+    id: KeyId
+    label: str
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    """Right to about a minute."""
+    revoked_at: datetime | None
+    expired: bool
+    """By the database's clock."""
+
+
+class KeyStore:
+    """Reads and writes of API keys. `secret` keys the hash by which they are found."""
+
+    def __init__(self, database: Database, secret: bytes) -> None:
+        self._database = database
+        self._secret = secret
+
+    async def put(self, app_id: AppId, key: str, label: str) -> None:
+        """Let this key open the app; nothing happens when it is known already."""
+        async with self._database.transaction() as connection:
+            await _lock_app(connection, app_id)
+            known = select(api_keys.c.id).where(api_keys.c.hash == self._hash(key))
+            if await connection.scalar(known) is None:
+                await self._write(connection, app_id, key, label)
+
+    async def make_first(self, app_id: AppId) -> str | None:
+        """Make a key when the app never had one; the returned text is nowhere else."""
+        async with self._database.transaction() as connection:
+            await _lock_app(connection, app_id)
+            if await connection.scalar(select(api_keys.c.id).where(api_keys.c.app_id == app_id).limit(1)):
+                return None
+            key = _new_key()
+            await self._write(connection, app_id, key, "made at first start")
+            return key
+
+    async def make(self, app_id: AppId, label: str, seconds: float | None = None) -> tuple[KeyId, str]:
+        """Make a key that opens the app, for so long or for ever; its id and its text."""
+        key = _new_key()
+        async with self._database.transaction() as connection:
+            return await self._write(connection, app_id, key, label, seconds), key
+
+    async def _write(
+        self, connection: AsyncConnection, app_id: AppId, key: str, label: str, seconds: float | None = None
+    ) -> KeyId:
+        key_id = KeyId(new_id())
+        times = {"created_at": now_plus(), "expires_at": None if seconds is None else now_plus(seconds)}
+        await connection.execute(
+            insert(api_keys).values(id=key_id, app_id=app_id, label=label, hash=self._hash(key), **times)
+        )
+        return key_id
+
+    async def all_of(self, app_id: AppId) -> list[ListedKey]:
+        """The keys of an app, oldest first, with those that open nothing any more."""
+        expired = api_keys.c.expires_at <= now_plus()
+        async with self._database.reading() as session:
+            rows = await session.execute(
+                select(api_keys, expired.label("expired"))
+                .where(api_keys.c.app_id == app_id)
+                .order_by(api_keys.c.created_at, api_keys.c.id)
+            )
+            return [
+                ListedKey(
+                    id=KeyId(row.id),
+                    label=row.label,
+                    created_at=row.created_at,
+                    expires_at=row.expires_at,
+                    last_used_at=row.last_used_at,
+                    revoked_at=row.revoked_at,
+                    expired=bool(row.expired),
+                )
+                for row in rows
+            ]
+
+    async def revoke(self, key_id: KeyId) -> bool | None:
+        """Let a key open nothing any more. False when it did not before, None when there is no such key."""
+        async with self._database.transaction() as connection:
+            known = api_keys.c.id == key_id
+            revoked = await connection.execute(
+                update(api_keys).where(known, api_keys.c.revoked_at.is_(None)).values(revoked_at=now_plus())
+            )
+            if revoked.rowcount:
+                return True
+            return None if await connection.scalar(select(api_keys.c.id).where(known)) is None else False
+
+    async def find(self, key: str) -> OpenedKey | None:
+        """What this key opens; None when it is unknown, revoked or expired, or its app was deleted."""
+        async with self._database.reading() as session:
+            found = await session.execute(
+                select(col(ApiKeyRow.id), col(AppRow.id), col(AppVersionRow.id), col(AppVersionRow.config))
+                .join(AppRow, col(ApiKeyRow.app_id) == col(AppRow.id))
+                .join(AppVersionRow, col(AppVersionRow.id) == col(AppRow.version_id))
+                .where(
+                    col(ApiKeyRow.hash) == self._hash(key),
+                    col(ApiKeyRow.revoked_at).is_(None),
+                    or_(col(ApiKeyRow.expires_at).is_(None), col(ApiKeyRow.expires_at) > now_plus()),
+                    col(AppRow.deleted_at).is_(None),
+                )
+            )
+            row = found.first()
+        if row is None:
+            return None
+        key_id, app_id, version_id, config = row
+        return OpenedKey(KeyId(key_id), App(AppId(app_id), AppVersionId(version_id), read_config(config)))
+
+    async def write_use(self, key_ids: Collection[KeyId]) -> None:
+        """Note that these keys were used just now, unless that was noted less than a minute ago."""
+        noted = api_keys.c.last_used_at
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                update(api_keys)
+                .where(api_keys.c.id.in_(key_ids), or_(noted.is_(None), noted <= now_plus(-USE_SECONDS)))
+                .values(last_used_at=now_plus())
+            )
+
+    async def count_request(self, key_id: KeyId) -> int:
+        """Count a request with this key; how many came in this minute, in all processes."""
+        async with self._database.transaction() as connection:
+            counted = await connection.execute(_COUNT[connection.dialect.name], {"key": key_id})
+            return int(counted.scalar_one())
+
+    def _hash(self, key: str) -> str:
+        return hmac.digest(self._secret, key.encode(), "sha256").hex()
+
+
+def _new_key() -> str:
+    return f"app-{secrets.token_urlsafe(32)}"
+
+
+async def _lock_app(connection: AsyncConnection, app_id: AppId) -> None:
+    """Processes that start in the same moment take turns."""
+    await connection.execute(select(apps.c.id).where(apps.c.id == app_id).with_for_update())
+
+
+def _count(dialect_insert: Any) -> Any:
+    """One row per key: its first request of a minute starts the count anew."""
+    statement = dialect_insert(request_counts).values(
+        api_key_id=bindparam("key"), minute=this_minute(), requests=1
+    )
+    goes_on = request_counts.c.minute == statement.excluded.minute
+    return statement.on_conflict_do_update(
+        index_elements=["api_key_id"],
+        set_={
+            "minute": statement.excluded.minute,
+            "requests": case((goes_on, request_counts.c.requests + 1), else_=1),
+        },
+    ).returning(request_counts.c.requests)
+
+
+_COUNT = {"postgresql": _count(postgres_insert), "sqlite": _count(sqlite_insert)}

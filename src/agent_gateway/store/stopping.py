@@ -1,0 +1,82 @@
+"""Stopping turns in the rows, and deleting the conversation they belong to (R9, R16)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, bindparam, case, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from agent_gateway.domain import Caller, ConversationId, Outcome, RunId, TaskId, TurnState
+from agent_gateway.events import GATEWAY_END, Result
+from agent_gateway.store.database import now_plus
+from agent_gateway.store.outbox import put_closing
+from agent_gateway.store.results import write_result
+from agent_gateway.store.tables import conversations, end_users, turns
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A turn that was asked to stop: its run is to be cancelled, if it is known yet."""
+
+    task_id: TaskId
+    run_id: RunId | None
+
+
+async def stop_turn(connection: AsyncConnection, row: Row[Any], reason: str, turn_seconds: float) -> bool:
+    """Ask an unended turn, whose row and conversation are locked, to stop.
+
+    One whose run was not asked for yet ends at once. Returns whether that let a queued turn go.
+    """
+    await connection.execute(_STOP, {"task": row.id, "reason": reason})
+    if row.state not in (TurnState.QUEUED, TurnState.PLANNED):
+        return False
+    result = Result(Outcome.STOPPED, (), (), GATEWAY_END)
+    return await write_result(connection, row, result, turn_seconds)
+
+
+async def delete_conversation(
+    connection: AsyncConnection, caller: Caller, conversation_id: ConversationId, turn_seconds: float
+) -> tuple[list[Stopped], bool] | None:
+    """Hide a conversation from now on, stop its turns, and see to its session (R16).
+
+    Returns the turns that were stopped, and whether closing the session is due: if a turn still runs,
+    that follows from its end. None when the caller has no such conversation.
+    """
+    scope = {"conversation": conversation_id, "app": caller.app.id, "user": caller.user}
+    if await connection.scalar(_DELETE, scope) is None:
+        return None
+    rows = (await connection.execute(_UNENDED, scope)).all()
+    for row in rows:
+        await stop_turn(connection, row, "deleted", turn_seconds)
+    runs_on = any(row.state in (TurnState.SENDING, TurnState.RUNNING) for row in rows)
+    closing = not runs_on and await put_closing(connection, conversation_id)
+    stopped = [Stopped(TaskId(row.id), RunId(row.run_id) if row.run_id else None) for row in rows]
+    return stopped, closing
+
+
+_STOP = (
+    update(turns)
+    .where(turns.c.id == bindparam("task"))
+    .values(stop_at=func.coalesce(turns.c.stop_at, now_plus()), stop_reason=bindparam("reason"))
+)
+_DELETE = (
+    update(conversations)
+    .where(
+        conversations.c.id == bindparam("conversation"),
+        conversations.c.app_id == bindparam("app"),
+        conversations.c.end_user_id
+        == select(end_users.c.id)
+        .where(end_users.c.app_id == bindparam("app"), end_users.c.external_id == bindparam("user"))
+        .scalar_subquery(),
+        conversations.c.deleted_at.is_(None),
+    )
+    .values(deleted_at=now_plus())
+    .returning(conversations.c.id)
+)
+_UNENDED = (
+    select(turns)
+    .where(turns.c.conversation_id == bindparam("conversation"), turns.c.state != TurnState.ENDED)
+    # The queued ones first: the end of an active one would let them go.
+    .order_by(case((turns.c.state == TurnState.QUEUED, 0), else_=1), turns.c.seq)
+    .with_for_update()
+)

@@ -1,0 +1,72 @@
+"""Runs that the gateway makes on its own account: a name, suggested questions, the close of a session.
+
+One helper creates such a run and folds it to its output within a bound. What it says goes nowhere but
+to who asked: never into a conversation's session, never into logs.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+
+from agent_gateway.backend.compose import compose_closing, compose_small
+from agent_gateway.backend.outputs import name_in, questions_in
+from agent_gateway.backend.protocol import Backend, CreateRunRequest
+from agent_gateway.backend.translate import Fold
+from agent_gateway.domain import Exchange, RunId, Turn
+from agent_gateway.errors import RunLost, RunNotSucceeded
+from agent_gateway.runner import cancel_quietly
+
+
+class SmallRuns:
+    """Makes small runs. All methods raise BackendError, TurnError (no request can be composed) and
+    TimeoutError, after which the run was cancelled.
+    """
+
+    def __init__(self, backend: Backend, environ: Mapping[str, str]) -> None:
+        self._backend = backend
+        self._environ = environ
+
+    async def name(self, exchange: Exchange, seconds: float) -> str | None:
+        """A name for the conversation of this exchange; None when the app makes none, or the run did not."""
+        naming = exchange.turn.app.config.naming
+        if naming is None:
+            return None
+        request = compose_small(naming.composition, exchange, self._environ)
+        return name_in(await self._output(request, seconds)) or None
+
+    async def questions(self, exchange: Exchange, seconds: float) -> list[str]:
+        """What the user may ask after this exchange."""
+        composition = exchange.turn.app.config.suggested_questions_after_answer.composition
+        if composition is None:
+            return []
+        request = compose_small(composition, exchange, self._environ)
+        return questions_in(await self._output(request, seconds))
+
+    async def close(self, turn: Turn, seconds: float) -> None:
+        """Close the session that the turn's conversation holds."""
+        if turn.snapshot is not None:
+            await self._output(compose_closing(turn, self._environ), seconds)
+
+    async def _output(self, request: CreateRunRequest, seconds: float) -> str:
+        run_id: RunId | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                run_id = await self._backend.create_run(request)
+                return await self._fold(run_id)
+        except TimeoutError:
+            if run_id is not None:
+                await cancel_quietly(self._backend, run_id)
+            raise
+
+    async def _fold(self, run_id: RunId) -> str:
+        fold = Fold()
+        async with aclosing(self._backend.stream(run_id)) as batches:
+            async for batch in batches:
+                fold.feed(batch)
+                if fold.run_end is not None:
+                    break
+        if fold.run_end is None:
+            raise RunLost("the stream ended without a terminal event")
+        if fold.run_end.type != "run_succeeded" or fold.run_end.is_question:
+            raise RunNotSucceeded("the run did not succeed")
+        return fold.run_end.text or fold.answer

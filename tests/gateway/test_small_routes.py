@@ -1,0 +1,143 @@
+"""Routes that answer from what is known anyway: variables, end users, and features that are off."""
+
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.gateway.chat import Chat, Json, refused
+from tests.gateway.rows import add_app
+from tests.gateway_server import GatewayServer
+
+
+def variables(chat: Chat, conversation_id: str, **params: Any) -> httpx.Response:
+    given = {"user": chat.user, **params}
+    return chat.client.get(f"/conversations/{conversation_id}/variables", params=given)
+
+
+def put_variable(chat: Chat, conversation_id: str, variable_id: str, **body: Any) -> httpx.Response:
+    path = f"/conversations/{conversation_id}/variables/{variable_id}"
+    return chat.client.put(path, json={"user": chat.user, "value": 1, **body})
+
+
+def test_a_conversation_has_no_variables(chat: Chat) -> None:
+    mine = chat.blocking()["conversation_id"]
+    empty: Json = {"limit": 20, "has_more": False, "data": []}
+    assert variables(chat, mine).json() == empty
+    assert variables(chat, mine.upper(), last_id="", variable_name="tone").json() == empty
+    assert variables(chat, mine, limit=7).json() == {**empty, "limit": 7}
+    default = Chat(chat.client, "DEFAULT-USER").blocking()["conversation_id"]
+    assert chat.client.get(f"/conversations/{default}/variables").json() == empty
+
+    refused(variables(chat, mine, last_id=str(uuid4())), 404, "not_found")
+    for params in ({"limit": 0}, {"limit": 101}, {"last_id": "nonsense"}, {"variable_name": "x" * 256}):
+        [name] = params
+        assert name in refused(variables(chat, mine, **params), 400, "invalid_param")["message"]
+    for other in (str(uuid4()), "nonsense"):
+        refused(variables(chat, other), 404, "not_found")
+    refused(variables(Chat(chat.client, "somebody"), mine), 404, "not_found")
+
+
+def test_a_variable_that_does_not_exist_can_not_be_set(chat: Chat) -> None:
+    mine = chat.blocking()["conversation_id"]
+    for variable_id in (str(uuid4()), "nonsense"):
+        values: list[Any] = [None, 1, "x", [], {"a": None}]
+        for value in values:
+            refused(put_variable(chat, mine, variable_id, value=value), 404, "not_found")
+    stranger = put_variable(Chat(chat.client, "somebody"), mine, str(uuid4()))
+    unknown = put_variable(chat, str(uuid4()), str(uuid4()))
+    assert refused(stranger, 404, "not_found") == refused(unknown, 404, "not_found")
+    path = f"/conversations/{mine}/variables/{uuid4()}"
+    for body, name in (({"value": 1}, "user"), ({"user": chat.user}, "value")):
+        assert name in refused(chat.client.put(path, json=body), 400, "invalid_param")["message"]
+
+
+def end_user_of(chat: Chat) -> str:
+    """The id under which a feedback names this user."""
+    answered = chat.blocking()
+    path = f"/messages/{answered['message_id']}/feedbacks"
+    chat.client.post(path, json={"user": chat.user, "rating": "like"})
+    found = chat.client.get("/app/feedbacks").json()["data"]
+    [item] = [item for item in found if item["message_id"] == answered["message_id"]]
+    return str(item["from_end_user_id"])
+
+
+def test_an_end_user(chat: Chat) -> None:
+    end_user_id = end_user_of(chat)
+    response = chat.client.get(f"/end-users/{end_user_id}")
+    assert response.status_code == 200
+    shown = response.json()
+    assert shown == {
+        "id": end_user_id,
+        "tenant_id": "default",
+        "app_id": shown["app_id"],
+        "type": "service_api",
+        "external_user_id": chat.user,
+        "name": None,
+        "is_anonymous": False,
+        "session_id": chat.user,
+        "created_at": shown["created_at"],
+        "updated_at": shown["created_at"],
+    }
+    assert datetime.fromisoformat(shown["created_at"]).utcoffset() is not None
+    assert chat.client.get("/app/feedbacks").json()["data"][0]["app_id"] == shown["app_id"]
+    assert chat.client.get(f"/end-users/{end_user_id.upper()}").json() == shown
+
+
+def test_who_names_no_user_is_anonymous(chat: Chat) -> None:
+    end_user_id = end_user_of(Chat(chat.client, "DEFAULT-USER"))
+    assert chat.client.get(f"/end-users/{end_user_id}").json()["is_anonymous"] is True
+
+
+def test_unknown_end_users(server: GatewayServer, chat: Chat) -> None:
+    end_user_id = end_user_of(chat)
+    add_app(server.settings.resolved_database_url(), key := f"app-other-{chat.user}")
+    with server.client(key) as other:
+        foreign = other.get(f"/end-users/{end_user_id}")
+    for response in (
+        foreign,
+        *(chat.client.get(f"/end-users/{text}") for text in (str(uuid4()), "nonsense", "%00")),
+    ):
+        refused(response, 404, "end_user_not_found")
+        assert response.content == foreign.content
+
+
+SOUND = {"file": ("speech.mp3", b"\xff\xfb" * 1000, "audio/mpeg")}
+
+
+@pytest.mark.parametrize("path", ["/audio-to-text", "/text-to-audio"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"files": SOUND, "data": {"user": "ada"}},
+        {"files": SOUND},
+        {"json": {"text": "Hello", "user": "ada", "streaming": False}},
+        {"data": {"text": "Hello", "user": "ada"}},
+        {"content": b"{"},
+        {"content": b"\xff", "headers": {"Content-Type": "multipart/form-data"}},
+    ],
+    ids=["nothing", "recording", "no user", "json", "form", "no json", "no multipart"],
+)
+def test_speech_is_off(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
+    refused(client.post(path, **body), 400, "app_unavailable")
+
+
+@pytest.mark.parametrize("path", ["/audio-to-text", "/text-to-audio"])
+def test_speech_needs_a_key_first(server: GatewayServer, path: str) -> None:
+    with httpx.Client(base_url=server.url, trust_env=False) as nobody:
+        refused(nobody.post(path, files=SOUND), 401, "unauthorized")
+        refused(nobody.post(path, json={}), 401, "unauthorized")
+
+
+def test_other_methods_are_named(client: httpx.Client) -> None:
+    for method, path, allowed in (
+        ("DELETE", "/info", "GET"),
+        ("GET", "/v1/text-to-audio", "POST"),
+        ("PATCH", f"/conversations/{uuid4()}/variables/{uuid4()}", "PUT"),
+    ):
+        response = client.request(method, path)
+        refused(response, 405, "method_not_allowed")
+        assert response.headers["Allow"] == allowed
