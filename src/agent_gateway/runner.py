@@ -273,8 +273,10 @@ class TurnRunner:
         finally:
             self._sending = False
         if stop_asked is None:
-            # Not ours any more: the run is nobody's.
-            await self._cancel_for_good(run_id)
+            # Not ours any more. The run is nobody's, unless the answer of a write that stored it was lost.
+            stored = await patiently(lambda: self._store.load(self.turn.task_id))
+            if stored is None or stored.run_id != run_id:
+                await self._cancel_for_good(run_id)
             return False
         self.run_id = run_id
         if stop_asked:

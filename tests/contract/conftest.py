@@ -52,5 +52,6 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             server,
             client=stack.enter_context(server.client()),
             other=stack.enter_context(server.client(OTHER_KEY)),
+            backend=backend,
             nobody=stack.enter_context(httpx.Client(base_url=server.url, trust_env=False)),
         )

@@ -15,6 +15,7 @@ import httpx
 
 from agent_gateway.app import create_app
 from agent_gateway.settings import Settings
+from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, Json
 from tests.gateway_server import GatewayServer
 
@@ -81,8 +82,10 @@ OPERATIONS: dict[str, Operation] = {
 class Owner:
     """An end user with something of everything, made when it is asked for."""
 
-    def __init__(self, chat: Chat) -> None:
+    def __init__(self, chat: Chat, backend: ScriptedBackend) -> None:
         self.chat = chat
+        self.backend = backend
+        """`backend.queue(script)` says what the user's next run does; else it echoes."""
 
     @functools.cached_property
     def turn(self) -> Json:
@@ -177,7 +180,7 @@ class Request:
     ) -> httpx.Response:
         given: Json = {"headers": headers}
         if self.file is not None:
-            given |= {"data": self.body, "files": {"file": ("sound.mp3", self.file, "audio/mpeg")}}
+            given |= {"data": self.body, "files": {"file": ("note.txt", self.file, "text/plain")}}
         elif self.body is not None:
             given["json"] = self.body
         return client.request(self.method, prefix + self.path, params=self.query, **given)
@@ -218,7 +221,8 @@ class World:
     """With the key of the second one."""
     nobody: httpx.Client
     """Without a key."""
+    backend: ScriptedBackend
 
     def owner(self) -> Owner:
         """A user of the first app whom nobody knows yet."""
-        return Owner(Chat(self.client, f"user-{uuid4()}"))
+        return Owner(Chat(self.client, f"user-{uuid4()}"), self.backend)

@@ -88,10 +88,19 @@ def test_its_owner_gets_it(world: World, name: str, prefix: str) -> None:
 def test_nothing_opens_without_its_key(world: World, name: str, prefix: str) -> None:
     """And who has no key can not tell what exists from what does not."""
     ids, user = own_ids(name, world)
-    for authorization in (None, "", "Bearer", "Bearer wrong", f"Bearer {API_KEY}x", f"Basic {API_KEY}"):
+    for authorization in (
+        None,
+        "",
+        "Bearer",
+        "Bearer wrong",
+        f"Bearer {API_KEY}x",
+        f"Basic {API_KEY}",
+        API_KEY,
+    ):
         headers = {} if authorization is None else {"Authorization": authorization}
         there = request_for(name, ids, user).send(world.nobody, prefix, headers)
         assert refused(there, 401, "unauthorized").keys() == {"code", "message", "status"}
+        assert API_KEY not in there.text
         nowhere = request_for(name, unknown_ids(name), "nobody").send(world.nobody, prefix, headers)
         assert told(there) == told(nowhere)
 

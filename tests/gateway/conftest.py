@@ -30,6 +30,7 @@ from tests.databases import (
 from tests.fakes.script import Gate, echo
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat
+from tests.gateway.errands import forget_errands, is_cleaning_up
 from tests.gateway.fleet import fleet
 from tests.gateway.rows import add_app
 from tests.gateway_server import GatewayServer, StartGateway, wait_until
@@ -105,10 +106,13 @@ def shared_server(
 
 @pytest.fixture
 def server(shared_server: GatewayServer, fake: ScriptedBackend, gate: Gate) -> Iterator[GatewayServer]:
-    """The shared gateway on `fake`. After each test all its turns have ended."""
+    """The shared gateway on `fake`. After each test all its turns have ended, and nothing is left to do."""
     yield shared_server
     gate.open()
     wait_until(lambda: not shared_server.gateway.live.running())
+    forget_errands(shared_server.settings.resolved_database_url())
+    wait_until(lambda: not is_cleaning_up(shared_server))
+    forget_errands(shared_server.settings.resolved_database_url())
 
 
 @pytest.fixture
@@ -124,6 +128,12 @@ def start_gateway(
 
         yield start
         gate.open()
+
+
+@pytest.fixture
+def news_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process believes for half a minute what it knows of a key and its app."""
+    monkeypatch.setattr("agent_gateway.routes.dependencies.KEY_SECONDS", 0.0)
 
 
 @pytest.fixture

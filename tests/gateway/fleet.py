@@ -26,7 +26,7 @@ from tests.gateway_server import API_KEY, BOUND, GatewayServer, wait_until
 T = TypeVar("T")
 
 LEASE_SECONDS = 1.2
-DUTIES = ("beat", "sweep", "watch", "save_checkpoints")
+DUTIES = ("beat", "sweep", "watch", "save_checkpoints", "run_errands")
 
 
 class Fleet:
@@ -116,7 +116,7 @@ def die(server: GatewayServer) -> None:
         tasks = [
             task
             for task in asyncio.all_tasks()
-            if task.get_name() in DUTIES or task.get_name().startswith("turn-")
+            if task.get_name() in DUTIES or task.get_name().startswith(("turn-", "errand-"))
         ]
         for task in tasks:
             task.cancel()

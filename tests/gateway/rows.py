@@ -14,11 +14,13 @@ from sqlalchemy.pool import NullPool
 from sqlmodel import col
 
 from agent_gateway.app_config import AppConfig, default_app
-from agent_gateway.domain import AppId, new_id
+from agent_gateway.domain import AppId, KeyId, new_id
 from agent_gateway.events import GATEWAY_END
+from agent_gateway.store.apps import Applied, AppStore
 from agent_gateway.store.database import Database, async_url
 from agent_gateway.store.keys import KeyStore
 from agent_gateway.store.tables import (
+    ACTIVE_STATES,
     AppRow,
     AppVersionRow,
     ConversationRow,
@@ -111,6 +113,16 @@ def counts(url: str) -> dict[str, int]:
     return look(url, work)
 
 
+def active_turns(url: str) -> int:
+    """How many turns are active, of all apps."""
+
+    async def work(session: AsyncSession) -> int:
+        active = col(TurnRow.state).in_(ACTIVE_STATES)
+        return (await session.scalars(select(func.count()).select_from(TurnRow).where(active))).one()
+
+    return look(url, work)
+
+
 @contextmanager
 def locked_conversation(url: str, conversation_id: str) -> Generator[None]:
     """Somebody else holds the lock on a conversation's row while the block lasts (Postgres)."""
@@ -156,17 +168,34 @@ def end_behind_its_back(url: str, task_id: str) -> None:
 
 def add_app(url: str, key: str, config: AppConfig | None = None) -> None:
     """A second app with a key of its own."""
-
     app_id = look(url, lambda session: _app(session, config or default_app()))
+    with_database(url, lambda database: KeyStore(database, SECRET_KEY.encode()).put(app_id, key, "a test"))
 
-    async def run() -> None:
+
+def with_database(url: str, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Do something as the gateway's own store does, on connections of its own."""
+
+    async def run() -> T:
         database = Database(url, pool_size=1)
         try:
-            await KeyStore(database, SECRET_KEY.encode()).put(app_id, key, "a test")
+            return await work(database)
         finally:
             await database.close()
 
-    _complete(run())
+    return _complete(run())
+
+
+def apply_app(url: str, slug: str, **config: Any) -> Applied:
+    """What `agent-gateway app apply` does: the plain app, changed like this, under that slug."""
+    changed = AppConfig.model_validate({**default_app().model_dump(), **config})
+    return with_database(url, lambda database: AppStore(database).apply(slug, changed))
+
+
+def make_key(url: str, app_id: AppId, seconds: float | None = None) -> tuple[KeyId, str]:
+    """What `agent-gateway key create` does."""
+    return with_database(
+        url, lambda database: KeyStore(database, SECRET_KEY.encode()).make(app_id, "a test", seconds)
+    )
 
 
 async def _app(session: AsyncSession, config: AppConfig) -> AppId:

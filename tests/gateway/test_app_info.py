@@ -8,6 +8,7 @@ import pytest
 
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat
+from tests.gateway.rows import apply_app
 from tests.gateway_server import StartGateway
 
 APP = """
@@ -79,8 +80,9 @@ def test_parameters_of_the_built_in_app(client: httpx.Client) -> None:
     }
 
 
+@pytest.mark.parametrize("on_change", ["pin", "follow"])
 def test_an_app_file_is_read_at_each_start(
-    start_gateway: StartGateway, fake: ScriptedBackend, user: str, tmp_path: Path
+    on_change: str, start_gateway: StartGateway, fake: ScriptedBackend, user: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "app.yaml"
     path.write_text(APP)
@@ -114,14 +116,34 @@ def test_an_app_file_is_read_at_each_start(
     assert prompt["config"] == {"prefix": "Be brief.", "user": "Rain? ${inputs.tone}"}
     server.stop()
 
-    path.write_text(APP.replace("Weather", "Climate").replace("Be ", "Stay "))
+    changed = APP.replace("Weather", "Climate").replace("Be ", "Stay ")
+    path.write_text(f"{changed}\non_change: {on_change}")
     with start_gateway(app_file=path).client() as client:
         assert client.get("/info").json()["name"] == "Climate"
         chat = Chat(client, user)
         chat.blocking("And now?", conversation_id=answered["conversation_id"])
     again = fake.requests[1].body
-    assert again["composition"]["layers"][0]["config"]["prefix"] == "Stay ."
+    assert (
+        again["composition"]["layers"][0]["config"]["prefix"]
+        == {
+            "pin": "Be brief.",
+            "follow": "Stay brief.",
+        }[on_change]
+    )
     assert again["session_snapshot"] is not None, "a new version of an app keeps its conversations"
+
+
+def test_what_was_applied_outlives_a_start_without_an_app_file(
+    start_gateway: StartGateway, database_url: str
+) -> None:
+    """The built-in app is only what is there when nobody said anything else."""
+    start_gateway(app_mode="agent").stop()
+    with start_gateway(app_mode="agent-chat").client() as client:
+        assert client.get("/info").json()["mode"] == "agent-chat"
+    apply_app(database_url, "default", name="Mine")
+    with start_gateway(app_mode="agent").client() as client:
+        info = client.get("/info").json()
+    assert (info["name"], info["mode"]) == ("Mine", "chat")
 
 
 @pytest.mark.parametrize("app_mode", ["chat", "agent-chat", "agent"])

@@ -14,6 +14,7 @@ from agent_gateway.backend.embedded import EmbeddedBackend
 from agent_gateway.backend.embedded.server import BackendServer, create_backend_app
 from tests.databases import _postgres_database
 from tests.gateway.chat import Chat
+from tests.gateway.errands import all_done, snapshot_row
 from tests.gateway_server import BOUND, GatewayServer, answer_of
 
 
@@ -109,3 +110,13 @@ def test_a_resume_after_a_cut(demo: Chat) -> None:
     numbers = " ".join(map(str, range(1, 61)))
     assert answer_of([*before, *after.events]).endswith(f" {numbers}. Done.")
     assert demo.resumed(stream.task_id).answer == answer_of([*before, *after.events])
+
+
+def test_a_deleted_conversation_closes_its_session(demo_server: GatewayServer, demo: Chat) -> None:
+    """The agent takes the clean-up run at its first try."""
+    url = demo_server.settings.resolved_database_url()
+    conversation_id = demo.blocking("My name is Ada")["conversation_id"]
+    path = f"/conversations/{conversation_id}"
+    assert demo.client.request("DELETE", path, json={"user": demo.user}).status_code == 204
+    all_done(url)
+    assert snapshot_row(url, conversation_id) is None

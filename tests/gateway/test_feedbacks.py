@@ -1,5 +1,6 @@
 """Ratings of answers: given, changed, taken back, and listed for the app."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -117,6 +118,14 @@ def test_the_app_reads_all_of_them(own: Chat) -> None:
     ids = [item["message_id"] for item in own.client.get("/app/feedbacks").json()["data"]]
     assert ids == [mine["message_id"]]
     assert silent["message_id"] not in ids
+
+
+def test_ratings_at_once_are_one(own: Chat) -> None:
+    message_id = own.blocking()["message_id"]
+    with ThreadPoolExecutor(8) as threads:
+        done = [threads.submit(rate, own, message_id, rating=it) for it in ["like", "dislike"] * 8]
+    assert [future.result().json() for future in done] == [DONE] * 16
+    assert len(own.client.get("/app/feedbacks").json()["data"]) == 1
 
 
 def test_page_by_page(own: Chat) -> None:

@@ -125,6 +125,13 @@ def test_speech_is_off(client: httpx.Client, path: str, body: dict[str, Any]) ->
     refused(client.post(path, **body), 400, "app_unavailable")
 
 
+def test_a_long_recording_is_refused_like_a_short_one(client: httpx.Client) -> None:
+    """Nobody reads it, and the connection goes on."""
+    recording = {"file": ("speech.wav", b"\0" * 20_000_000, "audio/wav")}
+    refused(client.post("/audio-to-text", files=recording), 400, "app_unavailable")
+    assert client.get("/meta").status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/audio-to-text", "/text-to-audio"])
 def test_speech_needs_a_key_first(server: GatewayServer, path: str) -> None:
     with httpx.Client(base_url=server.url, trust_env=False) as nobody:

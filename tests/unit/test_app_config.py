@@ -58,6 +58,19 @@ def with_config(config: Any, **more: Any) -> dict[str, Any]:
     return {"name": "x", "composition": {"layers": [{"name": "a", "config": config}]}, **more}
 
 
+def feature(config: Any) -> dict[str, Any]:
+    return {"composition": {"layers": [{"name": "a", "config": config}]}}
+
+
+def test_features_with_a_run_of_their_own_know_the_answer() -> None:
+    after = feature("${query} ${answer}")
+    data = {"name": "x", "naming": after, "suggested_questions_after_answer": {"enabled": True, **after}}
+    config = parse_app(data, {}, "app.yaml")
+    assert config.naming is not None
+    assert config.naming.composition == config.suggested_questions_after_answer.composition
+    assert AppConfig.model_validate_json(config.model_dump_json()) == config
+
+
 def test_a_full_file_is_read(tmp_path: Path) -> None:
     config = load(tmp_path, FULL)
     assert (config.name, config.mode, config.tenant_id, config.agent_id) == (
@@ -170,6 +183,20 @@ def test_the_default_app_passes_its_own_check(mode: AppMode) -> None:
         (with_config({"a": float("nan")}), "config.a: must be a finite number"),
         (with_config({"a": "\x00"}), "config.a: the text holds a NUL"),
         (with_config({"a": "\ud800"}), "config.a: the text holds a NUL or half"),
+        (with_config("${answer}"), "layers[0].config: '${answer}' is not known before the turn has ended"),
+        ({"name": "x", "naming": {}}, "naming.composition: is missing"),
+        (
+            {"name": "x", "naming": feature("${inputs.city}")},
+            "naming.composition.layers[0].config: '${inputs.city}' is not a variable",
+        ),
+        (
+            {"name": "x", "suggested_questions_after_answer": {"enabled": True}},
+            "suggested_questions_after_answer: needs a composition when it is enabled",
+        ),
+        (
+            {"name": "x", "suggested_questions_after_answer": feature("${env:GONE}")},
+            "suggested_questions_after_answer.composition.layers[0].config: the environment variable GONE",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_its_path(data: object, complaint: str) -> None:

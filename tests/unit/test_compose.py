@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_gateway.app_config import AppConfig, default_app, parse_app
-from agent_gateway.backend.compose import compose
-from agent_gateway.domain import App, AppId, AppVersionId, ConversationId, MessageId, TaskId, Turn
+from agent_gateway.backend.compose import compose, compose_closing, compose_small
+from agent_gateway.domain import App, AppId, AppVersionId, ConversationId, Exchange, MessageId, TaskId, Turn
 from agent_gateway.errors import TurnError
 
 RECORDED = Path(__file__).parents[1] / "recorded"
@@ -269,3 +269,40 @@ def test_composing_changes_neither_the_app_nor_the_inputs() -> None:
     compose(turn_of(config, inputs=inputs), {})
     assert config.model_dump_json() == before
     assert inputs == {"x": {"k": [1]}}
+
+
+LAYERS: list[dict[str, Any]] = [
+    {"name": "prompt", "type": "plain.prompt", "config": {"user": "${query}"}},
+    {"name": "history", "type": "pydantic_ai.history"},
+    {"name": "model", "type": "vendor.plugin.llm"},
+    {"name": "tools", "type": "vendor.plugin.tools", "deps": {"llm": "model"}},
+    {"name": "more", "type": "vendor.more", "deps": {"x": "tools"}},
+    {"name": "context", "type": "context", "deps": {"x": "prompt"}},
+    {"name": "llm"},
+]
+
+
+def test_a_session_is_closed_without_the_model_and_what_depends_on_it() -> None:
+    snapshot = json.dumps({"schema_version": 1, "layers": [{"name": one["name"]} for one in LAYERS]})
+    closing = compose_closing(turn_of(app_of(LAYERS), snapshot=snapshot), {})
+    body = json.loads(msgspec.json.encode(closing))
+    left = ["prompt", "history", "context"]
+    assert [layer["name"] for layer in body["composition"]["layers"]] == left
+    assert [layer["name"] for layer in body["session_snapshot"]["layers"]] == left
+    assert body["composition"]["layers"][0]["config"] == {"user": "Hello"}
+    assert body["on_exit"] == {"default": "delete", "layers": {}}
+    assert "idempotency_key" not in body
+
+
+def test_a_small_run_knows_the_texts_and_no_session() -> None:
+    small = {"layers": [{"name": "p", "config": {"user": "${query}|${answer}|${inputs.x}|${env:KEY}"}}]}
+    config = app_of(LAYERS, {"KEY": "k"}, naming={"composition": small})
+    assert config.naming is not None
+    turn = turn_of(config, "${env:KEY}", {"x": 1}, snapshot=SNAPSHOT)
+    request = compose_small(config.naming.composition, Exchange(turn, "${query}"), {"KEY": "k"})
+    body = json.loads(msgspec.json.encode(request))
+    assert body["composition"]["layers"] == [{"name": "p", "config": {"user": "${env:KEY}|${query}|1|k"}}]
+    assert body["on_exit"]["default"] == "delete"
+    assert "session_snapshot" not in body
+    with pytest.raises(TurnError):
+        compose_small(config.naming.composition, Exchange(turn, ""), {})

@@ -2,7 +2,7 @@
 
 from typing import Any, Final, NoReturn
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from agent_gateway.errors import AppUnavailable
 from agent_gateway.routes.dependencies import AppDep
@@ -36,6 +36,9 @@ RECORDING: Final[dict[str, Any]] = {
         },
     }
 }
+SPEECH: Final[dict[str, Any]] = {
+    "audio/mpeg": {"schema": {"type": "string", "contentMediaType": "audio/mpeg"}}
+}
 TEXT: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
@@ -61,10 +64,10 @@ async def post_audio_to_text(app: AppDep) -> NoReturn:
     "/text-to-audio",
     operation_id="textToAudio",
     summary="Turn text into speech",
-    response_description="The speech.",
-    response_model=None,
+    response_class=Response,
+    responses={200: {"description": "The speech.", "content": SPEECH}},
     openapi_extra=TEXT,
 )
-async def post_text_to_audio(app: AppDep) -> NoReturn:
+async def post_text_to_audio(app: AppDep) -> Response:
     """Off in every app: see `text_to_speech` of `GET /parameters`."""
     raise AppUnavailable("Text to speech is not enabled.")

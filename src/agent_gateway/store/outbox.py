@@ -115,8 +115,10 @@ class Outbox:
             self.written.set()
 
     async def ask_suggestions(self, task_id: TaskId) -> None:
-        """Have the questions made that may follow on this turn, unless they already are being made."""
+        """Have the questions made that may follow on this turn, unless they were or are being made."""
         async with self._database.transaction() as connection:
+            if (await connection.execute(_LOCK_SUGGESTIONS, {"turn": task_id})).scalar() is not None:
+                return
             await put(connection, ErrandKind.SUGGEST_QUESTIONS, task_id)
         self.written.set()
 
@@ -212,6 +214,14 @@ _PUT_OFF = (
 )
 _FORGET_CANCEL = delete(outbox).where(
     outbox.c.turn_id == bindparam("turn"), outbox.c.kind == ErrandKind.CANCEL_RUN.value
+)
+_LOCK_SUGGESTIONS = (
+    # Whoever has just made them holds this row until they are there and the errand is gone.
+    select(messages.c.suggestions)
+    .where(
+        messages.c.id == select(turns.c.message_id).where(turns.c.id == bindparam("turn")).scalar_subquery()
+    )
+    .with_for_update()
 )
 _SNAPSHOT_TURN = (
     select(turns.c.id)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, bindparam, case, func, select, update
+from sqlalchemy import Row, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain import Caller, ConversationId, Outcome, RunId, TaskId, TurnState
@@ -47,6 +47,7 @@ async def delete_conversation(
         return None
     rows = (await connection.execute(_UNENDED, scope)).all()
     for row in rows:
+        # A queued one that the end of a planned one lets go is the next to be ended.
         await stop_turn(connection, row, "deleted", turn_seconds)
     runs_on = any(row.state in (TurnState.SENDING, TurnState.RUNNING) for row in rows)
     closing = not runs_on and await put_closing(connection, conversation_id)
@@ -76,7 +77,6 @@ _DELETE = (
 _UNENDED = (
     select(turns)
     .where(turns.c.conversation_id == bindparam("conversation"), turns.c.state != TurnState.ENDED)
-    # The queued ones first: the end of an active one would let them go.
-    .order_by(case((turns.c.state == TurnState.QUEUED, 0), else_=1), turns.c.seq)
+    .order_by(turns.c.seq)
     .with_for_update()
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent_gateway.backend.protocol import Backend
-from agent_gateway.errors import BackendError, StoreError, TurnError
+from agent_gateway.errors import BackendError, RunNotSucceeded, StoreError, TurnError
 from agent_gateway.runner import CANCEL_SECONDS
 from agent_gateway.store.database import undisturbed
 from agent_gateway.store.outbox import Errand, ErrandKind, Outbox
@@ -21,7 +21,9 @@ MOST: Final = 8
 """Errands done at once."""
 RUN_SECONDS: Final = 30.0
 """How long a run of an errand may take in all."""
-FIRST_PAUSE_SECONDS: Final = 1.0
+MOST_FAILURES: Final = 5
+"""Tries after which a run that fails, unlike a backend that is away, is given up."""
+FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 300.0
 GIVE_BACK_SECONDS: Final = 2.0
 
@@ -133,7 +135,9 @@ class Errands:
 
     async def _failed(self, errand: Errand, error: Exception) -> None:
         patience = _PATIENCE[errand.kind]
-        if errand.tries >= patience.tries or errand.age_seconds > patience.seconds:
+        # A backend that is there and still fails will most likely go on to.
+        hopeless = errand.tries >= MOST_FAILURES and isinstance(error, RunNotSucceeded | TurnError)
+        if hopeless or errand.tries >= patience.tries or errand.age_seconds > patience.seconds:
             logger.error(
                 "errand %s of turn %s: given up after %d tries: %s",
                 errand.kind,

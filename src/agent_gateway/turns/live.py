@@ -298,13 +298,14 @@ class LiveTurns(Generic[Form]):
             logger.info("draining: %d turns, up to %.0f s", len(self._running), seconds)
         while True:
             if self._shared:
-                await self._hand_over()
+                await self._hand_over([live for live in self.running() if not live.runner.sending])
             if loop.time() >= until or not (self._beginning or self._loading or self._held()):
                 break
             await asyncio.sleep(0.05)
         if self._backend.replayable:
-            # A process alone hands what is left to the one that starts next.
-            await self._hand_over()
+            # A process alone hands what is left to the one that starts next. So do all with a turn of
+            # which they do not know yet that its run is stored; the store refuses when it is not.
+            await self._hand_over(self.running())
         for live in self.running():
             logger.warning("draining: turn %s is interrupted", live.turn.task_id)
             live.runner.interrupt()
@@ -317,19 +318,18 @@ class LiveTurns(Generic[Form]):
         """What keeps a draining process: its own turns, and those that somebody reads to the end here."""
         return [live for live in self._running.values() if live.runner.owned or live.readers]
 
-    async def _hand_over(self) -> None:
-        """Release what can go on elsewhere, and send the readers that can resume after it.
+    async def _hand_over(self, turns: list[LiveTurn[Form]]) -> None:
+        """Release what of these can go on elsewhere, and send the readers that can resume after it.
 
         Turns whose end is decided are finished here.
         """
         if self._backend.replayable:
-            await self._release()
+            await self._release([live for live in turns if not live.runner.ending])
         for live in self.followed():
             live.handed_over = True
             live.log.wake()
 
-    async def _release(self) -> None:
-        held = [live for live in self.running() if not (live.runner.ending or live.runner.sending)]
+    async def _release(self, held: list[LiveTurn[Form]]) -> None:
         if not held:
             return
         try:

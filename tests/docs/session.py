@@ -1,0 +1,48 @@
+"""Console blocks of a page, run as printed: `$ ` lines are typed into one shell, `…` stands for anything."""
+
+import re
+import subprocess
+from pathlib import Path
+
+MARK = "<<<next command>>>"
+
+
+def check_session(page: Path, url: str, folder: Path, at_least: int) -> None:
+    """Type all commands of the page's console blocks, with `url` in place of the printed address, and
+    compare what they print. The page's programs are there, too.
+    """
+    write_programs(page, folder)
+    steps = commands(page.read_text("utf-8"))
+    script = f"\necho; echo '{MARK}'\n".join(command for command, _ in steps)
+    script = script.replace("http://127.0.0.1:8000", url)
+    ran = subprocess.run(
+        ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    outputs = ran.stdout.split(f"\n{MARK}\n")
+    assert len(outputs) == len(steps) >= at_least, ran.stdout + ran.stderr
+    for (command, expected), printed in zip(steps, outputs, strict=True):
+        assert pattern(expected).fullmatch(printed.strip()), f"$ {command}\n{printed}"
+    assert ran.stderr == ""
+
+
+def write_programs(page: Path, folder: Path) -> list[Path]:
+    """Each JavaScript block that begins with `// NAME`, as a file of that name."""
+    written: list[Path] = []
+    for name, code in re.findall(r"```js\n// (\S+)\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+        (folder / name).write_text(code, "utf-8")
+        written.append(folder / name)
+    return written
+
+
+def commands(text: str) -> list[tuple[str, str]]:
+    """Each command of the console blocks, with the output printed below it."""
+    steps: list[tuple[str, str]] = []
+    for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            steps.append((command, output))
+    return steps
+
+
+def pattern(output: str) -> re.Pattern[str]:
+    return re.compile(".*?".join(map(re.escape, output.strip().split("…"))), re.DOTALL)

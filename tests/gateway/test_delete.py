@@ -1,0 +1,246 @@
+"""Deleting a conversation: gone at once for everybody, its turns stopped, its session closed (R16)."""
+
+import json
+import signal
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.fakes.script import Gate, Script, cancelled, delta, refuse, script, succeed, text
+from tests.fakes.scripted_backend import ScriptedBackend
+from tests.fakes.session import Json
+from tests.gateway.chat import Chat, refused
+from tests.gateway.errands import (
+    all_done,
+    closes,
+    conversation_row,
+    due_now,
+    errands,
+    snapshot_row,
+)
+from tests.gateway.fleet import Fleet
+from tests.gateway.rows import rows_of
+from tests.gateway_server import GatewayServer, StartGateway, wait_until
+
+
+def deleted(chat: Chat, conversation_id: str) -> httpx.Response:
+    """DELETE as most clients do it, with a body."""
+    response = chat.client.request("DELETE", f"/conversations/{conversation_id}", json={"user": chat.user})
+    assert (response.status_code, response.content) == (204, b""), response.text
+    return response
+
+
+def everything_about(chat: Chat, gone: str) -> list[Json]:
+    """What every route answers about a conversation that does not exist."""
+    path = f"/conversations/{gone}"
+    answers = [
+        chat.client.get("/messages", params={"conversation_id": gone, "user": chat.user}),
+        chat.post("More", conversation_id=gone),
+        chat.client.post(f"{path}/name", json={"user": chat.user, "name": "N"}),
+        chat.client.post(f"{path}/name", json={"user": chat.user, "auto_generate": True}),
+        chat.client.request("DELETE", path, json={"user": chat.user}),
+        chat.client.get("/conversations", params={"user": chat.user, "last_id": gone}),
+    ]
+    return [refused(answer, 404, "not_found") for answer in answers]
+
+
+@pytest.fixture
+def url(server: GatewayServer) -> str:
+    return server.settings.resolved_database_url()
+
+
+def test_a_deleted_conversation_is_gone_everywhere(chat: Chat, url: str) -> None:
+    answered = chat.blocking("First")
+    kept = chat.blocking("Kept")
+    conversation_id, task_id = answered["conversation_id"], answered["task_id"]
+    deleted(chat, conversation_id)
+    assert [item["id"] for item in chat.conversations()["data"]] == [kept["conversation_id"]]
+    unknown = str(uuid4())
+    assert everything_about(chat, conversation_id) == everything_about(chat, unknown)
+    # Its log is still in this process's memory.
+    assert chat.events(task_id).content == chat.events(unknown).content
+    refused(chat.events(task_id), 404, "not_found")
+    chat.stop(task_id)
+    all_done(url)
+    assert chat.blocking("Still", conversation_id=kept["conversation_id"])["answer"] == "You said: Still."
+
+
+def test_who_may_delete_and_how(chat: Chat, url: str) -> None:
+    conversation_id = chat.blocking()["conversation_id"]
+    path = f"/conversations/{conversation_id}"
+    strangers = chat.client.request("DELETE", path, json={"user": "somebody else"})
+    unknown = chat.client.delete(f"/conversations/{uuid4()}", params={"user": chat.user})
+    malformed = chat.client.delete("/conversations/abc", params={"user": chat.user})
+    assert strangers.content == unknown.content == malformed.content
+    refused(strangers, 404, "not_found")
+    for body in (b"", b"{}", b'{"user": null}'):
+        assert (
+            "user"
+            in refused(chat.client.request("DELETE", path, content=body), 400, "invalid_param")["message"]
+        )
+    refused(chat.client.request("DELETE", path, json={"user": " "}), 400, "invalid_param")
+    assert conversation_row(url, conversation_id).deleted_at is None
+    assert chat.client.delete(path, params={"user": chat.user}).status_code == 204
+    assert chat.client.delete(path, params={"user": chat.user}).status_code == 404
+    all_done(url)
+
+
+def test_the_session_is_closed_by_a_run_without_a_model(chat: Chat, fake: ScriptedBackend, url: str) -> None:
+    conversation_id = chat.blocking("First")["conversation_id"]
+    chat.blocking("Second", conversation_id=conversation_id)
+    before = snapshot_row(url, conversation_id)
+    assert before is not None
+    fake.queue(script(succeed(output=None)))
+    deleted(chat, conversation_id)
+    all_done(url)
+    assert snapshot_row(url, conversation_id) is None
+    assert fake.posts == 3
+    turn, closing = fake.requests[1].body, fake.requests[2].body
+    assert closing["on_exit"] == {"default": "delete", "layers": {}}
+    left = [layer for layer in turn["composition"]["layers"] if layer["name"] != "llm"]
+    assert len(left) == len(turn["composition"]["layers"]) - 1
+    assert closing["composition"]["layers"] == left
+    held = [layer for layer in json.loads(before.data)["layers"] if layer["name"] != "llm"]
+    assert closing["session_snapshot"]["layers"] == held
+
+
+def test_during_a_running_turn(chat: Chat, fake: ScriptedBackend, gate: Gate, url: str) -> None:
+    """The turn is stopped, its readers get their end, and only then its session is closed."""
+    conversation_id = chat.blocking("First")["conversation_id"]
+    ends_at_close: list[str | None] = []
+
+    def closing(body: Json) -> Script:
+        assert closes(body)
+        ends_at_close.append(rows_of(url, task_id).turn.outcome)
+        return script(succeed(output=None))
+
+    fake.queue(script(text("One ", "two "), gate, delta("three"), succeed()), closing)
+    with chat.open("Second", conversation_id=conversation_id) as stream:
+        stream.until("two ")
+        task_id = stream.task_id
+        deleted(chat, conversation_id)
+        refused(chat.events(task_id), 404, "not_found")
+        heard = stream.rest()
+    assert (heard.answer, heard.kinds[-1]) == ("One two ", "message_end")
+    assert [cancel.run_id for cancel in fake.cancels] == [rows_of(url, task_id).turn.run_id]
+    all_done(url)
+    assert ends_at_close == ["stopped"]
+    assert snapshot_row(url, conversation_id) is None
+
+
+def test_the_snapshot_of_the_stopped_turn_is_the_one_that_is_closed(
+    chat: Chat, fake: ScriptedBackend, gate: Gate, url: str
+) -> None:
+    """The very first turn: there is a session only because its end brings one, after the delete."""
+    layers = [
+        {"name": name, "lifecycle_state": "suspended", "runtime_state": {}}
+        for name in ("agent_soul_prompt", "agent_app_user_prompt", "execution_context", "history", "llm")
+    ]
+    late = {"schema_version": 1, "layers": layers}
+    fake.queue(script(text("One "), gate, cancelled(session_snapshot=late), cancel="ignore"))
+    with chat.open() as stream:
+        conversation_id = stream.until("One ")[-1]["conversation_id"]
+        deleted(chat, conversation_id)
+        gate.open()
+        assert stream.rest().kinds[-1] == "message_end"
+    all_done(url)
+    assert closes(fake.requests[-1].body)
+    assert snapshot_row(url, conversation_id) is None
+
+
+def test_with_queued_turns(chat: Chat, fake: ScriptedBackend, gate: Gate, url: str) -> None:
+    conversation_id = chat.blocking("First")["conversation_id"]
+    fake.queue(script(text("Half"), gate, succeed()))
+    active = chat.background("Second", conversation_id=conversation_id)
+    fake.wait_until(lambda: fake.open_streams >= 1 and fake.posts == 2)
+    waiting = [chat.background(f"Queued {n}", conversation_id=conversation_id) for n in range(2)]
+    with chat.follow(active["task_id"]) as first, chat.follow(waiting[0]["task_id"]) as second:
+        deleted(chat, conversation_id)
+        assert [first.rest().kinds[-1], second.rest().kinds[-1]] == ["message_end"] * 2
+    for turn in (active, *waiting):
+        assert rows_of(url, turn["task_id"]).turn.outcome == "stopped"
+    all_done(url)
+    asked = [request.body["on_exit"]["default"] for request in fake.requests]
+    assert asked == ["suspend", "suspend", "delete"], "none of the queued ones ran"
+
+
+def test_without_a_session_nothing_is_closed(chat: Chat, fake: ScriptedBackend, url: str) -> None:
+    fake.queue(refuse(422))
+    refused(chat.post("Fails"), 500, "internal_server_error")
+    [item] = chat.conversations()["data"]
+    deleted(chat, item["id"])
+    assert errands(url) == []
+    assert fake.posts == 1
+
+
+def test_a_backend_that_is_away_closes_the_session_when_it_is_back(
+    start_gateway: StartGateway, database_url: str, user: str
+) -> None:
+    with ScriptedBackend() as backend:
+        server = start_gateway(backend_url=backend.url, backend_reconnect_seconds=0.2)
+        with server.client() as client:
+            chat = Chat(client, user)
+            conversation_id = chat.blocking()["conversation_id"]
+            backend.stop()
+            deleted(chat, conversation_id)
+            wait_until(lambda: errands(database_url)[0].tries >= 2)
+            assert snapshot_row(database_url, conversation_id) is not None
+            backend.start()
+            all_done(database_url)
+    assert closes(backend.requests[-1].body)
+    assert snapshot_row(database_url, conversation_id) is None
+
+
+def test_what_a_process_leaves_undone_the_next_one_does(
+    start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
+) -> None:
+    """A clean stop in the middle of the clean-up run gives the errand back."""
+    server = start_gateway()
+    with server.client() as client:
+        chat = Chat(client, user)
+        conversation_id = chat.blocking()["conversation_id"]
+        fake.queue(script(gate, succeed(output=None)))
+        deleted(chat, conversation_id)
+        fake.wait_until(lambda: fake.posts == 2)
+    server.stop()
+    assert len(errands(database_url)) == 1
+    start_gateway()
+    all_done(database_url)
+    assert fake.posts == 3
+    assert snapshot_row(database_url, conversation_id) is None
+
+
+def test_kill_between_delete_and_clean_up(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+    victim = fleet.process()
+    chat = fleet.chat(victim, user)
+    conversation_id = chat.blocking()["conversation_id"]
+    fake.queue(script(gate, succeed(output=None)))
+    deleted(chat, conversation_id)
+    fake.wait_until(lambda: fake.posts == 2)
+    victim.send(signal.SIGKILL)
+    victim.exited()
+    [left] = errands(fleet.database_url)
+    assert (left.kind, left.tries) == ("close_session", 1)
+    other = fleet.start()
+    due_now(fleet.database_url)
+    all_done(fleet.database_url)
+    assert fake.posts == 3
+    assert snapshot_row(fleet.database_url, conversation_id) is None
+    refused(fleet.chat(other, user).post("More", conversation_id=conversation_id), 404, "not_found")
+
+
+def test_at_another_process(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+    """Deleted there, running here: hidden here at once, stopped, and closed once."""
+    here, there = fleet.start(), fleet.start()
+    chat, elsewhere = fleet.chat(here, user), fleet.chat(there, user)
+    conversation_id = chat.blocking("First")["conversation_id"]
+    fake.queue(script(text("Half "), gate, succeed()))
+    with chat.open("Second", conversation_id=conversation_id) as stream:
+        stream.until("Half ")
+        deleted(elsewhere, conversation_id)
+        refused(chat.events(stream.task_id), 404, "not_found")
+        assert stream.rest().kinds[-1] == "message_end"
+        refused(chat.events(stream.task_id), 404, "not_found")
+    all_done(fleet.database_url)
+    assert [closes(request.body) for request in fake.requests] == [False, False, True]

@@ -1,0 +1,138 @@
+"""API keys over HTTP: revoked, expired, and when they were last used."""
+
+import asyncio
+from datetime import datetime
+from time import monotonic
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from agent_gateway.domain import AppId, KeyId
+from agent_gateway.routes import dependencies
+from agent_gateway.store.database import now_plus
+from agent_gateway.store.keys import USE_SECONDS, KeyStore
+from agent_gateway.store.tables import api_keys
+from tests.fakes.script import Gate, script, succeed
+from tests.fakes.script import text as said
+from tests.fakes.scripted_backend import ScriptedBackend
+from tests.gateway.chat import Chat, refused
+from tests.gateway.fleet import Fleet, within
+from tests.gateway.rows import SECRET_KEY, apply_app, look, make_key, with_database
+from tests.gateway_server import GatewayServer, StartGateway, wait_until
+
+
+def revoke(url: str, key_id: KeyId) -> None:
+    assert with_database(url, lambda database: KeyStore(database, SECRET_KEY.encode()).revoke(key_id))
+
+
+def an_app(url: str) -> AppId:
+    return apply_app(url, "an-app").app_id
+
+
+def a_minute_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what processes remember of keys."""
+    monkeypatch.setattr(dependencies, "monotonic", lambda: monotonic() + 60)
+
+
+def test_a_revoked_key_stops_working_on_every_process(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although all of them have just seen it work; the app's other key goes on."""
+    app_id = an_app(fleet.database_url)
+    key_id, key = make_key(fleet.database_url, app_id)
+    _, other = make_key(fleet.database_url, app_id)
+    servers = [fleet.start(), fleet.start()]
+    clients = [fleet.chat(server, "", key).client for server in servers]
+    others = [fleet.chat(server, "", other).client for server in servers]
+    assert [client.get("/info").status_code for client in clients] == [200, 200]
+    revoke(fleet.database_url, key_id)
+    assert clients[1].get("/info").status_code == 200, "it is remembered"
+    a_minute_passes(monkeypatch)
+    for client in clients:
+        refused(client.get("/info"), 401, "unauthorized")
+    assert [client.get("/info").status_code for client in others] == [200, 200]
+
+
+@pytest.mark.usefixtures("news_at_once")
+def test_a_key_expires(start_gateway: StartGateway, database_url: str) -> None:
+    server = start_gateway()
+    app_id = an_app(database_url)
+    _, expired = make_key(database_url, app_id, seconds=-1)
+    with server.client(expired) as client:
+        refused(client.get("/info"), 401, "unauthorized")
+    key_id, key = make_key(database_url, app_id, seconds=3600)
+    with server.client(key) as client:
+        assert client.get("/info").status_code == 200
+
+        async def an_hour_later(session: AsyncSession) -> None:
+            mine = api_keys.c.id == key_id
+            await session.execute(update(api_keys).where(mine).values(expires_at=now_plus(0.3)))
+
+        look(database_url, an_hour_later)
+        wait_until(lambda: client.get("/info").status_code == 401)
+
+
+def test_a_turn_goes_on_when_its_key_is_revoked(
+    start_gateway: StartGateway,
+    fake: ScriptedBackend,
+    gate: Gate,
+    database_url: str,
+    user: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key_id, key = make_key(database_url, an_app(database_url))
+    fake.queue(script(said("Yes"), gate, succeed()))
+    server = start_gateway()
+    with server.client(key) as client, Chat(client, user).open() as stream:
+        stream.until("Yes")
+        revoke(database_url, key_id)
+        a_minute_passes(monkeypatch)
+        refused(client.get("/info"), 401, "unauthorized")
+        gate.open()
+        assert stream.rest().last["event"] == "message_end"
+
+
+def test_it_is_noted_when_a_key_was_used_at_most_once_a_minute(
+    start_gateway: StartGateway, database_url: str, user: str
+) -> None:
+    server = start_gateway()
+    app_id = an_app(database_url)
+    (_, key), (unused, _) = make_key(database_url, app_id), make_key(database_url, app_id)
+
+    def last_used() -> dict[str, datetime | None]:
+        query = select(api_keys.c.id, api_keys.c.last_used_at).where(api_keys.c.app_id == app_id)
+
+        async def work(session: AsyncSession) -> dict[str, datetime | None]:
+            return {row.id: row.last_used_at for row in await session.execute(query)}
+
+        return look(database_url, work)
+
+    def use() -> datetime | None:
+        with server.client(key) as client:
+            Chat(client, user).blocking()
+        within(server, server.gateway.keys.write_use())
+        times = last_used()
+        assert times.pop(unused) is None
+        return next(iter(times.values()))
+
+    async def a_minute_later(session: AsyncSession) -> None:
+        values = {"last_used_at": now_plus(-USE_SECONDS - 1)}
+        await session.execute(update(api_keys).where(api_keys.c.last_used_at.is_not(None)).values(values))
+
+    assert set(last_used().values()) == {None}
+    first = use()
+    assert first is not None
+    assert use() == first, "a minute has not passed"
+    look(database_url, a_minute_later)
+    again = use()
+    assert again is not None
+    assert again >= first
+    assert duty(server)
+
+
+def duty(server: GatewayServer) -> bool:
+    """Whether the gateway writes it by itself, now and then."""
+
+    async def names() -> set[str]:
+        return {task.get_name() for task in asyncio.all_tasks()}
+
+    return "write_use" in within(server, names())

@@ -1,0 +1,83 @@
+"""App files that are written come back as the same app."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_gateway.app_config import AppConfig, default_app, load_app_file, parse_app
+from agent_gateway.app_file import unset_variables, write_app_file
+from agent_gateway.errors import ConfigError
+
+text = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+json_data = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | text,
+    lambda inner: st.lists(inner) | st.dictionaries(text, inner),
+    max_leaves=20,
+)
+QUERY = {"name": "prompt", "config": "${query}"}
+
+
+@given(text.filter(bool), text, json_data)
+def test_any_app_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, name: str, opening: str, metadata: Any
+) -> None:
+    layers = [QUERY, {"name": "other", "config": None, "metadata": {"x": metadata}}]
+    config = AppConfig.model_validate(
+        {"name": name, "opening_statement": opening, "composition": {"layers": layers}}
+    )
+    path = tmp_path_factory.getbasetemp() / "app.yaml"
+    path.write_bytes(write_app_file("an-app", config).encode())
+    read = load_app_file(path, None)
+    assert read.slug == "an-app"
+    assert read.model_dump_json() == config.model_dump_json()
+
+
+def test_texts_of_several_lines_stay_readable() -> None:
+    config = default_app().model_copy(update={"description": "One\n  Two\n", "opening_statement": "Grüße 😀"})
+    written = write_app_file("a", config)
+    assert "description: |\n  One\n    Two\n" in written
+    assert "opening_statement: Grüße 😀\n" in written
+
+
+def test_the_slug_is_no_part_of_a_version(tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text("slug: my-app\nname: x")
+    config = load_app_file(path, {})
+    assert config.slug == "my-app"
+    assert "slug" not in config.model_dump_json()
+
+
+@pytest.mark.parametrize("slug", ["My", "a b", "-a", "a-", "a_b", "a~b", "ä", "a" * 64, "a\n", 7])
+def test_a_slug_that_is_none(slug: object) -> None:
+    with pytest.raises(ConfigError, match=r"slug: "):
+        parse_app({"name": "x", "slug": slug}, {}, "app.yaml")
+
+
+@pytest.mark.parametrize(
+    ("limits", "path"),
+    [
+        ({"concurrent_turns": 0}, "limits.concurrent_turns"),
+        ({"requests_per_minute": -1}, "limits.requests_per_minute"),
+        ({"query_characters": "many"}, "limits.query_characters"),
+        ({"turns": 1}, "limits.turns: unknown key"),
+    ],
+)
+def test_a_limit_that_is_none(limits: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError, match=path):
+        parse_app({"name": "x", "limits": limits}, {}, "app.yaml")
+
+
+def test_variables_that_are_not_set() -> None:
+    layers = [{"name": "a", "config": ["${env:B} ${env:A}", "$${env:C}", {"x": "${env:D}"}]}]
+    data = {"name": "x", "composition": {"layers": layers}}
+    config = parse_app(data, None, "app.yaml")
+    assert unset_variables(config, {"D": ""}) == ["A", "B"]
+    with pytest.raises(ConfigError, match="environment variable A is not set"):
+        parse_app(data, {"B": "", "D": ""}, "app.yaml")

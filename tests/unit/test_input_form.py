@@ -1,0 +1,88 @@
+"""Which inputs fit a form: the whole table."""
+
+from typing import Any
+
+import pytest
+
+from agent_gateway.app_config import AppConfig
+from agent_gateway.errors import InvalidParam
+from agent_gateway.input_form import check_inputs, merged
+
+FORM = AppConfig.model_validate(
+    {
+        "name": "x",
+        "user_input_form": [
+            {"text-input": {"label": "A", "variable": "line", "max_length": 5}},
+            {"paragraph": {"label": "B", "variable": "text", "max_length": None}},
+            {"number": {"label": "C", "variable": "age"}},
+            {"select": {"label": "D", "variable": "tone", "options": ["friendly", "brief", 1]}},
+            {"file": {"label": "E", "variable": "picture"}},
+            {"text-input": {"label": "F", "variable": "must", "required": True}},
+            {"text-input": {"label": "G", "variable": "odd", "max_length": "5"}},
+        ],
+    }
+).user_input_form
+MUST = {"must": "x"}
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {},
+        {"line": "12345", "text": "x" * 100_000, "age": 7, "tone": "brief"},
+        {"line": "", "text": "", "age": "", "tone": "", "picture": ""},
+        {"line": None, "text": None, "age": None, "tone": None, "picture": None},
+        {"line": "ééééé", "age": -1.5},
+        {"line": "😀😀😀😀😀"},
+        {"age": 0},
+        {"tone": 1},
+        {"picture": {"type": "image"}},
+        {"picture": 7},
+        {"odd": "much longer"},
+        {"unheard of": ["anything", {}]},
+    ],
+)
+def test_what_fits(inputs: dict[str, Any]) -> None:
+    check_inputs(FORM, {**MUST, **inputs}, starting=True)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "problem"),
+    [
+        ({"must": None}, "inputs.must: is required"),
+        ({"must": ""}, "inputs.must: is required"),
+        ({"must": 7}, "inputs.must: must be text"),
+        ({"line": "123456"}, "inputs.line: must be at most 5 characters long"),
+        ({"line": 7}, "inputs.line: must be text"),
+        ({"line": ["a"]}, "inputs.line: must be text"),
+        ({"text": {}}, "inputs.text: must be text"),
+        ({"text": False}, "inputs.text: must be text"),
+        ({"age": "7"}, "inputs.age: must be a number"),
+        ({"age": True}, "inputs.age: must be a number"),
+        ({"age": [7]}, "inputs.age: must be a number"),
+        ({"tone": "rude"}, "inputs.tone: must be one of the options"),
+        ({"tone": "Brief"}, "inputs.tone: must be one of the options"),
+        ({"tone": True}, "inputs.tone: must be one of the options"),
+        ({"tone": ["brief"]}, "inputs.tone: must be one of the options"),
+    ],
+)
+def test_what_does_not_fit_is_named(inputs: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidParam) as raised:
+        check_inputs(FORM, {**MUST, **inputs}, starting=True)
+    assert raised.value.message == problem
+
+
+def test_what_is_required_is_required_of_the_first_message_only() -> None:
+    with pytest.raises(InvalidParam, match="must: is required"):
+        check_inputs(FORM, {}, starting=True)
+    check_inputs(FORM, {}, starting=False)
+    with pytest.raises(InvalidParam, match="must: must be text"):
+        check_inputs(FORM, {"must": 7}, starting=False)
+
+
+def test_a_later_message_has_the_inputs_that_it_does_not_send() -> None:
+    stored = {"a": 1, "b": "two"}
+    assert merged(stored, {}) == stored
+    assert merged(stored, {"b": "three", "c": []}) == {"a": 1, "b": "three", "c": []}
+    assert merged(stored, {"a": None, "b": ""}) == {"a": 1, "b": ""}
+    assert stored == {"a": 1, "b": "two"}
