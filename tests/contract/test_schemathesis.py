@@ -22,7 +22,7 @@ USER = "ada"
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     with ScriptedBackend() as backend, GatewayServer(tmp_path / "data", backend_url=backend.url) as gateway:
         with gateway.client() as client:
-            owner = Owner(Chat(client, USER))
+            owner = Owner(Chat(client, USER), backend)
             known = {name: [example(owner)] for name, example in EXAMPLES.items()}
         done = subprocess.run(
             [
