@@ -190,7 +190,7 @@ def test_runs_of_the_embedded_agent_go_on_until_the_end_of_the_drain(fleet: Flee
         assert short.rest().last["event"] == "message_end"
         heard = long.rest()
         assert (heard.last["event"], heard.last["code"]) == ("error", "turn_interrupted")
-        assert 1.5 < time.monotonic() - began < 5
+        assert 1.5 < time.monotonic() - began < 10
     gone(one, 5)
     assert fleet.rows(long.task_id).message.answer == heard.answer
     assert fleet.chat(two, user).resumed(long.task_id).frames == heard.frames

@@ -1,5 +1,6 @@
 """Two messages at once in one conversation, by the app's policy: wait, be refused, or interrupt."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -11,13 +12,14 @@ import pytest
 
 from agent_gateway.events import GATEWAY_END
 from agent_gateway.store.begin import MOST_QUEUED
+from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns import leases
 from tests.fakes.script import Gate, Script, delta, fail, script, succeed, tool_call
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.fakes.session import history_of, query_of
 from tests.gateway.chat import PING, Heard, Json, refused
-from tests.gateway.fleet import Fleet, die
+from tests.gateway.fleet import Fleet, die, within
 from tests.gateway.rows import never
 from tests.gateway_server import wait_until
 
@@ -269,6 +271,36 @@ def test_the_next_turn_runs_though_the_process_that_let_it_go_is_dead(
     assert other.resumed(second["task_id"]).answer == "You said: Two."
     assert other.resumed(third["task_id"]).answer == "You said: Three."
     assert [query_of(request.body) for request in fake.requests] == ["One", "Two", "Three"]
+
+
+def test_a_turn_that_is_adopted_before_its_begin_has_returned(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commit is seen by this process's own sweep: there is one live turn all the same."""
+    begin, go_on = TurnStore.begin, threading.Event()
+
+    async def slow_begin(self: TurnStore, *arguments: Any) -> Any:
+        begun = await begin(self, *arguments)
+        await asyncio.to_thread(go_on.wait, 10)
+        return begun
+
+    async def tasks() -> list[str]:
+        return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("turn-")]
+
+    one = fleet.start()
+    chat, last = fleet.chat(one, user), Gate()
+    fake.queue(script(said("First"), gate, succeed()), script(said("Second"), last, succeed()))
+    first = chat.background("One")
+    monkeypatch.setattr(TurnStore, "begin", slow_begin)
+    with ThreadPoolExecutor(1) as executor:
+        posted = executor.submit(chat.background, "Two", conversation_id=first["conversation_id"])
+        gate.open()
+        fake.wait_until(lambda: fake.posts == 2)
+        go_on.set()
+        second = posted.result(10)
+    assert within(one, tasks()) == [f"turn-{second['task_id']}"]
+    last.open()
+    assert chat.resumed(second["task_id"]).answer == "Second"
 
 
 def test_a_waiting_turn_of_a_dead_process_runs(

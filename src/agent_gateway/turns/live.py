@@ -147,7 +147,14 @@ class LiveTurns(Generic[Form]):
             return begun
         if begun.interrupted is not None:
             self.stop_run(begun.interrupted, begun.interrupted_run)
-        return self._open(begun.turn, owned=begun.turn.state is not TurnState.QUEUED)
+        owned = begun.turn.state is not TurnState.QUEUED
+        live = self.find(task_id)
+        if live is None:
+            return self._open(begun.turn, owned=owned)
+        # Its commit was seen before we were told: a reader came here, or it was promoted and adopted.
+        if owned and not live.runner.owned:
+            live.runner.adopt(begun.turn)
+        return live
 
     def _is_full(self) -> bool:
         if len(self._running) + self._beginning < self._most:
