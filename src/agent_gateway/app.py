@@ -39,7 +39,7 @@ from agent_gateway.routes.tickets import Tickets
 from agent_gateway.runner import Limits
 from agent_gateway.settings import Settings
 from agent_gateway.signals import draining_first
-from agent_gateway.store.apps import AppStore
+from agent_gateway.store.apps import DEFAULT_SLUG, AppStore
 from agent_gateway.store.begin import Terms
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
@@ -222,7 +222,7 @@ async def _install(
 
 
 async def _install_default_app(settings: Settings, apps: AppStore, keys: KeyStore, config: AppConfig) -> None:
-    app_id = await apps.install_default(config, built_in=settings.app_file is None)
+    app_id = (await apps.apply(DEFAULT_SLUG, config, built_in=settings.app_file is None)).app_id
     if key := settings.api_key.get_secret_value():
         await keys.put(app_id, key, "AGENT_GATEWAY_API_KEY")
     elif key := await keys.make_first(app_id):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -39,7 +40,8 @@ def race(chats: list[Chat], posts: int) -> tuple[list[str], int]:
     """Posts at the same moment: the tasks that began, and how many were refused."""
 
     def post(number: int) -> httpx.Response:
-        return chats[number % len(chats)].post(str(number), response_mode="background")
+        headers = {"Idempotency-Key": str(uuid4())} if number % 3 else None
+        return chats[number % len(chats)].post(str(number), response_mode="background", headers=headers)
 
     answers = at_once(*[lambda number=number: post(number) for number in range(posts)])
     for answer in answers:

@@ -1,12 +1,13 @@
 """Apps, their versions, and the keys that open them."""
 
 import asyncio
+import json
 
 import pytest
 from sqlalchemy import func, select, update
 
-from agent_gateway.app_config import AppConfig
-from agent_gateway.domain import App, AppId, new_id
+from agent_gateway.app_config import AppConfig, default_app
+from agent_gateway.domain import App, AppId, KeyId, new_id
 from agent_gateway.store.database import now_plus
 from agent_gateway.store.keys import KeyStore
 from tests.store.world import METADATA, World
@@ -57,7 +58,9 @@ async def test_a_version_is_made_only_when_something_changed(world: World) -> No
 
 async def test_processes_that_start_at_once_make_one_app_and_one_key(world: World) -> None:
     apps, versions = await count(world, "apps"), await count(world, "app_versions")
-    ids = await asyncio.gather(*(world.apps.install_default(CONFIG, built_in=False) for _ in range(6)))
+    applied = await asyncio.gather(*(world.apps.apply("mine", CONFIG) for _ in range(6)))
+    assert [(one.number, one.changed) for one in applied].count((1, True)) == 1
+    ids = [one.app_id for one in applied]
     assert len(set(ids)) == 1
     assert (await count(world, "apps"), await count(world, "app_versions")) == (apps + 1, versions + 1)
     keys = await asyncio.gather(*(world.keys.make_first(ids[0]) for _ in range(6)))
@@ -117,3 +120,56 @@ async def test_a_revoked_key_opens_nothing(world: World) -> None:
 async def test_another_secret_finds_no_key(world: World) -> None:
     await world.keys.put(world.app.id, "key", "")
     assert await KeyStore(world.database, b"another").find("key") is None
+
+
+async def test_a_built_in_app_takes_no_place_of_what_was_applied(world: World) -> None:
+    async def put(config: AppConfig, *, built_in: bool) -> bool:
+        return (await world.apps.apply("default", config, built_in=built_in)).changed
+
+    assert await put(default_app("chat"), built_in=True)
+    assert not await put(default_app("chat"), built_in=True)
+    assert await put(default_app("agent"), built_in=True)
+    assert await put(CONFIG, built_in=False)
+    assert not await put(default_app("chat"), built_in=True)
+    assert await put(default_app("chat"), built_in=False)
+    assert await put(default_app("agent"), built_in=True)
+
+
+async def test_a_release_that_knows_more_keys_changes_nothing_by_that(world: World) -> None:
+    """A version that was stored without them is the same app."""
+    app_id = (await world.apps.apply("mine", CONFIG)).app_id
+    stored = json.loads(CONFIG.model_dump_json(exclude={"on_change", "limits"}))
+    versions = TABLES["app_versions"]
+    mine = versions.c.app_id == app_id
+    await world.execute(update(versions).where(mine).values(config=json.dumps({**stored, "later": 1})))
+    assert not (await world.apps.apply("mine", CONFIG)).changed
+
+
+async def test_a_key_that_expired_opens_nothing(world: World) -> None:
+    key_id, key = await world.keys.make(world.app.id, "short", 60)
+    assert await opened(world, key) == world.app
+    await world.execute(update(TABLES["api_keys"]).values(expires_at=now_plus(-1)))
+    assert await opened(world, key) is None
+    [listed] = await world.keys.all_of(world.app.id)
+    assert (listed.id, listed.label, listed.expired, listed.revoked_at) == (key_id, "short", True, None)
+
+
+async def test_a_key_is_revoked_once(world: World) -> None:
+    key_id, key = await world.keys.make(world.app.id, "")
+    assert await world.keys.revoke(key_id) is True
+    async with world.unchanged():
+        assert await world.keys.revoke(key_id) is False
+        assert await world.keys.revoke(KeyId(new_id())) is None
+    assert await opened(world, key) is None
+
+
+async def test_the_keys_of_a_deleted_app_open_nothing(world: World) -> None:
+    _, key = await world.keys.make(world.app.id, "")
+    _, other = await world.keys.make(world.other_app.id, "")
+    turn = await world.begin()
+    assert await world.apps.delete(world.app.id) == 1
+    assert await opened(world, key) is None
+    assert await opened(world, other) == world.other_app
+    assert (await world.row(turn)).stop_reason == "app deleted"
+    assert await world.apps.find_by_slug("one") is None
+    assert [app.slug for app in await world.apps.all()] == ["two"]

@@ -136,6 +136,7 @@ async def count_request(app: UncountedAppDep, gateway: GatewayDep, credentials: 
 
 
 AppDep = Annotated[App, Depends(count_request)]
+"""For every other request."""
 
 
 def _key(gateway: Gateway, credentials: HTTPAuthorizationCredentials | None) -> str:

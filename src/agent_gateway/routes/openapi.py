@@ -67,8 +67,8 @@ def _correct_errors(document: dict[str, Any]) -> None:
         responses.pop("422", None)
         if "requestBody" in operation:
             responses["413"] = {"description": "The body is too large.", "content": ERROR_CONTENT}
-        if "503" in responses:
-            responses["503"]["headers"] = {
+        for status in {"429", "503"} & responses.keys():
+            responses[status]["headers"] = {
                 "Retry-After": {
                     "description": "Seconds to wait before the next try.",
                     "schema": {"type": "integer"},

@@ -52,31 +52,25 @@ class AppStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def apply(self, slug: str, config: AppConfig) -> Applied:
-        """Make this the configuration of an app, with a new version when anything changed."""
-        return await self._apply(slug, config)
-
-    async def install_default(self, config: AppConfig, *, built_in: bool) -> AppId:
-        """Have a default app with this configuration.
+    async def apply(self, slug: str, config: AppConfig, *, built_in: bool = False) -> Applied:
+        """Make this the configuration of an app, with a new version when anything changed.
 
         A `built_in` configuration only takes the place of another built-in one: what an operator
         has applied stays.
         """
-        applied = await self._apply(DEFAULT_SLUG, config, only_over_built_in=built_in)
-        return applied.app_id
-
-    async def _apply(self, slug: str, config: AppConfig, *, only_over_built_in: bool = False) -> Applied:
         try:
-            return await self._write(slug, config, only_over_built_in)
+            return await self._apply(slug, config, built_in)
         except IntegrityError:
             # Another process made the app in the same moment; now there is a row to lock.
-            return await self._write(slug, config, only_over_built_in)
+            return await self._apply(slug, config, built_in)
 
-    async def _write(self, slug: str, config: AppConfig, only_over_built_in: bool) -> Applied:
+    async def _apply(self, slug: str, config: AppConfig, built_in: bool) -> Applied:
         now = datetime.now(UTC)
         async with self._database.transaction() as connection:
             found = await connection.execute(
-                select(apps.c.id, apps.c.version_id).where(apps.c.slug == slug).with_for_update()
+                select(apps.c.id, apps.c.version_id)
+                .where(apps.c.slug == slug)
+                .with_for_update(key_share=True)
             )
             row = found.first()
             app_id = AppId(row.id) if row else AppId(new_id())
@@ -87,7 +81,7 @@ class AppStore:
             if newest is not None and row is not None and newest.id == row.version_id:
                 # Read and written again: a release that knows more keys has changed nothing by that.
                 stored = read_config(newest.config).model_dump_json()
-                if stored == config.model_dump_json() or (only_over_built_in and stored not in BUILT_IN):
+                if stored == config.model_dump_json() or (built_in and stored not in BUILT_IN):
                     return Applied(app_id, newest.number, changed=False)
             number = newest.number + 1 if newest else 1
             await _add_version(connection, app_id, number, config, now)

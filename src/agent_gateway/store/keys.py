@@ -172,7 +172,7 @@ def _new_key() -> str:
 
 async def _lock_app(connection: AsyncConnection, app_id: AppId) -> None:
     """Processes that start in the same moment take turns."""
-    await connection.execute(select(apps.c.id).where(apps.c.id == app_id).with_for_update())
+    await connection.execute(select(apps.c.id).where(apps.c.id == app_id).with_for_update(key_share=True))
 
 
 def _count(dialect_insert: Any) -> Any:
