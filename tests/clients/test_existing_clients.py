@@ -29,7 +29,7 @@ CASES = {
     "npm-dify-ai-provider": (node_program("dify-ai-provider"), CHAT),
     "npm-dify-ai-provider-agent": (node_program("dify-ai-provider"), AGENT),
 }
-CALLS = """
+CALLS: str = """
                 dify-client dify-client-python dify-oapi2 dify-api-python npm-dify-client npm-dify-ai-provider
 streamed             x              x              x             x               x                 x
 recalled             x              x              x             x               x                 x
@@ -68,7 +68,7 @@ gone                 -              -              x             x              
 def column(program: Program) -> dict[str, str]:
     """What CALLS says of a program's client."""
     name = f"npm-{program.client}" if program.path.suffix == ".mjs" else program.client
-    table: list[list[str]] = [line.split() for line in CALLS.strip().splitlines()]
+    table = [line.split() for line in CALLS.strip().splitlines()]
     at = table[0].index(name)
     return {call: marks[at] for call, *marks in table[1:]}
 
