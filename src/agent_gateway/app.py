@@ -27,10 +27,12 @@ from agent_gateway.routes import (
     end_users,
     errors,
     feedbacks,
+    forms,
     health,
     openapi,
     suggestions,
     variables,
+    workflow,
 )
 from agent_gateway.routes.dependencies import Gateway, KeyRing
 from agent_gateway.routes.middleware import RequestBodies
@@ -45,9 +47,11 @@ from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
 from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
+from agent_gateway.store.forms import FormStore
 from agent_gateway.store.keys import USE_SECONDS, KeyStore
 from agent_gateway.store.migrations import migrate, schema_is_current
 from agent_gateway.store.turns import TurnStore
+from agent_gateway.turns.answers import Answers
 from agent_gateway.turns.errands import Errands
 from agent_gateway.turns.leases import Duties
 from agent_gateway.turns.live import LiveTurns
@@ -94,6 +98,8 @@ def create_app(settings: Settings) -> FastAPI:
         variables,
         feedbacks,
         suggestions,
+        forms,
+        workflow,
         app_info,
         end_users,
         audio,
@@ -180,7 +186,9 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     errands = Errands(turns.outbox, backend, small_runs, live.draining)
     stack.push_async_callback(errands.aclose)
     key_ring = KeyRing(keys)
-    duties = Duties(live, turns, errands, settings.lease_seconds, installed)
+    form_store = FormStore(database)
+    answers = Answers(form_store)
+    duties = Duties(live, turns, errands, answers, settings.lease_seconds, installed)
     for duty in duties.start((key_ring.write_use, USE_SECONDS)):
         stack.push_async_callback(_cancel, duty)
     return Gateway(
@@ -191,6 +199,8 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         conversations=ConversationStore(database),
         feedbacks=FeedbackStore(database),
         end_users=EndUserStore(database),
+        forms=form_store,
+        answers=answers,
         live=live,
         small_runs=small_runs,
         errands=errands,

@@ -189,6 +189,12 @@ class AppConfig(BaseModel):
     on_change: Literal["pin", "follow"] = "pin"
     """What becomes of conversations that began on an earlier version: they stay on it, or come along."""
     limits: AppLimits = AppLimits()
+    on_question: Literal["answer", "reject"] = "answer"
+    """What a message does while a question to a human is open: be its answer, or be refused."""
+    question_expires_seconds: float = Field(default=3 * 86_400.0, gt=0, le=10 * 365 * 86_400.0)
+    """How long a question waits for its answer."""
+    on_question_expired: Literal["continue", "drop"] = "continue"
+    """Then: tell the run that nobody answered, or go on from before the question."""
     composition: CompositionTemplate = Field(default_factory=_default_composition)
     naming: Naming | None = None
     """Absent: a conversation keeps the cut of its first query as its name."""

@@ -8,6 +8,9 @@ GatewayError                    code + a text that is safe to show a client
 ├── NotFound                    unknown, or somebody else's
 │   └── EndUserNotFound
 ├── ConversationBusy            a turn of that conversation is running
+├── QuestionOpen                a form of that conversation waits for its answer
+├── FormSubmitted               the form has its answer
+├── FormExpired                 the form was not answered in time
 ├── IdempotencyConflict         the key was used with another body
 ├── TooManyRequests             a limit of the app is reached: try again later
 ├── Unavailable                 draining, full, or the database is away: try again
@@ -40,6 +43,8 @@ FAILURES: Final[dict[str, str]] = {
     "service_unavailable": "The agent backend is not available. Please try again.",
     "turn_interrupted": "The turn was interrupted before it could be completed. Please try again.",
     "turn_timeout": "The agent did not answer in time.",
+    "human_input_required": "The agent waits for an answer to its question. Please submit the form.",
+    "human_input_form_expired": "The form has expired.",
     "internal_server_error": "The agent could not complete this turn.",
 }
 """Code of a failed turn → the only text about it that reaches a client."""
@@ -108,6 +113,34 @@ class ConversationBusy(GatewayError):
         super().__init__("Another turn of this conversation is still running.")
         self.task_id = task_id
         self.details = {"task_id": task_id}
+
+
+class QuestionOpen(GatewayError):
+    """A question of the conversation is open, and its app takes no message as the answer."""
+
+    code = "human_input_required"
+
+    def __init__(self, message_id: str, form_token: str) -> None:
+        super().__init__(FAILURES[self.code])
+        self.details = {"message_id": message_id, "form_token": form_token}
+
+
+class FormSubmitted(GatewayError):
+    """The form was submitted, or answered by a message."""
+
+    code = "human_input_form_submitted"
+
+    def __init__(self) -> None:
+        super().__init__("The form has already been submitted.")
+
+
+class FormExpired(GatewayError):
+    """The form was not answered in time."""
+
+    code = "human_input_form_expired"
+
+    def __init__(self) -> None:
+        super().__init__(FAILURES[self.code])
 
 
 class IdempotencyConflict(GatewayError):

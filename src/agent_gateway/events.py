@@ -8,13 +8,12 @@ whoever tells it: the process that ran the turn or one that read the rows (R2).
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from agent_gateway.domain import Outcome, Step, Usage
+from agent_gateway.domain import Form, Outcome, Question, Step, Usage
 
 GATEWAY_REPLACE: Final = 1_000_000_001
 """Position of the stored text told as a whole when the gateway itself ended the turn (R1)."""
@@ -53,6 +52,20 @@ class ClosingMessage(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
+class FormAnswered(msgspec.Struct, frozen=True):
+    """First event of a turn that carries a human's answer, or the news that there is none."""
+
+    position: int
+    form: Form
+
+
+class HumanInputRequired(msgspec.Struct, frozen=True):
+    """The agent asked a human: the form of its question."""
+
+    position: int
+    form: Form
+
+
 class MessageEnd(msgspec.Struct, frozen=True):
     """The answer is complete and stored."""
 
@@ -67,7 +80,16 @@ class TurnFailed(msgspec.Struct, frozen=True, gc=False):
     code: str
 
 
-TurnEvent = LLMChunk | AgentThought | MessageReplace | ClosingMessage | MessageEnd | TurnFailed
+TurnEvent = (
+    LLMChunk
+    | AgentThought
+    | MessageReplace
+    | ClosingMessage
+    | FormAnswered
+    | HumanInputRequired
+    | MessageEnd
+    | TurnFailed
+)
 
 
 def split_text(text: str, position: int) -> list[LLMChunk]:
@@ -93,6 +115,12 @@ class Result:
     usage: Usage | None = None
     snapshot: str | None = None
     """Raw JSON text of the new session snapshot; None leaves the old one in place."""
+    question: Question | None = None
+    """What the run asked; only until it is stored as `form`."""
+    form: Form | None = None
+    """The form of the question with which the turn ended. Its position is the third from the end."""
+    answered: Form | None = None
+    """The form whose answer the turn carried: told at position 1."""
 
     @property
     def answer(self) -> str:
@@ -104,7 +132,7 @@ def rest_of(result: Result, after: int) -> list[TurnEvent]:
     """The events of an ended turn beyond position `after`; empty when there are none (R13)."""
     if after >= result.end_position:
         return []
-    told = _merged(result.chunks, result.steps)
+    told = _merged(result)
     last = told[-1].position if told else 0
     rest: list[TurnEvent] = list(told[bisect_right(told, after, key=lambda event: event.position) :])
     if result.end_position == GATEWAY_END and last < after < GATEWAY_REPLACE:
@@ -113,13 +141,20 @@ def rest_of(result: Result, after: int) -> list[TurnEvent]:
     if result.outcome is Outcome.FAILED:
         rest.append(TurnFailed(result.end_position, result.error_code or "internal_server_error"))
         return rest
+    if result.form is not None and after < result.end_position - 2:
+        rest.append(HumanInputRequired(result.end_position - 2, result.form))
     if after < result.end_position - 1 and not (rest and isinstance(rest[-1], MessageReplace)):
         rest.append(ClosingMessage(result.end_position - 1, result.answer))
     rest.append(MessageEnd(result.end_position, result.usage or Usage()))
     return rest
 
 
-def _merged(chunks: Sequence[LLMChunk], steps: Sequence[Step]) -> list[LLMChunk | AgentThought]:
-    told: list[LLMChunk | AgentThought] = [*chunks, *(AgentThought(step.position, step) for step in steps)]
+def _merged(result: Result) -> list[FormAnswered | LLMChunk | AgentThought]:
+    told: list[FormAnswered | LLMChunk | AgentThought] = [
+        *result.chunks,
+        *(AgentThought(step.position, step) for step in result.steps),
+    ]
+    if result.answered is not None:
+        told.append(FormAnswered(1, result.answered))
     told.sort(key=lambda event: event.position)
     return told

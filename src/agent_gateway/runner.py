@@ -28,7 +28,7 @@ from agent_gateway.errors import (
     StoreUnavailable,
     TurnError,
 )
-from agent_gateway.events import GATEWAY_END, MessageReplace, Result, TurnEvent, rest_of
+from agent_gateway.events import GATEWAY_END, FormAnswered, MessageReplace, Result, TurnEvent, rest_of
 from agent_gateway.store.database import undisturbed
 from agent_gateway.store.turns import TurnStore
 
@@ -94,6 +94,7 @@ class TurnRunner:
         """Drive or follow the turn to its one end. Raises only when cancelled."""
         while self.result is None:
             self._turned = False
+            self._open()
             if self.owned:
                 await self._drive()
             else:
@@ -198,6 +199,12 @@ class TurnRunner:
     async def _cancel_for_good(self, run_id: RunId) -> None:
         done = await cancel_quietly(self._backend, run_id)
         await self._store.outbox.cancel_tried(self.turn, run_id, done=done)
+
+    def _open(self) -> None:
+        """What a human answered comes before all that the run says, and is decided already."""
+        if self.turn.form is not None and self._fold.position == 0:
+            self._fold = Fold(self.turn.opening)
+            self._emit([FormAnswered(self.turn.opening, self.turn.form)])
 
     def _turn_round(self) -> None:
         self._turned = True
@@ -317,7 +324,7 @@ class TurnRunner:
     async def _last_look(self) -> None:
         """Read the run's log once more: a terminal event found there decides after all (R8)."""
         assert self.run_id is not None
-        fold = Fold()
+        fold = Fold(self.turn.opening)
         told: list[TurnEvent] = []
         try:
             async with asyncio.timeout(LAST_LOOK_SECONDS):
@@ -359,8 +366,18 @@ class TurnRunner:
         while self.run_id is None:
             self._news.clear()
             await self._wait_for_news(None)
+        await self._leave_queue()
         await self._fold_run()
         return None
+
+    async def _leave_queue(self) -> None:
+        """What a turn goes on from, and whose answer it carries, was decided when it left the queue."""
+        if self.turn.state is not TurnState.QUEUED:
+            return
+        stored = await patiently(lambda: self._store.load(self.turn.task_id))
+        if stored is not None and not self.owned:
+            self.turn = stored
+            self._open()
 
     async def _wait_for_news(self, seconds: float | None) -> None:
         try:

@@ -146,6 +146,10 @@ def without_ids(text: str) -> str:
     for name in ("conversation_id", "message_id", "task_id"):
         if found := re.search(f'"{name}":"({UUID})"', text):
             text = text.replace(found[1], f"<{name}>")
+    text = re.sub(
+        f'"form_id":"{UUID}","form_token":"[^"]+"', '"form_id":"<form_id>","form_token":"<token>"', text
+    )
+    text = re.sub(r'"expiration_time":\d{10}\b', '"expiration_time":<expiration_time>', text)
     text = re.sub(f'"id":"{UUID}","position":(\\d+)', r'"id":"<step \1>","position":\1', text)
     assert not re.search(UUID, text), "an id of nothing that is known"
     text = re.sub(r"^retry: \d+$", "retry: <milliseconds>", text, flags=re.MULTILINE)

@@ -1,18 +1,22 @@
-"""The README says what is true: its session works, its settings are all there are."""
+"""The documents say what is true: their sessions work, the settings are all there are."""
 
 import re
 from pathlib import Path
+
+import pytest
 
 from agent_gateway.settings import Settings
 from tests.docs.session import check_session
 from tests.gateway_server import GatewayServer
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 
 
-def test_the_session_works_as_printed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "least"), [("README.md", 12), ("docs/human-input.md", 10)])
+def test_the_session_works_as_printed(tmp_path: Path, name: str, least: int) -> None:
     with GatewayServer(tmp_path / "data", api_key="app-demo") as server:
-        check_session(README, server.url, tmp_path, at_least=12)
+        check_session(ROOT / name, server.url, tmp_path, at_least=least)
 
 
 def test_the_settings_table_is_complete() -> None:

@@ -26,7 +26,15 @@ from tests.gateway_server import API_KEY, BOUND, GatewayServer, wait_until
 T = TypeVar("T")
 
 LEASE_SECONDS = 1.2
-DUTIES = ("beat", "sweep", "watch", "save_checkpoints", "run_errands")
+DUTIES = (
+    "beat",
+    "sweep",
+    "watch",
+    "look_for_answers",
+    "expire_forms",
+    "save_checkpoints",
+    "run_errands",
+)
 
 
 class Fleet:

@@ -15,6 +15,7 @@ from agent_gateway.backend.embedded.server import BackendServer, create_backend_
 from tests.databases import _postgres_database
 from tests.gateway.chat import Chat
 from tests.gateway.errands import all_done, snapshot_row
+from tests.gateway.questions import submitted, token_of
 from tests.gateway_server import BOUND, GatewayServer, answer_of
 
 
@@ -87,6 +88,20 @@ def test_tools_and_thoughts_are_shown(demo: Chat) -> None:
     assert "84" in heard.answer
     thoughts = demo.message(heard.conversation_id)["agent_thoughts"]
     assert [item["observation"] for item in thoughts] == [event["observation"] for event in told.values()]
+
+
+def test_it_asks_and_hears_the_answer(demo: Chat) -> None:
+    heard = demo.streaming("Ask me whether to deploy.")
+    assert heard.kinds[-2:] == ["human_input_required", "message_end"]
+    assert heard.answer.startswith("Shall I deploy?")
+    answer = demo.resumed(submitted(demo, token_of(heard), "reject", comment="not on Friday")["task_id"])
+    assert answer.answer.startswith('You chose "Reject", and your comment is "not on Friday".')
+    again = demo.streaming("Ask me if you should go", conversation_id=heard.conversation_id)
+    assert again.kinds[-2] == "human_input_required"
+    message = demo.blocking("Why not?", conversation_id=heard.conversation_id)
+    assert message["answer"].startswith('You answered: "Why not?".')
+    last = demo.blocking("What did I say before?", conversation_id=heard.conversation_id)
+    assert "Ask me if you should go" in last["answer"]
 
 
 def test_a_stop_in_the_middle(demo: Chat) -> None:

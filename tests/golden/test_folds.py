@@ -20,6 +20,8 @@ from agent_gateway.errors import FAILURES
 from agent_gateway.events import (
     AgentThought,
     ClosingMessage,
+    FormAnswered,
+    HumanInputRequired,
     LLMChunk,
     MessageEnd,
     MessageReplace,
@@ -28,6 +30,7 @@ from agent_gateway.events import (
     TurnFailed,
     rest_of,
 )
+from tests.fakes.forms import stored
 
 RECORDED = Path(__file__).parent.parent / "recorded"
 GOLDEN = Path(__file__).parent / "folds"
@@ -74,6 +77,8 @@ def lines_of(event: TurnEvent) -> Iterator[str]:
             yield f"{position:6}  replace, {reason}: {json.dumps(text)}"
         case ClosingMessage(position):
             yield f"{position:6}  closing message"
+        case HumanInputRequired(position) | FormAnswered(position):
+            yield f"{position:6}  form"
         case MessageEnd(position, usage):
             given = "no usage" if usage == Usage() else json.dumps(msgspec.to_builtins(usage))
             yield f"{position:6}  message_end, {given}"
@@ -91,7 +96,7 @@ def told(title: str, events: list[TurnEvent]) -> Iterator[str]:
 
 
 def ending(title: str, result: Result, position: int) -> Iterator[str]:
-    rest = rest_of(result, position)
+    rest = rest_of(stored(result), position)
     yield from told(f"{title}: {result.outcome}", rest)
     assert {event.text for event in rest if isinstance(event, ClosingMessage)} <= {result.answer}
     yield f"        answer {json.dumps(result.answer)}"

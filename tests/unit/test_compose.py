@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,22 @@ from hypothesis import strategies as st
 
 from agent_gateway.app_config import AppConfig, default_app, parse_app
 from agent_gateway.backend.compose import compose, compose_closing, compose_small
-from agent_gateway.domain import App, AppId, AppVersionId, ConversationId, Exchange, MessageId, TaskId, Turn
+from agent_gateway.domain import (
+    App,
+    AppId,
+    AppVersionId,
+    ConversationId,
+    Exchange,
+    Form,
+    FormAction,
+    FormAnswer,
+    FormDefinition,
+    FormId,
+    FormState,
+    MessageId,
+    TaskId,
+    Turn,
+)
 from agent_gateway.errors import TurnError
 
 RECORDED = Path(__file__).parents[1] / "recorded"
@@ -306,3 +322,32 @@ def test_a_small_run_knows_the_texts_and_no_session() -> None:
     assert "session_snapshot" not in body
     with pytest.raises(TurnError):
         compose_small(config.naming.composition, Exchange(turn, ""), {})
+
+
+# -- answers of humans ----------------------------------------------------------------------------
+
+
+def answered(tool_call_id: str) -> Turn:
+    answer = FormAnswer("submitted", FormAction("approve", "Approve"), {"comment": "go", "size": "s"})
+    form = Form(
+        id=FormId("form-1"),
+        token="token",
+        message_id=MessageId("message-0"),
+        tool_call_id=tool_call_id,
+        definition=FormDefinition("T", "Sure?", (), ()),
+        state=FormState.SUBMITTED,
+        expires_at=1_800_000_000,
+        answer=answer,
+    )
+    return replace(turn_of(app_of([{"name": "history"}])), form=form)
+
+
+def test_an_answer_goes_out_as_it_was_recorded() -> None:
+    body = json.loads((RECORDED / "requests/ask_human_resume.json").read_text())
+    results = sent(answered("call_ask_1"))["deferred_tool_results"]
+    assert results == {**body["deferred_tool_results"], "metadata": {}}
+
+
+def test_an_answer_without_a_call_is_a_message() -> None:
+    assert "deferred_tool_results" not in sent(answered(""))
+    assert "deferred_tool_results" not in sent(turn_of(app_of([{"name": "history"}])))

@@ -22,6 +22,7 @@ from agent_gateway.events import (
     rest_of,
     split_text,
 )
+from tests.fakes.forms import stored
 from tests.fakes.run_events import ends, fed, runs, steps_told
 
 USAGE = Usage(total_tokens=3)
@@ -143,7 +144,7 @@ def test_resumed_anywhere_a_stream_gives_what_an_uncut_one_gives(
     run: list[RunEvent], end: RunEvent, stop_asked: bool
 ) -> None:
     fold, told = fed(*run, end)
-    result = conclude(fold, stop_asked=stop_asked)
+    result = stored(conclude(fold, stop_asked=stop_asked))
     uncut = [*told, *rest_of(result, fold.position)]
     for seen in range(len(uncut)):
         before, rest = uncut[:seen], rest_of(result, seen)

@@ -12,6 +12,7 @@ from agent_gateway.backend.protocol import TERMINAL, RunEvent
 from agent_gateway.backend.translate import Fold, conclude, cut_short
 from agent_gateway.domain import Usage, clean_text
 from agent_gateway.events import MAX_CHUNK, rest_of
+from tests.fakes.forms import stored
 from tests.fakes.run_events import delta, ends, fed, run_events, runs, steps_told, texts_told, think, words
 
 
@@ -45,7 +46,7 @@ def test_what_is_told_of_thoughts_stays_linear_in_the_text(sizes: list[int]) -> 
 def test_positions_and_the_answer(run: list[RunEvent], end: RunEvent, stop_asked: bool) -> None:
     fold, told = fed(*run, end)
     assert [event.position for event in told] == list(range(1, fold.position + 1))
-    decided = conclude(fold, stop_asked=stop_asked)
+    decided = stored(conclude(fold, stop_asked=stop_asked))
     everything = [*told, *rest_of(decided, fold.position)]
     positions = [event.position for event in everything]
     # The place before the terminal event is taken in every case but that of a failed turn.
@@ -109,6 +110,8 @@ def test_what_is_nested_without_end_is_no_reason_to_raise() -> None:
         nested = b"[" * depth + b"]" * depth
         call = b'{"event_kind":"function_tool_call","part":{"tool_name":"a","args":%b}}' % nested
         end = b'{"output":%b,"usage":%b,"reason":%b}' % (nested, nested, nested)
-        for data in (nested, call, end):
+        field = b'{"name":"a","default":%b}' % nested
+        asked = b'{"deferred_tool_call":{"args":{"approval":{"a":%b},"fields":[%b]}}}' % (nested, field)
+        for data in (nested, call, end, asked):
             for kind in ("pydantic_ai_event", "run_succeeded"):
                 fed(RunEvent(type=kind, id="1", data=msgspec.Raw(data)))

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from agent_gateway.backend.protocol import TERMINAL, RunEvent, decode_event
+from agent_gateway.backend.question import NO_TEXT
 from agent_gateway.backend.translate import (
     FIRST_GROWTH,
     MAX_OBSERVATION,
@@ -150,9 +151,9 @@ def test_a_question_follows_what_was_said_before() -> None:
         ({"question": " Sure? ", "title": "T"}, "Sure?"),
         ('{"question": "Sure?"}', "Sure?"),
         ({"title": "Approval"}, "Approval"),
-        ({"question": 5}, ""),
-        ("not JSON", ""),
-        (None, ""),
+        ({"question": 5}, NO_TEXT),
+        ("not JSON", NO_TEXT),
+        (None, NO_TEXT),
     ],
 )
 def test_a_question_is_read_leniently(args: Any, answer: str) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from agent_gateway.app_config import CompositionTemplate, LayerTemplate
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer, OnExit
-from agent_gateway.domain import Exchange, Turn
+from agent_gateway.domain import Exchange, Form, Turn
 from agent_gateway.errors import TurnError
 from agent_gateway.template import ANSWER, Placeholder, TemplateError, fill
 
@@ -31,6 +31,7 @@ def compose(turn: Turn, environ: Mapping[str, str]) -> CreateRunRequest:
     return CreateRunRequest(
         composition=composition,
         session_snapshot=_snapshot(turn, [layer.name for layer in composition.layers]),
+        deferred_tool_results=_answer(turn.form),
         idempotency_key=turn.task_id,
         metadata=_metadata(turn),
         # Said, although it is the default: any other exit leaves a snapshot that can not be resumed.
@@ -90,6 +91,21 @@ def _metadata(turn: Turn) -> dict[str, Any]:
         "message_id": turn.message_id,
         "app_id": turn.app.id,
     }
+
+
+def _answer(form: Form | None) -> dict[str, Any] | None:
+    """What a human answered, as the result of the tool call that asked."""
+    if form is None or form.answer is None or not form.tool_call_id:
+        return None
+    answer, action = form.answer, form.answer.action
+    result: dict[str, Any] = {
+        "status": answer.status,
+        "action": {"id": action.id, "label": action.label} if action else None,
+        "values": answer.values,
+        "message": answer.message,
+        "rendered_content": None,
+    }
+    return {"calls": {form.tool_call_id: result}, "metadata": {}}
 
 
 class _Values:

@@ -1,4 +1,4 @@
-"""The terminal event of a run, read leniently, and the small readers of JSON that go with that."""
+"""The terminal event of a run, read leniently."""
 
 import re
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import msgspec
 
+from agent_gateway.backend.lenient import UNREADABLE, read_object
 from agent_gateway.backend.protocol import RunEvent
-from agent_gateway.domain import Usage, clean_text
+from agent_gateway.backend.question import read_question
+from agent_gateway.domain import Question, Usage, clean_text
 
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _DECIMAL: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,30})?")
 
 
@@ -21,7 +22,7 @@ class RunEnd:
     type: str
     text: str = ""
     """Output as text, or the question when the run asks a human."""
-    is_question: bool = False
+    question: Question | None = None
     reason: str | None = None
     usage: Usage | None = None
     snapshot: str | None = None
@@ -42,17 +43,16 @@ def read_run_end(event: RunEvent) -> RunEnd:
     """Read a terminal run event; what is missing or malformed in it is left out."""
     try:
         data = _run_end_data.decode(event.data)
-    except _UNREADABLE:
+    except UNREADABLE:
         data = _RunEndData()
     # A question with nothing readable in it is one all the same: its snapshot must not be gone on from.
-    is_question = _raw_text(data.deferred_tool_call) not in ("", "null")
+    asks = _raw_text(data.deferred_tool_call) not in ("", "null")
+    question = read_question(read_object(data.deferred_tool_call)) if asks else None
     snapshot = _raw_text(data.session_snapshot)
     return RunEnd(
         type=event.type,
-        text=_question_text(read_object(data.deferred_tool_call))
-        if is_question
-        else _output_text(data.output),
-        is_question=is_question,
+        text=question.text if question else _output_text(data.output),
+        question=question,
         reason=data.reason if isinstance(data.reason, str) else None,
         usage=read_usage(read_object(data.usage)),
         snapshot=snapshot if snapshot.startswith("{") else None,
@@ -90,35 +90,5 @@ def _output_text(output: msgspec.Raw | msgspec.UnsetType) -> str:
     return "" if text == "null" else clean_text(text)
 
 
-def _question_text(call: dict[str, Any]) -> str:
-    """The text of a question to a human: what the agent asks, then its explanation if any."""
-    args = call.get("args")
-    if isinstance(args, str):
-        args = read_object(msgspec.Raw(args.encode()))
-    fields = as_dict(args)
-    asked = [clean_text(as_str(fields.get(name))).strip() for name in ("question", "markdown")]
-    return "\n\n".join(text for text in asked if text) or clean_text(as_str(fields.get("title")))
-
-
 def _raw_text(raw: msgspec.Raw | msgspec.UnsetType) -> str:
     return "" if isinstance(raw, msgspec.UnsetType) else bytes(raw).decode(errors="replace").strip()
-
-
-def read_object(raw: msgspec.Raw | msgspec.UnsetType) -> dict[str, Any]:
-    """A JSON object; empty when it is absent, malformed or something else."""
-    if isinstance(raw, msgspec.UnsetType):
-        return {}
-    try:
-        return as_dict(msgspec.json.decode(raw))
-    except _UNREADABLE:
-        return {}
-
-
-def as_dict(value: object) -> dict[str, Any]:
-    """The value if it is an object, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
-def as_str(value: object) -> str:
-    """The value if it is a string, else an empty one."""
-    return value if isinstance(value, str) else ""

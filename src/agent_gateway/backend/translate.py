@@ -8,12 +8,14 @@ what follows from that one is decided by `conclude` and told only after it was s
 
 import zlib
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
 
+from agent_gateway.backend.lenient import as_dict, as_str, read_object
 from agent_gateway.backend.protocol import START, TERMINAL, Cursors, RunEvent
-from agent_gateway.backend.run_end import RunEnd, as_dict, as_str, read_object, read_run_end
+from agent_gateway.backend.run_end import RunEnd, read_run_end
 from agent_gateway.domain import Outcome, Step, clean_json, clean_text
 from agent_gateway.events import (
     GATEWAY_END,
@@ -25,7 +27,7 @@ from agent_gateway.events import (
     split_text,
 )
 
-FOLD_VERSION: Final = 1
+FOLD_VERSION: Final = 2
 """Pinned on every turn: raise it when equal run events would get other positions (R17)."""
 OUTPUT_TOOL: Final = "final_output"
 """Tool name by which backends deliver structured output; never shown."""
@@ -62,10 +64,13 @@ class _Checkpoint(msgspec.Struct):
 
 
 class Fold:
-    """State of one turn's fold: feed it batches of run events, in order, from the start."""
+    """State of one turn's fold: feed it batches of run events, in order, from the start.
 
-    def __init__(self) -> None:
-        self.position = 0
+    `opening` is how many events of the turn come before the run's.
+    """
+
+    def __init__(self, opening: int = 0) -> None:
+        self.position = opening
         self.chunks: list[LLMChunk] = []
         self.steps: list[Step] = []
         self.run_end: RunEnd | None = None
@@ -234,9 +239,10 @@ def conclude(fold: Fold, *, stop_asked: bool) -> Result:
     chunks, position = list(fold.chunks), fold.position
     outcome, code = _outcome(end, stop_asked=stop_asked)
     text = end.text if outcome is Outcome.COMPLETED else ""
-    if end.is_question and chunks and text:
+    question = end.question if outcome is Outcome.COMPLETED else None
+    if question and chunks and text:
         text = "\n\n" + text
-    if text and (end.is_question or not chunks):
+    if text and (question or not chunks):
         pieces = split_text(text, position + 1)
         chunks += pieces
         position += len(pieces)
@@ -244,12 +250,14 @@ def conclude(fold: Fold, *, stop_asked: bool) -> Result:
         outcome=outcome,
         chunks=tuple(chunks),
         steps=tuple(fold.steps),
-        # The place before message_end is the closing message's, in every app mode (R1).
-        end_position=position + (1 if outcome is Outcome.FAILED else 2),
+        # The place before message_end is the closing message's, in every app mode (R1); the form of a
+        # question comes before that.
+        end_position=position + (1 if outcome is Outcome.FAILED else 3 if question else 2),
         error_code=code,
         usage=end.usage,
         # An open question is no state to go on from: the one from before it stays.
-        snapshot=None if end.is_question else end.snapshot,
+        snapshot=None if end.question else end.snapshot,
+        question=replace(question, snapshot=end.snapshot) if question else None,
     )
 
 
@@ -265,7 +273,7 @@ def cut_short(fold: Fold, code: str | None) -> Result:
 
 
 def _outcome(end: RunEnd, *, stop_asked: bool) -> tuple[Outcome, str | None]:
-    if end.type == "run_succeeded" and not (end.is_question and stop_asked):
+    if end.type == "run_succeeded" and not (end.question and stop_asked):
         return Outcome.COMPLETED, None
     if stop_asked:
         return Outcome.STOPPED, None

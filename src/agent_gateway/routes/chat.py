@@ -1,6 +1,8 @@
 """POST /chat-messages, its stop, and the events of a turn."""
 
+import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Path, Query, Response
@@ -87,7 +89,10 @@ LastEventId = Annotated[
         },
         202: {"model": BackgroundTurn, "description": "Begun, with `response_mode: background`."},
         204: {"description": "With Last-Event-ID: the turn has ended and nothing is left."},
-        409: {"model": BusyBody, "description": "`conversation_busy` or `idempotency_conflict`."},
+        409: {
+            "model": BusyBody,
+            "description": "`conversation_busy`, `human_input_required` or `idempotency_conflict`.",
+        },
         **ERRORS,
     },
 )
@@ -275,8 +280,13 @@ async def _background(gateway: Gateway, caller: Caller, found: Found) -> Respons
 
 
 async def _refuse_early_failure(live: LiveTurn[WireForm], idempotency_key: str | None) -> None:
-    await live.log.wait(0, FIRST_EVENT_SECONDS)
-    if live.log.events and isinstance(failed := live.log.events[0], TurnFailed):
+    # The answer of a human that a turn carries comes first, and says nothing about its run.
+    log, first = live.log, live.turn.opening
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_EVENT_SECONDS):
+            while len(log.events) <= first and not log.closed:
+                await log.wait(first, FIRST_EVENT_SECONDS)
+    if len(log.events) > first and isinstance(failed := log.events[first], TurnFailed):
         raise _failed(failed.code, idempotency_key)
 
 

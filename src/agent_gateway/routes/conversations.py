@@ -4,10 +4,11 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
 
-from agent_gateway.domain import Caller, ConversationId, Outcome, Step, Usage, canonical_uuid, step_id
+from agent_gateway.domain import Caller, ConversationId, Form, Outcome, Step, Usage, canonical_uuid, step_id
 from agent_gateway.errors import FAILURES, InvalidParam
 from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, GatewayDep
 from agent_gateway.routes.errors import ERRORS
+from agent_gateway.routes.form_json import form_json, submission_json
 from agent_gateway.routes.schemas.base import User
 from agent_gateway.routes.schemas.conversations import (
     ConversationItem,
@@ -17,6 +18,7 @@ from agent_gateway.routes.schemas.conversations import (
     MessageRating,
     ThoughtItem,
 )
+from agent_gateway.routes.schemas.forms import HumanInputContent
 from agent_gateway.store.conversations import Conversation, Message
 
 router = APIRouter(tags=["conversations"])
@@ -123,13 +125,28 @@ def _message_item(item: Message) -> MessageItem:
         retriever_resources=[],
         agent_thoughts=[_thought_item(item.id, step, created_at) for step in item.steps],
         created_at=created_at,
-        extra_contents=[],
+        extra_contents=[_question_item(item.form)] if item.form else [],
         message_tokens=usage.prompt_tokens,
         answer_tokens=usage.completion_tokens,
         total_tokens=usage.total_tokens,
         provider_response_latency=usage.latency,
         total_price=usage.total_price,
         currency=usage.currency,
+    )
+
+
+def _question_item(form: Form) -> HumanInputContent:
+    submission = submission_json(form)
+    return HumanInputContent.model_validate(
+        {
+            "type": "human_input",
+            "workflow_run_id": form.message_id,
+            "state": form.state.value,
+            "submitted": submission is not None,
+            "form_definition": form_json(form),
+            "form_submission_data": submission,
+            "form_submission_values": form.answer.values if form.answer else {},
+        }
     )
 
 

@@ -17,8 +17,10 @@ from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
 from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
+from agent_gateway.store.forms import FormStore
 from agent_gateway.store.keys import KeyStore, OpenedKey
 from agent_gateway.store.turns import TurnStore
+from agent_gateway.turns.answers import Answers
 from agent_gateway.turns.errands import Errands
 from agent_gateway.turns.live import LiveTurns
 from agent_gateway.turns.small_runs import SmallRuns
@@ -90,6 +92,8 @@ class Gateway:
     conversations: ConversationStore
     feedbacks: FeedbackStore
     end_users: EndUserStore
+    forms: FormStore
+    answers: Answers
     live: LiveTurns[WireForm]
     small_runs: SmallRuns
     errands: Errands

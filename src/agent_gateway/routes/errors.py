@@ -26,6 +26,9 @@ STATUSES: Final[Mapping[str, int]] = {
     "end_user_not_found": 404,
     "method_not_allowed": 405,
     "conversation_busy": 409,
+    "human_input_required": 409,
+    "human_input_form_submitted": 412,
+    "human_input_form_expired": 412,
     "request_too_large": 413,
     "idempotency_conflict": 409,
     "too_many_requests": 429,
@@ -40,6 +43,7 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": ErrorBody, "description": "Invalid request, or the provider rejected it."},
     401: {"model": ErrorBody, "description": "No valid API key or ticket."},
     404: {"model": ErrorBody, "description": "Unknown to this app and user."},
+    412: {"model": ErrorBody, "description": "The form was submitted before, or has expired."},
     429: {
         "model": ErrorBody,
         "description": "A limit of the app, or the model provider's rate limit.",

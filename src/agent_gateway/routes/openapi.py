@@ -16,6 +16,7 @@ body `ErrorBody`.
 """
 TAGS: Final = [
     {"name": "chat", "description": "Turns: one message and its answer."},
+    {"name": "human input", "description": "Questions of an agent to a human, and their answers."},
     {"name": "conversations", "description": "What was said."},
     {"name": "app", "description": "The app that an API key opens."},
     {"name": "health", "description": "Probes; they need no key."},

@@ -18,6 +18,8 @@ from agent_gateway.events import (
     MAX_CHUNK,
     AgentThought,
     ClosingMessage,
+    FormAnswered,
+    HumanInputRequired,
     LLMChunk,
     MessageEnd,
     MessageReplace,
@@ -26,6 +28,7 @@ from agent_gateway.events import (
     split_text,
 )
 from agent_gateway.routes.errors import STATUSES
+from agent_gateway.routes.form_json import form_json, node_json, submission_json
 from agent_gateway.store.results import TurnView
 
 Mode = Literal["chat", "agent-chat", "agent"]
@@ -85,20 +88,29 @@ class _Frames:
 
     def lines(self, event: TurnEvent, mode: Mode) -> list[str]:
         """All lines of an event other than a plain chunk; none when the mode does not show it."""
+        lines: list[str] = []
         match event:
-            case AgentThought():
-                return [] if mode == "chat" else [self._thought(event.position, event.step)]
-            case ClosingMessage():
-                return self._answers("message", event.position, event.text) if mode == "agent" else []
+            case AgentThought() if mode != "chat":
+                lines = [self._thought(event.position, event.step)]
+            case ClosingMessage() if mode == "agent":
+                lines = self._answers("message", event.position, event.text)
+            case AgentThought() | ClosingMessage():
+                pass
             case MessageReplace():
-                return self._replace(event, mode)
+                lines = self._replace(event, mode)
+            case FormAnswered():
+                lines = [self._answered(event)]
+            case HumanInputRequired(position, form):
+                fields = {"workflow_run_id": form.message_id, "data": form_json(form)}
+                lines = [self._line("human_input_required", position, fields)]
             case MessageEnd():
-                return [self._end(event)]
-            case TurnFailed():
-                fields = {"status": STATUSES[event.code], "code": event.code, "message": FAILURES[event.code]}
-                return [self._line("error", event.position, fields)]
+                lines = [self._end(event)]
+            case TurnFailed(position, code):
+                fields = {"status": STATUSES[code], "code": code, "message": FAILURES[code]}
+                lines = [self._line("error", position, fields)]
             case LLMChunk():
-                return self._answers(_chunk_event(mode), event.position, event.text)
+                lines = self._answers(_chunk_event(mode), event.position, event.text)
+        return lines
 
     def _line(self, event: str, position: int, fields: Mapping[str, Any]) -> str:
         rest = json.dumps(fields, separators=(",", ":"))[1:]
@@ -116,6 +128,15 @@ class _Frames:
         position = event.position - 1 if more else event.position
         line = self._line("message_replace", position, {"answer": first, "reason": event.reason})
         return [line, *(self._answers(_chunk_event(mode), event.position, more) if more else [])]
+
+    def _answered(self, event: FormAnswered) -> str:
+        """Both names of one event: what was submitted, or that nobody did."""
+        form = event.form
+        if submitted := submission_json(form):
+            name, data = "human_input_form_filled", submitted
+        else:
+            name, data = "human_input_form_timeout", {**node_json(form), "expiration_time": form.expires_at}
+        return self._line(name, event.position, {"workflow_run_id": form.message_id, "data": data})
 
     def _end(self, event: MessageEnd) -> str:
         metadata: dict[str, Any] = {"usage": usage_json(event.usage), "retriever_resources": []}

@@ -13,8 +13,10 @@ from agent_gateway.routes.schemas.base import (
     ToolName,
     UnixTime,
 )
+from agent_gateway.routes.schemas.forms import FormSubmission, FormTimeout, HumanInputForm
 
 MessageId = Annotated[str, Field(description="The same as `message_id`.")]
+AskingMessageId = Annotated[str, Field(description="The message that asks, in whichever turn this is told.")]
 AnswerPiece = Annotated[str, Field(description="Text that follows what was sent before.")]
 
 
@@ -69,6 +71,30 @@ class MessageReplaceEvent(StreamEvent):
     reason: str = Field(description="Why it was replaced, for people.")
 
 
+class HumanInputRequiredEvent(StreamEvent):
+    """The agent asks a human. The answer is the question's text, and `message_end` follows."""
+
+    event: Literal["human_input_required"]
+    workflow_run_id: AskingMessageId
+    data: HumanInputForm
+
+
+class HumanInputFormFilledEvent(StreamEvent):
+    """First event of the turn that carries the human's answer."""
+
+    event: Literal["human_input_form_filled"]
+    workflow_run_id: AskingMessageId
+    data: FormSubmission
+
+
+class HumanInputFormTimeoutEvent(StreamEvent):
+    """First event of the turn that tells the agent that nobody answered in time."""
+
+    event: Literal["human_input_form_timeout"]
+    workflow_run_id: AskingMessageId
+    data: FormTimeout
+
+
 class MessageEndEvent(StreamEvent):
     """The answer is complete and stored; ends the stream."""
 
@@ -94,6 +120,9 @@ class ChatStreamEvent(
             | AgentMessageEvent
             | AgentThoughtEvent
             | MessageReplaceEvent
+            | HumanInputRequiredEvent
+            | HumanInputFormFilledEvent
+            | HumanInputFormTimeoutEvent
             | MessageEndEvent
             | ErrorEvent,
             Field(discriminator="event"),

@@ -22,10 +22,12 @@ from agent_gateway.domain import (
 )
 from agent_gateway.store.begin import Terms
 from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.forms import form_columns, form_of
 from agent_gateway.store.tables import (
     app_versions,
     conversations,
     end_users,
+    forms,
     is_active,
     messages,
     snapshots,
@@ -136,7 +138,10 @@ async def save_checkpoints(database: Database, terms: Terms, held: list[tuple[Tu
 
 
 async def read_turns(connection: AsyncConnection, terms: Terms, *which: ColumnElement[bool]) -> list[Turn]:
-    """Turns as they stand, without those whose app's configuration this release can not read."""
+    """Turns as their rows stand, with all that running them needs.
+
+    Left out are those whose app's configuration this release can not read.
+    """
     found: list[Turn] = []
     for row in await connection.execute(_TURN.where(*which)):
         try:
@@ -148,6 +153,7 @@ async def read_turns(connection: AsyncConnection, terms: Terms, *which: ColumnEl
 
 def _turn(row: Row[Any], terms: Terms) -> Turn:
     config = read_config(row.config)
+    form = form_of(row) if row.form_token else None
     return Turn(
         task_id=TaskId(row.id),
         conversation_id=ConversationId(row.conversation_id),
@@ -158,7 +164,7 @@ def _turn(row: Row[Any], terms: Terms) -> Turn:
         query=row.query,
         inputs=row.inputs,
         files=row.files,
-        snapshot=row.snapshot,
+        snapshot=row.form_snapshot or row.snapshot,
         epoch=row.epoch,
         seconds_left=max(0.0, (row.deadline_at - row.now).total_seconds()),
         state=TurnState(row.state),
@@ -166,6 +172,7 @@ def _turn(row: Row[Any], terms: Terms) -> Turn:
         stop_asked=row.stop_at is not None,
         checkpoint=row.checkpoint,
         runnable=row.adoptions < POISON and row.fold_version == terms.fold_version,
+        form=form,
     )
 
 
@@ -197,6 +204,8 @@ _TURN = (
         end_users.c.external_id.label("user"),
         app_versions.c.config,
         snapshots.c.data.label("snapshot"),
+        forms.c.snapshot.label("form_snapshot"),
+        *form_columns()[1:],
         now_plus().label("now"),
     )
     .join(messages, messages.c.id == turns.c.message_id)
@@ -204,4 +213,5 @@ _TURN = (
     .join(end_users, end_users.c.id == conversations.c.end_user_id)
     .join(app_versions, app_versions.c.id == turns.c.app_version_id)
     .outerjoin(snapshots, snapshots.c.conversation_id == turns.c.conversation_id)
+    .outerjoin(forms, forms.c.id == turns.c.form_id)
 )

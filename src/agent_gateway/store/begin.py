@@ -1,19 +1,23 @@
 """Begin: a turn's first rows in one transaction (I1, R3, R15)."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Row, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain import (
     App,
+    AppVersionId,
     Caller,
     ConversationId,
+    Form,
+    FormAnswer,
+    FormId,
     MessageId,
     RunId,
     TaskId,
@@ -23,15 +27,24 @@ from agent_gateway.domain import (
     new_id,
     short_name,
 )
-from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound, StoreUnavailable
+from agent_gateway.errors import (
+    ConversationBusy,
+    IdempotencyConflict,
+    NotFound,
+    QuestionOpen,
+    StoreUnavailable,
+)
 from agent_gateway.input_form import check_inputs, merged
 from agent_gateway.store.admission import check_query, take_place, version_of
 from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.forms import close_form, form_columns, form_of
 from agent_gateway.store.tables import (
     conversations,
     end_users,
+    forms,
     idempotency,
     is_active,
+    is_open,
     messages,
     snapshots,
     turns,
@@ -54,6 +67,22 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class NewTurn:
+    """The first rows of a turn: its message's and its own."""
+
+    task_id: TaskId
+    conversation_id: ConversationId
+    app_version_id: AppVersionId
+    seq: int
+    query: str
+    inputs: dict[str, Any]
+    files: list[dict[str, Any]]
+    state: TurnState
+    owner: str | None
+    form_id: FormId | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Begun:
     """A turn that was begun: `planned` and ours to run, or `queued` behind an active one."""
 
@@ -73,8 +102,8 @@ async def begin(
     """Write a turn's first rows, or find the turn that its Idempotency-Key made before.
 
     Returns what was begun, or the task id of the earlier turn. Raises NotFound, InvalidParam,
-    ConversationBusy, TooManyRequests, IdempotencyConflict, StoreUnavailable. Who names the `task_id`
-    can find the turn again after a commit whose answer was lost (R14).
+    ConversationBusy, TooManyRequests, IdempotencyConflict, QuestionOpen, StoreUnavailable. Who names the
+    `task_id` can find the turn again after a commit whose answer was lost (R14).
     """
     task_id = task_id or TaskId(new_id())
     for _ in range(3):
@@ -123,6 +152,8 @@ class _Place:
     inputs: dict[str, Any]
     """The message's own, and those of the conversation's first message that it does not send."""
     snapshot: str | None = None
+    form: Form | None = None
+    """Of the question that the message answers."""
     active: Row[Any, Any] | None = None
 
 
@@ -134,16 +165,28 @@ async def _write_rows(
         await _claim_key(connection, caller, request, task_id, now)
     check_query(caller.app, request)
     if request.conversation_id:
-        place = await _go_on(connection, caller, request, request.conversation_id, now)
+        place = await _go_on(connection, caller, request, request.conversation_id, task_id, now)
     else:
         place = await _new_conversation(connection, caller, request, now)
-    active = place.active
+    active, form = place.active, place.form
     if active is None:
         await take_place(connection, caller.app)
+    new = NewTurn(
+        task_id=task_id,
+        conversation_id=place.conversation_id,
+        app_version_id=place.app.version_id,
+        seq=place.seq,
+        query=request.query,
+        inputs=place.inputs,
+        files=request.files,
+        state=TurnState.QUEUED if active else TurnState.PLANNED,
+        owner=None if active else terms.owner,
+        form_id=form.id if form else None,
+    )
     turn = Turn(
         task_id=task_id,
         conversation_id=place.conversation_id,
-        message_id=MessageId(new_id()),
+        message_id=await insert_turn(connection, terms, new, now),
         created_at=int(now.timestamp()),
         app=place.app,
         user=caller.user,
@@ -153,27 +196,27 @@ async def _write_rows(
         snapshot=place.snapshot,
         epoch=1,
         seconds_left=terms.turn_seconds,
-        state=TurnState.QUEUED if active else TurnState.PLANNED,
+        state=new.state,
+        form=form,
     )
-    await _insert_turn(connection, terms, turn, place.seq, now)
     if active is None or place.app.config.on_busy != "interrupt":
         return Begun(turn)
     await connection.execute(_INTERRUPT, {"task": active.id})
     return Begun(turn, TaskId(active.id), RunId(active.run_id) if active.run_id else None)
 
 
-async def _insert_turn(
-    connection: AsyncConnection, terms: Terms, turn: Turn, seq: int, now: datetime
-) -> None:
+async def insert_turn(connection: AsyncConnection, terms: Terms, new: NewTurn, now: datetime) -> MessageId:
+    """The message and the turn; the caller holds the conversation's lock, which gave it its number."""
+    message_id = MessageId(new_id())
     await connection.execute(
         insert(messages),
         {
-            "id": turn.message_id,
-            "conversation_id": turn.conversation_id,
-            "seq": seq,
-            "query": turn.query,
-            "inputs": turn.inputs,
-            "files": turn.files,
+            "id": message_id,
+            "conversation_id": new.conversation_id,
+            "seq": new.seq,
+            "query": new.query,
+            "inputs": new.inputs,
+            "files": new.files,
             "marks": b"",
             "created_at": now,
         },
@@ -181,19 +224,40 @@ async def _insert_turn(
     await connection.execute(
         _INSERT_TURN,
         {
-            "id": turn.task_id,
-            "app_version_id": turn.app.version_id,
-            "conversation_id": turn.conversation_id,
-            "message_id": turn.message_id,
-            "seq": seq,
-            "state": turn.state,
-            "owner": None if turn.state is TurnState.QUEUED else terms.owner,
+            "id": new.task_id,
+            "app_version_id": new.app_version_id,
+            "conversation_id": new.conversation_id,
+            "message_id": message_id,
+            "seq": new.seq,
+            "state": new.state,
+            "owner": new.owner,
+            "form_id": new.form_id,
             "lease_seconds": terms.lease_seconds,
             "turn_seconds": terms.turn_seconds,
             "fold_version": terms.fold_version,
             "created_at": now,
         },
     )
+    return message_id
+
+
+async def _resume(
+    connection: AsyncConnection, app: App, request: TurnRequest, task_id: TaskId
+) -> tuple[str | None, Form | None]:
+    """The snapshot to go on from; and the form that this message answers, when a question is open.
+
+    A question is open until its expiry is recorded.
+    Raises QuestionOpen when the app takes no message as an answer.
+    """
+    scope = {"conversation": request.conversation_id}
+    row = (await connection.execute(_STATE, scope)).first()
+    if row is None or row.form_id is None:
+        return (row.data if row else None), None
+    form = form_of(row)
+    if app.config.on_question == "reject":
+        raise QuestionOpen(form.message_id, form.token)
+    answer = FormAnswer("submitted", message=request.query)
+    return row.form_snapshot or row.data, await close_form(connection, form, answer, task_id)
 
 
 async def _claim_key(
@@ -213,6 +277,7 @@ async def _go_on(
     caller: Caller,
     request: TurnRequest,
     conversation_id: ConversationId,
+    task_id: TaskId,
     now: datetime,
 ) -> _Place:
     """Lock the caller's conversation by giving it its next number, and see how it stands.
@@ -236,8 +301,11 @@ async def _go_on(
             raise ConversationBusy(active.id)
     if app.version_id != row.app_version_id:
         await connection.execute(_MOVE_ON, {**scope, "version": app.version_id})
-    snapshot = await connection.scalar(_SNAPSHOT, scope)
-    return _Place(conversation_id, row.last_seq, app, inputs, snapshot, active)
+    place = _Place(conversation_id, row.last_seq, app, inputs, active=active)
+    if active is not None:
+        return place
+    snapshot, form = await _resume(connection, app, request, task_id)
+    return replace(place, snapshot=snapshot, form=form)
 
 
 async def _new_conversation(
@@ -310,7 +378,13 @@ _INTERRUPT = (
     .where(turns.c.id == bindparam("task"))
     .values(stop_at=func.coalesce(turns.c.stop_at, now_plus()), stop_reason="interrupted")
 )
-_SNAPSHOT = select(snapshots.c.data).where(snapshots.c.conversation_id == bindparam("conversation"))
+_STATE = (
+    select(snapshots.c.data, forms.c.snapshot.label("form_snapshot"), *form_columns())
+    .select_from(conversations)
+    .outerjoin(snapshots, snapshots.c.conversation_id == conversations.c.id)
+    .outerjoin(forms, and_(forms.c.conversation_id == conversations.c.id, is_open(forms)))
+    .where(conversations.c.id == bindparam("conversation"))
+)
 _INSERT_TURN = insert(turns).values(
     epoch=1,
     adoptions=0,
@@ -327,6 +401,7 @@ _INSERT_TURN = insert(turns).values(
             "state",
             "owner",
             "fold_version",
+            "form_id",
             "created_at",
         )
     },

@@ -11,9 +11,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
-from agent_gateway.domain import Caller, ConversationId, MessageId, Outcome, Rating, Step, TaskId, Usage
+from agent_gateway.domain import (
+    Caller,
+    ConversationId,
+    Form,
+    MessageId,
+    Outcome,
+    Rating,
+    Step,
+    TaskId,
+    Usage,
+)
 from agent_gateway.errors import NotFound
 from agent_gateway.store.database import Database
+from agent_gateway.store.forms import forms_of
 from agent_gateway.store.results import read_steps
 from agent_gateway.store.tables import (
     ConversationRow,
@@ -56,6 +67,8 @@ class Message:
     steps: Sequence[Step]
     rating: Rating | None
     created_at: datetime
+    form: Form | None
+    """The form of the question with which its turn ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +134,12 @@ class ConversationStore:
                 query = query.where(col(MessageRow.seq) < await _seq_of(session, conversation_id, first_id))
             rows = (await session.execute(query.order_by(col(MessageRow.seq).desc()).limit(limit + 1))).all()
             page = rows[:limit][::-1]
-            steps = await read_steps(session, [message.id for message, _, _ in page])
-        items = [_message(row, turn, steps.get(row.id, []), feedback) for row, turn, feedback in page]
+            ids = [message.id for message, _, _ in page]
+            steps, forms = await read_steps(session, ids), await forms_of(session, ids)
+        items = [
+            _message(row, turn, steps.get(row.id, []), feedback, forms.get(row.id))
+            for row, turn, feedback in page
+        ]
         return Page(items, len(rows) > limit)
 
     async def require(self, caller: Caller, conversation_id: ConversationId) -> None:
@@ -209,7 +226,9 @@ def _conversation(row: ConversationRow) -> Conversation:
     return Conversation(row.id, row.name, row.inputs, row.introduction, row.created_at, row.updated_at)
 
 
-def _message(row: MessageRow, turn: TurnRow, steps: Sequence[Step], feedback: FeedbackRow | None) -> Message:
+def _message(
+    row: MessageRow, turn: TurnRow, steps: Sequence[Step], feedback: FeedbackRow | None, form: Form | None
+) -> Message:
     return Message(
         id=row.id,
         conversation_id=row.conversation_id,
@@ -223,4 +242,5 @@ def _message(row: MessageRow, turn: TurnRow, steps: Sequence[Step], feedback: Fe
         steps=steps,
         rating=cast("Rating", feedback.rating) if feedback else None,
         created_at=row.created_at,
+        form=form,
     )

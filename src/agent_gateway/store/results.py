@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, bindparam, exists, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -17,6 +17,8 @@ from agent_gateway.domain import AppId, ConversationId, MessageId, Outcome, Step
 from agent_gateway.events import GATEWAY_END, Result
 from agent_gateway.store import marks
 from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.forms import forget_snapshot, forms_of_turn
+from agent_gateway.store.queue import promote
 from agent_gateway.store.tables import (
     AppVersionRow,
     ConversationRow,
@@ -25,7 +27,6 @@ from agent_gateway.store.tables import (
     StepRow,
     TurnRow,
     conversations,
-    is_active,
     messages,
     snapshots,
     steps,
@@ -95,6 +96,7 @@ async def read_result(database: Database, task_id: TaskId) -> Result | None:
             return None
         turn, message = row
         steps = await read_steps(session, [message.id])
+        form, answered = await forms_of_turn(session, turn.id, turn.form_id)
         return Result(
             outcome=Outcome(turn.outcome),
             chunks=marks.unpack(message.marks, message.answer),
@@ -102,6 +104,8 @@ async def read_result(database: Database, task_id: TaskId) -> Result | None:
             end_position=turn.end_position or GATEWAY_END,
             error_code=turn.error_code,
             usage=msgspec.convert(message.usage, Usage) if message.usage else None,
+            form=form,
+            answered=answered,
         )
 
 
@@ -149,6 +153,8 @@ async def write_result(
         upsert = _UPSERT_SNAPSHOT[connection.dialect.name]
         row = {"conversation_id": turn.conversation_id, "seq": turn.seq, "updated_at": now}
         await connection.execute(upsert, {**row, "data": result.snapshot})
+    if turn.form_id is not None:
+        await forget_snapshot(connection, turn)
     await connection.execute(_TOUCH_CONVERSATION, {"conversation": turn.conversation_id, "now": now})
     await connection.execute(
         _END_TURN,
@@ -160,14 +166,6 @@ async def write_result(
         },
     )
     return await promote(connection, turn.conversation_id, turn_seconds)
-
-
-async def promote(connection: AsyncConnection, conversation_id: str, turn_seconds: float) -> bool:
-    """Let a conversation's next queued turn go: `queued → planned`, for anyone to adopt (R10)."""
-    promoted = await connection.execute(
-        _PROMOTE, {"conversation": conversation_id, "turn_seconds": turn_seconds}
-    )
-    return promoted.rowcount == 1
 
 
 def _upsert_snapshot(dialect_insert: Any) -> Any:
@@ -189,30 +187,6 @@ _LOCK_CONVERSATION = (
     select(conversations.c.id, conversations.c.deleted_at, conversations.c.naming)
     .where(conversations.c.id == bindparam("conversation"))
     .with_for_update()
-)
-_QUEUED = turns.alias("queued")
-_RIVAL = turns.alias("rival")
-_PROMOTE = (
-    update(turns)
-    .where(
-        turns.c.id
-        == select(_QUEUED.c.id)
-        .where(
-            _QUEUED.c.conversation_id == bindparam("conversation"),
-            _QUEUED.c.state == TurnState.QUEUED.value,
-            ~exists().where(_RIVAL.c.conversation_id == bindparam("conversation"), is_active(_RIVAL)),
-        )
-        .order_by(_QUEUED.c.seq)
-        .limit(1)
-        .scalar_subquery()
-    )
-    .values(
-        state=TurnState.PLANNED.value,
-        owner=None,
-        epoch=turns.c.epoch + 1,
-        lease_until=None,
-        deadline_at=now_plus(bindparam("turn_seconds")),
-    )
 )
 _WRITE_ANSWER = (
     update(messages)

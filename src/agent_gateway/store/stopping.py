@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from agent_gateway.domain import Caller, ConversationId, Outcome, RunId, TaskId, TurnState
 from agent_gateway.events import GATEWAY_END, Result
 from agent_gateway.store.database import now_plus
+from agent_gateway.store.forms import cancel_form
 from agent_gateway.store.outbox import put_closing
 from agent_gateway.store.results import write_result
 from agent_gateway.store.tables import conversations, end_users, turns
@@ -45,6 +46,7 @@ async def delete_conversation(
     scope = {"conversation": conversation_id, "app": caller.app.id, "user": caller.user}
     if await connection.scalar(_DELETE, scope) is None:
         return None
+    await cancel_form(connection, conversation_id)
     rows = (await connection.execute(_UNENDED, scope)).all()
     for row in rows:
         # A queued one that the end of a planned one lets go is the next to be ended.

@@ -39,6 +39,7 @@ NAMING = {
 
 ACTIVE_STATES = ("planned", "sending", "running")
 ACTIVE = f"state IN {ACTIVE_STATES!r}"
+OPEN = "state = 'open'"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -253,6 +254,8 @@ class TurnRow(Row, table=True):
     outcome: str | None = Field(default=None, sa_column=Column(String(16), nullable=True))
     error_code: str | None = None
     end_position: int | None = None
+    form_id: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
+    """The form whose answer this turn carries. No foreign key: forms refer to turns."""
     created_at: datetime = _time()
     ended_at: datetime | None = _time(nullable=True)
 
@@ -269,6 +272,43 @@ class StepRow(Row, table=True):
     tool: str = _text()
     tool_input: str = _text()
     observation: str = _text()
+
+
+class FormRow(Row, table=True):
+    """A question to a human, written with the end of the turn that asked it."""
+
+    __tablename__ = "forms"  # pyrefly: ignore[bad-override]
+    __table_args__ = (
+        Index(
+            "uq_forms_open",
+            "conversation_id",
+            unique=True,
+            postgresql_where=text(OPEN),
+            sqlite_where=text(OPEN),
+        ),
+        Index("ix_forms_expiry", "expires_at", postgresql_where=text(OPEN), sqlite_where=text(OPEN)),
+        CheckConstraint("state IN ('open', 'submitted', 'timeout', 'cancelled')", name="state"),
+    )
+    id: str = _id()
+    conversation_id: str = _ref("conversations.id", index=True)
+    turn_id: str = Field(sa_column=Column(uuid_type(), ForeignKey("turns.id"), unique=True, nullable=False))
+    """The turn that asks."""
+    message_id: str = Field(
+        sa_column=Column(uuid_type(), ForeignKey("messages.id"), unique=True, nullable=False)
+    )
+    token: str = Field(unique=True)
+    state: str = Field(sa_column=Column(String(16), nullable=False))
+    expires_at: datetime = _time()
+    tool_call_id: str = _text()
+    definition: str = _text()
+    """JSON of FormDefinition, as text: every reader of the turn gets the same bytes of it."""
+    snapshot: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    """In which the question is open; the conversation keeps the one from before (raw JSON text)."""
+    result: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    """JSON of FormAnswer, as text."""
+    answered_by: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
+    """The turn that carries the answer."""
+    created_at: datetime = _time()
 
 
 class SnapshotRow(Row, table=True):
@@ -342,6 +382,11 @@ def is_active(table: FromClause) -> ColumnElement[bool]:
     return table.c.state.in_([literal_column(f"'{state}'") for state in ACTIVE_STATES])
 
 
+def is_open(table: FromClause) -> ColumnElement[bool]:
+    """The form waits for its answer. Literal, as in the partial indexes, so that they are used."""
+    return table.c.state == literal_column("'open'")
+
+
 # The same rows as core tables: turn writes are prepared statements over these, since building and
 # flushing them through the ORM doubles what a turn costs.
 _tables = Row.metadata.tables
@@ -358,3 +403,4 @@ snapshots = _tables["snapshots"]
 feedbacks = _tables["feedbacks"]
 idempotency = _tables["idempotency"]
 outbox = _tables["outbox"]
+forms = _tables["forms"]

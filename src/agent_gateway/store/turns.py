@@ -6,6 +6,7 @@ nothing and says so (I9). Lock order: conversation, then turn.
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import bindparam, select, tuple_, update
@@ -16,6 +17,7 @@ from agent_gateway.domain import (
     ConversationId,
     Exchange,
     RunId,
+    Submission,
     TaskId,
     Turn,
     TurnRequest,
@@ -31,9 +33,11 @@ from agent_gateway.store.adopt import (
     save_checkpoints,
     statuses,
 )
+from agent_gateway.store.answers import expire, submit
 from agent_gateway.store.begin import Begun, Terms, begin, find_by_key, forget_old_keys
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.exchanges import first_exchange
+from agent_gateway.store.forms import open_form, withdraw_answer
 from agent_gateway.store.outbox import Outbox, put_after
 from agent_gateway.store.results import (
     TurnView,
@@ -45,6 +49,8 @@ from agent_gateway.store.results import (
 from agent_gateway.store.stopping import Stopped, delete_conversation, stop_turn
 from agent_gateway.store.tables import conversations, end_users, is_active, turns
 
+NOT_BEGUN: Final = "not begun"
+"""Why a turn is stopped whose client was told that there is none (R14)."""
 BEAT: Final = 500
 """Turns renewed by one statement: thousands of pairs in one exceed what Postgres can parse."""
 
@@ -107,13 +113,17 @@ class TurnStore:
             if row is None:
                 return None
             result = decide(row.stop_at is not None)
+            form = None
+            if result.question is not None:
+                seconds = turn.app.config.question_expires_seconds
+                form = await open_form(connection, row, result.question, seconds)
             promoted = await write_result(connection, row, result, self._terms.turn_seconds)
             owed = await put_after(connection, turn, row, result, conversation)
         if promoted:
             self.promoted.set()
         if owed:
             self.outbox.written.set()
-        return result
+        return replace(result, question=None, form=form, answered=turn.form)
 
     async def heartbeat(self, held: Iterable[Turn]) -> dict[TaskId, bool]:
         """Renew the leases of these turns, in as few statements as databases bear (R6).
@@ -154,6 +164,8 @@ class TurnStore:
             row = (await connection.execute(_UNENDED_TURN, {"task": task_id})).first()
             if row is None:
                 return None
+            if reason == NOT_BEGUN and row.form_id:
+                await withdraw_answer(connection, row)
             promoted = await stop_turn(connection, row, reason, self._terms.turn_seconds)
         if promoted:
             self.promoted.set()
@@ -169,6 +181,17 @@ class TurnStore:
         if closing:
             self.outbox.written.set()
         return stopped
+
+    async def submit(self, app_id: AppId, token: str, submission: Submission) -> Turn:
+        """See `store.answers.submit`."""
+        return await submit(self._database, self._terms, app_id, token, submission)
+
+    async def expire_forms(self) -> int:
+        """See `store.answers.expire`. Returns how many forms were closed."""
+        expired, begun = await expire(self._database, self._terms)
+        if begun:
+            self.promoted.set()
+        return expired
 
     async def adopt(self, *, expired: bool, everyone: bool = False) -> list[Turn]:
         """See `store.adopt.adopt`."""

@@ -8,14 +8,18 @@ from typing import Final, Generic
 
 from agent_gateway.errors import StoreError
 from agent_gateway.store.adopt import BATCH
+from agent_gateway.store.answers import EXPIRED
 from agent_gateway.store.database import undisturbed
 from agent_gateway.store.turns import TurnStore
+from agent_gateway.turns.answers import Answers
 from agent_gateway.turns.errands import Errands
 from agent_gateway.turns.live import Form, LiveTurns
 
 SWEEP_SECONDS: Final = 0.8
 """At most this long does a released turn wait for a process to adopt it."""
 STATUS_SECONDS: Final = 1.0
+EXPIRY_SECONDS: Final = 2.0
+"""How late a question may expire."""
 CHECKPOINT_SECONDS: Final = 30.0
 """How often the fold of a long turn is stored, for backends that trim their logs."""
 CHECKPOINTS: Final = 50
@@ -66,12 +70,14 @@ class Duties(Generic[Form]):
         live: LiveTurns[Form],
         store: TurnStore,
         errands: Errands,
+        answers: Answers,
         lease_seconds: float,
         installed: asyncio.Event,
     ) -> None:
         self._live = live
         self._store = store
         self._errands = errands
+        self._answers = answers
         self._lease_seconds = lease_seconds
         self._installed = installed
         self._trust = Trust(lease_seconds)
@@ -84,6 +90,8 @@ class Duties(Generic[Form]):
         duties: list[tuple[Callable[[], Awaitable[None]], float]] = [
             (self.beat, self._lease_seconds / 3),
             (self.watch, STATUS_SECONDS),
+            (self.look_for_answers, STATUS_SECONDS),
+            (self.expire_forms, EXPIRY_SECONDS),
             (self.save_checkpoints, CHECKPOINT_SECONDS),
             (self.tidy, TIDY_SECONDS),
             *further,
@@ -158,6 +166,19 @@ class Duties(Generic[Form]):
         statuses = await self._store.statuses(list(followed))
         for task_id, status in statuses.items():
             followed[task_id].runner.see(status.run_id, ended=status.ended)
+
+    async def look_for_answers(self) -> None:
+        """Notice answers to questions that somebody waits for here."""
+        if self._live.draining.is_set():
+            self._answers.leave()
+        await self._answers.look()
+
+    async def expire_forms(self) -> None:
+        """Close the forms that nobody submitted in time."""
+        if self._live.draining.is_set():
+            return
+        while await self._store.expire_forms() == EXPIRED:
+            pass
 
     async def save_checkpoints(self) -> None:
         """Store the folds that went on since they were stored last."""

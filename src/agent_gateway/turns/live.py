@@ -13,13 +13,24 @@ from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 from agent_gateway.backend.protocol import Backend
-from agent_gateway.domain import Caller, ConversationId, RunId, TaskId, Turn, TurnRequest, TurnState, new_id
+from agent_gateway.domain import (
+    AppId,
+    Caller,
+    ConversationId,
+    RunId,
+    Submission,
+    TaskId,
+    Turn,
+    TurnRequest,
+    TurnState,
+    new_id,
+)
 from agent_gateway.errors import StoreError, StoreUnavailable, Unavailable
 from agent_gateway.events import Result, TurnEvent
 from agent_gateway.runner import Limits, TurnRunner, cancel_quietly, patiently
 from agent_gateway.store.begin import Begun
 from agent_gateway.store.stopping import Stopped
-from agent_gateway.store.turns import TurnStore
+from agent_gateway.store.turns import NOT_BEGUN, TurnStore
 from agent_gateway.turns.log import EventLog
 
 Form = TypeVar("Form", bound=Hashable)
@@ -128,33 +139,54 @@ class LiveTurns(Generic[Form]):
 
         Raises Unavailable when draining or full, and what `TurnStore.begin` raises.
         """
+        task_id = TaskId(new_id())
+        with self._admitting():
+            try:
+                begun = await self._store.begin(caller, request, task_id)
+            except StoreUnavailable:
+                if not request.idempotency_key:
+                    # Its commit may have gone through all the same, and the client will ask again (R14).
+                    self._tasks.create_task(self._disown(caller, task_id), name=f"disown-{task_id}")
+                raise
+        if not isinstance(begun, Begun):
+            return begun
+        if begun.interrupted is not None:
+            self.stop_run(begun.interrupted, begun.interrupted_run)
+        return self._begun(begun.turn)
+
+    async def submit(self, app_id: AppId, token: str, submission: Submission) -> LiveTurn[Form]:
+        """Answer a form, and run the turn that carries the answer, or follow it while it is queued.
+
+        Raises Unavailable when draining or full, and what `TurnStore.submit` raises. After a commit whose
+        answer was lost the form counts as submitted: its turn is adopted when its lease has run out.
+        """
+        with self._admitting():
+            turn = await self._store.submit(app_id, token, submission)
+        return self._begun(turn)
+
+    def _begun(self, turn: Turn) -> LiveTurn[Form]:
+        """Run a turn that was begun here, or follow it while it is queued."""
+        owned = turn.state is not TurnState.QUEUED
+        live = self.find(turn.task_id)
+        if live is None:
+            return self._open(turn, owned=owned)
+        # Its commit was seen before we were told: a reader came here, or it was promoted and adopted.
+        if owned and not live.runner.owned:
+            live.runner.adopt(turn)
+        return live
+
+    @contextmanager
+    def _admitting(self) -> Generator[None]:
+        """While a turn is begun here."""
         if self.draining.is_set():
             raise Unavailable("This server is shutting down. Please try again.", retry_after=1)
         if self._is_full():
             raise Unavailable("Too many turns are running. Please try again.", retry_after=5)
         self._beginning += 1
-        task_id = TaskId(new_id())
         try:
-            begun = await self._store.begin(caller, request, task_id)
-        except StoreUnavailable:
-            if not request.idempotency_key:
-                # Its commit may have gone through all the same, and the client will ask again (R14).
-                self._tasks.create_task(self._disown(caller, task_id), name=f"disown-{task_id}")
-            raise
+            yield
         finally:
             self._beginning -= 1
-        if not isinstance(begun, Begun):
-            return begun
-        if begun.interrupted is not None:
-            self.stop_run(begun.interrupted, begun.interrupted_run)
-        owned = begun.turn.state is not TurnState.QUEUED
-        live = self.find(task_id)
-        if live is None:
-            return self._open(begun.turn, owned=owned)
-        # Its commit was seen before we were told: a reader came here, or it was promoted and adopted.
-        if owned and not live.runner.owned:
-            live.runner.adopt(begun.turn)
-        return live
 
     def _is_full(self) -> bool:
         if len(self._running) + self._beginning < self._most:
@@ -179,7 +211,7 @@ class LiveTurns(Generic[Form]):
     async def _disown(self, caller: Caller, task_id: TaskId) -> None:
         """End a turn that its client was told has not begun."""
         try:
-            await patiently(lambda: self._store.stop(caller, task_id, "not begun"))
+            await patiently(lambda: self._store.stop(caller, task_id, NOT_BEGUN))
         except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
             logger.error("turn %s: could not be disowned: %s", task_id, type(error).__name__)
 

@@ -67,6 +67,6 @@ class SmallRuns:
                     break
         if fold.run_end is None:
             raise RunLost("the stream ended without a terminal event")
-        if fold.run_end.type != "run_succeeded" or fold.run_end.is_question:
+        if fold.run_end.type != "run_succeeded" or fold.run_end.question is not None:
             raise RunNotSucceeded("the run did not succeed")
         return fold.run_end.text or fold.answer

@@ -10,6 +10,12 @@ export function show(event: ChatStreamEvent): string {
       return `${event.position}. ${event.tool || event.thought}: ${event.observation}`;
     case "message_replace":
       return `${event.reason}: ${event.answer}`;
+    case "human_input_required":
+      return `${event.data.form_content} ${event.data.actions.map((action) => action.title).join("|")}`;
+    case "human_input_form_filled":
+      return `${event.data.action_text}: ${event.data.rendered_content}`;
+    case "human_input_form_timeout":
+      return `${event.workflow_run_id} expired at ${event.data.expiration_time.toFixed()}`;
     case "message_end":
       return `${event.metadata.usage.total_tokens} tokens, ${event.metadata.usage.total_price}`;
     case "error": {

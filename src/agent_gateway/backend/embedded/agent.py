@@ -26,10 +26,12 @@ from pydantic_ai.messages import (
     TextPartDelta,
 )
 from pydantic_ai.models import Model, infer_model
+from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage
 
 from agent_gateway.backend.embedded.demo import demo_agent
 from agent_gateway.backend.embedded.failures import run_failed
+from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
 from agent_gateway.backend.embedded.plan import Plan, read_plan
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
 from agent_gateway.backend.protocol import CreateRunRequest
@@ -71,7 +73,10 @@ class EmbeddedAgents:
         plan = read_plan(request)
         if not plan.prompt:
             return _succeeded(plan, plan.messages(), None, None)
-        watch = Stopwatch()
+        watch, history = Stopwatch(), _load(plan.messages())
+        model = plan.model or self._model
+        asks = plan.asks_human or not model
+        prompt = plan.prompt[0] if len(plan.prompt) == 1 else plan.prompt
 
         async def forward(_: RunContext[object], events: AsyncIterable[AgentStreamEvent]) -> None:
             async for event in events:
@@ -79,10 +84,13 @@ class EmbeddedAgents:
                 emit(_EVENTS.dump_json(event), _text_delta(event))
 
         try:
-            result = await self._agent(plan.model or self._model).run(
-                plan.prompt[0] if len(plan.prompt) == 1 else plan.prompt,
-                message_history=_load(plan.messages()),
+            result = await self._agent(model).run(
+                None if plan.answers else prompt,
+                output_type=[str, DeferredToolRequests] if asks else str,
+                message_history=history,
+                deferred_tool_results=results_for(history, plan.answers) if plan.answers else None,
                 instructions=plan.instructions,
+                toolsets=[TOOLSET] if asks else None,
                 event_stream_handler=forward,
             )
         except asyncio.CancelledError as cancelled:
@@ -147,8 +155,14 @@ def _text_delta(event: AgentStreamEvent) -> str | None:
             return None
 
 
-def _succeeded(plan: Plan, messages: bytes, output: str | None, usage: Usage | None) -> bytes:
-    data: dict[str, Any] = {"session_snapshot": plan.snapshot(messages), "output": output}
+def _succeeded(
+    plan: Plan, messages: bytes, output: str | DeferredToolRequests | None, usage: Usage | None
+) -> bytes:
+    data: dict[str, Any] = {"session_snapshot": plan.snapshot(messages)}
+    if isinstance(output, DeferredToolRequests):
+        data["deferred_tool_call"] = deferred_call(output)
+    else:
+        data["output"] = output
     return msgspec.json.encode(data if usage is None else data | {"usage": usage})
 
 

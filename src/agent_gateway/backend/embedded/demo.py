@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from pydantic_ai import Agent
@@ -23,6 +23,12 @@ _READ: Final = 1000  # characters of a message that are looked at
 _QUOTED: Final = 200
 _STORY_DAYS: Final = 40
 
+ToolCall = tuple[str, dict[str, Any]]
+"""A tool and its arguments."""
+
+_ASK: Final = re.compile(
+    r"\bask (?:me|a human|somebody) (?:whether|if) (?:to |you should )?(.+)", re.IGNORECASE
+)
 _NAME: Final = re.compile(r"\bmy name is (\w+)", re.IGNORECASE)
 _ASKS_NAME: Final = re.compile(r"\bmy name\b.*\?|\bwho am i\b", re.IGNORECASE)
 _ASKS_BEFORE: Final = re.compile(
@@ -96,7 +102,8 @@ def answer(turns: Sequence[str]) -> str:
         return f"{_recall(earlier)} {ABOUT}"
     return (
         f"You said: {_quote(query)}. {_place(earlier)} {ABOUT} "
-        "Ask me what 12*7 is, what time it is, what you said before, or to count to 200."
+        "Ask me what 12*7 is, what time it is, what you said before, or to count to 200; "
+        "or write: Ask me whether to deploy."
     )
 
 
@@ -130,11 +137,13 @@ def _story() -> str:
     return "\n\n".join([opening, *days, "And if nobody has stopped it, it is still streaming."])
 
 
-def _tool_calls(query: str) -> list[tuple[str, dict[str, str]]]:
+def _tool_calls(query: str) -> list[ToolCall]:
     """The tools a message calls for, with their arguments."""
+    if match := _ASK.search(query):
+        return [("ask_human", _form(match[1].strip(" .?!")))]
     if _COUNT.search(query) or _STORY.search(query):
         return []
-    calls: list[tuple[str, dict[str, str]]] = []
+    calls: list[ToolCall] = []
     for match in _ARITHMETIC.finditer(_DATE.sub(" ", query)):
         expression = match[0].strip(" .").translate(_SYMBOLS)
         if _OPERATION.search(expression):
@@ -145,22 +154,53 @@ def _tool_calls(query: str) -> list[tuple[str, dict[str, str]]]:
     return calls
 
 
-def _thought(calls: Sequence[tuple[str, dict[str, str]]]) -> str:
-    thoughts = [
-        f"The user asks me to calculate {args['expression']}, so I use my calculator."
-        if tool == "calculate"
-        else "The user wants to know the time, so I look at the clock."
+def _form(what: str) -> dict[str, Any]:
+    return {
+        "title": "Your decision",
+        "question": f"Shall I {what}?",
+        "markdown": "I am the demo agent: **nothing happens**, whatever you choose.",
+        "fields": [{"name": "comment", "label": "Comment", "type": "paragraph"}],
+        "actions": [
+            {"id": "approve", "label": "Approve", "style": "primary"},
+            {"id": "reject", "label": "Reject", "style": "destructive"},
+        ],
+    }
+
+
+def _thought(calls: Sequence[ToolCall]) -> str:
+    thoughts = {
+        "ask_human": "The user wants to decide, so I ask.",
+        "current_time": "The user wants to know the time, so I look at the clock.",
+    }
+    return " ".join(
+        thoughts.get(tool) or f"The user asks me to calculate {args['expression']}, so I use my calculator."
         for tool, args in calls
-    ]
-    return " ".join(thoughts)
+    )
 
 
 def _report(results: Sequence[ToolReturnPart]) -> str:
-    found = [
-        f"It is {part.content}." if part.tool_name == "current_time" else f"{part.content}."
-        for part in results
-    ]
+    found: list[str] = []
+    for part in results:
+        match part.tool_name:
+            case "ask_human":
+                return _decided(part.content)
+            case "current_time":
+                found.append(f"It is {part.content}.")
+            case _:
+                found.append(f"{part.content}.")
     return f"{' '.join(found)} I am the demo agent, and my tools told me so."
+
+
+def _decided(answer: Any) -> str:
+    match answer:
+        case {"status": "submitted", "action": {"label": str(label)}, "values": dict() as values}:
+            comment = values.get("comment")
+            said = f", and your comment is {_quote(str(comment))}" if comment else ""
+            return f"You chose {_quote(label)}{said}. {ABOUT} So nothing happens."
+        case {"status": "submitted", "message": str(message)}:
+            return f"You answered: {_quote(message)}. {ABOUT} So nothing happens."
+        case _:
+            return f"Nobody answered in time. {ABOUT} So nothing happens."
 
 
 def _prompts(message: ModelMessage) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 Layers are known by the end of their type id, because the vendor prefix differs between builds; a layer
 without a type (newer composition schema) is known by its name. Layers that mean nothing here
-(execution context, tools, output, ask_human) are accepted and left alone.
+(execution context, tools, output) are accepted and left alone.
 """
 
 from typing import Any, Final, TypeVar
@@ -53,6 +53,10 @@ class Plan(msgspec.Struct, frozen=True):
     """The model asked for by the llm layer; None means the configured one."""
     history: int | None
     """Index of the history layer; without one nothing is remembered."""
+    answers: dict[str, Any]
+    """What humans answered, by the id of the tool call that asked; then the prompt is not said."""
+    asks_human: bool
+    """Whether the composition has a layer to ask humans with."""
 
     def messages(self) -> bytes:
         """The JSON list of the messages of earlier turns."""
@@ -73,8 +77,6 @@ class Plan(msgspec.Struct, frozen=True):
 
 def read_plan(request: CreateRunRequest) -> Plan:
     """Judge a request's composition and snapshot; raises RunFailed with a text free of its values."""
-    if request.deferred_tool_results is not None:
-        raise RunFailed("deferred tool results are not supported by this backend")
     layers = request.composition.layers
     kinds = [_kind(layer) for layer in layers]
     on_exit = request.on_exit or OnExit()
@@ -92,7 +94,19 @@ def read_plan(request: CreateRunRequest) -> Plan:
         prompt=[] if cleans_up else prompt,
         model=next((_model(layers[i]) for i, kind in enumerate(kinds) if kind == "llm"), None),
         history=kinds.index("history") if "history" in kinds else None,
+        answers=_answers(request),
+        asks_human="ask_human" in kinds,
     )
+
+
+def _answers(request: CreateRunRequest) -> dict[str, Any]:
+    match request.deferred_tool_results:
+        case None:
+            return {}
+        case {"calls": dict() as calls}:
+            return calls
+        case _:
+            raise RunFailed("the deferred tool results can not be read")
 
 
 def _kind(layer: Layer) -> str:

@@ -69,10 +69,12 @@ class StopBody(Body):
 
 
 class BusyBody(ErrorBody):
-    """409: `conversation_busy` names the turn that is running, `idempotency_conflict` does not."""
+    """409: `conversation_busy` names the turn that is running, `human_input_required` the open question."""
 
     task_id: str | None = Field(None, description="The running turn.")
     events_url: str | None = Field(None, description="Follows it without a key, for a limited time.")
+    message_id: str | None = Field(None, description="The message that asks.")
+    form_token: str | None = Field(None, description="Reads and submits the form of the open question.")
 
 
 class ChatMessage(BaseModel):

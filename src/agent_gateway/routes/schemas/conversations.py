@@ -13,6 +13,7 @@ from agent_gateway.routes.schemas.base import (
     ToolName,
     UnixTime,
 )
+from agent_gateway.routes.schemas.forms import HumanInputContent
 
 
 class ConversationItem(BaseModel):
@@ -73,7 +74,7 @@ class MessageItem(BaseModel):
     retriever_resources: list[dict[str, Any]]
     agent_thoughts: list[ThoughtItem]
     created_at: UnixTime
-    extra_contents: list[dict[str, Any]]
+    extra_contents: list[HumanInputContent] = Field(description="The question that it asks a human.")
     message_tokens: int
     answer_tokens: int
     total_tokens: int

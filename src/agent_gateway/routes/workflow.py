@@ -1,0 +1,98 @@
+"""The events of a question's answer, for clients of the human-input flow."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+
+from agent_gateway.domain import FormState, canonical_uuid
+from agent_gateway.errors import FormExpired, NotFound
+from agent_gateway.events import TurnFailed
+from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, GatewayDep
+from agent_gateway.routes.errors import ERRORS
+from agent_gateway.routes.payloads import PING, WireForm, encoder
+from agent_gateway.routes.readers import Found, find
+from agent_gateway.routes.schemas.base import User
+from agent_gateway.routes.sse import TurnStream
+from agent_gateway.routes.stream_events import EVENT_STREAM
+from agent_gateway.routes.tickets import Ticket
+from agent_gateway.store.forms import FormStatus
+from agent_gateway.store.results import TurnView
+
+router = APIRouter(tags=["human input"])
+
+
+@router.get(
+    "/workflow/{workflow_run_id}/events",
+    operation_id="followAnswer",
+    summary="Follow the answer of a question",
+    response_class=Response,
+    responses={
+        200: {"description": "The events of the turn that carries the answer.", **EVENT_STREAM},
+        **{status: ERRORS[status] for status in (400, 401, 404, 412, 503)},
+    },
+)
+async def get_workflow_events(
+    workflow_run_id: Annotated[str, Path(description="`message_id` of the question.")],
+    app: AppDep,
+    gateway: GatewayDep,
+    user: Annotated[User, Query(description="The client's own identifier of its end user.")] = DEFAULT_USER,
+    include_state_snapshot: Annotated[
+        bool, Query(description="Accepted for existing clients: the stream always begins at the start.")
+    ] = False,
+    continue_on_pause: Annotated[
+        bool, Query(description="Accepted for existing clients: a further question ends the stream.")
+    ] = False,
+) -> Response:
+    """The events of the turn that carries a question's answer; before there is one it waits, pinging.
+
+    Of a message that asks nothing these are the events of its own turn.
+    """
+    message_id = canonical_uuid(workflow_run_id)
+    asked = await gateway.forms.asked(app.id, user, message_id) if message_id else None
+    if asked is None:
+        raise NotFound("Workflow run not found.")
+    found = await find(gateway, app.id, user, asked.task_id)
+    form = WireForm(found.view.mode, False)
+    status = asked.status
+    if status is None:
+        return TurnStream(found.frames(form, 0, gateway.ping_seconds), {"X-Task-Id": asked.task_id})
+    if status.state is FormState.CANCELLED:
+        raise NotFound("Workflow run not found.")
+    if status.dropped:
+        raise FormExpired
+    return TurnStream(_answer_frames(gateway, Ticket(asked.task_id, app.id, user), found.view, status), {})
+
+
+async def _answer_frames(
+    gateway: Gateway, asking: Ticket, question: TurnView, status: FormStatus
+) -> AsyncGenerator[bytes]:
+    """Pings until the question is answered, then all frames of the turn that carries the answer."""
+    form = WireForm(question.mode, False)
+    yield PING
+    while status.state is FormState.OPEN:
+        closed = await gateway.answers.wait(status.form_id, gateway.ping_seconds)
+        if closed is None:
+            if gateway.live.draining.is_set():
+                # Without a terminal event, like any connection that breaks: come back elsewhere.
+                return
+            yield PING
+        status = closed or status
+    found = await _answer(gateway, asking, status)
+    if found is None:
+        # Dropped or deleted: there will be no answer, and the stream has to say so.
+        yield encoder(question)(TurnFailed(1, FormExpired.code), form)
+        return
+    async with aclosing(found.frames(form, 0, gateway.ping_seconds)) as frames:
+        async for frame in frames:
+            yield frame
+
+
+async def _answer(gateway: Gateway, asking: Ticket, status: FormStatus) -> Found | None:
+    if status.answered_by is None:
+        return None
+    try:
+        return await find(gateway, asking.app_id, asking.user, status.answered_by)
+    except NotFound:
+        return None

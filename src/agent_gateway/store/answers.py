@@ -1,0 +1,172 @@
+"""Answers to forms: a human submits one, or nobody does in time. Each begins the conversation's next turn."""
+
+import logging
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from pydantic import ValidationError
+from sqlalchemy import Row, bindparam, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from agent_gateway.app_config import read_config
+from agent_gateway.domain import (
+    AppId,
+    AppVersionId,
+    ConversationId,
+    FormAnswer,
+    FormState,
+    Submission,
+    TaskId,
+    Turn,
+    TurnState,
+    new_id,
+)
+from agent_gateway.errors import FormExpired, FormSubmitted, NotFound
+from agent_gateway.forms import TIMED_OUT, answer_of, query_of
+from agent_gateway.store.adopt import read_turns
+from agent_gateway.store.begin import NewTurn, Terms, insert_turn
+from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.forms import FORM_BY_TOKEN, close_form, form_columns, form_of
+from agent_gateway.store.results import lock_conversation
+from agent_gateway.store.tables import (
+    app_versions,
+    conversations,
+    forms,
+    is_active,
+    is_open,
+    messages,
+    turns,
+)
+
+logger = logging.getLogger(__name__)
+
+EXPIRED: Final = 20
+"""Forms that expire in one transaction."""
+
+
+async def submit(database: Database, terms: Terms, app_id: AppId, token: str, submission: Submission) -> Turn:
+    """Store what a human answered and begin the turn that carries it, in one transaction.
+
+    The turn is `planned` and ours to run, or `queued` behind an active one. Raises NotFound, FormSubmitted,
+    FormExpired, and InvalidParam for a submission that does not fit the form, which stays open.
+    """
+    scope = {"app": app_id, "token": token}
+    async with database.transaction() as connection:
+        row = (await connection.execute(FORM_BY_TOKEN, scope)).first()
+        if row is None:
+            raise NotFound("Form not found.")
+        await lock_conversation(connection, row.conversation_id)
+        # Read again: now nobody can change it any more.
+        row = (await connection.execute(_LOCKED, {"form": row.form_id})).one()
+        match FormState(row.form_state):
+            case FormState.SUBMITTED:
+                raise FormSubmitted
+            case FormState.TIMEOUT:
+                raise FormExpired
+            case FormState.CANCELLED:
+                raise NotFound("Form not found.")
+            case FormState.OPEN if row.form_expires_at <= row.now:
+                raise FormExpired
+            case FormState.OPEN:
+                answer = answer_of(form_of(row).definition, submission)
+        task_id = await _begin(connection, terms, row, answer, terms.owner)
+        (turn,) = await read_turns(connection, terms, turns.c.id == task_id)
+        return turn
+
+
+async def expire(database: Database, terms: Terms) -> tuple[int, bool]:
+    """Close forms whose time has come, and begin the turns that tell their runs so, for anyone to adopt.
+
+    Returns how many forms were closed, and whether there are turns now that are nobody's.
+    """
+    async with database.transaction("duty") as connection:
+        # The conversations are locked, as everywhere before their forms; who is busy with one decides.
+        found = await connection.scalars(_EXPIRED)
+        conversation_ids = list(found)
+        begun = False
+        for conversation_id in conversation_ids:
+            row = (await connection.execute(_STILL_EXPIRED, {"conversation": conversation_id})).first()
+            if row is None:
+                continue
+            if _continues(row):
+                await _begin(connection, terms, row, TIMED_OUT, None)
+                begun = True
+            else:
+                await close_form(connection, form_of(row), TIMED_OUT, None)
+    return len(conversation_ids), begun
+
+
+def _continues(row: Row[*tuple[Any, ...]]) -> bool:
+    try:
+        return read_config(row.config).on_question_expired == "continue"
+    except ValidationError:
+        logger.error("form %s: the configuration of its app can not be read by this release", row.form_id)
+        return False
+
+
+async def _begin(
+    connection: AsyncConnection,
+    terms: Terms,
+    asked: Row[*tuple[Any, ...]],
+    answer: FormAnswer,
+    owner: str | None,
+) -> TaskId:
+    """Close the form with this answer, and write the turn that carries it.
+
+    It goes on as the question's turn began: same version of the app, same inputs.
+    """
+    task_id, now = TaskId(new_id()), datetime.now(UTC)
+    form = await close_form(connection, form_of(asked), answer, task_id)
+    scope = {"conversation": asked.conversation_id}
+    busy = await connection.scalar(_ACTIVE_TURN, scope) is not None
+    new = NewTurn(
+        task_id=task_id,
+        conversation_id=ConversationId(asked.conversation_id),
+        app_version_id=AppVersionId(asked.app_version_id),
+        seq=int(await connection.scalar(_NEXT_SEQ, {**scope, "now": now}) or 0),
+        query=query_of(form.definition, answer),
+        inputs=asked.inputs,
+        files=[],
+        state=TurnState.QUEUED if busy else TurnState.PLANNED,
+        owner=None if busy else owner,
+        form_id=form.id,
+    )
+    await insert_turn(connection, terms, new, now)
+    return task_id
+
+
+_FORM = (
+    select(
+        *form_columns(),
+        forms.c.conversation_id,
+        turns.c.app_version_id,
+        messages.c.inputs,
+        app_versions.c.config,
+        now_plus().label("now"),
+    )
+    .join(turns, turns.c.id == forms.c.turn_id)
+    .join(messages, messages.c.id == forms.c.message_id)
+    .join(app_versions, app_versions.c.id == turns.c.app_version_id)
+    .with_for_update(of=forms)
+)
+_LOCKED = _FORM.where(forms.c.id == bindparam("form"))
+_EXPIRED = (
+    select(conversations.c.id)
+    .join(forms, forms.c.conversation_id == conversations.c.id)
+    .where(is_open(forms), forms.c.expires_at <= now_plus())
+    .order_by(forms.c.expires_at)
+    .limit(EXPIRED)
+    .with_for_update(of=conversations, skip_locked=True)
+)
+_STILL_EXPIRED = _FORM.where(
+    forms.c.conversation_id == bindparam("conversation"), is_open(forms), forms.c.expires_at <= now_plus()
+)
+_ACTIVE_TURN = select(turns.c.id).where(
+    turns.c.conversation_id == bindparam("conversation"), is_active(turns)
+)
+_NEXT_SEQ = (
+    update(conversations)
+    .where(conversations.c.id == bindparam("conversation"))
+    .values(last_seq=conversations.c.last_seq + 1, updated_at=bindparam("now"))
+    .returning(conversations.c.last_seq)
+)

@@ -1,0 +1,207 @@
+"""Forms in the rows: one answer, whoever comes; nothing that is not committed with it."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from agent_gateway.domain import (
+    Form,
+    FormAction,
+    FormDefinition,
+    FormInput,
+    FormState,
+    Question,
+    RunId,
+    Submission,
+    Turn,
+)
+from agent_gateway.errors import (
+    FormExpired,
+    FormSubmitted,
+    GatewayError,
+    InvalidParam,
+    NotFound,
+    QuestionOpen,
+)
+from agent_gateway.forms import TIMED_OUT
+from agent_gateway.store.begin import Begun
+from agent_gateway.store.database import now_plus
+from agent_gateway.store.forms import FormStore, cancel_form
+from agent_gateway.store.turns import NOT_BEGUN
+from tests.store.world import METADATA, World, ask, completed
+
+pytestmark = pytest.mark.anyio
+
+forms = METADATA.tables["forms"]
+DEFINITION = FormDefinition(
+    "T", "Sure?", (FormInput("size", "paragraph", "Size", True),), (FormAction("ok", "OK"),)
+)
+SUBMISSION = Submission("ok", {"size": "s"})
+
+
+async def asked(world: World, conversation_id: str | None = None) -> tuple[Turn, Form]:
+    """A turn that ended with a question."""
+    turn = await world.begin(conversation_id=conversation_id)
+    assert await world.turns.arm(turn)
+    assert await world.turns.running(turn, RunId("run")) is not None
+    question = Question("call-1", "Sure?", DEFINITION, '{"open": 1}')
+    result = await world.turns.finish(turn, lambda _: replace(completed(), question=question))
+    assert result is not None
+    assert result.form is not None
+    assert result.question is None
+    return turn, result.form
+
+
+async def state(world: World, form: Form) -> FormState:
+    statuses = await FormStore(world.database).statuses([form.id])
+    return statuses[form.id].state
+
+
+async def expire(world: World, form: Form) -> None:
+    await world.execute(update(forms).where(forms.c.id == form.id).values(expires_at=now_plus(-1)))
+
+
+async def submit(world: World, form: Form, submission: Submission = SUBMISSION) -> Turn:
+    return await world.turns.submit(world.app.id, form.token, submission)
+
+
+async def test_a_question_is_stored_with_the_end_of_its_turn(world: World) -> None:
+    """Who reads the row tells the same form; the conversation keeps the snapshot from before."""
+    first = await world.ended(snapshot='{"before": 1}')
+    turn, form = await asked(world, first.conversation_id)
+    read = await world.turns.result(turn.task_id)
+    assert read is not None
+    assert (read.form, read.answered) == (form, None)
+    assert await FormStore(world.database).find(world.app.id, form.token) == form
+    assert await FormStore(world.database).find(world.other_app.id, form.token) is None
+    answer = await submit(world, form)
+    assert (answer.snapshot, answer.state, answer.epoch) == ('{"open": 1}', "planned", 1)
+    assert answer.form is not None
+    assert answer.form.answer is not None
+    assert answer.form.answer.values == {"size": "s"}
+    loaded = await world.process().load(answer.task_id)
+    assert loaded is not None
+    assert replace(loaded, seconds_left=answer.seconds_left) == answer
+    assert await world.turns.arm(answer)
+
+
+async def test_a_snapshot_is_kept_as_long_as_a_run_may_go_on_from_it(world: World) -> None:
+    """It holds a whole conversation."""
+    turn, form = await asked(world)
+    kept = select(forms.c.snapshot).where(forms.c.id == form.id)
+    lost = await world.begin(conversation_id=turn.conversation_id)
+    await world.turns.stop(world.ann, lost.task_id, NOT_BEGUN)
+    async with world.database.reading() as session:
+        assert await session.scalar(kept) == '{"open": 1}'
+    answer = await submit(world, form)
+    async with world.database.reading() as session:
+        assert await session.scalar(kept) == '{"open": 1}'
+    assert await world.turns.finish(answer, lambda _: completed(snapshot='{"after": 1}'))
+    async with world.database.reading() as session:
+        assert await session.scalar(kept) is None
+    after = await world.begin(conversation_id=turn.conversation_id)
+    assert after.snapshot == '{"after": 1}'
+
+
+async def test_a_message_goes_on_from_the_question(world: World) -> None:
+    turn, form = await asked(world)
+    begun = await world.turns.begin(world.ann, ask(turn.conversation_id, query="Yes"))
+    assert isinstance(begun, Begun)
+    answer = begun.turn
+    assert answer.snapshot == '{"open": 1}'
+    assert answer.form is not None
+    loaded = await world.turns.load(answer.task_id)
+    assert loaded is not None
+    assert (loaded.form, loaded.snapshot) == (answer.form, answer.snapshot)
+    assert await state(world, form) is FormState.SUBMITTED
+
+
+async def test_what_does_not_fit_changes_nothing(world: World) -> None:
+    _, form = await asked(world)
+    async with world.unchanged():
+        for submission in (Submission("no", {"size": "s"}), Submission("ok", {})):
+            with pytest.raises(InvalidParam):
+                await submit(world, form, submission)
+        with pytest.raises(NotFound):
+            await world.turns.submit(world.other_app.id, form.token, SUBMISSION)
+        with pytest.raises(NotFound):
+            await world.turns.submit(world.app.id, "unknown", SUBMISSION)
+    await expire(world, form)
+    async with world.unchanged():
+        with pytest.raises(FormExpired):
+            await submit(world, form)
+
+
+async def test_a_refused_message_changes_nothing(world: World) -> None:
+    turn, form = await asked(world)
+    app = replace(world.app, config=world.app.config.model_copy(update={"on_question": "reject"}))
+    async with world.unchanged():
+        with pytest.raises(QuestionOpen) as refused:
+            await world.turns.begin(replace(world.ann, app=app), ask(turn.conversation_id, key="k"))
+    assert refused.value.details == {"message_id": turn.message_id, "form_token": form.token}
+
+
+async def test_an_answer_that_was_never_begun_leaves_the_question_open(world: World) -> None:
+    """Its client was told to try again, and then it is the answer."""
+    turn, form = await asked(world)
+    lost = await world.begin(conversation_id=turn.conversation_id, query="Yes")
+    assert await state(world, form) is FormState.SUBMITTED
+    assert await world.turns.stop(world.ann, lost.task_id, NOT_BEGUN)
+    assert await state(world, form) is FormState.OPEN
+    again = await world.begin(conversation_id=turn.conversation_id, query="Yes")
+    assert again.form is not None
+    assert await state(world, form) is FormState.SUBMITTED
+
+
+async def test_a_cancelled_form_does_not_exist(world: World) -> None:
+    turn, form = await asked(world)
+    async with world.database.transaction() as connection:
+        await cancel_form(connection, turn.conversation_id)
+    assert await FormStore(world.database).find(world.app.id, form.token) is None
+    with pytest.raises(NotFound):
+        await submit(world, form)
+    await expire(world, form)
+    assert await world.turns.expire_forms() == 0
+    after = await world.begin(conversation_id=turn.conversation_id)
+    assert after.form is None
+
+
+async def test_the_run_of_an_expired_question_is_told_so_once(world: World) -> None:
+    _, kept = await asked(world)
+    _, form = await asked(world)
+    assert await world.turns.expire_forms() == 0
+    await expire(world, form)
+    assert await world.turns.expire_forms() == 1
+    assert await world.turns.expire_forms() == 0
+    assert (await state(world, form), await state(world, kept)) == (FormState.TIMEOUT, FormState.OPEN)
+    (turn,) = await world.turns.adopt(expired=False)
+    assert turn.form is not None
+    assert (turn.form.answer, turn.snapshot) == (TIMED_OUT, '{"open": 1}')
+    with pytest.raises(FormExpired):
+        await submit(world, form)
+
+
+async def test_of_many_at_once_one_wins(world: World) -> None:
+    turn, form = await asked(world)
+
+    async def attempt(number: int) -> Any:
+        match number % 3:
+            case 0:
+                return await world.process().submit(world.app.id, form.token, SUBMISSION)
+            case 1:
+                return await world.process().expire_forms()
+            case _:
+                await expire(world, form)
+                return None
+
+    results = await asyncio.gather(*(attempt(number) for number in range(12)), return_exceptions=True)
+    refused = [error for error in results if isinstance(error, GatewayError)]
+    assert all(isinstance(error, FormSubmitted | FormExpired) for error in refused)
+    await world.turns.expire_forms()
+    page = await world.lists.messages(world.ann, turn.conversation_id, limit=10)
+    assert len(page.items) == 2
+    won = [result for result in results if isinstance(result, Turn)]
+    assert len(won) == (await state(world, form) is FormState.SUBMITTED)
