@@ -1,13 +1,16 @@
 """Which version of its app a turn runs on, while the app changes under its conversations."""
 
 import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from agent_gateway.store.tables import conversations
 from tests.fakes.script import Gate, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, Heard, Json, refused
 from tests.gateway.fleet import Fleet
-from tests.gateway.rows import apply_app, make_key
+from tests.gateway.rows import apply_app, look, make_key
 from tests.gateway_server import StartGateway
 
 CHAT = {"message", "message_end"}
@@ -132,3 +135,45 @@ def test_the_policy_for_a_busy_conversation_is_that_of_its_version(
         refused(chat.post("Three", conversation_id=conversation), 409, "conversation_busy")
         gate.open()
         assert chat.resumed(running["task_id"]).last["event"] == "message_end"
+
+
+def test_inputs_of_a_conversation_outlive_the_form_they_were_given_for(
+    start_gateway: StartGateway, fake: ScriptedBackend, database_url: str, user: str
+) -> None:
+    """What a client does not send is no mistake of its own."""
+
+    def form(*options: str, **more: object) -> Json:
+        field = {"label": "Tone", "variable": "tone", "required": True, "options": list(options)}
+        return version(1, on_change="follow", user_input_form=[{"select": {**field, **more}}])
+
+    first = apply_app(database_url, "an-app", **form("brief", "friendly"))
+    _, key = make_key(database_url, first.app_id)
+    with start_gateway().client(key) as client:
+        chat = Chat(client, user)
+        conversation = chat.blocking(inputs={"tone": "brief"})["conversation_id"]
+        apply_app(database_url, "an-app", **form("loud", variable="volume"))
+        assert chat.blocking("On", conversation_id=conversation)
+        apply_app(database_url, "an-app", **form("loud"))
+        assert chat.blocking("On", conversation_id=conversation, inputs={})
+        refused(chat.post("On", conversation_id=conversation, inputs={"tone": "brief"}), 400, "invalid_param")
+
+
+def test_a_conversation_of_an_older_release_is_pinned_when_it_goes_on(
+    start_gateway: StartGateway, fake: ScriptedBackend, database_url: str, user: str
+) -> None:
+    """A process of that release, while the new one is rolled out, knows nothing of pins."""
+    first = apply_app(database_url, "an-app", **version(1))
+    _, key = make_key(database_url, first.app_id)
+
+    async def forget(session: AsyncSession) -> None:
+        await session.execute(update(conversations).values(app_version_id=None))
+
+    with start_gateway().client(key) as client:
+        chat = Chat(client, user)
+        conversation = chat.blocking("One")["conversation_id"]
+        look(database_url, forget)
+        apply_app(database_url, "an-app", **version(2))
+        chat.blocking("Two", conversation_id=conversation)
+        apply_app(database_url, "an-app", **version(3))
+        chat.blocking("Three", conversation_id=conversation)
+    assert ran_on(fake) == ["v1", "v2", "v2"]

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from alembic.config import Config
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from agent_gateway.app_config import AppConfig
+from agent_gateway.domain import Caller
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.database import Database
 from agent_gateway.store.migrations import LOCK, _revisions, exclusive, migrate, schema_is_current
@@ -87,6 +89,20 @@ async def test_up_check_down_and_up_again(empty: Database) -> None:
 
     await migrate(empty)
     await run_alembic(empty, "check")
+
+
+async def test_conversations_from_before_stay_on_the_version_of_their_newest_turn(world: World) -> None:
+    first = await world.ended()
+    changed = (await world.apps.apply("one", AppConfig(name="Changed", on_change="follow"))).app_id
+    app = await world.apps.find(changed)
+    assert app is not None
+    second = await world.ended(Caller(app, "ann"), first.conversation_id)
+    assert second.app.version_id == app.version_id != first.app.version_id
+    await run_alembic(world.database, "downgrade", "0001")
+    await migrate(world.database)
+    table = METADATA.tables["conversations"]
+    async with world.database.reading() as session:
+        assert (await session.execute(select(table.c.app_version_id))).scalars().all() == [app.version_id]
 
 
 async def test_check_sees_a_drift(database: Database) -> None:

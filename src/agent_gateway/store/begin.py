@@ -292,8 +292,8 @@ async def _go_on(
     if row is None:
         raise NotFound("Conversation Not Exists.")
     app = await version_of(connection, caller.app, row.app_version_id)
-    inputs = merged(row.inputs, request.inputs)
-    check_inputs(app.config.user_input_form, inputs, starting=False)
+    # Only what is sent now: what was stored fitted the form of its day.
+    check_inputs(app.config.user_input_form, request.inputs, starting=False)
     active = (await connection.execute(_ACTIVE_TURN, scope)).first()
     if active is not None:
         waiting = await connection.scalar(_WAITING, scope) or 0
@@ -301,7 +301,7 @@ async def _go_on(
             raise ConversationBusy(active.id)
     if app.version_id != row.app_version_id:
         await connection.execute(_MOVE_ON, {**scope, "version": app.version_id})
-    place = _Place(conversation_id, row.last_seq, app, inputs, active=active)
+    place = _Place(conversation_id, row.last_seq, app, merged(row.inputs, request.inputs), active=active)
     if active is not None:
         return place
     snapshot, form = await _resume(connection, app, request, task_id)
