@@ -17,6 +17,7 @@ from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import FOLD_VERSION
 from agent_gateway.domain import new_id
 from agent_gateway.errors import StoreError
+from agent_gateway.filetypes import SizeLimits
 from agent_gateway.routes import (
     app_info,
     audio,
@@ -27,6 +28,7 @@ from agent_gateway.routes import (
     end_users,
     errors,
     feedbacks,
+    files,
     forms,
     health,
     openapi,
@@ -36,9 +38,9 @@ from agent_gateway.routes import (
 )
 from agent_gateway.routes.dependencies import Gateway, KeyRing
 from agent_gateway.routes.middleware import RequestBodies
-from agent_gateway.routes.payloads import WireForm, encoder
-from agent_gateway.routes.tickets import Tickets
-from agent_gateway.runner import Limits
+from agent_gateway.routes.payloads import WireForm, frame_encoder
+from agent_gateway.routes.tickets import FileTickets, Tickets
+from agent_gateway.runner import Limits, Resources
 from agent_gateway.settings import Settings
 from agent_gateway.signals import draining_first
 from agent_gateway.store.apps import DEFAULT_SLUG, AppStore
@@ -47,9 +49,11 @@ from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
 from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
+from agent_gateway.store.files import FileStore
 from agent_gateway.store.forms import FormStore
 from agent_gateway.store.keys import USE_SECONDS, KeyStore
 from agent_gateway.store.migrations import migrate, schema_is_current
+from agent_gateway.store.objects import Objects
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.answers import Answers
 from agent_gateway.turns.errands import Errands
@@ -98,6 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
         variables,
         feedbacks,
         suggestions,
+        files,
         forms,
         workflow,
         app_info,
@@ -154,6 +159,10 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     stack.push_async_callback(database.close)
     terms = Terms(new_id(), settings.lease_seconds, settings.turn_timeout_seconds, FOLD_VERSION)
     turns, apps, keys = TurnStore(database, terms), AppStore(database), KeyStore(database, secret)
+    file_store = FileStore(database, Objects(settings.files_url, settings.data_dir / "files"))
+    seconds = settings.turn_timeout_seconds + 3600
+    file_tickets = FileTickets(secret, seconds=seconds, public_url=settings.public_url)
+    encoder = frame_encoder(file_tickets.url)
     if settings.embedded_database:
         await migrate(database)
     installed = asyncio.Event()
@@ -168,12 +177,16 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     stack.push_async_callback(backend.aclose)
     live: LiveTurns[WireForm] = await stack.enter_async_context(
         LiveTurns(
-            backend=backend,
-            store=turns,
-            limits=Limits(idle_seconds=settings.idle_timeout_seconds),
+            resources=Resources(
+                backend=backend,
+                store=turns,
+                files=file_store,
+                limits=Limits(idle_seconds=settings.idle_timeout_seconds),
+                environ=os.environ,
+                file_url=FileTickets(secret, seconds=seconds, public_url=settings.agent_url).url,
+            ),
             most=settings.max_active_turns,
             shared=not settings.embedded_database,
-            environ=os.environ,
             encoder=encoder,
         )
     )
@@ -188,7 +201,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     key_ring = KeyRing(keys)
     form_store = FormStore(database)
     answers = Answers(form_store)
-    duties = Duties(live, turns, errands, answers, settings.lease_seconds, installed)
+    duties = Duties(live, turns, errands, answers, file_store, settings.lease_seconds, installed)
     for duty in duties.start((key_ring.write_use, USE_SECONDS)):
         stack.push_async_callback(_cancel, duty)
     return Gateway(
@@ -205,7 +218,16 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         small_runs=small_runs,
         errands=errands,
         keys=key_ring,
-        tickets=Tickets(secret, seconds=settings.turn_timeout_seconds + 3600, public_url=settings.public_url),
+        tickets=Tickets(secret, seconds=seconds, public_url=settings.public_url),
+        files=file_store,
+        file_tickets=file_tickets,
+        file_sizes=SizeLimits(
+            image=settings.image_file_size_limit,
+            document=settings.file_size_limit,
+            audio=settings.audio_file_size_limit,
+            video=settings.video_file_size_limit,
+        ),
+        encoder=encoder,
         ping_seconds=settings.ping_seconds,
     )
 

@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from agent_gateway.errors import ConfigError
+from agent_gateway.filetypes import FileType
 from agent_gateway.input_form import FormField
 from agent_gateway.template import ANSWER, Placeholder, TemplateError, parse, strings
 
@@ -32,6 +33,9 @@ AppMode = Literal["chat", "agent-chat", "agent"]
 """How an app shows its answers and steps to clients."""
 SLUG: Final = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 """The form of a slug: as a label of a host name."""
+
+UploadMethod = Literal["local_file", "remote_url"]
+"""How a file comes with a query: uploaded before, or as the URL of where somebody else has it."""
 
 
 class LayerTemplate(BaseModel):
@@ -136,6 +140,26 @@ class SiteConfig(BaseModel):
     use_icon_as_answer_icon: bool = False
 
 
+class FileUploadConfig(BaseModel):
+    """Which files may come with a query. Keys as clients get them in the app's parameters."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+    allowed_file_types: list[FileType] = ["image", "document", "audio", "video"]
+    allowed_file_extensions: list[str] = []
+    """Which files are of the kind `custom`, if that is allowed; without the dot."""
+    allowed_file_upload_methods: list[UploadMethod] = ["local_file", "remote_url"]
+    number_limits: int = Field(default=10, ge=1, le=50)
+
+    def allows(self, kind: FileType, extension: str) -> bool:
+        """Whether a file of this kind and extension may be uploaded."""
+        if kind != "custom":
+            return self.enabled and kind in self.allowed_file_types
+        extensions = [allowed.lower().lstrip(".") for allowed in self.allowed_file_extensions]
+        return self.enabled and "custom" in self.allowed_file_types and extension in extensions
+
+
 def _default_composition() -> CompositionTemplate:
     execution_context = {
         "tenant_id": "${tenant_id}",
@@ -195,6 +219,9 @@ class AppConfig(BaseModel):
     """How long a question waits for its answer."""
     on_question_expired: Literal["continue", "drop"] = "continue"
     """Then: tell the run that nobody answered, or go on from before the question."""
+    file_upload: FileUploadConfig = FileUploadConfig()
+    files_prompt: str = 'Attached ${type} "${name}" (${mime_type}, ${size}): ${url}'
+    """What the agent is told of each file, a line each."""
     composition: CompositionTemplate = Field(default_factory=_default_composition)
     naming: Naming | None = None
     """Absent: a conversation keeps the cut of its first query as its name."""
@@ -366,6 +393,10 @@ def template_strings(config: AppConfig) -> Iterator[tuple[str, str]]:
 
 
 def _bad_placeholders(config: AppConfig, environ: Mapping[str, str] | None) -> Iterator[str]:
+    try:
+        parse(config.files_prompt, of_file=True)
+    except TemplateError as error:
+        yield f"files_prompt: {error}"
     for path, text in template_strings(config):
         try:
             parts = parse(text)

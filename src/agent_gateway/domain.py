@@ -8,7 +8,8 @@ from typing import Any, Final, Literal, NewType
 import msgspec
 from uuid_utils.compat import uuid7
 
-from agent_gateway.app_config import AppConfig
+from agent_gateway.app_config import AppConfig, UploadMethod
+from agent_gateway.filetypes import FileType
 
 TenantId = NewType("TenantId", str)
 AppId = NewType("AppId", str)
@@ -20,6 +21,7 @@ MessageId = NewType("MessageId", str)
 TaskId = NewType("TaskId", str)
 """Public handle of a turn; the same UUID as the turn's row."""
 FormId = NewType("FormId", str)
+FileId = NewType("FileId", str)
 RunId = NewType("RunId", str)
 """The backend's name for its execution of a turn; never shown to clients."""
 
@@ -210,13 +212,39 @@ class Caller:
     user: str
 
 
+class InputFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A file that comes with a query: a stored one, or only where somebody else has it."""
+
+    type: FileType
+    transfer_method: UploadMethod
+    url: str = ""
+    """Of a remote file. It is passed on as it is and never fetched."""
+    upload_file_id: str = ""
+    name: str = ""
+    mime_type: str = ""
+    size: int = 0
+    """Bytes of a stored file; 0 when nobody knows."""
+
+
+class StoredFile(msgspec.Struct, frozen=True):
+    """A file whose bytes are in the file store."""
+
+    id: FileId
+    name: str
+    type: FileType
+    mime_type: str
+    size: int
+    position: int = 0
+    """Of the turn event that announced it, when an agent made it."""
+
+
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
     """What a client asked for in one POST /chat-messages."""
 
     query: str
     inputs: dict[str, Any]
-    files: list[dict[str, Any]]
+    files: list[InputFile]
     conversation_id: ConversationId | None = None
     idempotency_key: str | None = None
     auto_name: bool = True
@@ -236,7 +264,7 @@ class Turn:
     user: str
     query: str
     inputs: dict[str, Any]
-    files: list[dict[str, Any]]
+    files: list[InputFile]
     snapshot: str | None
     """Raw JSON text of the session snapshot this turn goes on from."""
     epoch: int
@@ -303,3 +331,13 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 def step_id(message_id: str, number: int) -> str:
     """The public id of a step: derived, so that every fold of a run gives the same bytes."""
     return str(uuid.uuid5(uuid.UUID(message_id), f"step-{number}"))
+
+
+def made_file_id(message_id: str, number: int) -> FileId:
+    """The id of a file that an agent made: derived, so that whoever stores it stores it once (R7)."""
+    return FileId(str(uuid.uuid5(uuid.UUID(message_id), f"file-{number}")))
+
+
+def input_file_id(message_id: str, number: int) -> str:
+    """The public id of a remote file that came with a query, which has no other."""
+    return str(uuid.uuid5(uuid.UUID(message_id), f"input-file-{number}"))

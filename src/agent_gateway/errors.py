@@ -6,7 +6,11 @@ GatewayError                    code + a text that is safe to show a client
 ├── AppUnavailable              the app does not have this feature
 ├── Unauthorized                no key, a wrong key, a spent ticket
 ├── NotFound                    unknown, or somebody else's
-│   └── EndUserNotFound
+│   ├── EndUserNotFound
+│   └── FileNotFound            the same of a file
+├── UploadRefused               an upload that can not be taken; says which of the contract's codes
+├── UnsupportedFileType         the app takes no files of that kind
+├── FileTooLarge                larger than its kind may be
 ├── ConversationBusy            a turn of that conversation is running
 ├── QuestionOpen                a form of that conversation waits for its answer
 ├── FormSubmitted               the form has its answer
@@ -29,12 +33,16 @@ StoreError                      the database said no
 ├── StoreUnavailable            passing: the connection, a timeout, a lock; may be retried
 └── StoreRejected               permanent: this data can not be written
 
+ObjectError                     the file store said no
+├── ObjectMissing               it has no such object
+└── ObjectsUnavailable          passing or not: it did not do what it was asked
+
 This module knows no HTTP: `routes/errors.py` has the one table from code to status.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 FAILURES: Final[dict[str, str]] = {
     "rate_limit_error": "The model provider's rate limit was exceeded. Please try again later.",
@@ -102,6 +110,37 @@ class EndUserNotFound(NotFound):
     """There is no such end user of this app."""
 
     code = "end_user_not_found"
+
+
+class FileNotFound(NotFound):
+    """The file does not exist for this caller."""
+
+    code = "file_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("File not found.")
+
+
+class UploadRefused(GatewayError):
+    """Files were sent in a way that can not be taken; `code` says which."""
+
+    def __init__(
+        self, code: Literal["no_file_uploaded", "too_many_files", "filename_not_exists_error"], message: str
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class UnsupportedFileType(GatewayError):
+    """The app takes no files of this kind."""
+
+    code = "unsupported_file_type"
+
+
+class FileTooLarge(GatewayError):
+    """A file is larger than files of its kind may be."""
+
+    code = "file_too_large"
 
 
 class ConversationBusy(GatewayError):
@@ -229,3 +268,15 @@ class StoreUnavailable(StoreError):
 
 class StoreRejected(StoreError):
     """The database will never take this write."""
+
+
+class ObjectError(Exception):
+    """Base of what goes wrong between the gateway and the file store."""
+
+
+class ObjectMissing(ObjectError):
+    """The file store has no object of that key."""
+
+
+class ObjectsUnavailable(ObjectError):
+    """The file store did not do what it was asked; trying again may work."""

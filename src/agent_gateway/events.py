@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from agent_gateway.domain import Form, Outcome, Question, Step, Usage
+from agent_gateway.domain import Form, Outcome, Question, Step, StoredFile, Usage
 
 GATEWAY_REPLACE: Final = 1_000_000_001
 """Position of the stored text told as a whole when the gateway itself ended the turn (R1)."""
@@ -45,6 +45,13 @@ class MessageReplace(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
+class MessageFile(msgspec.Struct, frozen=True):
+    """The agent made a file, and it is stored."""
+
+    position: int
+    file: StoredFile
+
+
 class ClosingMessage(msgspec.Struct, frozen=True, gc=False):
     """The whole answer once more; only app mode `agent` shows it, every mode reserves its place."""
 
@@ -71,6 +78,8 @@ class MessageEnd(msgspec.Struct, frozen=True):
 
     position: int
     usage: Usage
+    files: tuple[StoredFile, ...] = ()
+    """What the agent made."""
 
 
 class TurnFailed(msgspec.Struct, frozen=True, gc=False):
@@ -84,12 +93,21 @@ TurnEvent = (
     LLMChunk
     | AgentThought
     | MessageReplace
+    | MessageFile
     | ClosingMessage
     | FormAnswered
     | HumanInputRequired
     | MessageEnd
     | TurnFailed
 )
+
+
+def gateway_end(files: int) -> int:
+    """Position of the terminal event of an end that the gateway made, with so many files before it.
+
+    They follow the stored text told as a whole, and leave the closing message its place.
+    """
+    return GATEWAY_REPLACE + files + 2 if files else GATEWAY_END
 
 
 def split_text(text: str, position: int) -> list[LLMChunk]:
@@ -109,7 +127,7 @@ class Result:
     steps: tuple[Step, ...]
     """Each with the position of the event that last announced it."""
     end_position: int
-    """Position of the terminal event; GATEWAY_END when the gateway made the end itself."""
+    """Position of the terminal event; from GATEWAY_END on when the gateway made the end itself."""
     error_code: str | None = None
     """Key of errors.FAILURES when the outcome is failed."""
     usage: Usage | None = None
@@ -121,6 +139,8 @@ class Result:
     """The form of the question with which the turn ended. Its position is the third from the end."""
     answered: Form | None = None
     """The form whose answer the turn carried: told at position 1."""
+    files: tuple[StoredFile, ...] = ()
+    """What the agent made and is stored, each with the position of its event."""
 
     @property
     def answer(self) -> str:
@@ -135,9 +155,10 @@ def rest_of(result: Result, after: int) -> list[TurnEvent]:
     told = _merged(result)
     last = told[-1].position if told else 0
     rest: list[TurnEvent] = list(told[bisect_right(told, after, key=lambda event: event.position) :])
-    if result.end_position == GATEWAY_END and last < after < GATEWAY_REPLACE:
+    if result.end_position >= GATEWAY_END and last < after < GATEWAY_REPLACE:
         # This reader followed the run further than what was stored: its text must shrink.
         rest.append(MessageReplace(GATEWAY_REPLACE, result.answer, "turn_ended_early"))
+    rest += [MessageFile(file.position, file) for file in result.files if file.position > after]
     if result.outcome is Outcome.FAILED:
         rest.append(TurnFailed(result.end_position, result.error_code or "internal_server_error"))
         return rest
@@ -145,7 +166,7 @@ def rest_of(result: Result, after: int) -> list[TurnEvent]:
         rest.append(HumanInputRequired(result.end_position - 2, result.form))
     if after < result.end_position - 1 and not (rest and isinstance(rest[-1], MessageReplace)):
         rest.append(ClosingMessage(result.end_position - 1, result.answer))
-    rest.append(MessageEnd(result.end_position, result.usage or Usage()))
+    rest.append(MessageEnd(result.end_position, result.usage or Usage(), result.files))
     return rest
 
 

@@ -15,13 +15,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from agent_gateway.backend.compose import compose
+from agent_gateway.backend.made_files import MadeFile, as_stored
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import Fold, conclude, cut_short
-from agent_gateway.domain import Outcome, RunId, Turn, TurnState
+from agent_gateway.domain import Outcome, RunId, StoredFile, Turn, TurnState
 from agent_gateway.errors import (
     BackendError,
     BackendRefused,
     BackendUnreachable,
+    ObjectsUnavailable,
     RunGap,
     RunLost,
     StoreError,
@@ -30,6 +32,7 @@ from agent_gateway.errors import (
 )
 from agent_gateway.events import GATEWAY_END, FormAnswered, MessageReplace, Result, TurnEvent, rest_of
 from agent_gateway.store.database import undisturbed
+from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns import TurnStore
 
 T = TypeVar("T")
@@ -39,6 +42,8 @@ STOP_SECONDS: Final = 5.0
 LAST_LOOK_SECONDS: Final = 2.0
 """How long the run's log is read once more before the gateway makes an end itself (R8)."""
 CANCEL_SECONDS: Final = 5.0
+KEEP_FILE_SECONDS: Final = 8.0
+"""How long the file store may be away before a turn ends without a file that its agent made."""
 LOOK_SECONDS: Final = 10.0
 """Between looks at the row of a turn that somebody else ends, after the first quick ones."""
 
@@ -53,6 +58,19 @@ class Limits:
     idle_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What all turns of a process are run with."""
+
+    backend: Backend
+    store: TurnStore
+    files: FileStore
+    limits: Limits
+    environ: Mapping[str, str]
+    file_url: Callable[[str], str]
+    """Makes the URL under which an agent gets the stored file of that id."""
+
+
 class TurnRunner:
     """Drives or follows one turn. `run` once; everything else any time."""
 
@@ -61,10 +79,7 @@ class TurnRunner:
         turn: Turn,
         *,
         owned: bool,
-        backend: Backend,
-        store: TurnStore,
-        limits: Limits,
-        environ: Mapping[str, str],
+        resources: Resources,
         emit: Callable[[Sequence[TurnEvent]], None],
     ) -> None:
         self.turn = turn
@@ -72,10 +87,10 @@ class TurnRunner:
         self.run_id = turn.run_id
         self.result: Result | None = None
         """What was stored, once the turn has ended."""
-        self._backend = backend
-        self._store = store
-        self._limits = limits
-        self._environ = environ
+        self._resources = resources
+        self._backend = resources.backend
+        self._store = resources.store
+        self._limits = resources.limits
         self._emit = emit
         self._fold = Fold()
         self._sending = False
@@ -190,6 +205,7 @@ class TurnRunner:
         if self.result is not None:
             self.result = replace(self.result, snapshot=None)
         self._fold.run_end = None
+        self._fold.files.clear()
 
     async def cancel_run(self) -> None:
         """Ask the backend to cancel the run, if it is known."""
@@ -268,7 +284,7 @@ class TurnRunner:
         return None
 
     async def _create_run(self) -> bool:
-        request = compose(self.turn, self._environ)
+        request = compose(self.turn, self._resources.environ, self._resources.file_url)
         self._sending = True
         try:
             if not await patiently(lambda: self._store.arm(self.turn)):
@@ -305,12 +321,13 @@ class TurnRunner:
         """Commit how the turn ended (R7, R8); None when it is not ours to end."""
         if self._fold.run_end is None and self.run_id is not None and turn.runnable:
             await self._last_look()
+        files = await self._keep_files()
 
         def decide(stop_asked: bool) -> Result:
             if self._fold.run_end is not None:
-                return conclude(self._fold, stop_asked=stop_asked)
+                return conclude(self._fold, stop_asked=stop_asked, files=files)
             # Whoever asked to stop gets a stopped turn, whatever else went wrong meanwhile (R9).
-            return cut_short(self._fold, None if stop_asked else code or "turn_interrupted")
+            return cut_short(self._fold, None if stop_asked else code or "turn_interrupted", files)
 
         try:
             return await patiently(lambda: self._store.finish(turn, decide))
@@ -320,6 +337,24 @@ class TurnRunner:
             logger.error("turn %s: the result was refused: %s", self.turn.task_id, type(error).__name__)
             failed = Result(Outcome.FAILED, (), (), GATEWAY_END, "internal_server_error")
             return await patiently(lambda: self._store.finish(turn, lambda _: failed))
+
+    async def _keep_files(self) -> list[StoredFile]:
+        """Store what the agent made (R7); those of its files that could be stored, in order."""
+        if self._fold.files_left_out:
+            logger.warning("turn %s: %d files were left out", self.turn.task_id, self._fold.files_left_out)
+        kept = await asyncio.gather(*(self._keep_file(file) for file in self._fold.files))
+        return [file for file in kept if file is not None]
+
+    async def _keep_file(self, made: MadeFile) -> StoredFile | None:
+        file = as_stored(made, self.turn.message_id)
+        try:
+            async with asyncio.timeout(KEEP_FILE_SECONDS):
+                await insist(lambda: self._resources.files.keep(self.turn.created_at, file.id, made.data))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the turn must end
+            kind = type(error).__name__
+            logger.error("turn %s: its file %d could not be stored: %s", self.turn.task_id, made.number, kind)
+            return None
+        return file
 
     async def _last_look(self) -> None:
         """Read the run's log once more: a terminal event found there decides after all (R8)."""
@@ -462,5 +497,17 @@ async def patiently(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
             return await undisturbed(work())
         except StoreUnavailable as error:
             logger.warning("the database is not available, trying again: %s", error)
+            await asyncio.sleep(pause * _dice.uniform(0.5, 1.0))
+            pause = min(2 * pause, 2.0)
+
+
+async def insist(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do it again for as long as the file store is away; the caller bounds how long."""
+    pause = 0.1
+    while True:
+        try:
+            return await work()
+        except ObjectsUnavailable as error:
+            logger.warning("the file store is not available, trying again: %s", error)
             await asyncio.sleep(pause * _dice.uniform(0.5, 1.0))
             pause = min(2 * pause, 2.0)

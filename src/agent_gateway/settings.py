@@ -27,6 +27,14 @@ class Settings(BaseSettings):
     """SQLAlchemy or libpq style URL; empty: an SQLite file in DATA_DIR."""
     database_pool_size: int = Field(5, ge=1)
     """Connections each process holds for requests; three more are kept for finishes and heartbeats."""
+    files_url: str = ""
+    """Where files are kept: file:///folder, s3://, gs:// or az://; empty: a folder in DATA_DIR."""
+    image_file_size_limit: int = Field(10, ge=1)
+    """Megabytes, as the other limits of files."""
+    file_size_limit: int = Field(15, ge=1)
+    """Of documents and all that is not image, audio or video."""
+    audio_file_size_limit: int = Field(50, ge=1)
+    video_file_size_limit: int = Field(100, ge=1)
     backend_url: str = ""
     """Base URL of the agent backend; empty: the embedded one."""
     backend_token: SecretStr = SecretStr("")
@@ -44,7 +52,7 @@ class Settings(BaseSettings):
     secret_key: SecretStr = SecretStr("")
     """Signs tickets and hashes keys; made once in DATA_DIR when empty, required with Postgres."""
     public_url: str = ""
-    """How clients reach this service; prefixes events_url. Empty: events_url is a path."""
+    """How clients and agents reach this service; prefixes the URLs it makes. Empty: they are paths."""
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     log_format: Literal["text", "json"] = "text"
@@ -83,6 +91,12 @@ class Settings(BaseSettings):
     @classmethod
     def _no_slash(cls, value: str) -> str:
         return value.rstrip("/")
+
+    @property
+    def agent_url(self) -> str:
+        """How an agent reaches this service for the files of a message."""
+        local = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - to be replaced
+        return self.public_url or f"http://{f'[{local}]' if ':' in local else local}:{self.port}"
 
     @property
     def embedded_database(self) -> bool:

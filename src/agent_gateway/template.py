@@ -14,10 +14,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-TURN_NAMES: Final = ("query", "tenant_id", "app_id", "user_id", "conversation_id", "message_id", "agent_id")
+TURN_NAMES: Final = (
+    "query",
+    "files",
+    "tenant_id",
+    "app_id",
+    "user_id",
+    "conversation_id",
+    "message_id",
+    "agent_id",
+)
 """Placeholders without a prefix: what every turn knows."""
 ANSWER: Final = "answer"
 """What was answered: only the runs that come after a turn know it."""
+FILE_NAMES: Final = ("type", "name", "mime_type", "size", "url")
+"""The placeholders of `files_prompt`: what is known of a file."""
 
 _OPENING = re.compile(r"(\$+)\{")
 _INPUT = re.compile(r"inputs\.([^\s{]+)")
@@ -37,8 +48,11 @@ class Placeholder:
     name: str
 
 
-def parse(text: str) -> list[str | Placeholder]:
-    """Split a string into literal text and placeholders, in order. Raises TemplateError."""
+def parse(text: str, *, of_file: bool = False) -> list[str | Placeholder]:
+    """Split a string into literal text and placeholders, in order. Raises TemplateError.
+
+    `of_file`: the placeholders are those of a file.
+    """
     parts: list[str | Placeholder] = []
     literal = ""
     position = 0
@@ -55,7 +69,7 @@ def parse(text: str) -> list[str | Placeholder]:
         if literal:
             parts.append(literal)
             literal = ""
-        parts.append(_placeholder(inner))
+        parts.append(_file_placeholder(inner) if of_file else _placeholder(inner))
         position += len(inner) + 1
     literal += text[position:]
     if literal:
@@ -76,6 +90,12 @@ def _placeholder(inner: str) -> Placeholder:
     raise TemplateError(f"malformed placeholder '${{{inner}}}' (write '$${{' for a literal '${{')")
 
 
+def _file_placeholder(inner: str) -> Placeholder:
+    if inner in FILE_NAMES:
+        return Placeholder("turn", inner)
+    raise TemplateError(f"unknown placeholder '${{{inner}}}' (known here: {', '.join(FILE_NAMES)})")
+
+
 def strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
     """Every string among the values of some JSON data, each with the path that leads to it."""
     match value:
@@ -87,6 +107,11 @@ def strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
         case dict():
             for key, item in value.items():
                 yield from strings(item, f"{path}.{key}")
+
+
+def uses(value: Any, placeholder: Placeholder) -> bool:
+    """Whether this placeholder stands anywhere in some JSON data. Raises TemplateError."""
+    return any(placeholder in parse(text) for _, text in strings(value, ""))
 
 
 def fill(value: Any, lookup: Callable[[Placeholder], Any]) -> Any:

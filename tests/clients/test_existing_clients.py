@@ -211,6 +211,7 @@ def test_the_app_describes_itself(told: Told) -> None:
     if parameters := told.part("parameters"):
         assert parameters["opening_statement"] == "Hello! What can I do for you?"
         assert parameters["suggested_questions_after_answer"]["enabled"] is True
+        assert parameters["file_upload"]["enabled"] is True
     if info := told.part("info"):
         assert info["name"] == "Demo agent"
     if site := told.part("site"):

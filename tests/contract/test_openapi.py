@@ -32,6 +32,9 @@ OPERATIONS = {
     "listConversationVariables": "GET /conversations/{conversation_id}/variables",
     "updateConversationVariable": "PUT /conversations/{conversation_id}/variables/{variable_id}",
     "getSuggestedQuestions": "GET /messages/{message_id}/suggested",
+    "uploadFile": "POST /files/upload",
+    "previewFile": "GET /files/{file_id}/preview",
+    "downloadFile": "GET /files/{file_id}/download",
     "getAppInfo": "GET /info",
     "getAppParameters": "GET /parameters",
     "getAppMeta": "GET /meta",
@@ -124,6 +127,8 @@ def test_all_but_the_probes_need_a_key(document: Json) -> None:
             wanted = []
         elif operation["operationId"] == "followTurn":
             wanted = [{"ApiKey": []}, {"Ticket": []}]
+        elif operation["operationId"] == "downloadFile":
+            wanted = [{"Ticket": []}]
         assert operation["security"] == wanted
         assert ("401" in operation["responses"]) == bool(wanted)
 

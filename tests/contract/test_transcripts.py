@@ -142,7 +142,7 @@ def once(sections: list[Section]) -> Iterator[str]:
 
 
 def without_ids(text: str) -> str:
-    """Ids by the name of their key, those of steps by the step's number; times by name."""
+    """Ids by the name of their key, those of steps and files by their numbers; times by name."""
     for name in ("conversation_id", "message_id", "task_id"):
         if found := re.search(f'"{name}":"({UUID})"', text):
             text = text.replace(found[1], f"<{name}>")
@@ -151,6 +151,9 @@ def without_ids(text: str) -> str:
     )
     text = re.sub(r'"expiration_time":\d{10}\b', '"expiration_time":<expiration_time>', text)
     text = re.sub(f'"id":"{UUID}","position":(\\d+)', r'"id":"<step \1>","position":\1', text)
+    text = re.sub(r"\?ticket=[\w.-]+", "?ticket=<ticket>", text)
+    for number, found in enumerate(dict.fromkeys(re.findall(f"/files/({UUID})/download", text)), start=1):
+        text = text.replace(found, f"<file {number}>")
     assert not re.search(UUID, text), "an id of nothing that is known"
     text = re.sub(r"^retry: \d+$", "retry: <milliseconds>", text, flags=re.MULTILINE)
     return re.sub(r'"created_at":\d{10}\b', '"created_at":<created_at>', text)

@@ -1,5 +1,6 @@
 """Run events as a fold is fed with them, in a few words, and strategies that make up whole runs."""
 
+import base64
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
+from agent_gateway.backend.made_files import as_stored
 from agent_gateway.backend.protocol import RunEvent
 from agent_gateway.backend.translate import Fold, conclude
-from agent_gateway.domain import Step
+from agent_gateway.domain import Step, StoredFile
 from agent_gateway.events import MAX_CHUNK, AgentThought, LLMChunk, Result, TurnEvent
 
 
@@ -45,6 +47,11 @@ def result(name: str | None, call_id: str = "c1", content: Any = "done", key: st
     return agent("function_tool_result", **{key: part})
 
 
+def file(data: bytes, media_type: Any = "image/png") -> RunEvent:
+    content = {"data": base64.b64encode(data).decode(), "media_type": media_type, "kind": "binary"}
+    return agent("part_start", part={"part_kind": "file", "content": content})
+
+
 def succeeded(**data: Any) -> RunEvent:
     return event("run_succeeded", data)
 
@@ -52,6 +59,11 @@ def succeeded(**data: Any) -> RunEvent:
 def fed(*events: RunEvent) -> tuple[Fold, list[TurnEvent]]:
     fold = Fold()
     return fold, fold.feed(events)
+
+
+def stored(fold: Fold) -> list[StoredFile]:
+    """What the run made, as if all of it had been stored."""
+    return [as_stored(made, "0192f3a0-0000-7000-8000-000000000001") for made in fold.files]
 
 
 def ended(*events: RunEvent, stop_asked: bool = False) -> Result:
@@ -76,6 +88,7 @@ run_events = (
     | st.builds(call, names, calls, words)
     | st.builds(result, names | st.none(), calls, words | st.integers() | st.lists(words, max_size=2))
     | st.just(agent("final_result", tool_name=None))
+    | st.builds(file, st.binary(max_size=4), words | st.sampled_from(["image/png", "text/html", None]))
 )
 ends = st.sampled_from(
     [

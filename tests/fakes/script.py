@@ -8,6 +8,7 @@ on how fast anybody was.
 """
 
 import asyncio
+import base64
 import json
 import threading
 from collections.abc import Callable
@@ -172,6 +173,22 @@ def text(*pieces: str, index: int = 0, old: bool = False) -> list[Step]:
         agent_event(final, old=old),
         *(delta(piece, index=index, old=old) for piece in pieces[1:]),
         agent_event(end, old=old),
+    ]
+
+
+def file(data: bytes, media_type: str = "image/png", *, index: int = 1) -> list[Step]:
+    """A file that the model makes, as a part of its own."""
+    content = {
+        "data": base64.urlsafe_b64encode(data).decode(),
+        "media_type": media_type,
+        "vendor_metadata": None,
+        "kind": "binary",
+        "identifier": "4a5eb7",
+    }
+    part = {"content": content, "id": None, "provider_name": None, "part_kind": "file"}
+    return [
+        agent_event({"index": index, "part": part, "previous_part_kind": "text", "event_kind": "part_start"}),
+        agent_event({"index": index, "part": part, "next_part_kind": None, "event_kind": "part_end"}),
     ]
 
 

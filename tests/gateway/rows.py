@@ -25,6 +25,7 @@ from agent_gateway.store.tables import (
     AppVersionRow,
     ConversationRow,
     EndUserRow,
+    FileRow,
     IdempotencyRow,
     MessageRow,
     SnapshotRow,
@@ -119,6 +120,15 @@ def active_turns(url: str) -> int:
     async def work(session: AsyncSession) -> int:
         active = col(TurnRow.state).in_(ACTIVE_STATES)
         return (await session.scalars(select(func.count()).select_from(TurnRow).where(active))).one()
+
+    return look(url, work)
+
+
+def stored_files(url: str) -> set[str]:
+    """The ids of all files that have a row."""
+
+    async def work(session: AsyncSession) -> set[str]:
+        return set(await session.scalars(select(col(FileRow.id))))
 
     return look(url, work)
 

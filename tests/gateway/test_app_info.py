@@ -66,8 +66,23 @@ def test_parameters_of_the_built_in_app(client: httpx.Client) -> None:
     parameters = client.get("/parameters").json()
     assert isinstance(parameters.pop("opening_statement"), str)
     assert isinstance(parameters.pop("suggested_questions"), list)
-    assert parameters.pop("file_upload")["enabled"] is False
-    assert all(isinstance(limit, int) for limit in parameters.pop("system_parameters").values())
+    upload = parameters.pop("file_upload")
+    assert (upload["enabled"], upload["number_limits"]) == (True, 10)
+    assert upload["allowed_file_types"] == ["image", "document", "audio", "video"]
+    assert {"png", "pdf", "mp3", "mp4"} <= set(upload["allowed_file_extensions"])
+    assert upload["allowed_file_upload_methods"] == ["local_file", "remote_url"]
+    assert upload["image"] == {
+        "enabled": True,
+        "number_limits": 10,
+        "transfer_methods": ["local_file", "remote_url"],
+    }
+    assert parameters.pop("system_parameters") == {
+        "file_size_limit": 15,
+        "image_file_size_limit": 10,
+        "audio_file_size_limit": 50,
+        "video_file_size_limit": 100,
+        "workflow_file_upload_limit": 10,
+    }
     assert parameters == {
         "suggested_questions_after_answer": off,
         "speech_to_text": off,

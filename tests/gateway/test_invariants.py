@@ -26,7 +26,7 @@ from agent_gateway.app_config import default_app
 from agent_gateway.domain import ConversationId, MessageId, Outcome, TaskId
 from agent_gateway.events import GATEWAY_END, GATEWAY_REPLACE, LLMChunk, Result
 from agent_gateway.routes import sse
-from agent_gateway.routes.payloads import WireForm
+from agent_gateway.routes.payloads import WireForm, frame_encoder
 from agent_gateway.store.results import TurnView
 from agent_gateway.store.tables import SnapshotRow, TurnRow
 from tests.databases import _sqlite_url
@@ -952,7 +952,7 @@ def test_I12_what_is_stored_is_told_in_pieces() -> None:  # noqa: N802
     chunks = tuple(LLMChunk(number + 1, PIECE) for number in range(BIG // len(PIECE)))
     result = Result(Outcome.COMPLETED, chunks, (), len(chunks) + 2)
     view = TurnView(TaskId("t"), ConversationId("c"), MessageId("m"), 0, "chat", ended=True)
-    pieces = list(sse.stored_frames(view, result, WireForm("chat", ids=True), 0))
+    pieces = list(sse.stored_frames(frame_encoder(str)(view), result, WireForm("chat", ids=True), 0))
     assert len(pieces) > BIG / 2**19
     assert all(len(piece) < 2**19 and piece.endswith(b"\n\n") for piece in pieces)
     assert b"".join(pieces).count(b"\nid: ") == len(chunks) + 1

@@ -80,19 +80,17 @@ def test_a_body_on_get_is_not_read(chat: Chat) -> None:
         {"files": None, "inputs": None, "auto_generate_name": None, "response_mode": None},
         {"conversation_id": None},
         {"conversation_id": ""},
-        {"files": [{"type": "image", "transfer_method": "remote_url", "url": None}]},
         {
             "files": [
                 {"type": "image", "transfer_method": "remote_url", "url": "https://x.test/a.png", "id": 1}
             ]
         },
-        {"files": [{"type": "custom", "transfer_method": "local_file", "upload_file_id": str(uuid4())}]},
         {"files": [], "auto_generate_name": False},
     ],
 )
 def test_what_clients_send_is_accepted(chat: Chat, more: dict[str, Any]) -> None:
     body: dict[str, Any] = {"query": "Hi", "user": chat.user, "inputs": {}, **more}
-    assert chat.client.post("/chat-messages", json=body).json()["answer"] == "You said: Hi."
+    assert chat.client.post("/chat-messages", json=body).json()["answer"].startswith("You said: Hi")
 
 
 def test_only_query_and_user_are_needed(chat: Chat) -> None:
@@ -119,6 +117,8 @@ def test_only_query_and_user_are_needed(chat: Chat) -> None:
         ({"files": {}}, "files"),
         ({"files": [{"type": "film", "transfer_method": "remote_url"}]}, "files.0.type"),
         ({"files": [{"type": "image"}]}, "files.0.transfer_method"),
+        ({"files": [{"type": "image", "transfer_method": "remote_url", "url": None}]}, "files.0.url"),
+        ({"files": [{"type": "image", "transfer_method": "local_file"}]}, "files.0.upload_file_id"),
     ],
 )
 def test_a_wrong_body_is_named(chat: Chat, fake: ScriptedBackend, change: dict[str, Any], named: str) -> None:

@@ -61,6 +61,7 @@ FIELDS = {
         "observation",
         "message_files",
     },
+    "message_file": {"id", "type", "belongs_to", "url"},
     "message_end": {"id", "metadata", "files"},
     "error": {"status", "code", "message"},
 }

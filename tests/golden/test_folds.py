@@ -12,10 +12,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from agent_gateway.backend.made_files import as_stored
 from agent_gateway.backend.protocol import RunEvent, decode_event
 from agent_gateway.backend.sse import FrameDecoder
 from agent_gateway.backend.translate import Fold, conclude, cut_short
-from agent_gateway.domain import Outcome, Usage
+from agent_gateway.domain import Outcome, StoredFile, Usage
 from agent_gateway.errors import FAILURES
 from agent_gateway.events import (
     AgentThought,
@@ -24,6 +25,7 @@ from agent_gateway.events import (
     HumanInputRequired,
     LLMChunk,
     MessageEnd,
+    MessageFile,
     MessageReplace,
     Result,
     TurnEvent,
@@ -34,6 +36,7 @@ from tests.fakes.forms import stored
 
 RECORDED = Path(__file__).parent.parent / "recorded"
 GOLDEN = Path(__file__).parent / "folds"
+MESSAGE_ID = "0192f3a0-0000-7000-8000-000000000001"
 RUNS = sorted(path.name for path in [*RECORDED.glob("*.sse"), RECORDED / "race_two_terminal_events.json"])
 
 
@@ -79,11 +82,18 @@ def lines_of(event: TurnEvent) -> Iterator[str]:
             yield f"{position:6}  closing message"
         case HumanInputRequired(position) | FormAnswered(position):
             yield f"{position:6}  form"
+        case MessageFile(position, file):
+            yield f"{position:6}  file {json.dumps(file.name)}, {file.mime_type}, {file.size} bytes"
         case MessageEnd(position, usage):
             given = "no usage" if usage == Usage() else json.dumps(msgspec.to_builtins(usage))
             yield f"{position:6}  message_end, {given}"
         case TurnFailed(position, code):
             yield f"{position:6}  failed {code}"
+
+
+def files_of(fold: Fold) -> list[StoredFile]:
+    """What the run made, as if all of it had been stored."""
+    return [as_stored(made, MESSAGE_ID) for made in fold.files]
 
 
 def told(title: str, events: list[TurnEvent]) -> Iterator[str]:
@@ -110,11 +120,11 @@ def transcript(name: str) -> str:
     lines = [f"{name}: {len(events)} run events", *told("told while it runs", running)]
     if fold.run_end is None:
         for title, code in (("cut by the deadline", "turn_timeout"), ("stopped, no answer to it", None)):
-            result = cut_short(fold, code)
+            result = cut_short(fold, code, files_of(fold))
             lines += ending(title, result, fold.position)
             lines += told(f"{title}, to a reader who is beyond", rest_of(result, fold.position + 3))
     else:
-        result, stopped = (conclude(fold, stop_asked=asked) for asked in (False, True))
+        result, stopped = (conclude(fold, stop_asked=asked, files=files_of(fold)) for asked in (False, True))
         lines += ending(fold.run_end.type, result, fold.position)
         if stopped == result:
             lines += ["", f"{fold.run_end.type} after a stop: the same"]

@@ -146,6 +146,9 @@ def test_the_default_app_passes_its_own_check(mode: AppMode) -> None:
         ({"name": ""}, "name: "),
         ({"name": 3}, "name: Input should be a valid string"),
         ({"name": "x", "colour": 1}, "colour: unknown key"),
+        ({"name": "x", "files_prompt": "${query}"}, "files_prompt: unknown placeholder '${query}'"),
+        ({"name": "x", "file_upload": {"allowed_file_types": ["film"]}}, "file_upload.allowed_file_types[0]"),
+        ({"name": "x", "file_upload": {"number_limits": 0}}, "file_upload.number_limits"),
         ({"name": "x", "mode": "workflow"}, "mode: Input should be 'chat', 'agent-chat' or 'agent'"),
         ({"name": "x", "composition": {"layers": []}}, "composition.layers: "),
         (

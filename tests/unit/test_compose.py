@@ -26,6 +26,7 @@ from agent_gateway.domain import (
     FormDefinition,
     FormId,
     FormState,
+    InputFile,
     MessageId,
     TaskId,
     Turn,
@@ -61,9 +62,13 @@ def turn_of(
     )
 
 
+def url_of(file_id: str) -> str:
+    return f"https://gateway/files/{file_id}"
+
+
 def sent(turn: Turn, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The request as the backend reads it."""
-    body = json.loads(msgspec.json.encode(compose(turn, environ or {})))
+    body = json.loads(msgspec.json.encode(compose(turn, environ or {}, url_of)))
     assert isinstance(body, dict)
     return body
 
@@ -189,7 +194,7 @@ def test_an_environment_variable_is_read_when_the_turn_is_composed(caplog: pytes
         "key": f"Bearer {SECRET}"
     }
     with caplog.at_level(logging.ERROR), pytest.raises(TurnError) as failure:
-        compose(turn_of(config), {"OTHER": SECRET})
+        compose(turn_of(config), {"OTHER": SECRET}, url_of)
     assert failure.value.code == "internal_server_error"
     assert "the environment variable KEY is not set" in caplog.text
     assert SECRET not in caplog.text
@@ -203,7 +208,7 @@ def test_without_a_snapshot_none_is_sent() -> None:
 def test_a_snapshot_that_fits_goes_back_byte_for_byte(name: str) -> None:
     snapshot = recorded_snapshot(name)
     layers = [{"name": layer["name"]} for layer in json.loads(snapshot)["layers"]]
-    request = compose(turn_of(app_of(layers), snapshot=snapshot), {})
+    request = compose(turn_of(app_of(layers), snapshot=snapshot), {}, url_of)
     assert request.session_snapshot is not None
     assert bytes(request.session_snapshot) == snapshot.encode()
     assert snapshot.encode() in msgspec.json.encode(request)
@@ -211,14 +216,14 @@ def test_a_snapshot_that_fits_goes_back_byte_for_byte(name: str) -> None:
 
 def test_the_recorded_snapshot_fits_the_default_app() -> None:
     snapshot = recorded_snapshot("multi_turn1.sse")
-    request = compose(turn_of(default_app(), snapshot=snapshot), {})
+    request = compose(turn_of(default_app(), snapshot=snapshot), {}, url_of)
     assert request.session_snapshot is not None
     assert bytes(request.session_snapshot) == snapshot.encode()
 
 
 def refitted(snapshot: str, *names: str) -> str:
     config = app_of([{"name": name} for name in names])
-    request = compose(turn_of(config, snapshot=snapshot), {})
+    request = compose(turn_of(config, snapshot=snapshot), {}, url_of)
     assert request.session_snapshot is not None
     return bytes(request.session_snapshot).decode()
 
@@ -273,7 +278,7 @@ def test_a_snapshot_that_can_not_be_read_fails_the_turn(
     snapshot: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(TurnError) as failure:
-        compose(turn_of(default_app(), snapshot=snapshot), {})
+        compose(turn_of(default_app(), snapshot=snapshot), {}, url_of)
     assert failure.value.code == "internal_server_error"
     assert "turn task-1: its snapshot can not be read" in caplog.text
 
@@ -282,7 +287,7 @@ def test_composing_changes_neither_the_app_nor_the_inputs() -> None:
     config = app_of([{"name": "a", "config": {"deep": ["${inputs.x}", {"q": "${query}"}]}}])
     before = config.model_dump_json()
     inputs = {"x": {"k": [1]}}
-    compose(turn_of(config, inputs=inputs), {})
+    compose(turn_of(config, inputs=inputs), {}, url_of)
     assert config.model_dump_json() == before
     assert inputs == {"x": {"k": [1]}}
 
@@ -351,3 +356,39 @@ def test_an_answer_goes_out_as_it_was_recorded() -> None:
 def test_an_answer_without_a_call_is_a_message() -> None:
     assert "deferred_tool_results" not in sent(answered(""))
     assert "deferred_tool_results" not in sent(turn_of(app_of([{"name": "history"}])))
+
+
+# -- files ------------------------------------------------------------------------------------------
+
+FILES = [
+    InputFile("image", "local_file", "", "id-1", "a.png", "image/png", 7),
+    InputFile("document", "remote_url", "https://x.test/b"),
+]
+TOLD = (
+    'Attached image "a.png" (image/png, 7 bytes): https://gateway/files/id-1\n'
+    'Attached document "" (unknown type, unknown size): https://x.test/b'
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        ({"user": "${query}"}, {"user": ["Hello", TOLD]}),
+        ({"user": ["Answer:", "${query}"]}, {"user": ["Answer:", "Hello", TOLD]}),
+        ({"user": "Q: ${query}", "prefix": "x"}, {"user": ["Q: Hello", TOLD], "prefix": "x"}),
+        ({"user": ["${query}", "${files}"]}, {"user": ["Hello", TOLD]}),
+        ({"user": "${query}", "prefix": "${files}"}, {"user": "Hello", "prefix": TOLD}),
+        ({"question": "${query}", "user": "ada"}, {"question": "Hello", "user": "ada"}),
+        ("${query}", "Hello"),
+    ],
+)
+def test_files_are_listed_after_what_the_user_says(config: Any, wanted: Any) -> None:
+    """Or where the app has a place for them; never in the user's own words."""
+    app = app_of([{"name": "a", "config": config}, {"name": "b"}])
+    turn = replace(turn_of(app), files=FILES)
+    assert sent(turn)["composition"]["layers"][0]["config"] == wanted
+
+
+def test_without_files_nothing_is_added() -> None:
+    assert config_sent({"user": "${query}"}) == {"user": "Hello"}
+    assert config_sent({"user": ["${query}", "${files}"]}) == {"user": ["Hello", ""]}

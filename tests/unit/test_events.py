@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from agent_gateway.backend.protocol import RunEvent
 from agent_gateway.backend.translate import conclude, cut_short
-from agent_gateway.domain import Outcome, Step, Usage
+from agent_gateway.domain import FileId, Outcome, Step, StoredFile, Usage
 from agent_gateway.events import (
     GATEWAY_END,
     GATEWAY_REPLACE,
@@ -15,6 +15,7 @@ from agent_gateway.events import (
     ClosingMessage,
     LLMChunk,
     MessageEnd,
+    MessageFile,
     MessageReplace,
     Result,
     TurnEvent,
@@ -22,8 +23,8 @@ from agent_gateway.events import (
     rest_of,
     split_text,
 )
-from tests.fakes.forms import stored
-from tests.fakes.run_events import ends, fed, runs, steps_told
+from tests.fakes.forms import stored as with_form
+from tests.fakes.run_events import delta, ends, fed, runs, steps_told, stored
 
 USAGE = Usage(total_tokens=3)
 
@@ -100,6 +101,30 @@ def test_the_rest_of_a_turn_that_the_gateway_ended(
     assert rest_of(ended(Outcome.FAILED, GATEWAY_END, "turn_timeout"), after) == failed
 
 
+FILES = tuple(
+    StoredFile(FileId(f"id-{number}"), f"image-{number}.png", "image", "image/png", 5) for number in (1, 2)
+)
+
+
+@pytest.mark.parametrize("code", [None, "turn_timeout"])
+def test_files_of_a_turn_that_the_gateway_ended(code: str | None) -> None:
+    """They follow the text told as a whole, at places of their own; the end follows them."""
+    fold, _ = fed(delta("Hello"))
+    result = cut_short(fold, code, FILES)
+    one, two = (MessageFile(file.position, file) for file in result.files)
+    assert [one.position, two.position] == [GATEWAY_REPLACE + 1, GATEWAY_REPLACE + 2]
+    failed = TurnFailed(GATEWAY_REPLACE + 4, code or "")
+    end = MessageEnd(GATEWAY_REPLACE + 4, Usage(), result.files)
+    last = [failed] if code else [ClosingMessage(GATEWAY_REPLACE + 3, "Hello"), end]
+    assert rest_of(result, 1) == [one, two, *last]
+    replace = MessageReplace(GATEWAY_REPLACE, "Hello", "turn_ended_early")
+    assert rest_of(result, 7) == [replace, one, two, *last]
+    assert rest_of(result, GATEWAY_REPLACE) == [one, two, *last]
+    assert rest_of(result, GATEWAY_REPLACE + 1) == [two, *last]
+    assert rest_of(result, GATEWAY_REPLACE + 2) == last
+    assert rest_of(result, result.end_position) == []
+
+
 def test_a_turn_of_which_nothing_was_stored() -> None:
     lost = Result(Outcome.FAILED, (), (), GATEWAY_END, "internal_server_error")
     failed = TurnFailed(GATEWAY_END, "internal_server_error")
@@ -144,7 +169,7 @@ def test_resumed_anywhere_a_stream_gives_what_an_uncut_one_gives(
     run: list[RunEvent], end: RunEvent, stop_asked: bool
 ) -> None:
     fold, told = fed(*run, end)
-    result = stored(conclude(fold, stop_asked=stop_asked))
+    result = with_form(conclude(fold, stop_asked=stop_asked, files=stored(fold)))
     uncut = [*told, *rest_of(result, fold.position)]
     for seen in range(len(uncut)):
         before, rest = uncut[:seen], rest_of(result, seen)
@@ -160,11 +185,11 @@ def test_resumed_anywhere_a_stream_gives_what_an_uncut_one_gives(
 
 @given(runs, st.integers(0, 40), st.sampled_from([None, "turn_timeout"]))
 def test_every_reader_of_a_turn_cut_short_ends_with_the_stored_text(
-    run: list[RunEvent], stored: int, code: str | None
+    run: list[RunEvent], size: int, code: str | None
 ) -> None:
     _, seen_elsewhere = fed(*run)
-    fold, _ = fed(*run[:stored])
-    result = cut_short(fold, code)
+    fold, _ = fed(*run[:size])
+    result = cut_short(fold, code, stored(fold))
     for position in range(len(seen_elsewhere) + 1):
         rest = rest_of(result, position)
         ends_once(rest, position, result)

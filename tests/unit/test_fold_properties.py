@@ -12,8 +12,19 @@ from agent_gateway.backend.protocol import TERMINAL, RunEvent
 from agent_gateway.backend.translate import Fold, conclude, cut_short
 from agent_gateway.domain import Usage, clean_text
 from agent_gateway.events import MAX_CHUNK, rest_of
-from tests.fakes.forms import stored
-from tests.fakes.run_events import delta, ends, fed, run_events, runs, steps_told, texts_told, think, words
+from tests.fakes.forms import stored as with_form
+from tests.fakes.run_events import (
+    delta,
+    ends,
+    fed,
+    run_events,
+    runs,
+    steps_told,
+    stored,
+    texts_told,
+    think,
+    words,
+)
 
 
 @given(runs, st.none() | ends, st.lists(st.integers(0, 50), max_size=6))
@@ -25,6 +36,15 @@ def test_batches_are_not_seen(run: list[RunEvent], end: RunEvent | None, places:
     batched = [event for start, stop in pairwise(edges) for event in fold.feed(run[start:stop])]
     assert batched == told
     assert vars(fold) == vars(whole)
+
+
+@given(runs, runs)
+def test_a_checkpoint_is_the_whole_state(run: list[RunEvent], rest: list[RunEvent]) -> None:
+    """Files included: who goes on from it stores them, too."""
+    fold, _ = fed(*run)
+    restored = Fold.load(fold.dump())
+    assert restored.feed(rest) == fold.feed(rest)
+    assert vars(restored) == vars(fold)
 
 
 @given(runs, st.data())
@@ -46,7 +66,7 @@ def test_what_is_told_of_thoughts_stays_linear_in_the_text(sizes: list[int]) -> 
 def test_positions_and_the_answer(run: list[RunEvent], end: RunEvent, stop_asked: bool) -> None:
     fold, told = fed(*run, end)
     assert [event.position for event in told] == list(range(1, fold.position + 1))
-    decided = stored(conclude(fold, stop_asked=stop_asked))
+    decided = with_form(conclude(fold, stop_asked=stop_asked, files=stored(fold)))
     everything = [*told, *rest_of(decided, fold.position)]
     positions = [event.position for event in everything]
     # The place before the terminal event is taken in every case but that of a failed turn.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_gateway.template import TURN_NAMES, Placeholder, TemplateError, fill, parse, strings
+from agent_gateway.template import TURN_NAMES, Placeholder, TemplateError, fill, parse, strings, uses
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -125,3 +125,19 @@ def test_keys_and_other_values_are_left_alone() -> None:
 def test_strings_come_with_their_paths() -> None:
     data = {"a": ["x", {"b": "y"}], "c": 3, "d": "z"}
     assert list(strings(data, "config")) == [("config.a[0]", "x"), ("config.a[1].b", "y"), ("config.d", "z")]
+
+
+def test_what_is_said_of_a_file_has_placeholders_of_its_own() -> None:
+    name, url = Placeholder("turn", "name"), Placeholder("turn", "url")
+    assert parse("${name}: ${url}$${", of_file=True) == [name, ": ", url, "${"]
+    for other in ("${query}", "${env:HOME}", "${inputs.a}", "${nothing}"):
+        with pytest.raises(TemplateError, match="known here: type, name"):
+            parse(other, of_file=True)
+    with pytest.raises(TemplateError, match="unknown placeholder"):
+        parse("${url}")
+
+
+def test_whether_a_placeholder_is_used() -> None:
+    files = Placeholder("turn", "files")
+    assert uses({"a": [{"b": "see ${files}"}]}, files)
+    assert not uses({"a": ["${query}", "$${files}", 7, None], "${files}": ""}, files)

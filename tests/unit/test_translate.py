@@ -1,11 +1,13 @@
 """The fold, rule by rule. Recorded runs: tests/golden."""
 
+import base64
 import json
 from typing import Any
 
 import msgspec
 import pytest
 
+from agent_gateway.backend.made_files import MAX_FILES, MAX_FILES_BYTES
 from agent_gateway.backend.protocol import TERMINAL, RunEvent, decode_event
 from agent_gateway.backend.question import NO_TEXT
 from agent_gateway.backend.translate import (
@@ -27,8 +29,10 @@ from tests.fakes.run_events import (
     ended,
     event,
     fed,
+    file,
     result,
     steps_told,
+    stored,
     succeeded,
     texts_told,
     think,
@@ -389,3 +393,58 @@ def test_an_end_the_gateway_makes_keeps_what_was_told() -> None:
     for end in (failed, stopped):
         assert (end.answer, end.end_position, end.snapshot) == ("Half", GATEWAY_END, None)
         assert rest_of(end, 0)[: len(told)] == told
+
+
+# -- files ------------------------------------------------------------------------------------------
+
+
+def test_files_are_kept_in_order_and_told_only_at_the_end() -> None:
+    binary = {"kind": "binary", "data": base64.b64encode(b"two").decode(), "media_type": "audio/mpeg"}
+    fold, told = fed(
+        delta("Look: "),
+        file(b"one"),
+        call("draw"),
+        result("draw", content=["text", binary, {"kind": "image-url"}]),
+        result("draw", content=binary),
+    )
+    assert [event.position for event in told] == [1, 2, 3, 4]
+    assert [(made.number, made.media_type, made.data) for made in fold.files] == [
+        (1, "image/png", b"one"),
+        (2, "audio/mpeg", b"two"),
+        (3, "audio/mpeg", b"two"),
+    ]
+    fold.feed([succeeded(output="x")])
+    decided = conclude(fold, stop_asked=False, files=stored(fold)[1:])
+    assert [made.position for made in decided.files] == [5, 6]
+    assert decided.end_position == 8
+
+
+@pytest.mark.parametrize(
+    ("data", "kept"),
+    [
+        ("aGk=", b"hi"),
+        ("aGk", b"hi"),
+        ("-_-_", b"\xfb\xff\xbf"),
+        ("+/+/", b"\xfb\xff\xbf"),
+        ("", None),
+        ("a", None),
+        ("n\u00f6", None),
+        ("aGk=\n", None),
+        (None, None),
+        (7, None),
+    ],
+)
+def test_base64_as_it_is_seen(data: Any, kept: bytes | None) -> None:
+    part = {"part_kind": "file", "content": {"data": data, "media_type": "image/png"}}
+    fold, told = fed(agent("part_start", part=part))
+    assert told == []
+    assert [made.data for made in fold.files] == ([] if kept is None else [kept])
+    assert fold.files_left_out == (kept is None)
+
+
+def test_files_are_bounded_in_number_and_in_all_their_bytes() -> None:
+    fold, _ = fed(*(file(b"x") for _ in range(MAX_FILES + 3)))
+    assert (len(fold.files), fold.files_left_out) == (MAX_FILES, 3)
+    half = b"x" * (MAX_FILES_BYTES // 2)
+    fold, _ = fed(file(half), file(half + b"x"), file(half), file(b"x"))
+    assert ([len(made.data) for made in fold.files], fold.files_left_out) == ([len(half), len(half)], 2)

@@ -1,33 +1,46 @@
 """App configuration + turn → CreateRunRequest.
 
-The composition is the app's own: nothing but its placeholders is filled in. A session snapshot is
+The composition is the app's own: nothing but its placeholders is filled in, and the files of a message
+that names no place for them are listed after its user prompt. A session snapshot is
 the backend's own: it goes back byte for byte, unless the composition gained or lost layers since.
 """
 
 import json
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import msgspec
 
 from agent_gateway.app_config import CompositionTemplate, LayerTemplate
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer, OnExit
-from agent_gateway.domain import Exchange, Form, Turn
+from agent_gateway.domain import Exchange, Form, InputFile, Turn
 from agent_gateway.errors import TurnError
-from agent_gateway.template import ANSWER, Placeholder, TemplateError, fill
+from agent_gateway.template import ANSWER, Placeholder, TemplateError, fill, parse, uses
+
+_USER: Final = "user"
+"""Key of a prompt layer's config that holds what the user says: a text or a list of texts."""
+_QUERY: Final = Placeholder("turn", "query")
+_FILES: Final = Placeholder("turn", "files")
 
 logger = logging.getLogger(__name__)
 
 
-def compose(turn: Turn, environ: Mapping[str, str]) -> CreateRunRequest:
+def compose(turn: Turn, environ: Mapping[str, str], file_url: Callable[[str], str]) -> CreateRunRequest:
     """The request that runs this turn; environment variables are read here and kept nowhere else.
 
-    An input that the client did not send, or that the app's form does not declare, is empty.
+    `file_url` makes the URL under which an agent gets the stored file of that id. An input that the
+    client did not send, or that the app's form does not declare, is empty.
     Raises TurnError (`internal_server_error`) when an environment variable is gone since the app was
     loaded, or when the snapshot can not be read: going on without it would lose the conversation.
     """
-    composition = _filled(turn.app.config.composition, turn, _Values(turn, environ))
+    template = turn.app.config.composition
+    try:
+        files = _files_text(turn, file_url)
+    except TemplateError as error:
+        raise _unfit(turn, error) from None
+    placed = any(uses(layer.config, _FILES) for layer in template.layers)
+    composition = _filled(template, turn, _Values(turn, environ, files=files), "" if placed else files)
     return CreateRunRequest(
         composition=composition,
         session_snapshot=_snapshot(turn, [layer.name for layer in composition.layers]),
@@ -76,13 +89,18 @@ def _without_model(template: CompositionTemplate) -> list[LayerTemplate]:
     return [layer for layer in template.layers if layer.name not in gone]
 
 
-def _filled(template: CompositionTemplate, turn: Turn, values: "_Values") -> Composition:
+def _filled(template: CompositionTemplate, turn: Turn, values: "_Values", files: str = "") -> Composition:
+    """`files` is what is still to be said of the turn's files, beside the query."""
     try:
-        layers = [_layer(layer, values) for layer in template.layers]
+        layers = [_layer(layer, values, files) for layer in template.layers]
     except TemplateError as error:
-        logger.error("turn %s: app %s can not be composed: %s", turn.task_id, turn.app.id, error)
-        raise TurnError("internal_server_error") from None
+        raise _unfit(turn, error) from None
     return Composition(schema_version=template.schema_version, layers=layers)
+
+
+def _unfit(turn: Turn, error: TemplateError) -> TurnError:
+    logger.error("turn %s: app %s can not be composed: %s", turn.task_id, turn.app.id, error)
+    return TurnError("internal_server_error")
 
 
 def _metadata(turn: Turn) -> dict[str, Any]:
@@ -111,10 +129,11 @@ def _answer(form: Form | None) -> dict[str, Any] | None:
 class _Values:
     """What each placeholder stands for in one turn."""
 
-    def __init__(self, turn: Turn, environ: Mapping[str, str], answer: str = "") -> None:
+    def __init__(self, turn: Turn, environ: Mapping[str, str], *, files: str = "", answer: str = "") -> None:
         config = turn.app.config
         self._turn = {
             "query": turn.query,
+            "files": files,
             ANSWER: answer,
             "tenant_id": config.tenant_id,
             "app_id": turn.app.id,
@@ -138,13 +157,35 @@ class _Values:
                 return self._environ[placeholder.name]
 
 
-def _layer(template: LayerTemplate, values: _Values) -> Layer:
+def _files_text(turn: Turn, file_url: Callable[[str], str]) -> str:
+    """What the agent is told of the files of a message, a line each; empty when there are none."""
+    parts = parse(turn.app.config.files_prompt, of_file=True)
+    return "\n".join(_file_line(parts, file, file_url) for file in turn.files)
+
+
+def _file_line(parts: list[str | Placeholder], file: InputFile, file_url: Callable[[str], str]) -> str:
+    known = {
+        "type": file.type,
+        "name": file.name,
+        "mime_type": file.mime_type or "unknown type",
+        "size": f"{file.size} bytes" if file.size else "unknown size",
+        "url": file_url(file.upload_file_id) if file.transfer_method == "local_file" else file.url,
+    }
+    return "".join(part if isinstance(part, str) else known[part.name] for part in parts)
+
+
+def _layer(template: LayerTemplate, values: _Values, files: str) -> Layer:
+    """The layer filled in; `files` go to where the user's own words are, as a text of their own."""
+    config: Any = fill(template.config, values) if template.has_config else msgspec.UNSET
+    if files and isinstance(template.config, dict) and uses(template.config.get(_USER), _QUERY):
+        said = config[_USER]
+        config = {**config, _USER: [*(said if isinstance(said, list) else [said]), files]}
     return Layer(
         name=template.name,
         type=msgspec.UNSET if template.type is None else template.type,
         deps=msgspec.UNSET if template.deps is None else dict(template.deps),
         metadata=msgspec.UNSET if template.metadata is None else dict(template.metadata),
-        config=fill(template.config, values) if template.has_config else msgspec.UNSET,
+        config=config,
     )
 
 

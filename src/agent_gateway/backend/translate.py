@@ -7,23 +7,25 @@ what follows from that one is decided by `conclude` and told only after it was s
 """
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
 
 from agent_gateway.backend.lenient import as_dict, as_str, read_object
+from agent_gateway.backend.made_files import MadeFile, files_in, placed, read_file
 from agent_gateway.backend.protocol import START, TERMINAL, Cursors, RunEvent
 from agent_gateway.backend.run_end import RunEnd, read_run_end
-from agent_gateway.domain import Outcome, Step, clean_json, clean_text
+from agent_gateway.domain import Outcome, Step, StoredFile, clean_json, clean_text
 from agent_gateway.events import (
-    GATEWAY_END,
+    GATEWAY_REPLACE,
     MAX_CHUNK,
     AgentThought,
     LLMChunk,
     Result,
     TurnEvent,
+    gateway_end,
     split_text,
 )
 
@@ -61,6 +63,7 @@ class _Checkpoint(msgspec.Struct):
     thinking: int
     thought: str
     told: int
+    files_left_out: int
 
 
 class Fold:
@@ -73,6 +76,9 @@ class Fold:
         self.position = opening
         self.chunks: list[LLMChunk] = []
         self.steps: list[Step] = []
+        self.files: list[MadeFile] = []
+        self.files_left_out = 0
+        """How many files were too many, too large or unreadable."""
         self.run_end: RunEnd | None = None
         self.cursors = START
         """Where the run's log was left."""
@@ -118,14 +124,18 @@ class Fold:
             thinking=self._thinking,
             thought=self._thought,
             told=self._told,
+            files_left_out=self.files_left_out,
         )
-        return zlib.compress(msgspec.msgpack.encode(state), level=1)
+        # Files are compressed already: to try it again would hold up the loop.
+        return msgspec.msgpack.encode((zlib.compress(msgspec.msgpack.encode(state), level=1), self.files))
 
     @classmethod
     def load(cls, checkpoint: bytes) -> "Fold":
         """The fold that was dumped; it goes on behind its cursors."""
-        state = msgspec.msgpack.decode(zlib.decompress(checkpoint), type=_Checkpoint)
+        packed, files = msgspec.msgpack.decode(checkpoint, type=tuple[bytes, list[MadeFile]])
+        state = msgspec.msgpack.decode(zlib.decompress(packed), type=_Checkpoint)
         fold = cls()
+        fold.files, fold.files_left_out = files, state.files_left_out
         fold.position, fold.steps, fold.cursors = state.position, state.steps, state.cursors
         fold.chunks = [LLMChunk(*chunk) for chunk in zip(state.positions, state.texts, strict=True)]
         fold._calls, fold._thinking = state.calls, state.thinking
@@ -158,6 +168,8 @@ class Fold:
                 self._close_thought(out)
                 if part.get("part_kind") == "thinking":
                     self._think(as_str(part.get("content")), out)
+                elif part.get("part_kind") == "file":
+                    self._file(as_dict(part.get("content")))
                 elif event.agent_message_delta is msgspec.UNSET and part.get("part_kind") == "text":
                     self._older_text(as_str(part.get("content")), out)
             case "part_delta":
@@ -221,9 +233,18 @@ class Fold:
         if name == OUTPUT_TOOL or (call not in self._calls and not name):
             return
         number = self._calls.setdefault(call, len(self.steps) + 1)
+        for content in files_in(part.get("content")):
+            self._file(content)
         step = self.steps[number - 1] if number <= len(self.steps) else Step(number, 0, tool=name)
         observation = _cut(_json_text(part.get("content")), MAX_OBSERVATION)
         self._tell(msgspec.structs.replace(step, observation=observation), out)
+
+    def _file(self, content: dict[str, Any]) -> None:
+        """Keep a file. It is told when it is stored, which only the end of the turn decides (R2)."""
+        if (made := read_file(content, self.files)) is not None:
+            self.files.append(made)
+        else:
+            self.files_left_out += 1
 
     def _tell(self, step: Step, out: list[TurnEvent]) -> None:
         self.position += 1
@@ -232,8 +253,11 @@ class Fold:
         out.append(AgentThought(self.position, step))
 
 
-def conclude(fold: Fold, *, stop_asked: bool) -> Result:
-    """What the fold's terminal run event decides. `stop_asked`: the turn's stop_at was set first (R9)."""
+def conclude(fold: Fold, *, stop_asked: bool, files: Sequence[StoredFile] = ()) -> Result:
+    """What the fold's terminal run event decides. `stop_asked`: the turn's stop_at was set first (R9).
+
+    `files` are those of the fold's that were stored.
+    """
     end = fold.run_end
     assert end is not None
     chunks, position = list(fold.chunks), fold.position
@@ -246,13 +270,15 @@ def conclude(fold: Fold, *, stop_asked: bool) -> Result:
         pieces = split_text(text, position + 1)
         chunks += pieces
         position += len(pieces)
+    made = placed(files, position)
     return Result(
         outcome=outcome,
         chunks=tuple(chunks),
         steps=tuple(fold.steps),
+        files=made,
         # The place before message_end is the closing message's, in every app mode (R1); the form of a
         # question comes before that.
-        end_position=position + (1 if outcome is Outcome.FAILED else 3 if question else 2),
+        end_position=position + len(made) + (1 if outcome is Outcome.FAILED else 3 if question else 2),
         error_code=code,
         usage=end.usage,
         # An open question is no state to go on from: the one from before it stays.
@@ -261,13 +287,14 @@ def conclude(fold: Fold, *, stop_asked: bool) -> Result:
     )
 
 
-def cut_short(fold: Fold, code: str | None) -> Result:
+def cut_short(fold: Fold, code: str | None, files: Sequence[StoredFile] = ()) -> Result:
     """An end the gateway makes itself: failed with `code`, or stopped when there is none (R8)."""
     return Result(
         outcome=Outcome.FAILED if code else Outcome.STOPPED,
         chunks=tuple(fold.chunks),
         steps=tuple(fold.steps),
-        end_position=GATEWAY_END,
+        files=placed(files, GATEWAY_REPLACE),
+        end_position=gateway_end(len(files)),
         error_code=code,
     )
 

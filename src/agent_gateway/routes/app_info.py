@@ -2,7 +2,9 @@
 
 from fastapi import APIRouter
 
-from agent_gateway.routes.dependencies import AppDep
+from agent_gateway.app_config import FileUploadConfig
+from agent_gateway.filetypes import extensions_of
+from agent_gateway.routes.dependencies import AppDep, GatewayDep
 from agent_gateway.routes.errors import ERRORS
 from agent_gateway.routes.schemas.app_info import (
     AppInfo,
@@ -10,6 +12,7 @@ from agent_gateway.routes.schemas.app_info import (
     AppParameters,
     AppSite,
     FileUpload,
+    ImageUpload,
     SystemParameters,
     Toggle,
     VoiceToggle,
@@ -66,7 +69,7 @@ async def get_site(app: AppDep) -> AppSite:
     summary="Describe the app's features",
     response_description="The app's features.",
 )
-async def get_parameters(app: AppDep) -> AppParameters:
+async def get_parameters(app: AppDep, gateway: GatewayDep) -> AppParameters:
     """The opening statement, the input form, and which features are on."""
     config = app.config.model_dump(mode="json")
     return AppParameters(
@@ -80,19 +83,30 @@ async def get_parameters(app: AppDep) -> AppParameters:
         more_like_this=Toggle(enabled=False),
         sensitive_word_avoidance=Toggle(enabled=False),
         user_input_form=config["user_input_form"],
-        file_upload=FileUpload(
-            enabled=False,
-            allowed_file_types=[],
-            allowed_file_extensions=[],
-            allowed_file_upload_methods=["local_file", "remote_url"],
-            number_limits=3,
-            image={"enabled": False, "number_limits": 3, "transfer_methods": ["local_file", "remote_url"]},
-        ),
+        file_upload=_file_upload(app.config.file_upload),
         system_parameters=SystemParameters(
-            file_size_limit=15,
-            image_file_size_limit=10,
-            audio_file_size_limit=50,
-            video_file_size_limit=100,
-            workflow_file_upload_limit=10,
+            file_size_limit=gateway.file_sizes.document,
+            image_file_size_limit=gateway.file_sizes.image,
+            audio_file_size_limit=gateway.file_sizes.audio,
+            video_file_size_limit=gateway.file_sizes.video,
+            workflow_file_upload_limit=app.config.file_upload.number_limits,
+        ),
+    )
+
+
+def _file_upload(config: FileUploadConfig) -> FileUpload:
+    known = extensions_of(config.allowed_file_types)
+    own = config.allowed_file_extensions if "custom" in config.allowed_file_types else []
+    methods = config.allowed_file_upload_methods
+    return FileUpload(
+        enabled=config.enabled,
+        allowed_file_types=config.allowed_file_types,
+        allowed_file_extensions=[*known, *own],
+        allowed_file_upload_methods=methods,
+        number_limits=config.number_limits,
+        image=ImageUpload(
+            enabled=config.enabled and "image" in config.allowed_file_types,
+            number_limits=config.number_limits,
+            transfer_methods=methods,
         ),
     )

@@ -30,6 +30,7 @@ from agent_gateway.routes.dependencies import (
     get_app,
 )
 from agent_gateway.routes.errors import ERRORS
+from agent_gateway.routes.input_files import input_files
 from agent_gateway.routes.payloads import Mode, WireForm, usage_json
 from agent_gateway.routes.readers import Found, find, found_live
 from agent_gateway.routes.schemas.base import Success, User
@@ -111,7 +112,7 @@ async def post_chat_message(
     request = TurnRequest(
         query=body.query,
         inputs=body.inputs,
-        files=[file.model_dump(exclude_none=True) for file in body.files],
+        files=input_files(app, body.files),
         conversation_id=ConversationId(body.conversation_id) if body.conversation_id else None,
         idempotency_key=idempotency_key,
         auto_name=body.auto_generate_name,

@@ -1,14 +1,27 @@
 """Conversations and messages as their owner lists them."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
 
-from agent_gateway.domain import Caller, ConversationId, Form, Outcome, Step, Usage, canonical_uuid, step_id
+from agent_gateway.domain import (
+    Caller,
+    ConversationId,
+    Form,
+    InputFile,
+    Outcome,
+    Step,
+    Usage,
+    canonical_uuid,
+    input_file_id,
+    step_id,
+)
 from agent_gateway.errors import FAILURES, InvalidParam
 from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, GatewayDep
 from agent_gateway.routes.errors import ERRORS
 from agent_gateway.routes.form_json import form_json, submission_json
+from agent_gateway.routes.payloads import made_file_json
 from agent_gateway.routes.schemas.base import User
 from agent_gateway.routes.schemas.conversations import (
     ConversationItem,
@@ -18,6 +31,7 @@ from agent_gateway.routes.schemas.conversations import (
     MessageRating,
     ThoughtItem,
 )
+from agent_gateway.routes.schemas.files import MessageFileItem
 from agent_gateway.routes.schemas.forms import HumanInputContent
 from agent_gateway.store.conversations import Conversation, Message
 
@@ -82,7 +96,8 @@ async def get_messages(
         limit=limit,
         first_id=optional_id(first_id, "first_id"),
     )
-    return MessagePage(limit=limit, has_more=page.has_more, data=[_message_item(item) for item in page.items])
+    data = [_message_item(item, gateway.file_tickets.url) for item in page.items]
+    return MessagePage(limit=limit, has_more=page.has_more, data=data)
 
 
 def optional_id(text: str | None, name: str) -> str | None:
@@ -107,7 +122,7 @@ def conversation_item(item: Conversation) -> ConversationItem:
     )
 
 
-def _message_item(item: Message) -> MessageItem:
+def _message_item(item: Message, file_url: Callable[[str], str]) -> MessageItem:
     usage = item.usage or Usage()
     failed = item.outcome is Outcome.FAILED
     created_at = int(item.created_at.timestamp())
@@ -120,7 +135,7 @@ def _message_item(item: Message) -> MessageItem:
         answer=item.answer,
         status="error" if failed else "normal",
         error=FAILURES[item.error_code] if failed and item.error_code else None,
-        message_files=[],
+        message_files=_message_files(item, file_url),
         feedback=MessageRating(rating=item.rating) if item.rating else None,
         retriever_resources=[],
         agent_thoughts=[_thought_item(item.id, step, created_at) for step in item.steps],
@@ -147,6 +162,29 @@ def _question_item(form: Form) -> HumanInputContent:
             "form_submission_data": submission,
             "form_submission_values": form.answer.values if form.answer else {},
         }
+    )
+
+
+def _message_files(item: Message, file_url: Callable[[str], str]) -> list[MessageFileItem]:
+    given = [_input_file(item.id, number, file, file_url) for number, file in enumerate(item.files, start=1)]
+    made = [made_file_json(file, file_url(file.id)) for file in item.made_files]
+    return [*given, *(MessageFileItem.model_validate(file) for file in made)]
+
+
+def _input_file(
+    message_id: str, number: int, file: InputFile, file_url: Callable[[str], str]
+) -> MessageFileItem:
+    stored = file.upload_file_id or None
+    return MessageFileItem(
+        id=stored or input_file_id(message_id, number),
+        filename=file.name,
+        type=file.type,
+        url=file_url(stored) if stored else file.url,
+        mime_type=file.mime_type,
+        size=file.size,
+        transfer_method=file.transfer_method,
+        belongs_to="user",
+        upload_file_id=stored,
     )
 
 

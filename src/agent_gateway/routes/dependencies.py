@@ -10,13 +10,15 @@ from fastapi.security import APIKeyQuery, HTTPAuthorizationCredentials, HTTPBear
 
 from agent_gateway.domain import App, KeyId
 from agent_gateway.errors import StoreError, TooManyRequests, Unauthorized, Unavailable
-from agent_gateway.routes.payloads import WireForm
-from agent_gateway.routes.tickets import Tickets
+from agent_gateway.filetypes import SizeLimits
+from agent_gateway.routes.payloads import Encoder, WireForm
+from agent_gateway.routes.tickets import FileTickets, Tickets
 from agent_gateway.store.apps import AppStore
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
 from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
+from agent_gateway.store.files import FileStore
 from agent_gateway.store.forms import FormStore
 from agent_gateway.store.keys import KeyStore, OpenedKey
 from agent_gateway.store.turns import TurnStore
@@ -99,6 +101,10 @@ class Gateway:
     errands: Errands
     keys: KeyRing
     tickets: Tickets
+    files: FileStore
+    file_tickets: FileTickets
+    file_sizes: SizeLimits
+    encoder: Encoder
     ping_seconds: float
 
 
@@ -119,7 +125,8 @@ ticket_query = APIKeyQuery(
     name="ticket",
     auto_error=False,
     scheme_name="Ticket",
-    description="A signed, expiring ticket for one turn, as in an `events_url`: instead of an API key.",
+    description="A signed, expiring ticket for one turn or one file, as in the URLs that the service "
+    "gives out: instead of an API key.",
 )
 TicketText = Annotated[str | None, Security(ticket_query)]
 

@@ -10,7 +10,14 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from agent_gateway.errors import GatewayError, StoreError, StoreUnavailable
+from agent_gateway.errors import (
+    FileNotFound,
+    GatewayError,
+    ObjectError,
+    ObjectMissing,
+    StoreError,
+    StoreUnavailable,
+)
 from agent_gateway.routes.schemas.base import ErrorBody
 
 logger = logging.getLogger(__name__)
@@ -21,15 +28,21 @@ STATUSES: Final[Mapping[str, int]] = {
     "app_unavailable": 400,
     "provider_not_initialize": 400,
     "completion_request_error": 400,
+    "no_file_uploaded": 400,
+    "too_many_files": 400,
+    "filename_not_exists_error": 400,
     "unauthorized": 401,
     "not_found": 404,
     "end_user_not_found": 404,
+    "file_not_found": 404,
     "method_not_allowed": 405,
     "conversation_busy": 409,
     "human_input_required": 409,
     "human_input_form_submitted": 412,
     "human_input_form_expired": 412,
     "request_too_large": 413,
+    "file_too_large": 413,
+    "unsupported_file_type": 415,
     "idempotency_conflict": 409,
     "too_many_requests": 429,
     "rate_limit_error": 429,
@@ -61,6 +74,7 @@ _HTTP_CODES: Final[Mapping[int, str]] = {
     413: "request_too_large",
     503: "service_unavailable",
 }
+_FILES_AWAY = "The service can not reach its file store. Please try again."
 _DATABASE_AWAY = "The service can not reach its database. Please try again."
 
 
@@ -99,6 +113,13 @@ def install(app: FastAPI) -> None:
         if isinstance(error, StoreUnavailable):
             return envelope("service_unavailable", _DATABASE_AWAY, retry_after=2)
         return envelope("internal_server_error", "The request could not be stored.")
+
+    @app.exception_handler(ObjectError)
+    async def object_error(request: Request, error: ObjectError) -> JSONResponse:
+        logger.error("%s %s: file store: %s", request.method, request.url.path, error)
+        if isinstance(error, ObjectMissing):
+            return envelope(FileNotFound.code, FileNotFound().message)
+        return envelope("service_unavailable", _FILES_AWAY, retry_after=2)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -8,11 +8,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 SERVER_RECEIVE: Final = "agent_gateway.server_receive"
 """Key of a scope under which the server's own `receive` stays within reach (see sse.py)."""
 BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+UPLOAD_PATH: Final = "/files/upload"
 
 
 class RequestBodies:
     """Reads every body as JSON unless it is a form, since clients leave the content type out or get it
-    wrong; and refuses to read more than `most` bytes of it.
+    wrong; and refuses to read more than `most` bytes of it. Uploads have limits of their own.
     """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
@@ -27,7 +28,11 @@ class RequestBodies:
         scope = {**scope, SERVER_RECEIVE: receive}
         headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
         given = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-        if not given.lower().startswith(b"multipart/"):
+        if given.lower().startswith(b"multipart/"):
+            if scope["path"].endswith(UPLOAD_PATH):
+                await self._app(scope, receive, send)
+                return
+        else:
             scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
         size = 0
 

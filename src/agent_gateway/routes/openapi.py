@@ -18,6 +18,7 @@ TAGS: Final = [
     {"name": "chat", "description": "Turns: one message and its answer."},
     {"name": "human input", "description": "Questions of an agent to a human, and their answers."},
     {"name": "conversations", "description": "What was said."},
+    {"name": "files", "description": "Files that come with queries, and files that agents make."},
     {"name": "app", "description": "The app that an API key opens."},
     {"name": "health", "description": "Probes; they need no key."},
 ]

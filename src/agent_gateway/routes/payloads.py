@@ -1,9 +1,9 @@
 """Turn events as SSE frames: the only place that knows the public event names (service-api.md).
 
-Pure. A frame is one `data:` line of ASCII JSON per event; `message_replace` and the closing message
-may take several when their text is long. Only the last of those carries the `id:`, and the others an
-`event_id` one less, so that a reader cut in between gets the whole again. Text deltas are filled into
-a template made once per turn.
+Pure, but for the URLs of files, which are the same all day. A frame is one `data:` line of ASCII JSON
+per event; `message_replace` and the closing message may take several when their text is long. Only the
+last of those carries the `id:`, and the others an `event_id` one less, so that a reader cut in between
+gets the whole again. Text deltas are filled into a template made once per turn.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from agent_gateway.domain import Step, Turn, Usage, step_id
+from agent_gateway.domain import Step, StoredFile, Turn, Usage, step_id
 from agent_gateway.errors import FAILURES
 from agent_gateway.events import (
     MAX_CHUNK,
@@ -22,6 +22,7 @@ from agent_gateway.events import (
     HumanInputRequired,
     LLMChunk,
     MessageEnd,
+    MessageFile,
     MessageReplace,
     TurnEvent,
     TurnFailed,
@@ -45,22 +46,32 @@ class WireForm(NamedTuple):
     ids: bool
 
 
-def encoder(turn: Turn | TurnView) -> Callable[[TurnEvent, WireForm], bytes]:
-    """The frame maker of one turn. A frame may be empty: the mode does not show that event."""
-    frames = _Frames(turn)
-    chat, agent = frames.template("message"), frames.template("agent_message")
+Encode = Callable[[TurnEvent, WireForm], bytes]
+"""Makes the frame of an event in a wire form. It may be empty: the mode does not show that event."""
+Encoder = Callable[[Turn | TurnView], Encode]
+"""Makes the frame maker of one turn."""
 
-    def encode(event: TurnEvent, form: WireForm) -> bytes:
-        if isinstance(event, LLMChunk):
-            head, tail = chat if form.mode == "chat" else agent
-            told = f'{head}{event.position},"answer":{_escape(event.text)}{tail}'
-            return (_with_id(told, event.position) if form.ids else told).encode()
-        *before, last = frames.lines(event, form.mode) or [""]
-        if form.ids and last:
-            last = _with_id(last, event.position)
-        return "".join((*before, last)).encode()
 
-    return encode
+def frame_encoder(file_url: Callable[[str], str]) -> Encoder:
+    """Frame makers whose stored files are found under the URL that `file_url` makes of their ids."""
+
+    def encoder(turn: Turn | TurnView) -> Encode:
+        frames = _Frames(turn, file_url)
+        chat, agent = frames.template("message"), frames.template("agent_message")
+
+        def encode(event: TurnEvent, form: WireForm) -> bytes:
+            if isinstance(event, LLMChunk):
+                head, tail = chat if form.mode == "chat" else agent
+                told = f'{head}{event.position},"answer":{_escape(event.text)}{tail}'
+                return (_with_id(told, event.position) if form.ids else told).encode()
+            *before, last = frames.lines(event, form.mode) or [""]
+            if form.ids and last:
+                last = _with_id(last, event.position)
+            return "".join((*before, last)).encode()
+
+        return encode
+
+    return encoder
 
 
 def _with_id(frame: str, position: int) -> str:
@@ -71,8 +82,9 @@ def _with_id(frame: str, position: int) -> str:
 class _Frames:
     """The `data:` lines of one turn's events."""
 
-    def __init__(self, turn: Turn | TurnView) -> None:
+    def __init__(self, turn: Turn | TurnView, file_url: Callable[[str], str]) -> None:
         self._message_id = turn.message_id
+        self._file_url = file_url
         self._common = (
             f'"conversation_id":"{turn.conversation_id}","message_id":"{turn.message_id}",'
             f'"created_at":{turn.created_at},"task_id":"{turn.task_id}","event_id":'
@@ -103,11 +115,9 @@ class _Frames:
             case HumanInputRequired(position, form):
                 fields = {"workflow_run_id": form.message_id, "data": form_json(form)}
                 lines = [self._line("human_input_required", position, fields)]
-            case MessageEnd():
-                lines = [self._end(event)]
-            case TurnFailed(position, code):
-                fields = {"status": STATUSES[code], "code": code, "message": FAILURES[code]}
-                lines = [self._line("error", position, fields)]
+            case MessageFile() | MessageEnd() | TurnFailed():
+                name, fields = self._fields(event)
+                lines = [self._line(name, event.position, fields)]
             case LLMChunk():
                 lines = self._answers(_chunk_event(mode), event.position, event.text)
         return lines
@@ -138,10 +148,23 @@ class _Frames:
             name, data = "human_input_form_timeout", {**node_json(form), "expiration_time": form.expires_at}
         return self._line(name, event.position, {"workflow_run_id": form.message_id, "data": data})
 
-    def _end(self, event: MessageEnd) -> str:
-        metadata: dict[str, Any] = {"usage": usage_json(event.usage), "retriever_resources": []}
-        fields: dict[str, Any] = {"id": self._message_id, "metadata": metadata, "files": []}
-        return self._line("message_end", event.position, fields)
+    def _fields(self, event: MessageFile | MessageEnd | TurnFailed) -> tuple[str, dict[str, Any]]:
+        """Name and fields of an event that every mode shows in the same way."""
+        match event:
+            case MessageFile(_, file):
+                url = self._file_url(file.id)
+                return "message_file", {
+                    "id": file.id,
+                    "type": file.type,
+                    "belongs_to": "assistant",
+                    "url": url,
+                }
+            case MessageEnd():
+                metadata: dict[str, Any] = {"usage": usage_json(event.usage), "retriever_resources": []}
+                files = [made_file_json(file, self._file_url(file.id)) for file in event.files]
+                return "message_end", {"id": self._message_id, "metadata": metadata, "files": files}
+            case TurnFailed(_, code):
+                return "error", {"status": STATUSES[code], "code": code, "message": FAILURES[code]}
 
     def _thought(self, position: int, step: Step) -> str:
         fields: dict[str, Any] = {
@@ -159,6 +182,21 @@ class _Frames:
 
 def _chunk_event(mode: Mode) -> str:
     return "message" if mode == "chat" else "agent_message"
+
+
+def made_file_json(file: StoredFile, url: str) -> dict[str, Any]:
+    """A file that an agent made, as a message's item and its last event list it."""
+    return {
+        "id": file.id,
+        "filename": file.name,
+        "type": file.type,
+        "url": url,
+        "mime_type": file.mime_type,
+        "size": file.size,
+        "transfer_method": "tool_file",
+        "belongs_to": "assistant",
+        "upload_file_id": file.id,
+    }
 
 
 def usage_json(usage: Usage | None) -> dict[str, Any]:

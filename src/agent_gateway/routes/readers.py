@@ -9,7 +9,7 @@ from agent_gateway.domain import AppId, TaskId
 from agent_gateway.errors import NotFound, StoreError, Unavailable
 from agent_gateway.events import Result, rest_of
 from agent_gateway.routes.dependencies import Gateway
-from agent_gateway.routes.payloads import WireForm
+from agent_gateway.routes.payloads import Encode, WireForm
 from agent_gateway.routes.sse import ended_frames, live_frames
 from agent_gateway.store.database import undisturbed
 from agent_gateway.store.results import TurnView
@@ -26,6 +26,7 @@ class Found:
     view: TurnView
     source: LiveTurn[WireForm] | Result
     """Where its events are: live in this process, or as it ended in the rows."""
+    encode: Encode
 
     @property
     def live(self) -> LiveTurn[WireForm] | None:
@@ -50,7 +51,7 @@ class Found:
     def frames(self, form: WireForm, after: int, ping_seconds: float) -> AsyncGenerator[bytes]:
         """The frames of one reader."""
         if isinstance(self.source, Result):
-            return ended_frames(self.view, self.source, form, after)
+            return ended_frames(self.encode, self.source, form, after)
         return live_frames(self.source, form, after=after, ping_seconds=ping_seconds)
 
 
@@ -66,7 +67,7 @@ async def find(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> F
         read = gateway.turns.result if view.ended else gateway.live.follow
         source = await read(task_id)
         if source is not None:
-            return Found(view, source)
+            return Found(view, source, gateway.encoder(view))
     raise NotFound("Task not found.")
 
 
@@ -93,4 +94,4 @@ def found_live(live: LiveTurn[WireForm]) -> Found:
         mode=turn.app.config.mode,
         ended=live.ended.is_set(),
     )
-    return Found(view, live)
+    return Found(view, live, live.log.encode)

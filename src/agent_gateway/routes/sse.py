@@ -19,12 +19,10 @@ from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from agent_gateway.domain import Turn
 from agent_gateway.errors import GatewayError, StoreUnavailable
 from agent_gateway.events import GATEWAY_REPLACE, Result, rest_of
 from agent_gateway.routes.middleware import SERVER_RECEIVE
-from agent_gateway.routes.payloads import PING, WireForm, encoder
-from agent_gateway.store.results import TurnView
+from agent_gateway.routes.payloads import PING, Encode, WireForm
 from agent_gateway.turns.live import LiveTurn
 from agent_gateway.turns.log import MAX_WRITE
 
@@ -61,7 +59,7 @@ async def live_frames(
         while True:
             if log.closed and live.result is not None and live.runner.position < after < GATEWAY_REPLACE:
                 # This reader has seen more of the run, elsewhere, than this process ever folded.
-                for piece in stored_frames(live.turn, live.result, form, after):
+                for piece in stored_frames(live.log.encode, live.result, form, after):
                     yield piece
                 return
             # A log that is still being folded again may be behind what this reader has seen.
@@ -84,9 +82,8 @@ def _retry(between: tuple[int, int]) -> bytes:
     return b"retry: %d\n\n" % _dice.randint(*between)
 
 
-def stored_frames(turn: Turn | TurnView, result: Result, form: WireForm, after: int) -> Iterator[bytes]:
+def stored_frames(encode: Encode, result: Result, form: WireForm, after: int) -> Iterator[bytes]:
     """The rest of an ended turn, from its stored result: whole frames, about MAX_WRITE bytes at once."""
-    encode = encoder(turn)
     piece = bytearray()
     for event in rest_of(result, after):
         piece += encode(event, form)
@@ -96,11 +93,11 @@ def stored_frames(turn: Turn | TurnView, result: Result, form: WireForm, after: 
     yield bytes(piece)
 
 
-async def ended_frames(view: TurnView, result: Result, form: WireForm, after: int) -> AsyncGenerator[bytes]:
+async def ended_frames(encode: Encode, result: Result, form: WireForm, after: int) -> AsyncGenerator[bytes]:
     """A stream of nothing but the rest of an ended turn."""
     if form.ids:
         yield _retry(RETRY_MS)
-    for piece in stored_frames(view, result, form, after):
+    for piece in stored_frames(encode, result, form, after):
         yield piece
 
 

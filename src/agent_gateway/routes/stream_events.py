@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, RootModel
 
+from agent_gateway.filetypes import FileType
 from agent_gateway.routes.schemas.base import (
     Metadata,
     Observation,
@@ -13,6 +14,7 @@ from agent_gateway.routes.schemas.base import (
     ToolName,
     UnixTime,
 )
+from agent_gateway.routes.schemas.files import MessageFileItem
 from agent_gateway.routes.schemas.forms import FormSubmission, FormTimeout, HumanInputForm
 
 MessageId = Annotated[str, Field(description="The same as `message_id`.")]
@@ -95,13 +97,23 @@ class HumanInputFormTimeoutEvent(StreamEvent):
     data: FormTimeout
 
 
+class MessageFileEvent(StreamEvent):
+    """The agent made a file; it is stored."""
+
+    event: Literal["message_file"]
+    id: str = Field(description="The file's id.")
+    type: FileType
+    belongs_to: Literal["assistant"]
+    url: str = Field(description="A URL of the file that needs no key, for a limited time.")
+
+
 class MessageEndEvent(StreamEvent):
     """The answer is complete and stored; ends the stream."""
 
     event: Literal["message_end"]
     id: MessageId
     metadata: Metadata
-    files: list[dict[str, Any]]
+    files: list[MessageFileItem] = Field(description="What the agent made.")
 
 
 class ErrorEvent(StreamEvent):
@@ -123,6 +135,7 @@ class ChatStreamEvent(
             | HumanInputRequiredEvent
             | HumanInputFormFilledEvent
             | HumanInputFormTimeoutEvent
+            | MessageFileEvent
             | MessageEndEvent
             | ErrorEvent,
             Field(discriminator="event"),

@@ -1,13 +1,17 @@
-"""Tickets: what lets a browser's EventSource, which can send no headers, follow exactly one turn."""
+"""Tickets: what lets who can send no headers follow exactly one turn, or get exactly one file."""
 
+import math
+import time
 from typing import Final, NamedTuple
 
-from itsdangerous import BadSignature, URLSafeTimedSerializer
+from itsdangerous import BadSignature, URLSafeSerializer, URLSafeTimedSerializer
 
-from agent_gateway.domain import AppId, TaskId
+from agent_gateway.domain import AppId, FileId, TaskId
 from agent_gateway.errors import Unauthorized
 
 SALT: Final = "events-ticket"
+FILE_SALT: Final = "file-ticket"
+DAY_SECONDS: Final = 24 * 3600
 
 
 class Ticket(NamedTuple):
@@ -38,3 +42,32 @@ class Tickets:
         except BadSignature:
             raise Unauthorized("The ticket is not valid or has expired.") from None
         return Ticket(TaskId(task_id), AppId(app_id), user)
+
+
+class FileTickets:
+    """Signs the URLs of stored files. They let anybody in who has them, until they expire.
+
+    They are good for `seconds` and then to the end of the day (UTC): so every process makes the same
+    URL of a file all day long, the events of a turn keep their bytes, and browsers their caches.
+    """
+
+    def __init__(self, secret: bytes, *, seconds: float, public_url: str = "") -> None:
+        self._serializer = URLSafeSerializer(secret, salt=FILE_SALT)
+        self._seconds = seconds
+        self._public_url = public_url
+
+    def url(self, file_id: str) -> str:
+        """The URL of a file, with its ticket in it; a path unless there is a public URL."""
+        expires = math.ceil((time.time() + self._seconds) / DAY_SECONDS) * DAY_SECONDS
+        ticket = self._serializer.dumps([file_id, expires])
+        return f"{self._public_url}/files/{file_id}/download?ticket={ticket}"
+
+    def read(self, text: str) -> FileId:
+        """The file that this ticket is for; Unauthorized when it is not ours or has expired."""
+        try:
+            file_id, expires = self._serializer.loads(text)
+        except BadSignature:
+            file_id, expires = "", 0
+        if expires <= time.time():
+            raise Unauthorized("The ticket is not valid or has expired.")
+        return FileId(file_id)

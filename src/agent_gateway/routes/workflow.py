@@ -11,7 +11,7 @@ from agent_gateway.errors import FormExpired, NotFound
 from agent_gateway.events import TurnFailed
 from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, GatewayDep
 from agent_gateway.routes.errors import ERRORS
-from agent_gateway.routes.payloads import PING, WireForm, encoder
+from agent_gateway.routes.payloads import PING, WireForm
 from agent_gateway.routes.readers import Found, find
 from agent_gateway.routes.schemas.base import User
 from agent_gateway.routes.sse import TurnStream
@@ -82,7 +82,7 @@ async def _answer_frames(
     found = await _answer(gateway, asking, status)
     if found is None:
         # Dropped or deleted: there will be no answer, and the stream has to say so.
-        yield encoder(question)(TurnFailed(1, FormExpired.code), form)
+        yield gateway.encoder(question)(TurnFailed(1, FormExpired.code), form)
         return
     async with aclosing(found.frames(form, 0, gateway.ping_seconds)) as frames:
         async for frame in frames:

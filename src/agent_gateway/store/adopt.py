@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Row, bindparam, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,6 +15,7 @@ from agent_gateway.domain import (
     AppId,
     AppVersionId,
     ConversationId,
+    InputFile,
     MessageId,
     RunId,
     TaskId,
@@ -163,7 +165,7 @@ def _turn(row: Row[Any], terms: Terms) -> Turn:
         user=row.user,
         query=row.query,
         inputs=row.inputs,
-        files=row.files,
+        files=msgspec.convert(row.files, list[InputFile]),
         snapshot=row.form_snapshot or row.snapshot,
         epoch=row.epoch,
         seconds_left=max(0.0, (row.deadline_at - row.now).total_seconds()),

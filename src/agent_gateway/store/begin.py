@@ -18,6 +18,7 @@ from agent_gateway.domain import (
     Form,
     FormAnswer,
     FormId,
+    InputFile,
     MessageId,
     RunId,
     TaskId,
@@ -37,6 +38,7 @@ from agent_gateway.errors import (
 from agent_gateway.input_form import check_inputs, merged
 from agent_gateway.store.admission import check_query, take_place, version_of
 from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.files import attach_files, resolve_files
 from agent_gateway.store.forms import close_form, form_columns, form_of
 from agent_gateway.store.tables import (
     conversations,
@@ -76,7 +78,7 @@ class NewTurn:
     seq: int
     query: str
     inputs: dict[str, Any]
-    files: list[dict[str, Any]]
+    files: list[InputFile]
     state: TurnState
     owner: str | None
     form_id: FormId | None = None
@@ -101,9 +103,9 @@ async def begin(
 ) -> Begun | TaskId:
     """Write a turn's first rows, or find the turn that its Idempotency-Key made before.
 
-    Returns what was begun, or the task id of the earlier turn. Raises NotFound, InvalidParam,
-    ConversationBusy, TooManyRequests, IdempotencyConflict, QuestionOpen, StoreUnavailable. Who names the
-    `task_id` can find the turn again after a commit whose answer was lost (R14).
+    Returns what was begun, or the task id of the earlier turn. Raises NotFound, FileNotFound,
+    InvalidParam, ConversationBusy, TooManyRequests, IdempotencyConflict, QuestionOpen, StoreUnavailable.
+    Who names the `task_id` can find the turn again after a commit whose answer was lost (R14).
     """
     task_id = task_id or TaskId(new_id())
     for _ in range(3):
@@ -171,6 +173,7 @@ async def _write_rows(
     active, form = place.active, place.form
     if active is None:
         await take_place(connection, caller.app)
+    files = await resolve_files(connection, caller, request.files)
     new = NewTurn(
         task_id=task_id,
         conversation_id=place.conversation_id,
@@ -178,7 +181,7 @@ async def _write_rows(
         seq=place.seq,
         query=request.query,
         inputs=place.inputs,
-        files=request.files,
+        files=files,
         state=TurnState.QUEUED if active else TurnState.PLANNED,
         owner=None if active else terms.owner,
         form_id=form.id if form else None,
@@ -192,7 +195,7 @@ async def _write_rows(
         user=caller.user,
         query=request.query,
         inputs=place.inputs,
-        files=request.files,
+        files=files,
         snapshot=place.snapshot,
         epoch=1,
         seconds_left=terms.turn_seconds,
@@ -216,11 +219,12 @@ async def insert_turn(connection: AsyncConnection, terms: Terms, new: NewTurn, n
             "seq": new.seq,
             "query": new.query,
             "inputs": new.inputs,
-            "files": new.files,
+            "files": msgspec.to_builtins(new.files),
             "marks": b"",
             "created_at": now,
         },
     )
+    await attach_files(connection, message_id, new.files)
     await connection.execute(
         _INSERT_TURN,
         {

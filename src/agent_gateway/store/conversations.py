@@ -15,15 +15,18 @@ from agent_gateway.domain import (
     Caller,
     ConversationId,
     Form,
+    InputFile,
     MessageId,
     Outcome,
     Rating,
     Step,
+    StoredFile,
     TaskId,
     Usage,
 )
 from agent_gateway.errors import NotFound
 from agent_gateway.store.database import Database
+from agent_gateway.store.files import read_made_files
 from agent_gateway.store.forms import forms_of
 from agent_gateway.store.results import read_steps
 from agent_gateway.store.tables import (
@@ -59,7 +62,10 @@ class Message:
     conversation_id: str
     query: str
     inputs: dict[str, Any]
-    files: list[dict[str, Any]]
+    files: Sequence[InputFile]
+    """What came with the query."""
+    made_files: Sequence[StoredFile]
+    """What the agent made."""
     answer: str
     usage: Usage | None
     outcome: Outcome | None
@@ -136,8 +142,9 @@ class ConversationStore:
             page = rows[:limit][::-1]
             ids = [message.id for message, _, _ in page]
             steps, forms = await read_steps(session, ids), await forms_of(session, ids)
+            made = await read_made_files(session, ids)
         items = [
-            _message(row, turn, steps.get(row.id, []), feedback, forms.get(row.id))
+            _message(row, turn, steps.get(row.id, []), made.get(row.id, []), feedback, forms.get(row.id))
             for row, turn, feedback in page
         ]
         return Page(items, len(rows) > limit)
@@ -227,14 +234,20 @@ def _conversation(row: ConversationRow) -> Conversation:
 
 
 def _message(
-    row: MessageRow, turn: TurnRow, steps: Sequence[Step], feedback: FeedbackRow | None, form: Form | None
+    row: MessageRow,
+    turn: TurnRow,
+    steps: Sequence[Step],
+    made_files: Sequence[StoredFile],
+    feedback: FeedbackRow | None,
+    form: Form | None,
 ) -> Message:
     return Message(
         id=row.id,
         conversation_id=row.conversation_id,
         query=row.query,
         inputs=row.inputs,
-        files=row.files,
+        files=msgspec.convert(row.files, list[InputFile]),
+        made_files=made_files,
         answer=row.answer,
         usage=msgspec.convert(row.usage, Usage) if row.usage else None,
         outcome=Outcome(turn.outcome) if turn.outcome else None,

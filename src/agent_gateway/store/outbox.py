@@ -148,7 +148,7 @@ async def put_after(
 
     `row` is the turn's as it was before, `conversation` as it was locked. Usually nothing is owed.
     """
-    if result.end_position == GATEWAY_END and row.run_id:
+    if result.end_position >= GATEWAY_END and row.run_id:
         # We end the turn without having seen the run's end: it may go on (R8).
         await put(connection, ErrandKind.CANCEL_RUN, turn.task_id, run_id=row.run_id, seconds=CANCEL_SECONDS)
     if conversation.deleted_at is not None:

@@ -17,6 +17,7 @@ from agent_gateway.domain import AppId, ConversationId, MessageId, Outcome, Step
 from agent_gateway.events import GATEWAY_END, Result
 from agent_gateway.store import marks
 from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.files import read_made_files, write_made_files
 from agent_gateway.store.forms import forget_snapshot, forms_of_turn
 from agent_gateway.store.queue import promote
 from agent_gateway.store.tables import (
@@ -97,6 +98,7 @@ async def read_result(database: Database, task_id: TaskId) -> Result | None:
         turn, message = row
         steps = await read_steps(session, [message.id])
         form, answered = await forms_of_turn(session, turn.id, turn.form_id)
+        made = await read_made_files(session, [message.id])
         return Result(
             outcome=Outcome(turn.outcome),
             chunks=marks.unpack(message.marks, message.answer),
@@ -106,6 +108,7 @@ async def read_result(database: Database, task_id: TaskId) -> Result | None:
             usage=msgspec.convert(message.usage, Usage) if message.usage else None,
             form=form,
             answered=answered,
+            files=tuple(made.get(message.id, ())),
         )
 
 
@@ -148,6 +151,7 @@ async def write_result(
     if result.steps:
         rows = [{"message_id": turn.message_id, **msgspec.structs.asdict(step)} for step in result.steps]
         await connection.execute(insert(steps), rows)
+    await write_made_files(connection, turn.message_id, result.files)
     now = datetime.now(UTC)
     if result.snapshot is not None:
         upsert = _UPSERT_SNAPSHOT[connection.dialect.name]

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     CheckConstraint,
     Column,
     ColumnElement,
@@ -311,6 +312,38 @@ class FormRow(Row, table=True):
     created_at: datetime = _time()
 
 
+class FileRow(Row, table=True):
+    """A stored file: what a user uploaded or an agent made. Its bytes are in the file store."""
+
+    __tablename__ = "files"  # pyrefly: ignore[bad-override]
+    __table_args__ = (Index("ix_files_created_at", "created_at"),)
+    id: str = _id()
+    app_id: str = _ref("apps.id")
+    end_user_id: str = _ref("end_users.id")
+    name: str = _text()
+    type: str = Field(sa_column=Column(String(16), nullable=False))
+    mime_type: str = _text()
+    size: int = Field(sa_column=Column(BigInteger, nullable=False))
+    created_at: datetime = _time()
+    """With the id, where the bytes are (store/objects.py)."""
+
+
+class MessageFileRow(Row, table=True):
+    """A stored file that belongs to a message; one that belongs to none is deleted after a while."""
+
+    __tablename__ = "message_files"  # pyrefly: ignore[bad-override]
+    __table_args__ = (
+        PrimaryKeyConstraint("message_id", "file_id"),
+        Index("ix_message_files_file_id", "file_id"),
+    )
+    message_id: str = Field(
+        sa_column=Column(uuid_type(), ForeignKey("messages.id", ondelete="CASCADE"), nullable=False)
+    )
+    file_id: str = Field(sa_column=Column(uuid_type(), ForeignKey("files.id"), nullable=False))
+    position: int | None = None
+    """Of the event that announced it, when the agent made it; None when it came with the query."""
+
+
 class SnapshotRow(Row, table=True):
     """A conversation's session snapshot: the backend's raw JSON text, untouched."""
 
@@ -399,6 +432,8 @@ conversations = _tables["conversations"]
 messages = _tables["messages"]
 turns = _tables["turns"]
 steps = _tables["steps"]
+files = _tables["files"]
+message_files = _tables["message_files"]
 snapshots = _tables["snapshots"]
 feedbacks = _tables["feedbacks"]
 idempotency = _tables["idempotency"]

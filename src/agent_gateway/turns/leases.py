@@ -6,10 +6,11 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic
 
-from agent_gateway.errors import StoreError
+from agent_gateway.errors import ObjectError, StoreError
 from agent_gateway.store.adopt import BATCH
 from agent_gateway.store.answers import EXPIRED
 from agent_gateway.store.database import undisturbed
+from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.answers import Answers
 from agent_gateway.turns.errands import Errands
@@ -71,6 +72,7 @@ class Duties(Generic[Form]):
         store: TurnStore,
         errands: Errands,
         answers: Answers,
+        files: FileStore,
         lease_seconds: float,
         installed: asyncio.Event,
     ) -> None:
@@ -78,6 +80,7 @@ class Duties(Generic[Form]):
         self._store = store
         self._errands = errands
         self._answers = answers
+        self._files = files
         self._lease_seconds = lease_seconds
         self._installed = installed
         self._trust = Trust(lease_seconds)
@@ -123,7 +126,7 @@ class Duties(Generic[Form]):
                 hurry.clear()
             try:
                 await work()
-            except (StoreError, TimeoutError) as error:
+            except (StoreError, ObjectError, TimeoutError) as error:
                 logger.warning("%s failed: %s", work.__name__, str(error) or "it took too long")
             except Exception as error:  # noqa: BLE001 - a process that gave its duties up would keep its turns
                 logger.error("%s failed: %s", work.__name__, type(error).__name__)
@@ -192,3 +195,4 @@ class Duties(Generic[Form]):
     async def tidy(self) -> None:
         """Delete what is not remembered any more."""
         await self._store.forget_old_keys()
+        await self._files.tidy()

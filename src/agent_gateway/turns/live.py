@@ -7,12 +7,11 @@ come and go without the turn noticing (I6).
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Hashable, Mapping
+from collections.abc import Callable, Generator, Hashable
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
-from agent_gateway.backend.protocol import Backend
 from agent_gateway.domain import (
     AppId,
     Caller,
@@ -27,10 +26,10 @@ from agent_gateway.domain import (
 )
 from agent_gateway.errors import StoreError, StoreUnavailable, Unavailable
 from agent_gateway.events import Result, TurnEvent
-from agent_gateway.runner import Limits, TurnRunner, cancel_quietly, patiently
+from agent_gateway.runner import Resources, TurnRunner, cancel_quietly, patiently
 from agent_gateway.store.begin import Begun
 from agent_gateway.store.stopping import Stopped
-from agent_gateway.store.turns import NOT_BEGUN, TurnStore
+from agent_gateway.store.turns import NOT_BEGUN
 from agent_gateway.turns.log import EventLog
 
 Form = TypeVar("Form", bound=Hashable)
@@ -93,22 +92,18 @@ class LiveTurns(Generic[Form]):
     def __init__(
         self,
         *,
-        backend: Backend,
-        store: TurnStore,
-        limits: Limits,
+        resources: Resources,
         most: int,
         shared: bool,
-        environ: Mapping[str, str],
         encoder: Callable[[Turn], Callable[[TurnEvent, Form], bytes]],
     ) -> None:
         self.draining = asyncio.Event()
-        self._backend = backend
-        self._store = store
-        self._limits = limits
+        self._resources = resources
+        self._backend = resources.backend
+        self._store = resources.store
         self._most = most
         self._shared = shared
         """Whether other processes are there to hand turns to; a process alone ends its turns itself."""
-        self._environ = environ
         self._encoder = encoder
         self._beginning = 0
         self._loading: dict[TaskId, asyncio.Future[Turn | None]] = {}
@@ -228,10 +223,7 @@ class LiveTurns(Generic[Form]):
         runner = TurnRunner(
             turn,
             owned=owned,
-            backend=self._backend,
-            store=self._store,
-            limits=self._limits,
-            environ=self._environ,
+            resources=self._resources,
             emit=log.extend,
         )
         live = self._running[turn.task_id] = LiveTurn(turn, log, runner)

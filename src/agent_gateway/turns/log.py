@@ -24,7 +24,7 @@ class EventLog(Generic[Form]):
         self.events: list[TurnEvent] = []
         self.closed = False
         """True after the terminal event, or when the log ends here and goes on elsewhere."""
-        self._encode = encode
+        self.encode = encode
         self._frames: dict[Form, list[bytes]] = {}
         self._waiters: set[asyncio.Future[bool]] = set()
 
@@ -52,7 +52,7 @@ class EventLog(Generic[Form]):
         """Frames from an index on, joined, and the index to go on from; empty when there are none."""
         frames = self._frames.setdefault(form, [])
         if len(frames) < len(self.events):
-            encode = self._encode
+            encode = self.encode
             frames += [encode(event, form) for event in self.events[len(frames) :]]
         if index + 1 == len(frames):
             return frames[index], index + 1

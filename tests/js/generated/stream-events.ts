@@ -16,6 +16,8 @@ export function show(event: ChatStreamEvent): string {
       return `${event.data.action_text}: ${event.data.rendered_content}`;
     case "human_input_form_timeout":
       return `${event.workflow_run_id} expired at ${event.data.expiration_time.toFixed()}`;
+    case "message_file":
+      return `${event.type} of the ${event.belongs_to}: ${event.url}`;
     case "message_end":
       return `${event.metadata.usage.total_tokens} tokens, ${event.metadata.usage.total_price}`;
     case "error": {

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from agent_gateway.app_config import AppMode
+from agent_gateway.app_config import AppMode, UploadMethod
+from agent_gateway.filetypes import FileType
 
 
 class AppInfo(BaseModel):
@@ -56,15 +57,21 @@ class VoiceToggle(Toggle):
     autoPlay: str  # noqa: N815 - the published contract's name
 
 
-class FileUpload(BaseModel):
+class ImageUpload(Toggle):
+    """The same of images alone, for older clients."""
+
+    number_limits: int
+    transfer_methods: list[UploadMethod]
+
+
+class FileUpload(Toggle):
     """Which files may come with a query."""
 
-    enabled: bool
-    allowed_file_types: list[str]
-    allowed_file_extensions: list[str]
-    allowed_file_upload_methods: list[str]
-    number_limits: int
-    image: dict[str, Any]
+    allowed_file_types: list[FileType]
+    allowed_file_extensions: list[str] = Field(description="Without the dot.")
+    allowed_file_upload_methods: list[UploadMethod]
+    number_limits: int = Field(description="The most files of one message.")
+    image: ImageUpload
 
 
 class SystemParameters(BaseModel):

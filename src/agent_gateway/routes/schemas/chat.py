@@ -1,20 +1,58 @@
 """Public JSON of turns."""
 
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from agent_gateway.domain import canonical_uuid
+from agent_gateway.filetypes import FileType
 from agent_gateway.routes.schemas.base import NOT_BLANK, Body, ErrorBody, Metadata, UnixTime, User
 
 
-class InputFile(Body):
+class InputFileBody(Body):
     """A file that comes with a query."""
 
-    type: Literal["image", "document", "audio", "video", "custom"]
+    type: FileType
     transfer_method: Literal["remote_url", "local_file"]
-    url: str | None = Field(None, description="Where the file is, with `remote_url`.")
-    upload_file_id: str | None = Field(None, description="Which uploaded file it is, with `local_file`.")
+    url: str | None = Field(
+        None,
+        max_length=4096,
+        validate_default=True,
+        description="Where the file is, with `remote_url`: http or https. It is passed on, never fetched.",
+    )
+    upload_file_id: str | None = Field(
+        None, validate_default=True, description="Which uploaded file it is, with `local_file`."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _remote(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("transfer_method") != "remote_url":
+            return None
+        if value and is_web_url(value):
+            return value
+        raise ValueError("must be an http or https URL")
+
+    @field_validator("upload_file_id")
+    @classmethod
+    def _local(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("transfer_method") != "local_file":
+            return None
+        if canonical := canonical_uuid((value or "").strip()):
+            return canonical
+        raise ValueError("must be the id of an uploaded file")
+
+
+def is_web_url(text: str) -> bool:
+    """Whether this is a URL that an agent can be given: http or https, a host, nothing that breaks a line."""
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname
+    except ValueError:
+        return False
+    printable = text.isprintable() and not any(letter.isspace() for letter in text)
+    return parts.scheme in ("http", "https") and bool(host) and printable
 
 
 class ChatMessageBody(Body):
@@ -33,7 +71,7 @@ class ChatMessageBody(Body):
         description="UUID of the conversation to go on with; empty or absent starts a new one.",
         json_schema_extra={"format": "uuid"},
     )
-    files: list[InputFile] = Field(default_factory=list, description="Files that come with the query.")
+    files: list[InputFileBody] = Field(default_factory=list, description="Files that come with the query.")
     auto_generate_name: bool = Field(
         True, description="Whether the app may name the conversation that this begins."
     )

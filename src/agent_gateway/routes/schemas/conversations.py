@@ -13,6 +13,7 @@ from agent_gateway.routes.schemas.base import (
     ToolName,
     UnixTime,
 )
+from agent_gateway.routes.schemas.files import MessageFileItem
 from agent_gateway.routes.schemas.forms import HumanInputContent
 
 
@@ -69,7 +70,7 @@ class MessageItem(BaseModel):
     answer: str
     status: Literal["normal", "error"] = Field(description="`error` when its turn failed.")
     error: str | None = Field(description="Why its turn failed.")
-    message_files: list[dict[str, Any]]
+    message_files: list[MessageFileItem]
     feedback: MessageRating | None
     retriever_resources: list[dict[str, Any]]
     agent_thoughts: list[ThoughtItem]

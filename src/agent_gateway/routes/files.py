@@ -1,0 +1,248 @@
+"""Files: uploads, and their bytes for who may have them."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+from urllib.parse import quote
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import TypeAdapter, ValidationError
+
+from agent_gateway.domain import App, Caller, canonical_uuid
+from agent_gateway.errors import (
+    FileNotFound,
+    FileTooLarge,
+    InvalidParam,
+    Unauthorized,
+    UnsupportedFileType,
+    UploadRefused,
+)
+from agent_gateway.filetypes import MB, Description, describe, may_be_inline, served_as
+from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, GatewayDep, TicketText
+from agent_gateway.routes.errors import ERRORS
+from agent_gateway.routes.schemas.base import ErrorBody, User
+from agent_gateway.routes.schemas.files import UploadedFile
+from agent_gateway.routes.uploads import UploadForm
+from agent_gateway.store.files import Kept, Upload
+
+router = APIRouter(tags=["files"])
+
+# A browser runs nothing of what it is given here, whatever it takes it for.
+SAFE_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; img-src 'self'; media-src 'self'",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "Cache-Control": "private, max-age=3600",
+    "Accept-Ranges": "bytes",
+}
+BYTES: Final[dict[str, Any]] = {
+    "description": "The bytes of the file.",
+    "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}},
+}
+UPLOAD_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "description": "An upload.",
+                    "required": ["file", "user"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "The file."},
+                        "user": {
+                            "type": "string",
+                            "minLength": 1,
+                            "maxLength": 255,
+                            "description": "The client's own identifier of its end user.",
+                        },
+                    },
+                }
+            }
+        },
+    }
+}
+
+FilePath = Annotated[str, Path(description="`id` of the file.")]
+AsAttachment = Annotated[bool, Query(description="Have browsers save the file, never show it.")]
+RangeHeader = Annotated[
+    str | None, Header(description="One range of bytes, `bytes=0-99`; others are ignored.", alias="Range")
+]
+
+_user = TypeAdapter(User)
+
+
+@router.post(
+    "/files/upload",
+    operation_id="uploadFile",
+    summary="Upload a file",
+    response_description="The file.",
+    status_code=201,
+    openapi_extra=UPLOAD_BODY,
+    responses={
+        **{status: ERRORS[status] for status in (400, 401, 503)},
+        415: {"model": ErrorBody, "description": "The app takes no files of this kind."},
+    },
+)
+async def post_upload(request: Request, app: AppDep, gateway: GatewayDep) -> UploadedFile:
+    """Upload one file of one end user, to come with queries of theirs.
+
+    One that no message uses is deleted after a day.
+    """
+    form = UploadForm(aiter(request.stream()), request.headers.get("content-type", ""))
+    part = await form.file()
+    what = describe(part.filename, part.content_type)
+    if what is None:
+        raise UploadRefused("filename_not_exists_error", "The file has no name.")
+    _check_type(app, what)
+    limit = gateway.file_sizes.most(what.type)
+    received = await gateway.files.receive(_limited(form.data(), limit))
+    try:
+        await form.finish()
+        caller = Caller(app, _user_of(form))
+        upload = await gateway.files.add(caller, what, received)
+    except BaseException:
+        await gateway.files.discard(received)
+        raise
+    return _uploaded(gateway, what, upload)
+
+
+@router.get(
+    "/files/{file_id}/preview",
+    operation_id="previewFile",
+    summary="Get a file",
+    response_class=StreamingResponse,
+    responses={
+        200: BYTES,
+        206: {**BYTES, "description": "The asked range of its bytes."},
+        **{status: ERRORS[status] for status in (400, 401, 404, 503)},
+    },
+)
+async def get_preview(
+    file_id: FilePath,
+    app: AppDep,
+    gateway: GatewayDep,
+    user: Annotated[User, Query(description="The client's own identifier of its end user.")] = DEFAULT_USER,
+    as_attachment: AsAttachment = False,
+    wanted: RangeHeader = None,
+) -> StreamingResponse:
+    """The bytes of a file that this user uploaded, or that an agent made for them."""
+    canonical = canonical_uuid(file_id)
+    if canonical is None:
+        raise FileNotFound
+    kept = await gateway.files.find(app.id, user, canonical)
+    return await _bytes(gateway, kept, wanted, as_attachment=as_attachment)
+
+
+@router.get(
+    "/files/{file_id}/download",
+    operation_id="downloadFile",
+    summary="Get a file without a key",
+    response_class=StreamingResponse,
+    responses={
+        200: BYTES,
+        206: {**BYTES, "description": "The asked range of its bytes."},
+        **{status: ERRORS[status] for status in (400, 401, 404, 503)},
+    },
+)
+async def get_download(
+    file_id: FilePath,
+    gateway: GatewayDep,
+    ticket: TicketText,
+    as_attachment: AsAttachment = False,
+    wanted: RangeHeader = None,
+) -> StreamingResponse:
+    """The bytes of a file for whoever has its signed, expiring URL: agents, and pages that show it."""
+    if ticket is None:
+        raise Unauthorized("A ticket is required.")
+    known = gateway.file_tickets.read(ticket)
+    if known != canonical_uuid(file_id):
+        raise FileNotFound
+    return await _bytes(gateway, await gateway.files.find_any(known), wanted, as_attachment=as_attachment)
+
+
+def _check_type(app: App, what: Description) -> None:
+    if not app.config.file_upload.enabled:
+        raise UnsupportedFileType("This app takes no files.")
+    if not app.config.file_upload.allows(what.type, what.extension):
+        named = f"with the extension {what.extension!r}" if what.extension else "without an extension"
+        raise UnsupportedFileType(f"This app takes no files {named}.")
+
+
+async def _limited(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > most:
+            raise FileTooLarge(f"The file is larger than {most // MB} MB.")
+        yield chunk
+
+
+def _user_of(form: UploadForm) -> str:
+    try:
+        return _user.validate_python(form.fields.get("user", ""))
+    except ValidationError:
+        raise InvalidParam("user: must have 1 to 255 characters") from None
+
+
+def _uploaded(gateway: Gateway, what: Description, upload: Upload) -> UploadedFile:
+    return UploadedFile(
+        id=upload.file.id,
+        name=upload.file.name,
+        size=upload.file.size,
+        extension=what.extension,
+        mime_type=upload.file.mime_type,
+        created_by=upload.created_by,
+        created_at=int(upload.created_at.timestamp()),
+        preview_url=None,
+        source_url=gateway.file_tickets.url(upload.file.id),
+        original_url=None,
+        user_id=None,
+        tenant_id=None,
+        conversation_id=None,
+        file_key=None,
+    )
+
+
+async def _bytes(
+    gateway: Gateway, kept: Kept, wanted: str | None, *, as_attachment: bool
+) -> StreamingResponse:
+    file = kept.file
+    span = _range(wanted, file.size)
+    start, end = span or (0, file.size)
+    headers = {
+        **SAFE_HEADERS,
+        "Content-Type": served_as(file.mime_type),
+        "Content-Length": str(end - start),
+        "Content-Disposition": _disposition(file.name, may_be_inline(file.mime_type) and not as_attachment),
+    }
+    if file.mime_type != "application/pdf":
+        # Viewers of PDF, which are the browser's own, do not work in a sandbox.
+        headers["Content-Security-Policy"] += "; sandbox"
+    if span is not None:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
+    data = await gateway.files.read(kept, start, end)
+    return StreamingResponse(data, status_code=200 if span is None else 206, headers=headers)
+
+
+def _disposition(name: str, inline: bool) -> str:
+    kind = "inline" if inline else "attachment"
+    plain = "".join(letter if letter.isascii() and letter not in '"\\%' else "_" for letter in name)
+    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def _range(wanted: str | None, size: int) -> tuple[int, int] | None:
+    """Start and end of the one range that is asked for; None for all, also when it makes no sense."""
+    unit, _, span = (wanted or "").partition("=")
+    first, dash, last = span.strip().partition("-")
+    if unit.strip().lower() != "bytes" or not dash or not size:
+        return None
+    if not all(part.isascii() and part.isdecimal() and len(part) < 16 for part in (first, last) if part):
+        return None
+    if first:
+        start, end = int(first), int(last) + 1 if last else size
+    elif last:
+        start, end = max(0, size - int(last)), size
+    else:
+        return None
+    return (start, min(end, size)) if start < min(end, size) else None

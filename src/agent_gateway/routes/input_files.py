@@ -1,0 +1,43 @@
+"""The files of a POST /chat-messages: what the app allows, in the gateway's own words."""
+
+from collections.abc import Sequence
+from urllib.parse import unquote, urlsplit
+
+from agent_gateway.domain import App, InputFile
+from agent_gateway.errors import InvalidParam, UploadRefused
+from agent_gateway.filetypes import OCTETS, describe
+from agent_gateway.routes.schemas.chat import InputFileBody
+
+
+def input_files(app: App, given: Sequence[InputFileBody]) -> list[InputFile]:
+    """These files of a body; whether the stored ones are the caller's is found out when the turn begins.
+
+    Raises InvalidParam naming the file, or UploadRefused when there are too many.
+    """
+    upload = app.config.file_upload
+    if given and not upload.enabled:
+        raise InvalidParam("files: this app takes no files")
+    if len(given) > upload.number_limits:
+        raise UploadRefused(
+            "too_many_files", f"files: at most {upload.number_limits} can come with a message."
+        )
+    files: list[InputFile] = []
+    for index, file in enumerate(given):
+        if file.transfer_method not in upload.allowed_file_upload_methods:
+            raise InvalidParam(f"files.{index}.transfer_method: this app does not allow it")
+        if file.type not in upload.allowed_file_types and file.upload_file_id is None:
+            raise InvalidParam(f"files.{index}.type: this app takes no files of this kind")
+        files.append(_input_file(file))
+    return files
+
+
+def _input_file(file: InputFileBody) -> InputFile:
+    if file.upload_file_id is not None:
+        # What it is has been found out at its upload.
+        return InputFile(file.type, "local_file", upload_file_id=file.upload_file_id)
+    url = file.url or ""
+    said = describe(unquote(urlsplit(url).path))
+    name, mime_type = (said.name, said.mime_type) if said else ("", OCTETS)
+    return InputFile(
+        file.type, "remote_url", url, name=name, mime_type="" if mime_type == OCTETS else mime_type
+    )

@@ -1,0 +1,163 @@
+"""The file store: objects in a local folder or a bucket. The one module that speaks to it.
+
+Foreign errors are mapped here. Their texts can quote URLs and what they were signed with, so only their
+kind is kept.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from agent_gateway.errors import ConfigError, ObjectError, ObjectMissing, ObjectsUnavailable
+
+PART_BYTES: Final = 5 * 1024 * 1024
+"""What is uploaded at once: the least that S3 takes as a part of a larger object."""
+READ_BYTES: Final = 64 * 1024
+ANSWER_SECONDS: Final = 30.0
+"""How long the file store may take to begin an answer."""
+REQUEST_SECONDS: Final = 600.0
+"""How long one of its answers may take in all: a reader may be slow."""
+
+
+class Objects:
+    """Objects by key. Puts are atomic: nobody sees half of one, and one that fails leaves nothing."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        """Open the store that `url` names, or the local `folder` when it is empty. Raises ConfigError."""
+        self._store = _open(url, folder)
+
+    async def put(self, key: str, chunks: AsyncIterable[bytes]) -> None:
+        """Store what `chunks` yield, holding a few parts of it in memory at most.
+
+        What `chunks` raises passes. Raises ObjectsUnavailable.
+        """
+        source = aiter(chunks)
+        held = bytearray()
+        async for chunk in source:
+            held += chunk
+            if len(held) > PART_BYTES:
+                break
+        else:
+            await self.put_bytes(key, bytes(held))
+            return
+
+        async def everything() -> AsyncIterator[bytes]:
+            yield bytes(held)
+            held.clear()
+            async for chunk in source:
+                yield chunk
+
+        with _mapped():
+            await obstore.put_async(self._store, key, everything(), chunk_size=PART_BYTES, max_concurrency=1)
+
+    async def put_bytes(self, key: str, data: bytes) -> None:
+        """Store these bytes. Raises ObjectsUnavailable."""
+        with _mapped():
+            await obstore.put_async(self._store, key, data, chunk_size=PART_BYTES, max_concurrency=1)
+
+    async def get(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes of an object from `start` up to `end`, as they are read.
+
+        Raises ObjectMissing, ObjectsUnavailable; the latter also while it is read.
+        """
+        if start == end:
+            return _no_bytes()
+        with _mapped(ObjectMissing):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                found = await obstore.get_async(self._store, key, options={"range": (start, end)})
+        return _read(found.stream(min_chunk_size=READ_BYTES))
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        """Delete these objects; one that is not there is no error. Raises ObjectsUnavailable."""
+        for key in keys:
+            try:
+                with _mapped(ObjectMissing):
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        await obstore.delete_async(self._store, key)
+            except ObjectMissing:
+                pass
+
+    async def keys(self, prefix: str, *, before: datetime) -> list[str]:
+        """All keys under a prefix whose objects are older than that. Raises ObjectsUnavailable."""
+        with _mapped():
+            return [
+                str(found["path"])
+                async for batch in obstore.list(self._store, prefix=prefix)
+                for found in batch
+                if found["last_modified"] < before
+            ]
+
+
+def object_key(created_at: datetime, file_id: str) -> str:
+    """Where a file's bytes are. The day comes first, so that what was left behind can be found."""
+    return f"{day_prefix(created_at)}/{file_id}"
+
+
+def day_prefix(time: datetime) -> str:
+    """What the keys of all files of that day begin with."""
+    return time.astimezone(UTC).strftime("%Y/%m/%d")
+
+
+async def _no_bytes() -> AsyncIterator[bytes]:
+    return
+    yield b""
+
+
+async def _read(stream: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    with _mapped():
+        async for chunk in stream:
+            yield bytes(chunk)
+
+
+@contextmanager
+def _mapped(missing: type[ObjectError] = ObjectsUnavailable) -> Generator[None]:
+    """Foreign errors become ours; `missing` is what it means that something is not there."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise missing("not there") from None
+    except (BaseError, OSError, TimeoutError) as error:
+        raise ObjectsUnavailable(type(error).__name__) from None
+
+
+def _open(url: str, folder: Path) -> ObjectStore:
+    parts = urlsplit(url)
+    try:
+        if not url or parts.scheme == "file":
+            where = Path(unquote(parts.path)) if url else folder
+            return LocalStore(where, mkdir=True)
+        options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
+        client: dict[str, Any] = {
+            "timeout": timedelta(seconds=REQUEST_SECONDS),
+            "connect_timeout": timedelta(seconds=5),
+            # Only where somebody has written it: a store of one's own, on a network of one's own.
+            "allow_http": options.pop("allow_http", "") == "true"
+            or str(options.get("endpoint", "")).startswith("http://"),
+        }
+        retries: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+        if parts.scheme in ("http", "https") and not _is_bucket(parts.hostname or ""):
+            raise ConfigError("AGENT_GATEWAY_FILES_URL: a plain web server can not keep files.")
+        # Three overloads tell three clouds apart, which only the URL can.
+        open_any: Any = from_url
+        bare = urlunsplit(parts._replace(query=""))
+        opened: ObjectStore = open_any(bare, config=options, client_options=client, retry_config=retries)
+        return opened
+    except (BaseError, OSError, ValueError) as error:
+        # Not its text: the URL may hold a key.
+        raise ConfigError(
+            f"AGENT_GATEWAY_FILES_URL can not be used ({type(error).__name__}): write file:///folder, "
+            "s3://bucket/prefix, gs://bucket/prefix or az://container/prefix; options after a `?`."
+        ) from None
+
+
+def _is_bucket(host: str) -> bool:
+    known = ("amazonaws.com", "r2.cloudflarestorage.com", "core.windows.net", "fabric.microsoft.com")
+    return host.endswith(known)

@@ -1,0 +1,117 @@
+"""What is made of a file's name, whatever a client sends as one."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_gateway.filetypes import (
+    MAX_NAME,
+    MB,
+    OCTETS,
+    SizeLimits,
+    clean_name,
+    describe,
+    describe_made,
+    may_be_inline,
+    served_as,
+)
+from agent_gateway.routes.files import _disposition, _range
+from agent_gateway.routes.schemas.chat import is_web_url
+
+
+@given(st.text(max_size=300) | st.text(alphabet="./\\ab \x00\n\u202e\ud83d", max_size=300))
+def test_a_clean_name_is_one_that_can_be_shown_and_stored(name: str) -> None:
+    clean = clean_name(name)
+    assert len(clean) <= MAX_NAME
+    assert not set(clean) & set("/\\\x00\r\n")
+    assert all(unicodedata.category(letter)[0] != "C" for letter in clean)
+    assert clean not in (".", "..")
+    assert clean_name(clean) == clean
+    clean.encode()
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_any_name_is_described_or_refused(name: str, content_type: str) -> None:
+    what = describe(name, content_type)
+    assert (what is None) == (clean_name(name) == "")
+    if what is not None:
+        assert what.extension == "" or what.name.lower().endswith(f".{what.extension}")
+        assert (what.type == "custom") == (what.mime_type == OCTETS)
+        assert _disposition(what.name, inline=False).isascii()
+        assert _disposition(what.name, inline=False).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type", "wanted"),
+    [
+        ("a.PNG", "text/html", ("a.PNG", "png", "image", "image/png")),
+        ("a.html", "image/png", ("a.html", "html", "document", "text/html")),
+        ("blob", "audio/mpeg; codecs=x", ("blob.mp3", "mp3", "audio", "audio/mpeg")),
+        ("blob", "application/x-evil", ("blob", "", "custom", OCTETS)),
+        ("a.tar.gz", "", ("a.tar.gz", "gz", "custom", OCTETS)),
+        ("a.b c", "", ("a.b c", "", "custom", OCTETS)),
+        (".png", "", ("png", "", "custom", OCTETS)),
+    ],
+)
+def test_the_extension_decides(name: str, content_type: str, wanted: tuple[str, ...]) -> None:
+    what = describe(name, content_type)
+    assert what is not None
+    assert (what.name, what.extension, what.type, what.mime_type) == wanted
+
+
+@pytest.mark.parametrize(
+    ("media_type", "wanted"),
+    [
+        ("image/png", ("image-3.png", "image", "image/png")),
+        ("Audio/MPEG", ("audio-3.mp3", "audio", "audio/mpeg")),
+        ("image/x-new", ("image-3.bin", "image", "image/x-new")),
+        ("application/pdf", ("document-3.pdf", "document", "application/pdf")),
+        ("application/zip", ("file-3.bin", "custom", "application/zip")),
+        ("text/html\r\nSet-Cookie: a", ("file-3.bin", "custom", OCTETS)),
+        ("", ("file-3.bin", "custom", OCTETS)),
+    ],
+)
+def test_what_an_agent_makes_is_named_by_its_media_type(media_type: str, wanted: tuple[str, ...]) -> None:
+    what = describe_made(3, media_type)
+    assert (what.name, what.type, what.mime_type) == wanted
+
+
+def test_only_what_runs_nothing_is_shown_in_place() -> None:
+    shown = ["image/png", "image/jpeg", "audio/mpeg", "video/mp4", "text/plain", "application/pdf"]
+    saved = [
+        "text/html",
+        "image/svg+xml",
+        "application/xml",
+        "text/markdown",
+        "application/zip",
+        "x/y",
+        OCTETS,
+    ]
+    assert [may_be_inline(mime_type) for mime_type in shown] == [True] * len(shown)
+    assert [may_be_inline(mime_type) for mime_type in saved] == [False] * len(saved)
+    assert served_as("text/markdown") == "text/markdown"
+    for mime_type in ("text/html", "image/svg+xml", "application/xml", "text/javascript", "image/x-new"):
+        assert served_as(mime_type) == OCTETS
+
+
+def test_limits_are_by_kind() -> None:
+    limits = SizeLimits(image=1, document=2, audio=3, video=4)
+    kinds = ("image", "document", "audio", "video", "custom")
+    assert [limits.most(kind) for kind in kinds] == [MB, 2 * MB, 3 * MB, 4 * MB, 2 * MB]
+
+
+@given(st.text(alphabet="bytes=0123456789-, ", max_size=30), st.integers(0, 100))
+def test_a_range_lies_within_the_file(wanted: str, size: int) -> None:
+    span = _range(wanted, size)
+    if span is not None:
+        assert 0 <= span[0] < span[1] <= size
+
+
+@given(st.text(max_size=40).map("https://x.test/{}".format) | st.text(max_size=40))
+def test_a_url_for_an_agent_is_one_line(url: str) -> None:
+    if is_web_url(url):
+        assert url.startswith(("http://", "https://")) or url[:5].lower().startswith("http")
+        assert len(url.splitlines()) == 1
+        assert " " not in url
