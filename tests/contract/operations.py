@@ -32,6 +32,7 @@ class Scope(Enum):
     OPEN = "everybody, without a key"
     APP = "whoever has the app's key, whichever user they name"
     USER = "one user of one app"
+    TICKET = "whoever has its ticket, without a key"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,9 @@ OPERATIONS: dict[str, Operation] = {
     "getHumanInputForm": Operation(Scope.APP),
     "submitHumanInputForm": Operation(Scope.APP, body={"inputs": {}, "action": "approve"}),
     "followAnswer": Operation(Scope.USER),
+    "uploadFile": Operation(Scope.USER, body={}, file=b"A note.", status=201),
+    "previewFile": Operation(Scope.USER),
+    "downloadFile": Operation(Scope.TICKET, query={"ticket": "{ticket}"}),
     "getAppInfo": Operation(Scope.APP),
     "getAppParameters": Operation(Scope.APP),
     "getAppMeta": Operation(Scope.APP),
@@ -120,6 +124,14 @@ class Owner:
         self.backend.script = asks_when_told
         return self.chat.streaming(ASK)
 
+    @functools.cached_property
+    def file(self) -> Json:
+        """An uploaded file."""
+        note = {"file": ("note.txt", b"A note.", "text/plain")}
+        done = self.chat.client.post("/files/upload", data={"user": self.chat.user}, files=note)
+        assert done.status_code == 201, done.text
+        return dict(done.json())
+
 
 def asks_when_told(body: Json) -> Script:
     """What runs do: most say what they were told."""
@@ -131,6 +143,8 @@ EXAMPLES: dict[str, Callable[[Owner], str]] = {
     "conversation_id": lambda owner: str(owner.turn["conversation_id"]),
     "message_id": lambda owner: str(owner.turn["message_id"]),
     "end_user_id": lambda owner: str(owner.feedback["from_end_user_id"]),
+    "file_id": lambda owner: str(owner.file["id"]),
+    "ticket": lambda owner: str(owner.file["source_url"]).partition("ticket=")[2],
     "form_token": lambda owner: token_of(owner.question),
     # One that asks nothing: the events of a question's answer end when there is one.
     "workflow_run_id": lambda owner: str(owner.turn["message_id"]),

@@ -33,6 +33,8 @@ def before_call(
     if case.operation.method == "post":
         # Resumes what an earlier POST with the same Idempotency-Key began.
         case.headers.pop("Last-Event-ID", None)
+    if case.operation.definition.raw["security"] == [{"Ticket": []}]:
+        case.query["ticket"] = _known["ticket"][0]
     for parameters in (case.path_parameters, case.query):
         for name in [name for name in parameters if name in _known]:
             first, *later = _known[name]

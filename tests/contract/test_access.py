@@ -29,7 +29,9 @@ MALFORMED = ("nonsense", "%00", "0", "null", f"{uuid4()}0", "x" * 300, "%ED%A0%8
 """Percent-encoded, as in a path."""
 PREFIXES = ("", "/v1")
 
-with_id = [name for name, it in OPERATIONS.items() if not it.off and ids_of(name)]
+keyed = [name for name, it in OPERATIONS.items() if it.scope in (Scope.APP, Scope.USER)]
+with_id = [name for name in keyed if not OPERATIONS[name].off and ids_of(name)]
+with_ticket = [name for name, it in OPERATIONS.items() if it.scope is Scope.TICKET]
 
 
 def told(response: httpx.Response) -> tuple[int, bytes, dict[str, str]]:
@@ -84,7 +86,7 @@ def test_its_owner_gets_it(world: World, name: str, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize("name", [name for name, it in OPERATIONS.items() if it.scope is not Scope.OPEN])
+@pytest.mark.parametrize("name", keyed)
 def test_nothing_opens_without_its_key(world: World, name: str, prefix: str) -> None:
     """And who has no key can not tell what exists from what does not."""
     ids, user = own_ids(name, world)
@@ -103,6 +105,20 @@ def test_nothing_opens_without_its_key(world: World, name: str, prefix: str) -> 
         assert API_KEY not in there.text
         nowhere = request_for(name, unknown_ids(name), "nobody").send(world.nobody, prefix, headers)
         assert told(there) == told(nowhere)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("name", with_ticket)
+def test_a_ticket_opens_one_thing(world: World, name: str, prefix: str) -> None:
+    ids, user = own_ids(name, world)
+    other_ids, _ = own_ids(name, world)
+    assert request_for(name, ids, user).send(world.nobody, prefix).status_code == OPERATIONS[name].status
+    for client in (world.nobody, world.client):
+        for ticket in ("", "nonsense", f"{ids['ticket']}x"):
+            bad = request_for(name, {**ids, "ticket": ticket}, user).send(client, prefix)
+            refused(bad, 401, "unauthorized")
+        others = request_for(name, {**ids, "ticket": other_ids["ticket"]}, user).send(client, prefix)
+        assert others.status_code in (401, 404)
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -145,7 +161,7 @@ def test_an_id_that_is_none_is_unknown_or_named(world: World, name: str, prefix:
                 assert field in refused(response, 400, "invalid_param")["message"], text
 
 
-@pytest.mark.parametrize("name", [name for name, it in OPERATIONS.items() if it.scope is not Scope.OPEN])
+@pytest.mark.parametrize("name", keyed)
 def test_no_answer_shows_what_belongs_to_others(world: World, name: str) -> None:
     owner = world.owner()
     ids = {key: EXAMPLES[key](owner) for key in ids_of(name)}
