@@ -1,11 +1,15 @@
 """A gateway whose app is a chat, one whose app is an agent, and the backend of both."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
+from agent_gateway.app_config import AppMode, default_app
 from tests.clients.story import Story
 from tests.fakes.scripted_backend import ScriptedBackend
+from tests.gateway.errands import SUGGEST, small
 from tests.gateway_server import GatewayServer
 
 
@@ -23,7 +27,7 @@ def backend(story: Story) -> Iterator[ScriptedBackend]:
 
 @pytest.fixture(scope="module")
 def gateway(backend: ScriptedBackend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayServer]:
-    with GatewayServer(tmp_path_factory.mktemp("data"), backend_url=backend.url) as gateway:
+    with serving("chat", backend, tmp_path_factory.mktemp("data")) as gateway:
         yield gateway
 
 
@@ -32,6 +36,13 @@ def agent_gateway(
     backend: ScriptedBackend, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayServer]:
     """The same, but its app is an agent that shows its steps."""
-    data = tmp_path_factory.mktemp("data")
-    with GatewayServer(data, backend_url=backend.url, app_mode="agent-chat") as gateway:
+    with serving("agent-chat", backend, tmp_path_factory.mktemp("data")) as gateway:
         yield gateway
+
+
+def serving(mode: AppMode, backend: ScriptedBackend, folder: Path) -> GatewayServer:
+    """A gateway whose app is the built-in one, with all that can be switched on."""
+    suggestions = {"enabled": True, "composition": small(SUGGEST)}
+    config = {**default_app(mode).model_dump(mode="json"), "suggested_questions_after_answer": suggestions}
+    (folder / "app.yaml").write_text(yaml.safe_dump(config))
+    return GatewayServer(folder, backend_url=backend.url, app_file=folder / "app.yaml")

@@ -15,6 +15,7 @@ from tests.fakes.script import (
     tool_result,
 )
 from tests.fakes.session import Json, history_of, query_of
+from tests.gateway.errands import SUGGEST
 from tests.gateway_server import GatewayServer
 
 UNICODE = 'naïve 你好 🎉 line\u2028sep "quoted" \\ end'
@@ -42,6 +43,8 @@ class Story:
 
     def __call__(self, body: Json) -> Script:
         query = query_of(body)
+        if query.startswith(SUGGEST):
+            return script(text('["What else?"', ', "Why?"]'), succeed())
         if query == "What did I say?":
             return script(text("You said: ", ", ".join(_said_before(body))), succeed())
         return self._scripts.get(query) or echo(body)

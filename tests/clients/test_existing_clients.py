@@ -1,6 +1,6 @@
 """Existing clients from PyPI and npm, unchanged, tell the same story against the gateway.
 
-What a client has no call for, it does not report: `LACKS` says what that is.
+Each program makes every call that its client has for chats: CALLS says which those are.
 """
 
 import threading
@@ -29,40 +29,72 @@ CASES = {
     "npm-dify-ai-provider": (node_program("dify-ai-provider"), CHAT),
     "npm-dify-ai-provider-agent": (node_program("dify-ai-provider"), AGENT),
 }
-PARTS = {"stopped", "conversations", "messages", "parameters", "info"}
-LACKS = {
-    "use_dify_client.py": {"stopped", "info"},
-    "use_dify_client_python.py": PARTS - {"stopped"},
-    "use_dify_oapi2.py": set[str](),
-    "use_dify_api_python.py": {"info"},
-    "dify-client.mjs": {"info"},
-    "dify-ai-provider.mjs": PARTS,
-}
+CALLS: str = """
+                dify-client dify-client-python dify-oapi2 dify-api-python npm-dify-client npm-dify-ai-provider
+streamed             x              x              x             x               x                 x
+recalled             x              x              x             x               x                 x
+unicode              x              x              x             x               x                 x
+thought              x              x              x             x               x                 x
+blocking             x              x              x             x               x                 x
+stopped              -              x              x             x               x                 -
+conversations        x              -              x             x               x                 -
+messages             x              -              x             x               x                 -
+variables            -              -              x             -               -                 -
+renamed              x              -              x             x               x                 -
+named                -              -              x             x               x                 -
+deleted              -              -              x             x               x                 -
+rated                x              x              x             x               x                 -
+unrated              x              x              x             x               x                 -
+ratings              -              -              x             -               -                 -
+suggested            -              x              x             x               -                 -
+uploaded             x              x              x             !               x                 -
+shown                x              x              x             -               x                 -
+parameters           x              -              x             x               x                 -
+info                 -              -              x             -               -                 -
+meta                 -              -              x             x               -                 -
+site                 -              -              x             -               -                 -
+heard                -              x              x             !               -                 -
+spoken               -              x              x             x               -                 -
+broken               x              x              x             x               x                 x
+bad_key              x              x              x             x               x                 x
+no_query             x              x              x             x               x                 x
+no_conversation      x              x              x             x               x                 x
+rate_limit           x              x              x             x               x                 x
+gone                 -              -              x             x               x                 -
+"""
+"""Which client has which call (x). One (!) sends forms as if they were JSON, which no server can read."""
+
+
+def column(program: Program) -> dict[str, str]:
+    """What CALLS says of a program's client."""
+    name = f"npm-{program.client}" if program.path.suffix == ".mjs" else program.client
+    table = [line.split() for line in CALLS.strip().splitlines()]
+    at = table[0].index(name)
+    return {call: marks[at] for call, *marks in table[1:]}
 
 
 class Told:
     """What a program reported, and in which app mode it ran."""
 
-    def __init__(self, program: Program, mode: str, user: str, report: Json) -> None:
-        self.program = program
+    def __init__(self, program: Program, mode: str, report: Json) -> None:
+        self.calls = column(program)
         self.mode = mode
-        self.user = user
         self.report = report
 
     def part(self, name: str) -> Json | None:
-        """A part of the report; None when the client has no such call."""
-        if name in LACKS[self.program.path.name]:
-            assert name not in self.report
-            return None
-        part: Json = self.report[name]
-        return part
+        """A part of the report; None when the client has no such call, or makes it in vain."""
+        return self.report[name] if self.calls[name] == "x" else None
 
 
 @pytest.fixture(scope="module", params=CASES)
 def told(request: pytest.FixtureRequest, gateway: GatewayServer, agent_gateway: GatewayServer) -> Told:
     program, mode = CASES[request.param]
     server = agent_gateway if mode == AGENT else gateway
-    return Told(program, mode, request.param, program.run(*arguments(server, request.param)))
+    return Told(program, mode, program.run(*arguments(server, request.param)))
+
+
+def test_every_call_of_the_client_is_made(told: Told) -> None:
+    assert told.report.keys() == {name for name, how in told.calls.items() if how != "-"}
 
 
 def test_an_answer_is_streamed(told: Told) -> None:
@@ -125,14 +157,71 @@ def test_messages_are_listed(told: Told) -> None:
         # One client goes on with a user's conversation by itself, so it said more in it.
         assert said[:2] == [("Hello", "You said: Hello."), ("What did I say?", "You said: Hello")]
         assert messages["has_more"] is False
+        assert messages["data"][0]["feedback"]["rating"] == "like"
+
+
+def test_a_conversation_is_named(told: Told) -> None:
+    if renamed := told.part("renamed"):
+        assert (renamed["name"], renamed["status"]) == ("All about hello", "normal")
+        assert renamed["id"] == told.report["streamed"]["conversation_id"]
+    if named := told.part("named"):
+        # The app has no run that makes names: it is the cut of the first query.
+        assert (named["name"], named["id"]) == ("Hello", told.report["streamed"]["conversation_id"])
+
+
+def test_variables_are_none(told: Told) -> None:
+    if variables := told.part("variables"):
+        assert (variables["data"], variables["has_more"]) == ([], False)
+
+
+def test_answers_are_rated(told: Told) -> None:
+    for part in ("rated", "unrated"):
+        if rated := told.part(part):
+            assert rated["result"] == "success"
+    if ratings := told.part("ratings"):
+        message_id = told.report["streamed"]["message_id"]
+        assert [item["rating"] for item in ratings["data"] if item["message_id"] == message_id] == ["like"]
+
+
+def test_questions_are_suggested(told: Told) -> None:
+    if suggested := told.part("suggested"):
+        assert (suggested["result"], suggested["data"]) == ("success", ["What else?", "Why?"])
+
+
+def test_a_file_is_uploaded_and_shown_to_the_agent(told: Told) -> None:
+    if uploaded := told.part("uploaded"):
+        assert (uploaded["name"], uploaded["extension"], uploaded["size"]) == ("note.txt", "txt", 7)
+        assert uploaded["mime_type"] == "text/plain"
+    if shown := told.part("shown"):
+        assert "Look" in shown["answer"]
+        assert "note.txt" in shown["answer"]
+
+
+def test_a_form_that_says_it_is_json_is_refused(told: Told) -> None:
+    for part in [name for name, how in told.calls.items() if how == "!"]:
+        assert told.report[part]["http_status"] == 400
+
+
+def test_a_deleted_conversation_is_gone(told: Told) -> None:
+    if gone := told.part("gone"):
+        assert (gone["http_status"], gone["code"]) == (404, "not_found")
 
 
 def test_the_app_describes_itself(told: Told) -> None:
     if parameters := told.part("parameters"):
         assert parameters["opening_statement"] == "Hello! What can I do for you?"
+        assert parameters["suggested_questions_after_answer"]["enabled"] is True
         assert parameters["file_upload"]["enabled"] is True
     if info := told.part("info"):
         assert info["name"] == "Demo agent"
+    if site := told.part("site"):
+        assert site["title"] == "Demo agent"
+
+
+@pytest.mark.parametrize("part", ["heard", "spoken"])
+def test_there_is_no_sound(told: Told, part: str) -> None:
+    if refusal := told.part(part):
+        assert (refusal["http_status"], refusal["code"]) == (400, "app_unavailable")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
-"""One gateway per database for all tests that go over every operation."""
+"""The OpenAPI document, and one gateway per database for all tests that go over every operation."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from agent_gateway.app import create_app
+from agent_gateway.settings import Settings
 from tests.contract.operations import World
 from tests.databases import KINDS, _postgres_database, _sqlite_url, postgres_template, sqlite_template
 from tests.fakes.scripted_backend import ScriptedBackend
@@ -16,6 +21,18 @@ from tests.gateway_server import GatewayServer
 __all__ = ["postgres_template", "sqlite_template"]
 
 OTHER_KEY = "app-other-key"
+
+
+@pytest.fixture(scope="session")
+def document() -> dict[str, Any]:
+    return create_app(Settings.model_construct()).openapi()
+
+
+@pytest.fixture
+def document_folder(document: dict[str, Any], tmp_path: Path) -> Path:
+    """A folder with the document in it as openapi.json."""
+    (tmp_path / "openapi.json").write_text(json.dumps(document, indent=1))
+    return tmp_path
 
 
 @pytest.fixture(scope="session", params=KINDS)

@@ -15,9 +15,15 @@ import httpx
 
 from agent_gateway.app import create_app
 from agent_gateway.settings import Settings
+from tests.fakes.script import Script, ask_human, echo, script, text
 from tests.fakes.scripted_backend import ScriptedBackend
-from tests.gateway.chat import Chat, Json
+from tests.fakes.session import query_of
+from tests.gateway.chat import Chat, Heard, Json
+from tests.gateway.questions import token_of
 from tests.gateway_server import GatewayServer
+
+ASK = "Ask me"
+"""What a run is told that then asks."""
 
 
 class Scope(Enum):
@@ -26,6 +32,7 @@ class Scope(Enum):
     OPEN = "everybody, without a key"
     APP = "whoever has the app's key, whichever user they name"
     USER = "one user of one app"
+    TICKET = "whoever has its ticket, without a key"
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,13 @@ OPERATIONS: dict[str, Operation] = {
     "listConversationVariables": Operation(Scope.USER, query={"last_id": ""}),
     # No conversation has a variable.
     "updateConversationVariable": Operation(Scope.USER, body={"value": 1}, status=404),
+    # Whoever knows the token of a form may answer.
+    "getHumanInputForm": Operation(Scope.APP),
+    "submitHumanInputForm": Operation(Scope.APP, body={"inputs": {}, "action": "approve"}),
+    "followAnswer": Operation(Scope.USER),
+    "uploadFile": Operation(Scope.USER, body={}, file=b"A note.", status=201),
+    "previewFile": Operation(Scope.USER),
+    "downloadFile": Operation(Scope.TICKET, query={"ticket": "{ticket}"}),
     "getAppInfo": Operation(Scope.APP),
     "getAppParameters": Operation(Scope.APP),
     "getAppMeta": Operation(Scope.APP),
@@ -103,12 +117,37 @@ class Owner:
         [item] = [item for item in found if item["message_id"] == self.turn["message_id"]]
         return dict(item)
 
+    @functools.cached_property
+    def question(self) -> Heard:
+        """A turn that ended with a question to a human, in a conversation of its own."""
+        # Not queued: what goes on after an answer takes its script at any time.
+        self.backend.script = asks_when_told
+        return self.chat.streaming(ASK)
+
+    @functools.cached_property
+    def file(self) -> Json:
+        """An uploaded file."""
+        note = {"file": ("note.txt", b"A note.", "text/plain")}
+        done = self.chat.client.post("/files/upload", data={"user": self.chat.user}, files=note)
+        assert done.status_code == 201, done.text
+        return dict(done.json())
+
+
+def asks_when_told(body: Json) -> Script:
+    """What runs do: most say what they were told."""
+    return script(text("Well."), ask_human("May I?")) if query_of(body) == ASK else echo(body)
+
 
 EXAMPLES: dict[str, Callable[[Owner], str]] = {
     "task_id": lambda owner: str(owner.turn["task_id"]),
     "conversation_id": lambda owner: str(owner.turn["conversation_id"]),
     "message_id": lambda owner: str(owner.turn["message_id"]),
     "end_user_id": lambda owner: str(owner.feedback["from_end_user_id"]),
+    "file_id": lambda owner: str(owner.file["id"]),
+    "ticket": lambda owner: str(owner.file["source_url"]).partition("ticket=")[2],
+    "form_token": lambda owner: token_of(owner.question),
+    # One that asks nothing: the events of a question's answer end when there is one.
+    "workflow_run_id": lambda owner: str(owner.turn["message_id"]),
     "variable_id": lambda owner: str(uuid4()),
 }
 """By the name of a path parameter: an id of something that exists for the owner."""

@@ -29,7 +29,9 @@ MALFORMED = ("nonsense", "%00", "0", "null", f"{uuid4()}0", "x" * 300, "%ED%A0%8
 """Percent-encoded, as in a path."""
 PREFIXES = ("", "/v1")
 
-with_id = [name for name, it in OPERATIONS.items() if not it.off and ids_of(name)]
+keyed = [name for name, it in OPERATIONS.items() if it.scope in (Scope.APP, Scope.USER)]
+with_id = [name for name in keyed if not OPERATIONS[name].off and ids_of(name)]
+with_ticket = [name for name, it in OPERATIONS.items() if it.scope is Scope.TICKET]
 
 
 def told(response: httpx.Response) -> tuple[int, bytes, dict[str, str]]:
@@ -64,7 +66,7 @@ def test_every_route_has_its_line() -> None:
         fields = id_fields(route)
         assert not set(fields["query"]) - set(operation.query), f"{name}: name all ids of the query"
         assert not set(fields["body"]) - set(operation.body or {}), f"{name}: name all ids of the body"
-        assert (operation.scope is Scope.OPEN) == ("security" not in route.spec), name
+        assert (operation.scope is Scope.OPEN) == (not route.spec["security"]), name
         if operation.scope is Scope.USER:
             assert "user" in (*route.parameters("query"), *route.fields), name
 
@@ -84,7 +86,7 @@ def test_its_owner_gets_it(world: World, name: str, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize("name", [name for name, it in OPERATIONS.items() if it.scope is not Scope.OPEN])
+@pytest.mark.parametrize("name", keyed)
 def test_nothing_opens_without_its_key(world: World, name: str, prefix: str) -> None:
     """And who has no key can not tell what exists from what does not."""
     ids, user = own_ids(name, world)
@@ -106,6 +108,20 @@ def test_nothing_opens_without_its_key(world: World, name: str, prefix: str) -> 
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("name", with_ticket)
+def test_a_ticket_opens_one_thing(world: World, name: str, prefix: str) -> None:
+    ids, user = own_ids(name, world)
+    other_ids, _ = own_ids(name, world)
+    assert request_for(name, ids, user).send(world.nobody, prefix).status_code == OPERATIONS[name].status
+    for client in (world.nobody, world.client):
+        for ticket in ("", "nonsense", f"{ids['ticket']}x"):
+            bad = request_for(name, {**ids, "ticket": ticket}, user).send(client, prefix)
+            refused(bad, 401, "unauthorized")
+        others = request_for(name, {**ids, "ticket": other_ids["ticket"]}, user).send(client, prefix)
+        assert others.status_code in (401, 404)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("name", with_id)
 def test_what_belongs_to_others_does_not_exist(world: World, name: str, prefix: str) -> None:
     operation = OPERATIONS[name]
@@ -115,12 +131,12 @@ def test_what_belongs_to_others_does_not_exist(world: World, name: str, prefix: 
     assert nowhere.status_code == operation.unknown, nowhere.text
     foreign = request_for(name, ids, user).send(world.other, prefix)
     assert told(foreign) == told(nowhere), "another app's key"
-    stranger = request_for(name, ids, f"{user}-2").send(world.client, prefix)
+    by_a_stranger = request_for(name, ids, f"{user}-2")
     if operation.scope is Scope.USER:
-        assert told(stranger) == told(nowhere), "another user"
-    else:
-        assert stranger.status_code == operation.status
+        assert told(by_a_stranger.send(world.client, prefix)) == told(nowhere), "another user"
     assert belongings(world, user) == before, "nothing happened to it"
+    if operation.scope is Scope.APP:
+        assert by_a_stranger.send(world.client, prefix).status_code == operation.status
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -145,7 +161,7 @@ def test_an_id_that_is_none_is_unknown_or_named(world: World, name: str, prefix:
                 assert field in refused(response, 400, "invalid_param")["message"], text
 
 
-@pytest.mark.parametrize("name", [name for name, it in OPERATIONS.items() if it.scope is not Scope.OPEN])
+@pytest.mark.parametrize("name", keyed)
 def test_no_answer_shows_what_belongs_to_others(world: World, name: str) -> None:
     owner = world.owner()
     ids = {key: EXAMPLES[key](owner) for key in ids_of(name)}
@@ -168,7 +184,7 @@ def test_other_methods_are_refused(world: World) -> None:
     for path, documented in document()["paths"].items():
         allowed = {method.upper() for method in documented}
         ids = dict.fromkeys(EXAMPLES, str(uuid4()))
-        prefixes = PREFIXES if all("security" in spec for spec in documented.values()) else ("",)
+        prefixes = PREFIXES if all(spec["security"] for spec in documented.values()) else ("",)
         for prefix in prefixes:
             for method in set(METHODS) - allowed:
                 response = world.client.request(method, prefix + path.format_map(ids), content=b"{")

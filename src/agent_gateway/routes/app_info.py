@@ -9,10 +9,10 @@ from agent_gateway.routes.errors import ERRORS
 from agent_gateway.routes.schemas.app_info import (
     AppInfo,
     AppMeta,
+    AppParameters,
     AppSite,
     FileUpload,
     ImageUpload,
-    Parameters,
     SystemParameters,
     Toggle,
     VoiceToggle,
@@ -69,10 +69,10 @@ async def get_site(app: AppDep) -> AppSite:
     summary="Describe the app's features",
     response_description="The app's features.",
 )
-async def get_parameters(app: AppDep, gateway: GatewayDep) -> Parameters:
+async def get_parameters(app: AppDep, gateway: GatewayDep) -> AppParameters:
     """The opening statement, the input form, and which features are on."""
     config = app.config.model_dump(mode="json")
-    return Parameters(
+    return AppParameters(
         opening_statement=config["opening_statement"],
         suggested_questions=config["suggested_questions"],
         suggested_questions_after_answer=Toggle(enabled=app.config.suggested_questions_after_answer.enabled),

@@ -59,7 +59,12 @@ IdempotencyKey = Annotated[
     ),
 ]
 LastEventId = Annotated[
-    str | None, Header(description="`event_id` of the last event that was seen.", alias="Last-Event-ID")
+    str | None,
+    Header(
+        description="`event_id` of the last event that was seen.",
+        alias="Last-Event-ID",
+        json_schema_extra={"pattern": "^[0-9]{1,12}$"},
+    ),
 ]
 
 

@@ -42,6 +42,7 @@ def install(app: FastAPI) -> None:
             )
             _add_events(document["components"]["schemas"])
             _correct_errors(document)
+            _correct_requests(document)
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -63,6 +64,7 @@ def _correct_errors(document: dict[str, Any]) -> None:
     codes = ", ".join(f"`{code}` ({status})" for code, status in STATUSES.items())
     schemas["ErrorBody"]["properties"]["code"]["description"] += f" One of {codes}."
     for operation in _operations(document):
+        operation.setdefault("security", [])  # or a reader could not tell "no key" from "forgotten"
         responses = operation["responses"]
         responses.pop("422", None)
         if "requestBody" in operation:
@@ -75,6 +77,29 @@ def _correct_errors(document: dict[str, Any]) -> None:
                 }
             }
         responses["default"] = {"description": "Any other error.", "content": ERROR_CONTENT}
+
+
+def _correct_requests(document: dict[str, Any]) -> None:
+    """What is optional in a URL or a header, or a body, is left out: there is no null. Ids are UUIDs.
+
+    The code reads ids as text, to answer malformed ones in the contract's way.
+    """
+    for operation in _operations(document):
+        for parameter in operation.get("parameters", []):
+            _without_null(parameter["schema"])
+            if parameter["name"].endswith("_id"):
+                parameter["schema"]["format"] = "uuid"
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            _without_null(content["schema"])
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        del schema["anyOf"]
+        if "$ref" in kinds[0]:
+            schema.clear()  # what is referred to has its own title
+        schema.update(kinds[0])
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

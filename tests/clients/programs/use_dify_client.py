@@ -38,10 +38,16 @@ def refusal(response: Any) -> dict[str, Any]:
     return {**response.json(), "http_status": response.status_code}
 
 
+def upload() -> Any:
+    return client().file_upload(USER, {"file": ("note.txt", b"A note.", "text/plain")}).json()
+
+
 streamed = stream("Hello")
 blocking = ask("Hello again")
 blocking.raise_for_status()
-conversation = streamed["conversation_id"]
+conversation, message = streamed["conversation_id"], streamed["message_id"]
+uploaded = upload()
+note = {"type": "document", "transfer_method": "local_file", "upload_file_id": uploaded["id"]}
 report = {
     "streamed": streamed,
     "recalled": stream("What did I say?", conversation_id=conversation),
@@ -49,9 +55,14 @@ report = {
     "thought": stream("Think"),
     "blocking": blocking.json(),
     "broken": stream("Break"),
+    "uploaded": uploaded,
+    "shown": ask("Look", files=[note]).json(),
+    "rated": client().message_feedback(message, "like", USER).json(),
+    "renamed": client().rename_conversation(conversation, "All about hello", USER).json(),
     "conversations": client().get_conversations(USER, limit=2).json(),
     "messages": client().get_conversation_messages(USER, conversation).json(),
     "parameters": client().get_application_parameters(USER).json(),
+    "unrated": client().message_feedback(message, None, USER).json(),
     "bad_key": refusal(client("app-wrong").create_chat_message({}, "Hello", USER, "streaming")),
     "no_query": refusal(ask("")),
     "no_conversation": refusal(ask("Hello", conversation_id="00000000-0000-4000-8000-000000000000")),

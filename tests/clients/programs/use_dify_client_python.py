@@ -42,8 +42,22 @@ def refusal(call: Callable[[], Any]) -> dict[str, Any]:
     return {}
 
 
+def rate(message: str, rating: Any) -> Any:
+    return client.feedback_messages(message, models.FeedbackRequest(rating=rating, user=USER)).model_dump()
+
+
 def story() -> dict[str, Any]:
     streamed = stream("Hello")
+    message = streamed["message_id"]
+    uploaded = client.upload_files(
+        ("note.txt", b"A note.", "text/plain"), models.UploadFileRequest(user=USER)
+    )
+    note = models.File(
+        type=models.FileType.DOCUMENT,
+        transfer_method=models.TransferMethod.LOCAL_FILE,
+        upload_file_id=uploaded.id,
+    )
+    sound = ("sound.mp3", b"\xff\xfb", "audio/mpeg")
     stranger = Client(api_key="app-wrong", api_base=f"{BASE_URL}/v1")
     return {
         "streamed": streamed,
@@ -53,6 +67,13 @@ def story() -> dict[str, Any]:
         "blocking": client.chat_messages(request("Hello again", "blocking")).model_dump(mode="json"),
         "broken": stream("Break"),
         "stopped": stream("Stop me", stop=True),
+        "uploaded": uploaded.model_dump(),
+        "shown": client.chat_messages(request("Look", "blocking", files=[note])).model_dump(mode="json"),
+        "rated": rate(message, models.Rating.LIKE),
+        "unrated": rate(message, None),
+        "suggested": client.suggest_messages(message, models.ChatSuggestRequest(user=USER)).model_dump(),
+        "heard": refusal(lambda: client.audio_to_text(sound, models.AudioToTextRequest(user=USER))),
+        "spoken": refusal(lambda: client.text_to_audio(models.TextToAudioRequest(text="Hello", user=USER))),
         "bad_key": refusal(lambda: stranger.chat_messages(request("Hello", "blocking"))),
         "no_query": refusal(lambda: client.chat_messages(request("", "blocking"))),
         "no_conversation": refusal(lambda: stream("Hello", conversation_id=NOTHING)),

@@ -84,7 +84,7 @@ class SystemParameters(BaseModel):
     workflow_file_upload_limit: int
 
 
-class Parameters(BaseModel):
+class AppParameters(BaseModel):
     """What a front end needs to draw the app."""
 
     opening_statement: str

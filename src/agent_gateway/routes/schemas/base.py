@@ -1,22 +1,37 @@
 """What the public JSON of all resources shares. Field names are the published contract's."""
 
 import math
+import sys
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 
 from agent_gateway.domain import clean_text
 
 MAX_INT: Final = 2**63 - 1
+MAX_FLOAT: Final = int(sys.float_info.max)
 MOST_LEVELS: Final = 100
 """How deep a body may be nested. What is stored is listed again, and pydantic writes no more than 255."""
 
+NOT_BLANK: Final[dict[str, JsonValue]] = {"pattern": r"\S"}
+"""For the document: how the code finds this out, and says it, is its own."""
 User = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=255),
     # Bodies are cleaned as a whole; this is for `user` in a query.
     AfterValidator(clean_text),
-    Field(description="The client's own identifier of its end user; scopes everything."),
+    Field(
+        description="The client's own identifier of its end user; scopes everything.",
+        json_schema_extra=NOT_BLANK,
+    ),
 ]
 
 
@@ -52,7 +67,8 @@ def _clean(value: Any, level: int) -> Any:
         case float() if not math.isfinite(value):
             raise ValueError("Numbers must be finite.")
         case int() if abs(value) > MAX_INT:
-            raise ValueError("Whole numbers must fit into 64 bits.")
+            # As most readers of JSON do; to them it is infinite past all floats.
+            return _clean(float(value) if abs(value) < MAX_FLOAT else math.inf, level)
         case _:
             return value
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from agent_gateway.domain import canonical_uuid
 from agent_gateway.filetypes import FileType
-from agent_gateway.routes.schemas.base import Body, ErrorBody, Metadata, UnixTime, User
+from agent_gateway.routes.schemas.base import NOT_BLANK, Body, ErrorBody, Metadata, UnixTime, User
 
 
 class InputFileBody(Body):
@@ -58,14 +58,18 @@ def is_web_url(text: str) -> bool:
 class ChatMessageBody(Body):
     """Body of POST /chat-messages."""
 
-    query: str = Field(description="What the user says.", examples=["What is 12 * 7?"])
+    query: str = Field(
+        description="What the user says.", examples=["What is 12 * 7?"], json_schema_extra=NOT_BLANK
+    )
     user: User
     inputs: dict[str, Any] = Field(default_factory=dict, description="Values of the app's input form.")
     response_mode: Literal["streaming", "blocking", "background"] = Field(
         "blocking", description="`background` answers 202 at once with an `events_url` to follow."
     )
     conversation_id: str | None = Field(
-        None, description="UUID of the conversation to go on with; empty or absent starts a new one."
+        None,
+        description="UUID of the conversation to go on with; empty or absent starts a new one.",
+        json_schema_extra={"format": "uuid"},
     )
     files: list[InputFileBody] = Field(default_factory=list, description="Files that come with the query.")
     auto_generate_name: bool = Field(
