@@ -11,7 +11,8 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 
 from agent_gateway import logs
-from agent_gateway.app_config import AppConfig, default_app, load_app_file
+from agent_gateway.app_config import AppConfig, default_app
+from agent_gateway.app_file import load_app_file
 from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import FOLD_VERSION
@@ -44,7 +45,6 @@ from agent_gateway.runner import Limits, Resources
 from agent_gateway.settings import Settings
 from agent_gateway.signals import draining_first
 from agent_gateway.store.apps import DEFAULT_SLUG, AppStore
-from agent_gateway.store.begin import Terms
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
 from agent_gateway.store.end_users import EndUserStore
@@ -53,6 +53,7 @@ from agent_gateway.store.files import FileStore
 from agent_gateway.store.forms import FormStore
 from agent_gateway.store.keys import USE_SECONDS, KeyStore
 from agent_gateway.store.migrations import migrate, schema_is_current
+from agent_gateway.store.new_turn import Terms
 from agent_gateway.store.objects import Objects
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.answers import Answers

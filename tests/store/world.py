@@ -25,10 +25,11 @@ from agent_gateway.domain import (
 )
 from agent_gateway.events import GATEWAY_END, LLMChunk, Result
 from agent_gateway.store.apps import AppStore
-from agent_gateway.store.begin import Begun, Terms
+from agent_gateway.store.begin import Begun
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.keys import KeyStore
+from agent_gateway.store.new_turn import Terms
 from agent_gateway.store.tables import Row
 from agent_gateway.store.turns import TurnStore
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_gateway.app_config import AppConfig, default_app, parse_app
+from agent_gateway.app_config import AppConfig, default_app
+from agent_gateway.app_file import parse_app
 from agent_gateway.backend.compose import compose, compose_closing, compose_small
 from agent_gateway.domain import (
     App,

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from agent_gateway.app_config import SLUG, AppConfig, load_app_file
-from agent_gateway.app_file import unset_variables, write_app_file
+from agent_gateway.app_config import SLUG, AppConfig
+from agent_gateway.app_file import load_app_file, unset_variables, write_app_file
 from agent_gateway.cli.environment import app_named, print_table, with_database
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings

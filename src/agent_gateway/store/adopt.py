@@ -22,9 +22,9 @@ from agent_gateway.domain import (
     Turn,
     TurnState,
 )
-from agent_gateway.store.begin import Terms
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.forms import form_columns, form_of
+from agent_gateway.store.new_turn import Terms
 from agent_gateway.store.tables import (
     app_versions,
     conversations,

@@ -24,9 +24,9 @@ from agent_gateway.domain import (
 from agent_gateway.errors import FormExpired, FormSubmitted, NotFound
 from agent_gateway.forms import TIMED_OUT, answer_of, query_of
 from agent_gateway.store.adopt import read_turns
-from agent_gateway.store.begin import NewTurn, Terms, insert_turn
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.forms import FORM_BY_TOKEN, close_form, form_columns, form_of
+from agent_gateway.store.new_turn import NewTurn, Terms, insert_turn
 from agent_gateway.store.results import lock_conversation
 from agent_gateway.store.tables import (
     app_versions,

@@ -1,25 +1,19 @@
 """Begin: a turn's first rows in one transaction (I1, R3, R15)."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import msgspec
-from sqlalchemy import Row, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import Row, and_, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain import (
     App,
-    AppVersionId,
     Caller,
     ConversationId,
     Form,
     FormAnswer,
-    FormId,
-    InputFile,
-    MessageId,
     RunId,
     TaskId,
     Turn,
@@ -30,7 +24,6 @@ from agent_gateway.domain import (
 )
 from agent_gateway.errors import (
     ConversationBusy,
-    IdempotencyConflict,
     NotFound,
     QuestionOpen,
     StoreUnavailable,
@@ -38,50 +31,22 @@ from agent_gateway.errors import (
 from agent_gateway.input_form import check_inputs, merged
 from agent_gateway.store.admission import check_query, take_place, version_of
 from agent_gateway.store.database import Database, now_plus
-from agent_gateway.store.files import attach_files, resolve_files
+from agent_gateway.store.files import resolve_files
 from agent_gateway.store.forms import close_form, form_columns, form_of
+from agent_gateway.store.idempotency import claim_key, find_by_key
+from agent_gateway.store.new_turn import NewTurn, Terms, insert_turn
 from agent_gateway.store.tables import (
     conversations,
     end_users,
     forms,
-    idempotency,
     is_active,
     is_open,
-    messages,
     snapshots,
     turns,
 )
 
-IDEMPOTENCY_SECONDS: Final = 24 * 3600
 MOST_QUEUED: Final = 10
 """Turns that may wait behind a conversation's active one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """Under which terms this process takes a turn."""
-
-    owner: str
-    """A fresh UUID per process start."""
-    lease_seconds: float
-    turn_seconds: float
-    fold_version: int
-
-
-@dataclass(frozen=True, slots=True)
-class NewTurn:
-    """The first rows of a turn: its message's and its own."""
-
-    task_id: TaskId
-    conversation_id: ConversationId
-    app_version_id: AppVersionId
-    seq: int
-    query: str
-    inputs: dict[str, Any]
-    files: list[InputFile]
-    state: TurnState
-    owner: str | None
-    form_id: FormId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,28 +86,6 @@ async def begin(
     raise StoreUnavailable("begin met a conflict three times")
 
 
-async def find_by_key(database: Database, caller: Caller, request: TurnRequest) -> TaskId | None:
-    """The turn that this request's Idempotency-Key made; IdempotencyConflict for another body."""
-    if not request.idempotency_key:
-        return None
-    async with database.reading() as session:
-        row = (await session.execute(_FIND_KEY, _key_scope(caller, request))).first()
-    if row is None:
-        return None
-    if row.body_hash != _body_hash(request):
-        raise IdempotencyConflict("This Idempotency-Key was used before with a different body.")
-    return TaskId(row.turn_id)
-
-
-async def forget_old_keys(database: Database) -> int:
-    """Delete the keys that are not remembered any more; returns their number."""
-    async with database.transaction() as connection:
-        gone = await connection.execute(
-            delete(idempotency).where(idempotency.c.created_at < now_plus(-IDEMPOTENCY_SECONDS))
-        )
-        return gone.rowcount
-
-
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where a message goes: its conversation as it stands."""
@@ -164,7 +107,7 @@ async def _write_rows(
 ) -> Begun:
     now = datetime.now(UTC)
     if request.idempotency_key:
-        await _claim_key(connection, caller, request, task_id, now)
+        await claim_key(connection, caller, request, task_id, now)
     check_query(caller.app, request)
     if request.conversation_id:
         place = await _go_on(connection, caller, request, request.conversation_id, task_id, now)
@@ -208,43 +151,6 @@ async def _write_rows(
     return Begun(turn, TaskId(active.id), RunId(active.run_id) if active.run_id else None)
 
 
-async def insert_turn(connection: AsyncConnection, terms: Terms, new: NewTurn, now: datetime) -> MessageId:
-    """The message and the turn; the caller holds the conversation's lock, which gave it its number."""
-    message_id = MessageId(new_id())
-    await connection.execute(
-        insert(messages),
-        {
-            "id": message_id,
-            "conversation_id": new.conversation_id,
-            "seq": new.seq,
-            "query": new.query,
-            "inputs": new.inputs,
-            "files": msgspec.to_builtins(new.files),
-            "marks": b"",
-            "created_at": now,
-        },
-    )
-    await attach_files(connection, message_id, new.files)
-    await connection.execute(
-        _INSERT_TURN,
-        {
-            "id": new.task_id,
-            "app_version_id": new.app_version_id,
-            "conversation_id": new.conversation_id,
-            "message_id": message_id,
-            "seq": new.seq,
-            "state": new.state,
-            "owner": new.owner,
-            "form_id": new.form_id,
-            "lease_seconds": terms.lease_seconds,
-            "turn_seconds": terms.turn_seconds,
-            "fold_version": terms.fold_version,
-            "created_at": now,
-        },
-    )
-    return message_id
-
-
 async def _resume(
     connection: AsyncConnection, app: App, request: TurnRequest, task_id: TaskId
 ) -> tuple[str | None, Form | None]:
@@ -262,18 +168,6 @@ async def _resume(
         raise QuestionOpen(form.message_id, form.token)
     answer = FormAnswer("submitted", message=request.query)
     return row.form_snapshot or row.data, await close_form(connection, form, answer, task_id)
-
-
-async def _claim_key(
-    connection: AsyncConnection, caller: Caller, request: TurnRequest, task_id: TaskId, now: datetime
-) -> None:
-    """The key's row comes first, so that of two equal posts the loser meets the key (R3)."""
-    scope = _key_scope(caller, request)
-    await connection.execute(_FORGET_OLD_KEY, scope)
-    row = {"turn_id": task_id, "body_hash": _body_hash(request), "created_at": now}
-    await connection.execute(
-        insert(idempotency), {"app_id": scope["app"], "user_id": scope["user"], "key": scope["key"], **row}
-    )
 
 
 async def _go_on(
@@ -342,16 +236,6 @@ async def _new_conversation(
     return place
 
 
-def _key_scope(caller: Caller, request: TurnRequest) -> dict[str, Any]:
-    return {"app": caller.app.id, "user": caller.user, "key": request.idempotency_key}
-
-
-def _body_hash(request: TurnRequest) -> str:
-    """What makes two posts with one key the same: query, inputs, conversation, files."""
-    body = [request.query, request.inputs, request.conversation_id, request.files]
-    return hashlib.sha256(msgspec.json.encode(body, order="sorted")).hexdigest()
-
-
 _END_USER = select(end_users.c.id).where(
     end_users.c.app_id == bindparam("app"), end_users.c.external_id == bindparam("user")
 )
@@ -388,36 +272,4 @@ _STATE = (
     .outerjoin(snapshots, snapshots.c.conversation_id == conversations.c.id)
     .outerjoin(forms, and_(forms.c.conversation_id == conversations.c.id, is_open(forms)))
     .where(conversations.c.id == bindparam("conversation"))
-)
-_INSERT_TURN = insert(turns).values(
-    epoch=1,
-    adoptions=0,
-    lease_until=now_plus(bindparam("lease_seconds")),
-    deadline_at=now_plus(bindparam("turn_seconds")),
-    **{
-        name: bindparam(name)
-        for name in (
-            "id",
-            "app_version_id",
-            "conversation_id",
-            "message_id",
-            "seq",
-            "state",
-            "owner",
-            "fold_version",
-            "form_id",
-            "created_at",
-        )
-    },
-)
-_KEY_SCOPE = (
-    idempotency.c.app_id == bindparam("app"),
-    idempotency.c.user_id == bindparam("user"),
-    idempotency.c.key == bindparam("key"),
-)
-_FIND_KEY = select(idempotency.c.turn_id, idempotency.c.body_hash).where(
-    *_KEY_SCOPE, idempotency.c.created_at >= now_plus(-IDEMPOTENCY_SECONDS)
-)
-_FORGET_OLD_KEY = delete(idempotency).where(
-    *_KEY_SCOPE, idempotency.c.created_at < now_plus(-IDEMPOTENCY_SECONDS)
 )

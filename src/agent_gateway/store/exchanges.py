@@ -5,8 +5,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain import Caller, ConversationId, Exchange, TaskId
 from agent_gateway.store.adopt import read_turns
-from agent_gateway.store.begin import Terms
 from agent_gateway.store.database import Database
+from agent_gateway.store.new_turn import Terms
 from agent_gateway.store.tables import conversations, end_users, messages, turns
 
 

@@ -19,9 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain import Exchange, Outcome, RunId, TaskId, Turn, new_id
 from agent_gateway.events import GATEWAY_END, Result
-from agent_gateway.store.begin import Terms
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.exchanges import read_exchanges
+from agent_gateway.store.new_turn import Terms
 from agent_gateway.store.tables import conversations, messages, outbox, snapshots, turns
 
 HOLD_SECONDS: Final = 60.0

@@ -34,10 +34,12 @@ from agent_gateway.store.adopt import (
     statuses,
 )
 from agent_gateway.store.answers import expire, submit
-from agent_gateway.store.begin import Begun, Terms, begin, find_by_key, forget_old_keys
+from agent_gateway.store.begin import Begun, begin
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.exchanges import first_exchange
 from agent_gateway.store.forms import open_form, withdraw_answer
+from agent_gateway.store.idempotency import find_by_key, forget_old_keys
+from agent_gateway.store.new_turn import Terms
 from agent_gateway.store.outbox import Outbox, put_after
 from agent_gateway.store.results import (
     TurnView,
@@ -72,11 +74,11 @@ class TurnStore:
         return await begin(self._database, self._terms, caller, request, task_id)
 
     async def forget_old_keys(self) -> int:
-        """See `store.begin.forget_old_keys`."""
+        """See `store.idempotency.forget_old_keys`."""
         return await forget_old_keys(self._database)
 
     async def find_by_key(self, caller: Caller, request: TurnRequest) -> TaskId | None:
-        """See `store.begin.find_by_key`."""
+        """See `store.idempotency.find_by_key`."""
         return await find_by_key(self._database, caller, request)
 
     async def arm(self, turn: Turn) -> bool:
