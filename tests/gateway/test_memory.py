@@ -88,8 +88,8 @@ def test_memory_outlives_a_restart(start_gateway: StartGateway, fake: ScriptedBa
 
 @pytest.mark.parametrize(
     "ending",
-    [[fail()], [cancelled("server")], [ask_human("Shall I?")], [Emit("run_succeeded", {"output": "x"})]],
-    ids=["failed", "cancelled", "asked", "without"],
+    [[fail()], [cancelled("server")], [Emit("run_succeeded", {"output": "x"})]],
+    ids=["failed", "cancelled", "without"],
 )
 def test_a_turn_without_a_snapshot_keeps_the_old_one(
     chat: Chat, fake: ScriptedBackend, ending: list[Step]
