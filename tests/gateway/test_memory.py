@@ -132,8 +132,10 @@ def test_a_question_to_a_human_is_the_answer(chat: Chat, fake: ScriptedBackend) 
     stored = chat.message(heard.conversation_id)
     assert (stored["answer"], stored["status"], stored["error"]) == (heard.answer, "normal", None)
 
-    # The next turn is a normal one: with the snapshot that holds the question it would fail.
-    assert chat.blocking("Yes", conversation_id=heard.conversation_id)["answer"] == "You said: Yes."
+    # What the user says next is the answer: as a normal turn over the open question it would fail.
+    chat.blocking("Yes", conversation_id=heard.conversation_id)
+    [answer] = fake.requests[1].body["deferred_tool_results"]["calls"].values()
+    assert (answer["status"], answer["message"]) == ("submitted", "Yes")
 
 
 def test_a_question_alone(chat: Chat, fake: ScriptedBackend) -> None:
