@@ -77,7 +77,12 @@ class GatewayServer:
             await self.gateway.live.drain(drain_seconds)
             self.server.should_exit = True
 
-        asyncio.run_coroutine_threadsafe(drain_then_exit(), self._loop)
+        stopping = drain_then_exit()
+        try:
+            asyncio.run_coroutine_threadsafe(stopping, self._loop)
+        except RuntimeError:
+            # It has just ended by itself.
+            stopping.close()
 
     @property
     def gateway(self) -> Gateway:

@@ -305,7 +305,7 @@ def test_files_of_a_turn_that_does_not_complete_are_kept(
         fake.script = script(*steps, gate)
     else:
         fake.script = script(*steps, gate, cancel="ignore")
-    server = start_gateway(idle_timeout_seconds=1.0) if ending == "cut short" else start_gateway()
+    server = start_gateway(idle_timeout_seconds=3.0) if ending == "cut short" else start_gateway()
     with server.client() as client:
         chat = Chat(client, user)
         with chat.open(params={"ids": 1, "mode": "agent"}) as stream:

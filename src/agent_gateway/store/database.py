@@ -26,6 +26,9 @@ PING_SECONDS: Final = 5.0
 _PASSING_SQLSTATES: Final = ("08", "25", "40", "53", "55", "57", "58")
 """Classes of connection, transaction, resource, lock, operator and system errors."""
 _PASSING_SQLITE: Final = ("locked", "busy", "disk", "full", "i/o", "unable to open", "readonly")
+UNDISTURBED: Final = "undisturbed"
+"""Name of the tasks that go on although who waits for them is cancelled."""
+CLOSE_SECONDS: Final = 2.0
 
 
 class now_plus(FunctionElement[Any]):  # noqa: N801 - reads as the SQL function it stands for
@@ -143,7 +146,9 @@ class Database:
                 await undisturbed(look())
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, once what goes on undisturbed has had a moment to end."""
+        if going_on := [task for task in asyncio.all_tasks() if task.get_name() == UNDISTURBED]:
+            await asyncio.wait(going_on, timeout=CLOSE_SECONDS)
         for engine in self._engines.values():
             await engine.dispose()
 
@@ -154,7 +159,7 @@ async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
     Half a conversation with the database would leave its connection unusable, and a cancelled
     commit usually happens all the same.
     """
-    task = asyncio.ensure_future(work)
+    task = asyncio.create_task(work, name=UNDISTURBED)
     # Nobody may be left to hear of its failure.
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     return await asyncio.shield(task)
@@ -196,7 +201,7 @@ def _is_passing(error: DBAPIError) -> bool:
 
 def _postgres_engine(url: URL, pool_size: int, lease_seconds: float) -> AsyncEngine:
     # A second at least: a busy machine is not a frozen process.
-    half_lease = str(max(1000, int(lease_seconds * 500)))
+    half_lease = max(1000, int(lease_seconds * 500))
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -210,8 +215,9 @@ def _postgres_engine(url: URL, pool_size: int, lease_seconds: float) -> AsyncEng
             "server_settings": {
                 "application_name": "agent-gateway",
                 # A frozen process must not hold row locks (R6).
-                "idle_in_transaction_session_timeout": half_lease,
-                "lock_timeout": half_lease,
+                "idle_in_transaction_session_timeout": str(half_lease),
+                # Longer than a frozen process can hold them, or many at once in one conversation.
+                "lock_timeout": str(max(3000, half_lease)),
                 "statement_timeout": "9000",
             },
         },
