@@ -91,6 +91,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url="/docs",
         redoc_url=None,
+        # A redirect has no envelope, and names whatever host the request did.
+        redirect_slashes=False,
         separate_input_output_schemas=False,
         # The framework's own telemetry would record URLs, tickets and rejected values.
         telemetry={"tracing": False, "metrics": False, "logs": False},

@@ -96,6 +96,7 @@ class TurnRunner:
         self._sending = False
         self._creation: asyncio.Future[RunId] | None = None
         self._saved = 0
+        self._dumped = 0
         """Position up to which the fold is stored as a checkpoint."""
         self._timer: asyncio.Timeout | None = None
         self._deadline = 0.0
@@ -134,8 +135,12 @@ class TurnRunner:
         """The fold's whole state, or None when there is nothing new to keep (R5)."""
         if self._fold.run_end is not None or self._fold.position <= self._saved:
             return None
-        self._saved = self._fold.position
+        self._dumped = self._fold.position
         return self._fold.dump()
+
+    def checkpointed(self) -> None:
+        """The checkpoint that was taken last is stored."""
+        self._saved = self._dumped
 
     @property
     def stopping(self) -> bool:
@@ -293,14 +298,14 @@ class TurnRunner:
             self._creation = asyncio.ensure_future(self._backend.create_run(request))
             run_id = await asyncio.shield(self._creation)
             stop_asked = await patiently(lambda: self._store.running(self.turn, run_id))
+            if stop_asked is None:
+                # Not ours any more. The run is nobody's, unless a write that stored it lost its answer.
+                stored = await patiently(lambda: self._store.load(self.turn.task_id))
+                if stored is None or stored.run_id != run_id:
+                    await self._cancel_for_good(run_id)
+                return False
         finally:
             self._sending = False
-        if stop_asked is None:
-            # Not ours any more. The run is nobody's, unless the answer of a write that stored it was lost.
-            stored = await patiently(lambda: self._store.load(self.turn.task_id))
-            if stored is None or stored.run_id != run_id:
-                await self._cancel_for_good(run_id)
-            return False
         self.run_id = run_id
         if stop_asked:
             self.stop()
@@ -394,7 +399,7 @@ class TurnRunner:
                 continue
             # The end is usually committed within moments of the run's; then the statuses, read once
             # a second for all followed turns together, bring the news.
-            await self._wait_for_news(min(0.05 * 2**looks, LOOK_SECONDS))
+            await self._wait_for_news(min(0.05 * 2 ** min(looks, 10), LOOK_SECONDS))
             looks += 1
 
     async def _watch_run(self) -> str | None:

@@ -82,3 +82,10 @@ def test_draining(
             assert stream.rest().answer == "One two"
     server.stop()
     assert fake.posts == 1
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_probes_may_ask_for_the_head_alone(server: GatewayServer, path: str) -> None:
+    with server.client() as client:
+        response = client.head(path)
+        assert (response.status_code, response.content) == (200, b"")

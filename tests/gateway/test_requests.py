@@ -275,3 +275,16 @@ def test_a_backend_that_is_away_says_when_to_try_again(chat: Chat, fake: Scripte
         response = chat.post(response_mode=mode)
         refused(response, 503, "service_unavailable")
         assert response.headers["Retry-After"] == "2"
+
+
+def test_a_slash_too_many_is_not_redirected(chat: Chat) -> None:
+    """A redirect would have no envelope, name the host that the request named, and lose a POST's body."""
+    refused(chat.client.get("/info/"), 404, "not_found")
+    refused(chat.client.post("/v1/chat-messages/", json={}), 404, "not_found")
+
+
+def test_users_are_not_made_alike(chat: Chat) -> None:
+    conversation_id = chat.blocking()["conversation_id"]
+    for other in (f"{chat.user} ", f" {chat.user}", chat.user.upper()):
+        params = {"user": other, "conversation_id": conversation_id}
+        refused(chat.client.get("/messages", params=params), 404, "not_found")

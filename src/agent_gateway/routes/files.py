@@ -182,7 +182,7 @@ def _user_of(form: UploadForm) -> str:
     try:
         return _user.validate_python(form.fields.get("user", ""))
     except ValidationError:
-        raise InvalidParam("user: must have 1 to 255 characters") from None
+        raise InvalidParam("user: must not be blank, nor have more than 255 characters") from None
 
 
 def _uploaded(gateway: Gateway, what: Description, upload: Upload) -> UploadedFile:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from agent_gateway.domain import FormState, canonical_uuid
 from agent_gateway.errors import FormExpired, NotFound
-from agent_gateway.events import TurnFailed
+from agent_gateway.events import GATEWAY_END, TurnFailed
 from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, GatewayDep
 from agent_gateway.routes.errors import ERRORS
 from agent_gateway.routes.payloads import PING, WireForm
@@ -82,7 +82,7 @@ async def _answer_frames(
     found = await _answer(gateway, asking, status)
     if found is None:
         # Dropped or deleted: there will be no answer, and the stream has to say so.
-        yield gateway.encoder(question)(TurnFailed(1, FormExpired.code), form)
+        yield gateway.encoder(question)(TurnFailed(GATEWAY_END, FormExpired.code), form)
         return
     async with aclosing(found.frames(form, 0, gateway.ping_seconds)) as frames:
         async for frame in frames:

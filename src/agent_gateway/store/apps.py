@@ -9,9 +9,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.app_config import AppConfig, default_app, read_config
-from agent_gateway.domain import App, AppId, AppVersionId, TurnState, new_id
+from agent_gateway.domain import App, AppId, AppVersionId, FormState, TurnState, new_id
 from agent_gateway.store.database import Database, now_plus
-from agent_gateway.store.tables import api_keys, app_versions, apps, conversations, turns
+from agent_gateway.store.tables import api_keys, app_versions, apps, conversations, forms, is_open, turns
 
 DEFAULT_SLUG: Final = "default"
 BUILT_IN: Final = tuple(default_app(mode).model_dump_json() for mode in ("chat", "agent-chat", "agent"))
@@ -142,7 +142,14 @@ class AppStore:
                 .where(api_keys.c.app_id == app_id, api_keys.c.revoked_at.is_(None))
                 .values(revoked_at=now_plus())
             )
+        # In a transaction of its own: whoever begins or ends a turn locks these rows before the app's.
+        async with self._database.transaction() as connection:
             mine = select(conversations.c.id).where(conversations.c.app_id == app_id)
+            await connection.execute(
+                update(forms)
+                .where(forms.c.conversation_id.in_(mine), is_open(forms))
+                .values(state=FormState.CANCELLED.value, snapshot=None)
+            )
             stopped = await connection.execute(
                 update(turns)
                 .where(

@@ -197,6 +197,11 @@ async def attach_files(
         await connection.execute(insert(message_files), rows)
 
 
+async def forget_files(connection: AsyncConnection, conversation_id: str) -> None:
+    """The messages of a conversation have no files any more; those that none has are deleted in time."""
+    await connection.execute(_DETACH, {"conversation": conversation_id})
+
+
 async def write_made_files(connection: AsyncConnection, message_id: str, made: Sequence[StoredFile]) -> None:
     """The rows of files that an agent made; part of the turn's last write (R7)."""
     if not made:
@@ -265,4 +270,9 @@ _UNUSED: Final = (
     .order_by(files.c.created_at)
     .limit(TIDY_BATCH)
     .with_for_update(skip_locked=True)
+)
+_DETACH: Final = delete(message_files).where(
+    message_files.c.message_id.in_(
+        select(messages.c.id).where(messages.c.conversation_id == bindparam("conversation"))
+    )
 )

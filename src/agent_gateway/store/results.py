@@ -154,9 +154,7 @@ async def write_result(
     await write_made_files(connection, turn.message_id, result.files)
     now = datetime.now(UTC)
     if result.snapshot is not None:
-        upsert = _UPSERT_SNAPSHOT[connection.dialect.name]
-        row = {"conversation_id": turn.conversation_id, "seq": turn.seq, "updated_at": now}
-        await connection.execute(upsert, {**row, "data": result.snapshot})
+        await move_snapshot(connection, turn.conversation_id, turn.seq, result.snapshot)
     if turn.form_id is not None:
         await forget_snapshot(connection, turn)
     await connection.execute(_TOUCH_CONVERSATION, {"conversation": turn.conversation_id, "now": now})
@@ -170,6 +168,12 @@ async def write_result(
         },
     )
     return await promote(connection, turn.conversation_id, turn_seconds)
+
+
+async def move_snapshot(connection: AsyncConnection, conversation_id: str, seq: int, snapshot: str) -> None:
+    """Make this the conversation's session snapshot, unless it has that of a later turn (I7)."""
+    row = {"conversation_id": conversation_id, "seq": seq, "updated_at": datetime.now(UTC)}
+    await connection.execute(_UPSERT_SNAPSHOT[connection.dialect.name], {**row, "data": snapshot})
 
 
 def _upsert_snapshot(dialect_insert: Any) -> Any:

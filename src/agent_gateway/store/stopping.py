@@ -3,16 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, select, update
+from sqlalchemy import Row, bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain import Caller, ConversationId, Outcome, RunId, TaskId, TurnState
 from agent_gateway.events import GATEWAY_END, Result
 from agent_gateway.store.database import now_plus
+from agent_gateway.store.files import forget_files
 from agent_gateway.store.forms import cancel_form
-from agent_gateway.store.outbox import put_closing
-from agent_gateway.store.results import write_result
-from agent_gateway.store.tables import conversations, end_users, turns
+from agent_gateway.store.outbox import ErrandKind, put_closing
+from agent_gateway.store.results import move_snapshot, write_result
+from agent_gateway.store.tables import conversations, end_users, forms, is_open, outbox, turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,10 @@ async def delete_conversation(
     scope = {"conversation": conversation_id, "app": caller.app.id, "user": caller.user}
     if await connection.scalar(_DELETE, scope) is None:
         return None
+    await _keep_asked_session(connection, conversation_id)
     await cancel_form(connection, conversation_id)
+    await forget_files(connection, conversation_id)
+    await connection.execute(_FORGET_ERRANDS, scope)
     rows = (await connection.execute(_UNENDED, scope)).all()
     for row in rows:
         # A queued one that the end of a planned one lets go is the next to be ended.
@@ -55,6 +59,13 @@ async def delete_conversation(
     closing = not runs_on and await put_closing(connection, conversation_id)
     stopped = [Stopped(TaskId(row.id), RunId(row.run_id) if row.run_id else None) for row in rows]
     return stopped, closing
+
+
+async def _keep_asked_session(connection: AsyncConnection, conversation_id: str) -> None:
+    """The session in which a question is open is the one to close."""
+    row = (await connection.execute(_ASKED_SESSION, {"conversation": conversation_id})).first()
+    if row is not None:
+        await move_snapshot(connection, conversation_id, row.seq, row.snapshot)
 
 
 _STOP = (
@@ -81,4 +92,16 @@ _UNENDED = (
     .where(turns.c.conversation_id == bindparam("conversation"), turns.c.state != TurnState.ENDED)
     .order_by(turns.c.seq)
     .with_for_update()
+)
+_ASKED_SESSION = (
+    select(forms.c.snapshot, turns.c.seq)
+    .join(turns, turns.c.id == forms.c.turn_id)
+    .where(
+        forms.c.conversation_id == bindparam("conversation"), is_open(forms), forms.c.snapshot.is_not(None)
+    )
+)
+# Nobody wants to know any more what would be made of the conversation.
+_FORGET_ERRANDS = delete(outbox).where(
+    outbox.c.kind.in_((ErrandKind.NAME_CONVERSATION.value, ErrandKind.SUGGEST_QUESTIONS.value)),
+    outbox.c.turn_id.in_(select(turns.c.id).where(turns.c.conversation_id == bindparam("conversation"))),
 )

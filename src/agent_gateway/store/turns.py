@@ -37,6 +37,7 @@ from agent_gateway.store.answers import expire, submit
 from agent_gateway.store.begin import Begun, begin
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.exchanges import first_exchange
+from agent_gateway.store.files import forget_files
 from agent_gateway.store.forms import open_form, withdraw_answer
 from agent_gateway.store.idempotency import find_by_key, forget_old_keys
 from agent_gateway.store.new_turn import Terms
@@ -120,6 +121,8 @@ class TurnStore:
                 seconds = turn.app.config.question_expires_seconds
                 form = await open_form(connection, row, result.question, seconds)
             promoted = await write_result(connection, row, result, self._terms.turn_seconds)
+            if conversation.deleted_at is not None:
+                await forget_files(connection, turn.conversation_id)
             owed = await put_after(connection, turn, row, result, conversation)
         if promoted:
             self.promoted.set()
@@ -166,7 +169,7 @@ class TurnStore:
             row = (await connection.execute(_UNENDED_TURN, {"task": task_id})).first()
             if row is None:
                 return None
-            if reason == NOT_BEGUN and row.form_id:
+            if reason == NOT_BEGUN and row.form_id and row.state in (TurnState.QUEUED, TurnState.PLANNED):
                 await withdraw_answer(connection, row)
             promoted = await stop_turn(connection, row, reason, self._terms.turn_seconds)
         if promoted:

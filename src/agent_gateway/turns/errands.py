@@ -117,14 +117,14 @@ class Errands:
             logger.error("errand %s of turn %s: %s", errand.kind, errand.task_id, type(error).__name__)
 
     async def _made(self, errand: Errand) -> str | list[str] | None:
+        if errand.kind is ErrandKind.CANCEL_RUN:
+            assert errand.run_id is not None
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await self._backend.cancel(errand.run_id)
+            return None
         if errand.exchange is None:
             raise TurnError("internal_server_error")
         match errand.kind:
-            case ErrandKind.CANCEL_RUN:
-                assert errand.run_id is not None
-                async with asyncio.timeout(CANCEL_SECONDS):
-                    await self._backend.cancel(errand.run_id)
-                return None
             case ErrandKind.CLOSE_SESSION:
                 await self._small_runs.close(errand.exchange.turn, RUN_SECONDS)
                 return None

@@ -187,9 +187,12 @@ class Duties(Generic[Form]):
         """Store the folds that went on since they were stored last."""
         running = self._live.running()
         for start in range(0, len(running), CHECKPOINTS):
-            states = [(live.turn, live.runner.checkpoint()) for live in running[start : start + CHECKPOINTS]]
-            if held := [(turn, state) for turn, state in states if state is not None]:
-                await self._store.save_checkpoints(held)
+            batch = running[start : start + CHECKPOINTS]
+            taken = [(live, state) for live in batch if (state := live.runner.checkpoint()) is not None]
+            if taken:
+                await self._store.save_checkpoints([(live.turn, state) for live, state in taken])
+                for live, _ in taken:
+                    live.runner.checkpointed()
             await asyncio.sleep(0)
 
     async def tidy(self) -> None:

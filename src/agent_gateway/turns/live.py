@@ -39,6 +39,9 @@ KEEP_BYTES: Final = 64 * 1024 * 1024
 """Logs of ended turns stay for readers about to reconnect, within these bounds (R13)."""
 UNREAD_SECONDS: Final = 5.0
 """How long a turn is followed for nobody."""
+DISOWN_SECONDS: Final = 60.0
+MOST_DISOWNED: Final = 50
+"""How long, and how many at once, turns are ended whose clients were told that they have not begun."""
 INTERRUPT_SECONDS: Final = 10.0
 """How long interrupted turns may take to store their end."""
 
@@ -111,6 +114,7 @@ class LiveTurns(Generic[Form]):
         self._ended: OrderedDict[TaskId, LiveTurn[Form]] = OrderedDict()
         self._ended_bytes = 0
         self._tasks = asyncio.TaskGroup()
+        self._disowning: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -124,6 +128,8 @@ class LiveTurns(Generic[Form]):
             # The database is away: its lease runs out, and whoever can ends this turn.
             if live.task is not None:
                 live.task.cancel()
+        for disowning in self._disowning:
+            disowning.cancel()
         await self._tasks.__aexit__(kind, error, trace)
 
     # -- beginning, following, adopting --------------------------------------------------------------
@@ -139,9 +145,11 @@ class LiveTurns(Generic[Form]):
             try:
                 begun = await self._store.begin(caller, request, task_id)
             except StoreUnavailable:
-                if not request.idempotency_key:
+                if not request.idempotency_key and len(self._disowning) < MOST_DISOWNED:
                     # Its commit may have gone through all the same, and the client will ask again (R14).
-                    self._tasks.create_task(self._disown(caller, task_id), name=f"disown-{task_id}")
+                    disowning = self._tasks.create_task(self._disown(caller, task_id))
+                    self._disowning.add(disowning)
+                    disowning.add_done_callback(self._disowning.discard)
                 raise
         if not isinstance(begun, Begun):
             return begun
@@ -204,9 +212,10 @@ class LiveTurns(Generic[Form]):
         return self.find(task_id) or self._open(turn, owned=False)
 
     async def _disown(self, caller: Caller, task_id: TaskId) -> None:
-        """End a turn that its client was told has not begun."""
+        """End a turn that its client was told has not begun; later it is adopted, and runs once."""
         try:
-            await patiently(lambda: self._store.stop(caller, task_id, NOT_BEGUN))
+            async with asyncio.timeout(DISOWN_SECONDS):
+                await patiently(lambda: self._store.stop(caller, task_id, NOT_BEGUN))
         except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
             logger.error("turn %s: could not be disowned: %s", task_id, type(error).__name__)
 

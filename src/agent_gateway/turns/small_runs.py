@@ -13,8 +13,8 @@ from agent_gateway.backend.outputs import name_in, questions_in
 from agent_gateway.backend.protocol import Backend, CreateRunRequest
 from agent_gateway.backend.translate import Fold
 from agent_gateway.domain import Exchange, RunId, Turn
-from agent_gateway.errors import RunLost, RunNotSucceeded
-from agent_gateway.runner import cancel_quietly
+from agent_gateway.errors import BackendError, RunLost, RunNotSucceeded
+from agent_gateway.runner import CANCEL_SECONDS, cancel_quietly
 
 
 class SmallRuns:
@@ -48,15 +48,24 @@ class SmallRuns:
             await self._output(compose_closing(turn, self._environ), seconds)
 
     async def _output(self, request: CreateRunRequest, seconds: float) -> str:
-        run_id: RunId | None = None
+        # A task of its own: a request that is cut leaves a run that nobody knows.
+        creation = asyncio.ensure_future(self._backend.create_run(request))
         try:
             async with asyncio.timeout(seconds):
-                run_id = await self._backend.create_run(request)
-                return await self._fold(run_id)
-        except TimeoutError:
-            if run_id is not None:
-                await cancel_quietly(self._backend, run_id)
+                return await self._fold(await asyncio.shield(creation))
+        except (TimeoutError, asyncio.CancelledError):
+            await self._abandon(creation)
             raise
+
+    async def _abandon(self, creation: asyncio.Future[RunId]) -> None:
+        """Cancel a run; one that is only on its way is waited for, within a bound."""
+        creation.cancel()
+        try:
+            async with asyncio.timeout(CANCEL_SECONDS):
+                run_id = await creation
+        except (BackendError, TimeoutError, asyncio.CancelledError):
+            return
+        await cancel_quietly(self._backend, run_id)
 
     async def _fold(self, run_id: RunId) -> str:
         fold = Fold()

@@ -23,11 +23,20 @@ MOST_LEVELS: Final = 100
 
 NOT_BLANK: Final[dict[str, JsonValue]] = {"pattern": r"\S"}
 """For the document: how the code finds this out, and says it, is its own."""
+
+
+def _named(user: str) -> str:
+    # Nothing is stripped: what differs for the client are different users.
+    if not user.strip():
+        raise ValueError("must not be blank")
+    # Bodies are cleaned as a whole; this is for `user` in a query.
+    return clean_text(user)
+
+
 User = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=255),
-    # Bodies are cleaned as a whole; this is for `user` in a query.
-    AfterValidator(clean_text),
+    StringConstraints(max_length=255),
+    AfterValidator(_named),
     Field(
         description="The client's own identifier of its end user; scopes everything.",
         json_schema_extra=NOT_BLANK,
