@@ -34,7 +34,10 @@ def problem_of(body: Json) -> str | None:
         return f"CompositorSessionSnapshot layer names must match in order: expected {names}, got {found}"
     last = history_of(snapshot)[-1:]
     asked = any(part["part_kind"] == "tool-call" for message in last for part in message["parts"])
-    if asked and not body.get("deferred_tool_results"):
+    prompted = any(
+        (layer.get("type") or layer["name"]).endswith("llm") for layer in body["composition"]["layers"]
+    )
+    if asked and prompted and not body.get("deferred_tool_results"):
         return "Cannot provide a new user prompt when the message history contains unprocessed tool calls."
     return None
 

@@ -359,6 +359,19 @@ def test_a_begin_without_a_key_whose_answer_was_lost_is_ended(
     assert [query_of(request.body) for request in fake.requests] == ["One", "Two"]
 
 
+def test_a_process_may_go_although_the_database_is_away(
+    fragile: GatewayServer, proxy: TcpProxy, user: str
+) -> None:
+    """Not even what it still wanted to take back keeps it."""
+    with fragile.client() as client:
+        chat = Chat(client, user)
+        chat.blocking()
+        proxy.cut()
+        for _ in range(3):
+            refused(chat.post(), 503, "service_unavailable")
+    fragile.stop()
+
+
 def test_a_full_disk_is_waited_for(
     sqlite_template: Path, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:

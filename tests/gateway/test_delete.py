@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.fakes.script import Gate, Script, cancelled, delta, refuse, script, succeed, text
+from tests.fakes.script import Gate, Script, ask_human, cancelled, delta, refuse, script, succeed, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.fakes.session import Json
 from tests.gateway.chat import Chat, refused
@@ -64,6 +64,19 @@ def test_a_deleted_conversation_is_gone_everywhere(chat: Chat, url: str) -> None
     chat.stop(task_id)
     all_done(url)
     assert chat.blocking("Still", conversation_id=kept["conversation_id"])["answer"] == "You said: Still."
+
+
+def test_the_session_of_a_question_is_closed(chat: Chat, fake: ScriptedBackend, url: str) -> None:
+    """The only one there is: the conversation has none from before it."""
+    fake.queue(script(ask_human("Shall I?")))
+    conversation_id = chat.blocking()["conversation_id"]
+    token = chat.messages(conversation_id)[0]["extra_contents"][0]["form_definition"]["form_token"]
+    deleted(chat, conversation_id)
+    all_done(url)
+    [closing] = [request.body for request in fake.requests if request.body["on_exit"]["default"] == "delete"]
+    assert closing["session_snapshot"] is not None
+    assert snapshot_row(url, conversation_id) is None
+    refused(chat.client.get(f"/form/human_input/{token}"), 404, "not_found")
 
 
 def test_who_may_delete_and_how(chat: Chat, url: str) -> None:

@@ -156,6 +156,24 @@ async def test_an_answer_that_was_never_begun_leaves_the_question_open(world: Wo
     assert await state(world, form) is FormState.SUBMITTED
 
 
+async def test_an_answer_that_was_given_is_not_taken_back(world: World) -> None:
+    """Another process has begun to run the turn, before who was told that it has not begun could end it."""
+    turn, form = await asked(world)
+    answer = await world.begin(conversation_id=turn.conversation_id)
+    assert await world.turns.arm(answer)
+    assert await world.turns.running(answer, RunId("given")) is not None
+    stopped = await world.turns.stop(world.ann, answer.task_id, NOT_BEGUN)
+    assert stopped is not None
+    assert stopped.run_id == "given"
+    assert await state(world, form) is FormState.SUBMITTED
+    assert await world.turns.finish(answer, lambda _: completed(snapshot='{"after": 1}'))
+    read = await world.turns.result(answer.task_id)
+    assert read is not None
+    assert read.answered is not None
+    with pytest.raises(FormSubmitted):
+        await submit(world, form)
+
+
 async def test_a_cancelled_form_does_not_exist(world: World) -> None:
     turn, form = await asked(world)
     async with world.database.transaction() as connection:

@@ -41,6 +41,7 @@ class KeyRing:
     keys: KeyStore
     _known: dict[str, tuple[OpenedKey, float]] = field(default_factory=dict)
     _used: set[KeyId] = field(default_factory=set)
+    _looking: dict[str, asyncio.Future[OpenedKey | None]] = field(default_factory=dict)
 
     async def open(self, key: str) -> App:
         """The app this key opens; Unauthorized when there is none."""
@@ -72,7 +73,12 @@ class KeyRing:
         opened, until = self._known.get(key, (None, 0.0))
         if opened is not None and now < until:
             return opened
-        opened = await self.keys.find(key)
+        # When many come at once, one of them looks.
+        looking = self._looking.get(key)
+        if looking is None:
+            looking = self._looking[key] = asyncio.ensure_future(self.keys.find(key))
+            looking.add_done_callback(lambda _: self._looking.pop(key, None))
+        opened = await asyncio.shield(looking)
         if opened is None:
             self._known.pop(key, None)
             raise Unauthorized("Access token is invalid.")

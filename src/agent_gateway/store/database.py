@@ -200,8 +200,8 @@ def _is_passing(error: DBAPIError) -> bool:
 
 
 def _postgres_engine(url: URL, pool_size: int, lease_seconds: float) -> AsyncEngine:
-    # A second at least: a busy machine is not a frozen process.
-    half_lease = max(1000, int(lease_seconds * 500))
+    # Two seconds at least: a busy machine is not a frozen process.
+    half_lease = max(2000, int(lease_seconds * 500))
     engine = create_async_engine(
         url,
         pool_size=pool_size,
