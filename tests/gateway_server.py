@@ -21,6 +21,9 @@ BOUND = 20.0
 """Seconds after which any wait in a test has failed."""
 
 
+_first_request = threading.Lock()
+
+
 class GatewayServer:
     """A running gateway; a context manager. `url` is its address, `gateway` its inside."""
 
@@ -57,6 +60,10 @@ class GatewayServer:
         assert self.server.started, "the gateway did not start"
         port = self.server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
+        # The framework makes its models of all routes with the first request, and can not do so in the
+        # threads of two servers at once.
+        with _first_request:
+            httpx.get(f"{self.url}/nowhere", timeout=BOUND, trust_env=False)
         return self
 
     def __exit__(self, *_: object) -> None:
