@@ -14,8 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from agent_gateway.backend.translate import Fold
+from agent_gateway.domain import Turn
 from agent_gateway.events import GATEWAY_END, GATEWAY_REPLACE
 from agent_gateway.store.tables import TurnRow
+from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns import leases
 from tests.fakes.script import Gate, Script, Step, delta, script, succeed, thinking, tool_call, tool_result
 from tests.fakes.script import text as said
@@ -295,6 +297,28 @@ def test_a_reader_ahead_of_what_was_stored_is_told_so(fleet: Fleet, fake: Script
     heard = fleet.chat(two, user).resumed(before.task_id, after=before.ids[-1])
     assert (heard.kinds, heard.ids) == (["message_replace", "error"], [GATEWAY_REPLACE, GATEWAY_END])
     assert (heard.answer, heard.last["code"]) == ("", "turn_interrupted")
+
+
+def test_what_was_adopted_late_is_driven_all_the_same(
+    fleet: Fleet, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep had given up waiting when the answer of its commit came."""
+    one, lease = fleet.start(lease_seconds=3.0), 3.0
+    adopt, late = TurnStore.adopt, threading.Event()
+
+    async def slow(self: TurnStore, **how: bool) -> list[Turn]:
+        turns = await adopt(self, **how)
+        if turns:
+            await asyncio.sleep(lease * 0.6)
+            late.set()
+        return turns
+
+    monkeypatch.setattr(TurnStore, "adopt", slow)
+    task_id = begun(one, user, "Hello")
+    fleet.change(task_id, owner=None)
+    assert fleet.chat(one, user).resumed(task_id).answer == "You said: Hello."
+    assert late.is_set()
+    assert fake.posts == 1
 
 
 def test_a_database_outage_makes_nobody_adopt_everybody(

@@ -152,13 +152,18 @@ class Duties(Generic[Form]):
             return
         # What takes longer than this was held up, and leases ran out meanwhile that are not to blame.
         async with asyncio.timeout(self._trust.half_lease):
-            adopted = await undisturbed(self._store.adopt(expired=self._trust.in_leases))
+            adopted = await undisturbed(self._adopt(expired=self._trust.in_leases))
         self._trust.reached()
+        if adopted == BATCH:
+            self._store.promoted.set()
+
+    async def _adopt(self, *, expired: bool) -> int:
+        """Adopt, and drive what was adopted even if the sweep waits for it no longer: it is ours now."""
+        adopted = await self._store.adopt(expired=expired)
         for turn in adopted:
             logger.info("turn %s: adopted under epoch %d", turn.task_id, turn.epoch)
             self._live.adopt(turn)
-        if len(adopted) == BATCH:
-            self._store.promoted.set()
+        return len(adopted)
 
     async def watch(self) -> None:
         """Read where followed turns stand, all in one query; drop those that nobody reads."""
