@@ -96,8 +96,9 @@ class TurnRunner:
         self._sending = False
         self._creation: asyncio.Future[RunId] | None = None
         self._saved = 0
-        self._dumped = 0
         """Position up to which the fold is stored as a checkpoint."""
+        self._dumped = 0
+        """The same of the checkpoint that was taken last, stored or not."""
         self._timer: asyncio.Timeout | None = None
         self._deadline = 0.0
         self._stop_by: float | None = None

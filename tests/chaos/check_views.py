@@ -95,10 +95,16 @@ def _check_agreement(sent: Sent, row: Row) -> Iterator[str]:
     told: dict[tuple[str, int], str] = {}
     for view in sent.views:
         for event in view.events:
-            # In mode `agent` the text told as a whole has the place of the closing message.
-            if event.kind == "message_replace" and (event.position < GATEWAY_MADE or view.mode == "agent"):
+            if event.kind == "message_replace" and event.position < GATEWAY_MADE:
                 continue
             key, said = (view.mode, event.position), json.dumps(event.payload, sort_keys=True)
+            if (
+                view.mode == "agent"
+                and event.kind in ("message", "message_replace")
+                and event.position > GATEWAY_MADE
+            ):
+                # The text told as a whole has the place of the closing message, and has to be the same text.
+                said = event.payload["answer"]
             if told.setdefault(key, said) != said:
                 yield f"position {event.position} is two events: {told[key][:200]} / {said[:200]}"
     yield from _check_completeness(sent, row)

@@ -271,6 +271,7 @@ def test_the_next_turn_runs_though_the_process_that_let_it_go_is_dead(
     assert other.resumed(second["task_id"]).answer == "You said: Two."
     assert other.resumed(third["task_id"]).answer == "You said: Three."
     assert [query_of(request.body) for request in fake.requests] == ["One", "Two", "Three"]
+    assert fleet.rows(second["task_id"]).turn.adoptions == 0
 
 
 def test_a_turn_that_is_adopted_before_its_begin_has_returned(
