@@ -11,6 +11,7 @@ import functools
 import os
 import shutil
 import tempfile
+import threading
 import uuid
 import warnings
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
@@ -77,6 +78,13 @@ def postgres_template() -> Iterator[str]:
     with _postgres_database() as url:
         _migrate(url)
         yield str(make_url(url).database)
+
+
+async def drivers_threads_end() -> None:
+    """The driver of SQLite leaves the thread of a connection that it could not open to end by itself."""
+    async with asyncio.timeout(10):
+        while any("_connection_worker" in thread.name for thread in threading.enumerate()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 def _sqlite_url(folder: Path) -> str:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from agent_gateway.domain import AppVersionId, new_id
 from agent_gateway.errors import ConfigError, StoreError, StoreRejected, StoreUnavailable
 from agent_gateway.store.database import Database, async_url, mapped_errors
+from tests.databases import drivers_threads_end
 from tests.store.world import METADATA, World, ask
 
 pytestmark = pytest.mark.anyio
@@ -149,6 +150,7 @@ async def test_an_unreachable_database_is_unavailable(tmp_path: Path) -> None:
             await database.ping()
         assert SECRET not in "".join(traceback.format_exception(error.value))
         await database.close()
+    await drivers_threads_end()
 
 
 async def test_a_wrong_password_or_database_is_a_store_error(postgres_url: str) -> None:

@@ -19,7 +19,7 @@ from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.database import Database
 from agent_gateway.store.migrations import LOCK, _revisions, exclusive, migrate, schema_is_current
 from alembic import command
-from tests.databases import KINDS
+from tests.databases import KINDS, drivers_threads_end
 from tests.store.world import METADATA, World
 
 pytestmark = pytest.mark.anyio
@@ -241,6 +241,7 @@ async def test_an_unreachable_database_is_a_store_error(tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailable):
             await schema_is_current(database)
         await database.close()
+    await drivers_threads_end()
 
 
 async def test_foreign_keys_are_off_while_migrating_and_on_for_the_store(world: World) -> None:

@@ -386,11 +386,13 @@ async def test_the_first_terminal_event_wins_even_over_a_task_that_will_not_end(
     async with asyncio.timeout(LIMIT):
         runs = Runs(execute)
         run = runs.create(request("hi"))
-        await run.next_batch(FROM_START)
-        await asyncio.sleep(0)
-        await runs.cancel(run.id, Cancellation("user", None))
-        assert run.status == "cancelled"
-        release.set()
+        try:
+            await run.next_batch(FROM_START)
+            await asyncio.sleep(0)
+            await runs.cancel(run.id, Cancellation("user", None))
+            assert run.status == "cancelled"
+        finally:
+            release.set()
         await runs.aclose()
         with pytest.raises(Stopping):
             runs.create(request("hi"))
