@@ -46,7 +46,7 @@ from agent_gateway.settings import Settings
 from agent_gateway.signals import draining_first
 from agent_gateway.store.apps import DEFAULT_SLUG, AppStore
 from agent_gateway.store.conversations import ConversationStore
-from agent_gateway.store.database import Database
+from agent_gateway.store.database import Database, async_url
 from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
 from agent_gateway.store.files import FileStore
@@ -123,8 +123,18 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+def check(settings: Settings) -> None:
+    """Raise ConfigError for what no start could work with, so that it is told before anything starts."""
+    async_url(settings.resolved_database_url())
+    settings.resolved_secret_key()
+    load_config(settings)
+    open_files(settings)
+    if settings.model and not settings.backend_url:
+        build_backend(settings)
+
+
 def build_backend(settings: Settings) -> Backend:
-    """The agent backend these settings name."""
+    """The agent backend these settings name; ConfigError when the model can not be used."""
     if settings.backend_url:
         return HTTPBackend(
             settings.backend_url,
@@ -148,6 +158,11 @@ def open_database(settings: Settings) -> Database:
     )
 
 
+def open_files(settings: Settings) -> Objects:
+    """The file store these settings name; ConfigError when it is none."""
+    return Objects(settings.files_url, settings.data_dir / "files")
+
+
 def load_config(settings: Settings) -> AppConfig:
     """The configuration of the default app; ConfigError when its file is wrong."""
     if settings.app_file is not None:
@@ -162,7 +177,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     stack.push_async_callback(database.close)
     terms = Terms(new_id(), settings.lease_seconds, settings.turn_timeout_seconds, FOLD_VERSION)
     turns, apps, keys = TurnStore(database, terms), AppStore(database), KeyStore(database, secret)
-    file_store = FileStore(database, Objects(settings.files_url, settings.data_dir / "files"))
+    file_store = FileStore(database, open_files(settings))
     seconds = settings.turn_timeout_seconds + 3600
     file_tickets = FileTickets(secret, seconds=seconds, public_url=settings.public_url)
     encoder = frame_encoder(file_tickets.url)

@@ -92,6 +92,13 @@ class Settings(BaseSettings):
     def _no_slash(cls, value: str) -> str:
         return value.rstrip("/")
 
+    @field_validator("public_url", "backend_url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^/?#\s]+[^?#\s]*", value):
+            raise ValueError("not a URL like https://example.com/path")
+        return value
+
     @property
     def agent_url(self) -> str:
         """How an agent reaches this service for the files of a message."""

@@ -3,7 +3,10 @@
 With the embedded demo agent, which counts at 25 ms a word.
 """
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -85,6 +88,38 @@ def test_a_second_sigterm_does_not_wait(tmp_path: Path, user: str) -> None:
         process.exited(10)
         assert time.monotonic() - asked < 10
         assert (heard.last["event"], heard.last["code"]) == ("error", "turn_interrupted")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("DATABASE_URL", "mysql://host/db", "only SQLite and Postgres"),
+        ("DATABASE_URL", "nonsense", "no URL"),
+        ("DATABASE_URL", "postgresql://host/db", "AGENT_GATEWAY_SECRET_KEY is required"),
+        ("FILES_URL", "ftp://x/y", "AGENT_GATEWAY_FILES_URL"),
+        ("MODEL", "nonsense", "The model 'nonsense' can not be used"),
+        ("BACKEND_URL", "localhost:9000", "AGENT_GATEWAY_BACKEND_URL"),
+        ("PUBLIC_URL", "example.com", "AGENT_GATEWAY_PUBLIC_URL"),
+        ("APP_FILE", "nowhere.yaml", "nowhere.yaml"),
+        ("PORT", "x", "AGENT_GATEWAY_PORT"),
+    ],
+)
+def test_a_wrong_setting_is_told_in_one_line(tmp_path: Path, name: str, value: str, said: str) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_GATEWAY_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "agent_gateway", "serve"],
+        cwd=tmp_path,
+        env={**environ, f"AGENT_GATEWAY_{name}": value},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / ".data" / "agent-gateway.db").exists()
 
 
 def test_first_start_kill_and_restart_on_sqlite(tmp_path: Path, user: str) -> None:

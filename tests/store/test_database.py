@@ -52,6 +52,13 @@ def test_other_databases_are_refused() -> None:
         async_url(f"mysql://root:{SECRET}@host/db")
 
 
+@pytest.mark.parametrize("url", [SECRET, f"postgresql://u:{SECRET}@host:port/db"])
+def test_what_is_no_url_is_refused_and_not_told(url: str) -> None:
+    with pytest.raises(ConfigError, match="AGENT_GATEWAY_DATABASE_URL") as refused:
+        async_url(url)
+    assert SECRET not in str(refused.value)
+
+
 # --- errors
 
 

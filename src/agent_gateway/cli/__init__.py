@@ -10,7 +10,7 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 
-from agent_gateway.app import create_app, load_config, open_database
+from agent_gateway.app import check, create_app, open_database
 from agent_gateway.cli import apps, keys
 from agent_gateway.cli.environment import read_settings
 from agent_gateway.errors import ConfigError, StoreError
@@ -55,9 +55,7 @@ def serve(
 ) -> None:
     """Serve the gateway. The embedded database is set up by itself."""
     settings = read_settings(host, port)
-    # Read here so that a mistake is told in one line, before anything starts.
-    settings.resolved_secret_key()
-    load_config(settings)
+    check(settings)
     if workers > 1 and settings.embedded_database:
         raise ConfigError("--workers needs Postgres: an SQLite database belongs to one process.")
     uvicorn.run(

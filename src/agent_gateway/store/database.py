@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeVar
 from asyncpg.exceptions import InternalClientError
 from sqlalchemy import URL, Connection, Double, Integer, cast, event, literal, make_url, text
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.ext.compiler import compiles
@@ -79,7 +79,11 @@ def async_url(url: str) -> URL:
 
     Raises ConfigError for any other database.
     """
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # Not its text: it quotes the URL, and with it a password.
+        raise ConfigError("AGENT_GATEWAY_DATABASE_URL is no URL like postgresql://user@host/name.") from None
     name = parsed.get_backend_name()
     if name in ("postgres", "postgresql"):
         query = dict(parsed.query)
