@@ -37,3 +37,25 @@ async def test_a_cancelled_write_leaves_no_lock(database: Database) -> None:
     async with database.reading() as session:
         counted = (await session.execute(text("SELECT n FROM counters"))).scalar_one()
     assert ROUNDS <= counted <= 2 * ROUNDS
+
+
+async def test_a_write_that_is_cancelled_again_leaves_no_task(database: Database) -> None:
+    """As a process does it that ends: what it cannot wait for would keep it from ever ending."""
+    before = asyncio.all_tasks()
+    chance = random.Random(2)
+
+    async def write() -> None:
+        async with database.transaction() as connection:
+            await connection.execute(text("UPDATE apps SET tenant_id = 'x'"))
+
+    for _ in range(ROUNDS):
+        writing = asyncio.create_task(write())
+        await asyncio.sleep(chance.random() * 0.002)
+        for _ in range(2):
+            writing.cancel()
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+        await asyncio.wait({writing})
+    if left := asyncio.all_tasks() - before:
+        _, hanging = await asyncio.wait(left, timeout=10)
+        assert not hanging

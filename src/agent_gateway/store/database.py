@@ -15,6 +15,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.util.concurrency import in_greenlet
 
 from agent_gateway.errors import ConfigError, StoreRejected, StoreUnavailable
 from agent_gateway.store.tables import UtcDateTime
@@ -266,6 +267,15 @@ def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
         if error is not None:
             connection.rollback()
 
+    def terminate(connection: Any) -> None:
+        # Its own way would stop the thread of a connection while a task of its own closes it: a task that
+        # then waits for an answer for ever, and a process that waits for that task at its end.
+        if in_greenlet():
+            connection.close()
+        else:
+            connection.terminate()
+
+    engine.dialect.do_terminate = terminate  # type: ignore[method-assign]
     event.listen(engine.sync_engine, "connect", connect)
     event.listen(engine.sync_engine, "begin", begin)
     event.listen(engine.sync_engine, "invalidate", invalidate)

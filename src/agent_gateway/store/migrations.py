@@ -1,9 +1,10 @@
 """The schema's migrations. Alembic is imported when it is needed: reading it takes a while."""
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -47,7 +48,11 @@ async def exclusive(url: URL) -> AsyncGenerator[AsyncConnection]:
 
     On a connection of its own: the time limits of the others would break waiting and migrating.
     """
-    engine = _sqlite_engine(url) if url.get_backend_name() == "sqlite" else _postgres_engine(url)
+    if url.get_backend_name() == "sqlite":
+        await asyncio.to_thread(_switch_to_wal, url.database or "")
+        engine = _sqlite_engine(url)
+    else:
+        engine = _postgres_engine(url)
     try:
         async with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
@@ -76,7 +81,6 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
     )
 
     def connect(connection: Any, _record: object) -> None:
-        _switch_to_wal(connection)
         # Batch mode drops tables to make them anew; this can not be set inside the transaction.
         connection.execute("PRAGMA foreign_keys = OFF")
 
@@ -88,17 +92,23 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
     return engine
 
 
-def _switch_to_wal(connection: Any) -> None:
-    """Happens once to a file. Of processes that do it at once SQLite lets some wait, and fails some."""
+def _switch_to_wal(path: str) -> None:
+    """Happens once to a file. Of processes that do it at once SQLite lets some wait, and fails some.
+
+    In a thread, on a connection of its own: a failed statement may be garbage of any thread, and who frees
+    it waits for whatever its connection does then.
+    """
     give_up = time.monotonic() + WAIT_SECONDS
     while True:
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            with closing(sqlite3.connect(path, timeout=WAIT_SECONDS)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > give_up:
-                raise
-            time.sleep(0.01)
+                # What else is wrong the migration's own connection will tell.
+                return
+        time.sleep(0.01)
 
 
 def _upgrade(connection: Connection) -> None:
