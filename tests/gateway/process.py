@@ -18,20 +18,24 @@ STARTED = re.compile(r"running on (http://[0-9.]+:[0-9]+)")
 PRINTED_KEY = re.compile(r"API key[^:]*: (\S+)")
 
 
+def environment(**settings: Any) -> dict[str, str]:
+    """This process's environment with these settings and no others, named without AGENT_GATEWAY_."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_GATEWAY_")}
+    return others | {f"AGENT_GATEWAY_{name}": str(value) for name, value in settings.items()}
+
+
 class GatewayProcess:
     """A running `agent-gateway serve` in a folder of its own; settings are named without AGENT_GATEWAY_."""
 
     def __init__(self, folder: Path, *arguments: str, **settings: Any) -> None:
         self.folder = folder
         self._output = folder / f"output-{len(list(folder.glob('output-*')))}"
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_GATEWAY_")}
         given = {"DATA_DIR": folder / "data", "SECRET_KEY": "test-secret", **settings}
-        environ |= {f"AGENT_GATEWAY_{name}": str(value) for name, value in given.items()}
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "agent_gateway", "serve", "--port", "0", *arguments],
                 cwd=folder,
-                env={**environ, "PYTHONUNBUFFERED": "1"},
+                env={**environment(**given), "PYTHONUNBUFFERED": "1"},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

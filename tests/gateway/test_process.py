@@ -3,7 +3,6 @@
 With the embedded demo agent, which counts at 25 ms a word.
 """
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import httpx
 import pytest
 
 from tests.gateway.chat import Chat, refused
-from tests.gateway.process import GatewayProcess
+from tests.gateway.process import GatewayProcess, environment
 from tests.gateway_server import API_KEY, answer_of, wait_until
 
 
@@ -105,11 +104,10 @@ def test_a_second_sigterm_does_not_wait(tmp_path: Path, user: str) -> None:
     ],
 )
 def test_a_wrong_setting_is_told_in_one_line(tmp_path: Path, name: str, value: str, said: str) -> None:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_GATEWAY_")}
     done = subprocess.run(
         [sys.executable, "-m", "agent_gateway", "serve"],
         cwd=tmp_path,
-        env={**environ, f"AGENT_GATEWAY_{name}": value},
+        env=environment(**{name: value}),
         capture_output=True,
         text=True,
         check=False,

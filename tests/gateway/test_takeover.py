@@ -56,7 +56,7 @@ def test_a_turn_of_a_dead_process_goes_on_elsewhere(
     with chat.follow(before.task_id, after=before.ids[-1], mode="agent-chat") as stream:
         adopted(two, before.task_id)
         # The lease, a sweep, and slack for a busy machine.
-        assert time.monotonic() - began < LEASE_SECONDS + 5
+        assert time.monotonic() - began < LEASE_SECONDS + 2
         gate.open()
         after = stream.rest()
     whole = chat.resumed(before.task_id, mode="agent-chat")
@@ -332,7 +332,7 @@ def test_a_database_outage_makes_nobody_adopt_everybody(
     chats = [fleet.chat(one, user), fleet.chat(two, user)]
     turns = [chat.background()["task_id"] for chat in chats * 3]
     fake.wait_until(lambda: fake.open_streams == 6)
-    _lock_turns_for(fleet, 1.5 * lease_seconds)
+    _lock_turns_for(fleet, 2 * lease_seconds)
     wait_until(lambda: not _expired(fleet))
     gate.open()
     for task_id in turns:

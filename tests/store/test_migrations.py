@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncGenerator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +141,33 @@ async def test_many_at_once_migrate_once(empty_database_url: str) -> None:
     finally:
         for replica in replicas:
             await replica.close()
+
+
+async def test_the_loop_does_not_wait_for_who_uses_a_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who uses it may need the loop to come to its end."""
+    tried_again = asyncio.Event()
+    loop, waited_in = asyncio.get_running_loop(), set[int]()
+
+    def sleep(_: float) -> None:
+        waited_in.add(threading.get_ident())
+        loop.call_soon_threadsafe(tried_again.set)
+
+    monkeypatch.setattr("agent_gateway.store.migrations.time.sleep", sleep)
+    database = Database(f"sqlite:///{tmp_path / 'new.db'}")
+    with closing(sqlite3.connect(tmp_path / "new.db", isolation_level=None)) as user:
+        user.execute("BEGIN IMMEDIATE")  # the lock for which SQLite does not wait
+        migrating = asyncio.create_task(migrate(database))
+        async with asyncio.timeout(10):
+            await tried_again.wait()
+        user.execute("COMMIT")
+    async with asyncio.timeout(30):
+        await migrating
+    assert waited_in
+    assert threading.get_ident() not in waited_in
+    assert await schema_is_current(database)
+    await database.close()
 
 
 async def test_processes_at_once_migrate_once(empty_database_url: str) -> None:
