@@ -17,6 +17,8 @@ from agent_gateway.routes.dependencies import Gateway
 from agent_gateway.settings import Settings
 
 API_KEY = "app-test-key"
+SECRET_KEY = "test-secret-as-long-as-they-have-to-be"
+"""Of every gateway: keys are hashed with it."""
 BOUND = 20.0
 """Seconds after which any wait in a test has failed."""
 
@@ -31,7 +33,7 @@ class GatewayServer:
         given: dict[str, Any] = {
             "data_dir": data_dir,
             "api_key": API_KEY,
-            "secret_key": "test-secret",
+            "secret_key": SECRET_KEY,
             "host": "127.0.0.1",
             "port": 0,
             "drain_seconds": 5.0,

@@ -112,7 +112,7 @@ class World:
             "IDLE_TIMEOUT_SECONDS": "30",
             "LEASE_SECONDS": str(config.lease_seconds),
             "PING_SECONDS": "1",
-            "SECRET_KEY": "chaos-secret",
+            "SECRET_KEY": "chaos-secret-as-long-as-they-have-to-be",
             "TURN_TIMEOUT_SECONDS": "120",
         }
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.gateway.rows import SECRET_KEY
+from tests.gateway_server import SECRET_KEY
 
 BOUND = 60.0
 """Seconds after which a command has failed."""

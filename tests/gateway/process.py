@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import httpx
 
-from tests.gateway_server import API_KEY, BOUND, wait_until
+from tests.gateway_server import API_KEY, BOUND, SECRET_KEY, wait_until
 
 STARTED = re.compile(r"running on (http://[0-9.]+:[0-9]+)")
 PRINTED_KEY = re.compile(r"API key[^:]*: (\S+)")
@@ -30,7 +30,7 @@ class GatewayProcess:
     def __init__(self, folder: Path, *arguments: str, **settings: Any) -> None:
         self.folder = folder
         self._output = folder / f"output-{len(list(folder.glob('output-*')))}"
-        given = {"DATA_DIR": folder / "data", "SECRET_KEY": "test-secret", **settings}
+        given = {"DATA_DIR": folder / "data", "SECRET_KEY": SECRET_KEY, **settings}
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "agent_gateway", "serve", "--port", "0", *arguments],

@@ -32,12 +32,9 @@ from agent_gateway.store.tables import (
     StepRow,
     TurnRow,
 )
-from tests.gateway_server import GatewayServer, wait_until
+from tests.gateway_server import SECRET_KEY, GatewayServer, wait_until
 
 T = TypeVar("T")
-
-SECRET_KEY = "test-secret"
-"""The secret of every GatewayServer: keys are hashed with it."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from agent_gateway.routes.tickets import SALT
 from tests.fakes.script import Gate, delta, fail, script, succeed, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, Heard, Stream, refused
-from tests.gateway_server import GatewayServer, StartGateway
+from tests.gateway_server import SECRET_KEY, GatewayServer, StartGateway
 
 HOUR = 3600
 
@@ -110,8 +110,8 @@ def test_a_ticket_expires(server: GatewayServer, chat: Chat, hours: int, status:
             return int(time.time()) - hours * HOUR
 
     begun = chat.background()
-    fresh = URLSafeTimedSerializer("test-secret", salt=SALT)
-    signed = URLSafeTimedSerializer("test-secret", salt=SALT, signer=Earlier)
+    fresh = URLSafeTimedSerializer(SECRET_KEY, salt=SALT)
+    signed = URLSafeTimedSerializer(SECRET_KEY, salt=SALT, signer=Earlier)
     ticket = signed.dumps(fresh.loads(ticket_of(begun["events_url"])))
     with without_key(server) as client:
         response = client.get(f"/chat-messages/{begun['task_id']}/events", params={"ticket": ticket})

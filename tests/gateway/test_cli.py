@@ -9,7 +9,8 @@ from typer.testing import CliRunner, Result
 
 from agent_gateway import cli, logs
 from agent_gateway.errors import ConfigError
-from tests.gateway.rows import SECRET_KEY, apply_app
+from tests.gateway.rows import apply_app
+from tests.gateway_server import SECRET_KEY
 
 Command = Callable[..., Result]
 

@@ -18,8 +18,8 @@ from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, refused
 from tests.gateway.fleet import Fleet, within
-from tests.gateway.rows import SECRET_KEY, apply_app, look, make_key, with_database
-from tests.gateway_server import GatewayServer, StartGateway, wait_until
+from tests.gateway.rows import apply_app, look, make_key, with_database
+from tests.gateway_server import SECRET_KEY, GatewayServer, StartGateway, wait_until
 
 
 def revoke(url: str, key_id: KeyId) -> None:

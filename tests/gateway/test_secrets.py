@@ -42,7 +42,7 @@ PROVIDER_KEY = "sk-provider-4711"
 BACKEND_TOKEN = "backend-token-0815"
 API_KEY = "app-key-1234567890"
 WRONG_KEY = "app-wrong-0987654321"
-SECRET_KEY = "signing-secret-42"
+SECRET_KEY = "signing-secret-42-as-long-as-they-have-to-be"
 CREDENTIALS = [PROVIDER_KEY, BACKEND_TOKEN, API_KEY, WRONG_KEY, SECRET_KEY]
 
 QUERY = "I have a rash on my left knee"

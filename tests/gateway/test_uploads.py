@@ -16,8 +16,8 @@ import pytest
 from agent_gateway.app_config import FileUploadConfig, default_app
 from agent_gateway.routes.tickets import FileTickets
 from tests.gateway.chat import Chat, refused
-from tests.gateway.rows import SECRET_KEY, add_app, stored_files
-from tests.gateway_server import API_KEY, GatewayServer, wait_until
+from tests.gateway.rows import add_app, stored_files
+from tests.gateway_server import API_KEY, SECRET_KEY, GatewayServer, wait_until
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 MB = 1024 * 1024
