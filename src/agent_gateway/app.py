@@ -183,6 +183,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     encoder = frame_encoder(file_tickets.url)
     if settings.embedded_database:
         await migrate(database)
+    await database.hold()
     installed = asyncio.Event()
     install = asyncio.create_task(_install(settings, database, apps, keys, config, installed), name="install")
     stack.push_async_callback(_cancel, install)

@@ -391,7 +391,7 @@ def test_a_full_disk_is_waited_for(
         chat = Chat(client, user)
         with chat.open() as stream:
             stream.until("So far")
-            engine = server.gateway.database._engine.sync_engine
+            engine = server.gateway.database._connections.engines[0].sync_engine
             event.listen(engine, "checkout", limit)
             gate.open()
             stream.until("...")

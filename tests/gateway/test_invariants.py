@@ -375,7 +375,7 @@ def test_I5_streams_hold_no_database_connection(  # noqa: N802
 
 def _pools(server: GatewayServer) -> list[Any]:
     database = server.gateway.database
-    return [engine.pool for engine in set(database._engines.values())]
+    return [engine.pool for engine in database._connections.engines]
 
 
 def _in_transaction(url: str) -> int:

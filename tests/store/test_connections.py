@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select, text
 
 from agent_gateway.errors import StoreUnavailable
+from agent_gateway.store import connections
 from agent_gateway.store.database import Database, now_plus
 from tests.store.world import METADATA, World, ask
 
@@ -38,9 +39,11 @@ async def test_i5_duties_get_through_while_requests_use_up_their_pool(postgres: 
         await asyncio.gather(*requests)
 
 
-async def test_a_pool_that_stays_empty_is_unavailable(database_url: str) -> None:
+async def test_a_pool_that_stays_empty_is_unavailable(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "WAIT_SECONDS", 0.1)
     database = Database(database_url, pool_size=1)
-    database._engine.pool._timeout = 0.1  # type: ignore[attr-defined]
     async with database.reading() as session:
         await session.execute(text("SELECT 1"))
         with pytest.raises(StoreUnavailable):

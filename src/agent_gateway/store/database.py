@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager, nullcontext
-from typing import Any, Final, Literal, TypeVar
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
 
 from asyncpg.exceptions import InternalClientError
 from sqlalchemy import URL, Connection, Double, Integer, cast, event, literal, make_url, text
@@ -18,17 +18,14 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.util.concurrency import in_greenlet
 
 from agent_gateway.errors import ConfigError, StoreRejected, StoreUnavailable
+from agent_gateway.store.connections import UNDISTURBED, Connections, FileConnections, Pool
 from agent_gateway.store.tables import UtcDateTime
 
 T = TypeVar("T")
-Pool = Literal["requests", "duty", "heartbeats"]
-_POOLS: Final[tuple[Pool, ...]] = ("requests", "duty", "heartbeats")
 PING_SECONDS: Final = 5.0
 _PASSING_SQLSTATES: Final = ("08", "25", "40", "53", "55", "57", "58")
 """Classes of connection, transaction, resource, lock, operator and system errors."""
 _PASSING_SQLITE: Final = ("locked", "busy", "disk", "full", "i/o", "unable to open", "readonly")
-UNDISTURBED: Final = "undisturbed"
-"""Name of the tasks that go on although who waits for them is cancelled."""
 CLOSE_SECONDS: Final = 2.0
 
 
@@ -99,25 +96,25 @@ def async_url(url: str) -> URL:
 class Database:
     """Connections and transactions. `close` it.
 
-    On Postgres finishes ("duty") and heartbeats have connections of their own, so that neither a crowd
-    of requests nor one of finishes can make a process lose its turns (R6).
+    What finishes ("duty") and heartbeats need, no crowd of requests can take from them, so that none
+    can make a process lose its turns (R6); see `store.connections`.
     """
 
     def __init__(self, url: str, *, pool_size: int = 5, lease_seconds: float = 8.0) -> None:
         self.url = async_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            self._engine = _sqlite_engine(self.url, pool_size)
-            self._engines: dict[Pool, AsyncEngine] = dict.fromkeys(_POOLS, self._engine)
+            self._connections: Connections | FileConnections = FileConnections(
+                lambda size: _sqlite_engine(self.url, size), pool_size
+            )
         else:
-            self._engine = _postgres_engine(self.url, pool_size, lease_seconds)
-            self._engines = {
-                "requests": self._engine,
-                "duty": _postgres_engine(self.url, 2, lease_seconds),
-                "heartbeats": _postgres_engine(self.url, 1, lease_seconds),
-            }
-        # One writer at a time is all SQLite can do; queueing here is fair and needs no polling.
-        self._writer: Any = asyncio.Lock() if self.is_sqlite else nullcontext()
+            self._connections = Connections(
+                lambda size: _postgres_engine(self.url, size, lease_seconds), pool_size
+            )
+
+    async def hold(self) -> None:
+        """Open the connections of heartbeats and duties before any for requests, and hold them."""
+        await self._connections.hold()
 
     @asynccontextmanager
     async def transaction(self, pool: Pool = "requests") -> AsyncGenerator[AsyncConnection]:
@@ -126,14 +123,14 @@ class Database:
         Raises StoreUnavailable or StoreRejected; IntegrityError passes for callers that expect it.
         """
         with mapped_errors():
-            async with self._writer, self._engines[pool].begin() as connection:
+            async with self._connections.writing(pool) as connection, connection.begin():
                 yield connection
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncSession]:
         """A unit of work that only reads."""
         with mapped_errors():
-            async with self._engine.connect() as connection:
+            async with self._connections.reading() as connection:
                 if self.is_sqlite:
                     await connection.execution_options(sqlite_begin="DEFERRED")
                 async with AsyncSession(connection, expire_on_commit=False) as session:
@@ -154,7 +151,7 @@ class Database:
         """Close every connection, once what goes on undisturbed has had a moment to end."""
         if going_on := [task for task in asyncio.all_tasks() if task.get_name() == UNDISTURBED]:
             await asyncio.wait(going_on, timeout=CLOSE_SECONDS)
-        for engine in self._engines.values():
+        for engine in self._connections.engines:
             await engine.dispose()
 
 

@@ -1,0 +1,211 @@
+"""Which connections of the database are for what, and who gets them when there are too few.
+
+Requests have a pool of their own. Finishes and the other duties have two connections, heartbeats have
+one; these are opened before any other and held. When the database gives a process fewer connections
+than it wants, requests do with what is left, and give up theirs when a duty has none.
+"""
+
+import asyncio
+import errno
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final, Literal
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from agent_gateway.errors import StoreUnavailable
+
+Pool = Literal["requests", "duty", "heartbeats"]
+
+RESERVED: Final[Mapping[Pool, int]] = {"heartbeats": 1, "duty": 2}
+"""Connections that no request may use."""
+WAIT_SECONDS: Final = 10.0
+"""How long a request waits for a connection."""
+GROW_SECONDS: Final = 2.0
+"""How long a process does with the connections it has after it was refused another."""
+WAYS_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Pauses in which the server notices that a connection was given up."""
+UNDISTURBED: Final = "undisturbed"
+"""Name of the tasks that go on although who waits for them is cancelled."""
+
+logger = logging.getLogger(__name__)
+
+
+class _CountedPool:
+    """The pool of an engine, and how many of its connections are open."""
+
+    def __init__(self, engine: AsyncEngine, size: int) -> None:
+        self.engine = engine
+        self.size = size
+        self.opened = 0
+        self.filling: asyncio.Task[None] | None = None
+        event.listen(engine.sync_engine, "connect", self._connected)
+        event.listen(engine.sync_engine, "close", self._closed)
+
+    def _connected(self, *_: Any) -> None:
+        self.opened += 1
+
+    def _closed(self, *_: Any) -> None:
+        self.opened -= 1
+
+
+class Connections:
+    """The pools of a process on Postgres; `make` makes an engine with so many connections."""
+
+    def __init__(self, make: Callable[[int], AsyncEngine], pool_size: int) -> None:
+        self._requests = _CountedPool(make(pool_size), pool_size)
+        self._reserved: dict[Pool, _CountedPool] = {
+            pool: _CountedPool(make(size), size) for pool, size in RESERVED.items()
+        }
+        self._permits = asyncio.Semaphore(pool_size)
+        self._holding = False
+        self._generation = 0
+        """Raised when requests have to give their connections up."""
+
+    @property
+    def engines(self) -> list[AsyncEngine]:
+        """Of all pools."""
+        return [counted.engine for counted in (self._requests, *self._reserved.values())]
+
+    async def hold(self) -> None:
+        """From now on no request gets a connection before those of heartbeats and duties are open."""
+        self._holding = True
+
+    @asynccontextmanager
+    async def writing(self, pool: Pool) -> AsyncGenerator[AsyncConnection]:
+        """A connection to write on. Raises what the database, or the pool, says when there is none."""
+        async with AsyncExitStack() as stack:
+            if pool == "requests":
+                yield await self._for_request(stack)
+            else:
+                yield await self._for_duty(stack, pool)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[AsyncConnection]:
+        """The same to read on."""
+        async with AsyncExitStack() as stack:
+            yield await self._for_request(stack)
+
+    async def _for_request(self, stack: AsyncExitStack) -> AsyncConnection:
+        while True:
+            await _permit(self._permits)
+            try:
+                if self._holding:
+                    for counted in self._reserved.values():
+                        await self._filled(counted)
+                generation = self._generation
+                connection = await self._entered(stack, generation)
+            except BaseException as error:
+                if not _is_refused(error) or not self._requests.opened:
+                    self._permits.release()
+                    raise
+                # What is open has to do for a while: this place is not given to anybody.
+                asyncio.get_running_loop().call_later(GROW_SECONDS, self._permits.release)
+            else:
+                stack.callback(self._permits.release)
+                return connection
+
+    async def _entered(self, stack: AsyncExitStack, generation: int) -> AsyncConnection:
+        connection = await stack.enter_async_context(self._requests.engine.connect())
+
+        async def give_up() -> None:
+            if generation != self._generation and not connection.closed:
+                await connection.invalidate()
+
+        stack.push_async_callback(give_up)
+        return connection
+
+    async def _for_duty(self, stack: AsyncExitStack, pool: Pool) -> AsyncConnection:
+        counted = self._reserved[pool]
+        if self._holding:
+            await self._filled(counted)
+        return await self._connected(stack, counted)
+
+    async def _filled(self, counted: _CountedPool) -> None:
+        """Open what is missing of these connections; whoever comes meanwhile waits for the same attempt."""
+        if counted.opened >= counted.size:
+            return
+        if counted.filling is None or counted.filling.done():
+            counted.filling = asyncio.create_task(self._fill(counted), name=UNDISTURBED)
+            counted.filling.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(counted.filling)
+
+    async def _fill(self, counted: _CountedPool) -> None:
+        async with AsyncExitStack() as stack:
+            # All at once: what is in the pool is handed out before another is opened.
+            for _ in range(counted.size):
+                await self._connected(stack, counted)
+
+    async def _connected(self, stack: AsyncExitStack, counted: _CountedPool) -> AsyncConnection:
+        """A reserved connection, at the cost of one that a request has, if need be."""
+        gave_way = False
+        for pause in WAYS_SECONDS:
+            try:
+                return await stack.enter_async_context(counted.engine.connect())
+            except (DBAPIError, OSError) as error:
+                if not _is_refused(error) or not (gave_way or self._requests.opened):
+                    raise
+            if not gave_way:
+                gave_way = True
+                logger.warning("too few database connections: requests give theirs to the duties")
+                # The idle ones are closed now, the others when they come back.
+                self._generation += 1
+                await self._requests.engine.dispose()
+            await asyncio.sleep(pause)
+        return await stack.enter_async_context(counted.engine.connect())
+
+
+class FileConnections:
+    """The pool of a process on SQLite: many read, and one at a time writes, on a connection of its own."""
+
+    def __init__(self, make: Callable[[int], AsyncEngine], pool_size: int) -> None:
+        self._size = pool_size + 1
+        self._engine = make(self._size)
+        self._readers = asyncio.Semaphore(pool_size)
+        # One writer at a time is all SQLite can do; queueing here is fair and needs no polling.
+        self._writer = asyncio.Lock()
+
+    @property
+    def engines(self) -> list[AsyncEngine]:
+        """Of all pools."""
+        return [self._engine]
+
+    async def hold(self) -> None:
+        """Open all connections: each needs a thread and descriptors, which may be gone later."""
+        async with AsyncExitStack() as stack:
+            for _ in range(self._size):
+                await stack.enter_async_context(self._engine.connect())
+
+    @asynccontextmanager
+    async def writing(self, _: Pool) -> AsyncGenerator[AsyncConnection]:
+        """A connection to write on."""
+        async with self._writer, self._engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[AsyncConnection]:
+        """A connection to read on."""
+        await _permit(self._readers)
+        try:
+            async with self._engine.connect() as connection:
+                yield connection
+        finally:
+            self._readers.release()
+
+
+async def _permit(permits: asyncio.Semaphore) -> None:
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            await permits.acquire()
+    except TimeoutError:
+        raise StoreUnavailable("no database connection was free") from None
+
+
+def _is_refused(error: BaseException) -> bool:
+    """True when the database, or the system, gives this process no further connection."""
+    if isinstance(error, OSError):
+        return error.errno in {errno.EMFILE, errno.ENFILE}
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == "53300"
