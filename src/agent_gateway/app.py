@@ -15,7 +15,7 @@ from agent_gateway.app_config import AppConfig, default_app
 from agent_gateway.app_file import load_app_file
 from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.backend.protocol import Backend
-from agent_gateway.backend.translate import FOLD_VERSION
+from agent_gateway.backend.translate import FOLD_VERSIONS
 from agent_gateway.domain import new_id
 from agent_gateway.errors import StoreError
 from agent_gateway.filetypes import SizeLimits
@@ -175,7 +175,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     config = load_config(settings)
     database = open_database(settings)
     stack.push_async_callback(database.close)
-    terms = Terms(new_id(), settings.lease_seconds, settings.turn_timeout_seconds, FOLD_VERSION)
+    terms = Terms(new_id(), settings.lease_seconds, settings.turn_timeout_seconds, FOLD_VERSIONS)
     turns, apps, keys = TurnStore(database, terms), AppStore(database), KeyStore(database, secret)
     file_store = FileStore(database, open_files(settings))
     seconds = settings.turn_timeout_seconds + 3600

@@ -269,6 +269,8 @@ class Turn:
     """Raw JSON text of the session snapshot this turn goes on from."""
     epoch: int
     """Fencing number of our ownership: a write under another epoch changes nothing (I9)."""
+    fold_version: int
+    """By which fold its events are numbered, whoever folds them (R17)."""
     seconds_left: float
     """Until the turn's deadline."""
     state: TurnState = TurnState.PLANNED

@@ -92,7 +92,7 @@ class TurnRunner:
         self._store = resources.store
         self._limits = resources.limits
         self._emit = emit
-        self._fold = Fold()
+        self._fold = Fold(version=turn.fold_version)
         self._sending = False
         self._creation: asyncio.Future[RunId] | None = None
         self._saved = 0
@@ -225,7 +225,7 @@ class TurnRunner:
     def _open(self) -> None:
         """What a human answered comes before all that the run says, and is decided already."""
         if self.turn.form is not None and self._fold.position == 0:
-            self._fold = Fold(self.turn.opening)
+            self._fold = Fold(self.turn.opening, self.turn.fold_version)
             self._emit([FormAnswered(self.turn.opening, self.turn.form)])
 
     def _turn_round(self) -> None:
@@ -365,7 +365,7 @@ class TurnRunner:
     async def _last_look(self) -> None:
         """Read the run's log once more: a terminal event found there decides after all (R8)."""
         assert self.run_id is not None
-        fold = Fold(self.turn.opening)
+        fold = Fold(self.turn.opening, self.turn.fold_version)
         told: list[TurnEvent] = []
         try:
             async with asyncio.timeout(LAST_LOOK_SECONDS):
@@ -462,7 +462,7 @@ class TurnRunner:
         checkpoint = checkpoint or self.turn.checkpoint
         if checkpoint is None:
             return False
-        fold = Fold.load(checkpoint)
+        fold = Fold.load(checkpoint, self.turn.fold_version)
         if fold.position <= self._fold.position:
             return False
         self._fold = fold

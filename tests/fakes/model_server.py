@@ -1,7 +1,8 @@
 """A model provider on this machine: as much of the OpenAI API as a streamed answer needs.
 
 The name of the model says what happens: `m` answers "Hi there!", `m-429` (or any status) refuses, `m-cut`
-breaks off in the middle. Serves chat completions and responses.
+breaks off in the middle, `m-halves` cuts
+characters in two between its deltas. Serves chat completions and responses.
 """
 
 import asyncio
@@ -11,18 +12,19 @@ from types import TracebackType
 from typing import Any, Self
 
 WORDS = ("Hi ", "there!")
+HALVES = ("half \ud83d", "\ude00 done")
 
 
-def _chunks() -> list[dict[str, Any]]:
+def _chunks(words: tuple[str, ...]) -> list[dict[str, Any]]:
     base = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": word} for word in WORDS]
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": word} for word in words]
     choices: list[list[Any]] = [[{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas]
     choices.append([{"index": 0, "delta": {}, "finish_reason": "stop"}])
     usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
     return [base | {"choices": choice} for choice in choices] + [base | {"choices": [], "usage": usage}]
 
 
-def _response_events() -> list[dict[str, Any]]:
+def _response_events(words: tuple[str, ...]) -> list[dict[str, Any]]:
     response: dict[str, Any] = {
         "id": "r1", "object": "response", "created_at": 1, "model": "m", "output": [], "tools": [],
         "status": "in_progress", "parallel_tool_calls": True, "tool_choice": "auto",
@@ -39,14 +41,14 @@ def _response_events() -> list[dict[str, Any]]:
         "content": [],
     }
     part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": []}
-    done: dict[str, Any] = {"type": "output_text", "text": "".join(WORDS), "annotations": []}
+    done: dict[str, Any] = {"type": "output_text", "text": "".join(words), "annotations": []}
     place = {"item_id": "i1", "output_index": 0, "content_index": 0}
     events: list[dict[str, Any]] = [
         {"type": "response.created", "response": response},
         {"type": "response.output_item.added", "output_index": 0, "item": item},
         {"type": "response.content_part.added", "part": part} | place,
-        *({"type": "response.output_text.delta", "delta": w, "logprobs": []} | place for w in WORDS),
-        {"type": "response.output_text.done", "text": "".join(WORDS), "logprobs": []} | place,
+        *({"type": "response.output_text.delta", "delta": w, "logprobs": []} | place for w in words),
+        {"type": "response.output_text.done", "text": "".join(words), "logprobs": []} | place,
         {"type": "response.content_part.done", "part": done} | place,
         {"type": "response.output_item.done", "output_index": 0, "item": item | {"content": [done]}},
         {"type": "response.completed", "response": response | {"status": "completed", "usage": usage}},
@@ -86,7 +88,7 @@ class ModelServer:
             writer.write(json.dumps(error).encode())
         else:
             self._head(writer, 200, "text/event-stream")
-            await self._answer(writer, head, cut=body["model"].endswith("cut"))
+            await self._answer(writer, head, body["model"])
         writer.close()
 
     def _head(self, writer: asyncio.StreamWriter, status: int, kind: str) -> None:
@@ -97,8 +99,10 @@ class ModelServer:
         head += "transfer-encoding: chunked\r\n\r\n" if status == 200 else "\r\n"
         writer.write(head.encode())
 
-    async def _answer(self, writer: asyncio.StreamWriter, head: bytes, *, cut: bool) -> None:
-        events = _response_events() if b"/responses" in head else _chunks()
+    async def _answer(self, writer: asyncio.StreamWriter, head: bytes, model: str) -> None:
+        words = HALVES if model.endswith("halves") else WORDS
+        cut = model.endswith("cut")
+        events = _response_events(words) if b"/responses" in head else _chunks(words)
         frames = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
         for frame in frames[:3] if cut else [*frames, b"data: [DONE]\n\n"]:
             writer.write(f"{len(frame):x}\r\n".encode() + frame + b"\r\n")

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from agent_gateway.app_config import FileUploadConfig, default_app
+from agent_gateway.backend.translate import FOLD_VERSION
 from agent_gateway.events import GATEWAY_REPLACE, gateway_end
 from agent_gateway.store.objects import Objects
 from tests.fakes.script import Gate, agent_event, delta, fail, file, recorded, script, succeed, text, thinking
@@ -398,4 +399,4 @@ def test_another_process_stores_it_under_the_same_id(
             assert chat.resumed(task_id, after=cursor, mode="agent").frames == heard.after(cursor)
         assert chat.client.get(heard.last["files"][0]["url"]).content == PNG
     assert fake.posts == 1
-    assert rows_of(fleet.database_url, task_id).turn.fold_version == 2
+    assert rows_of(fleet.database_url, task_id).turn.fold_version == FOLD_VERSION

@@ -343,10 +343,15 @@ def test_what_databases_reject_is_replaced(chat: Chat, fake: ScriptedBackend) ->
 
 
 def test_two_halves_of_one_emoji_in_two_chunks(chat: Chat, fake: ScriptedBackend) -> None:
-    fake.script = script(text("\ud83d", "\ude00"), succeed(output="x"))
+    fake.script = script(text("half \ud83d", "\ude00 done"), succeed(output="x"))
     heard = chat.streaming()
-    assert heard.answer == chat.message(heard.conversation_id)["answer"]
-    assert "\ufffd" in heard.answer
+    assert [(event["event_id"], event.get("answer")) for event in heard.events[:-1]] == [
+        (1, "half "),
+        (2, "\U0001f600 done"),
+    ]
+    assert chat.message(heard.conversation_id)["answer"] == "half \U0001f600 done"
+    for cursor in (0, 1, 2):
+        assert chat.resumed(heard.task_id, after=cursor).ids == heard.ids[cursor:]
 
 
 def test_structured_output_is_one_chunk_of_json(chat: Chat, fake: ScriptedBackend) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from agent_gateway.backend.translate import Fold
+from agent_gateway.backend.translate import FOLD_VERSIONS, Fold
 from agent_gateway.domain import Turn
 from agent_gateway.events import GATEWAY_END, GATEWAY_REPLACE
 from agent_gateway.store.tables import TurnRow
@@ -265,6 +265,54 @@ def test_a_checkpoint_stands_in_for_a_log_that_was_trimmed(
 def _saved_position(fleet: Fleet, task_id: str) -> int | None:
     checkpoint = fleet.rows(task_id).turn.checkpoint
     return Fold.load(checkpoint).position if checkpoint else None
+
+
+@pytest.mark.parametrize("version", FOLD_VERSIONS)
+def test_a_turn_is_folded_as_it_was_begun(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, version: int
+) -> None:
+    """By the fold of the release before, too: with half of a character held back, or told as lost (R17)."""
+    one, two, three = fleet.start(), fleet.start(), fleet.start()
+    fake.script = script(said("half \ud83d"), gate, said("\ude00 done"), succeed())
+    task_id = fleet.chat(one, user).background()["task_id"]
+    wait_until(lambda: fleet.rows(task_id).turn.run_id)
+    die(one)
+    fleet.change(task_id, fold_version=version)
+    chat, other = fleet.chat(two, user), fleet.chat(three, user)
+    wait_until(lambda: drives(two, task_id) or drives(three, task_id))
+    with chat.follow(task_id) as stream, other.follow(task_id) as also:
+        assert stream.next()["answer"] == also.next()["answer"]
+        gate.open()
+        heard, again = stream.rest(), also.rest()
+    told = {3: ["half ", "\U0001f600 done"], 2: ["half \ufffd", "\ufffd done"]}[version]
+    assert [event["answer"] for event in heard.events[:-1]] == told
+    assert heard.frames == again.frames
+    for cursor in range(heard.ids[-1]):
+        assert chat.resumed(task_id, after=cursor).frames == heard.after(cursor)
+    assert fleet.rows(task_id).message.answer == "".join(told)
+
+
+def test_a_held_half_is_part_of_a_checkpoint(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log was trimmed up to the half: who goes on from the checkpoint still has it."""
+    monkeypatch.setattr(leases, "CHECKPOINT_SECONDS", 0.1)
+    one, two = fleet.start(), fleet.start()
+    fake.script = script(said("So"), delta(" half \ud83d"), gate, delta("\ude00 done"), succeed())
+    with fleet.chat(one, user).open(params={"ids": 1}) as stream:
+        stream.until("half ")
+        task_id = stream.task_id
+        wait_until(lambda: _saved_position(fleet, task_id) == 2)
+        die(one)
+    run_id = fleet.rows(task_id).turn.run_id
+    assert run_id is not None
+    fake.trim(run_id, 2)
+    with fleet.chat(two, user).follow(task_id) as after:
+        adopted(two, task_id)
+        gate.open()
+        heard = after.rest()
+    assert heard.kinds[0] == "message_replace"
+    assert heard.answer == "So half \U0001f600 done" == fleet.rows(task_id).message.answer
 
 
 def test_a_reader_may_be_ahead_of_the_process_it_comes_to(

@@ -15,7 +15,7 @@ import pytest
 from agent_gateway.backend.made_files import as_stored
 from agent_gateway.backend.protocol import RunEvent, decode_event
 from agent_gateway.backend.sse import FrameDecoder
-from agent_gateway.backend.translate import Fold, conclude, cut_short
+from agent_gateway.backend.translate import FOLD_VERSIONS, Fold, conclude, cut_short
 from agent_gateway.domain import Outcome, StoredFile, Usage
 from agent_gateway.errors import FAILURES
 from agent_gateway.events import (
@@ -170,6 +170,13 @@ def test_older_backends_without_the_delta_key_give_the_same(name: str) -> None:
     fold, running = folded(run_events(name))
     older, older_running = folded([decode_event(without_delta(envelope)) for envelope in envelopes(name)])
     assert (older_running, older.run_end, older.steps) == (running, fold.run_end, fold.steps)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_fold_before_numbers_recorded_runs_alike(name: str) -> None:
+    fold, running = folded(run_events(name))
+    before = Fold(version=FOLD_VERSIONS[1])
+    assert (before.feed(run_events(name)), before.run_end) == (running, fold.run_end)
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name.endswith(".sse")])

@@ -82,7 +82,7 @@ class World:
 
     def process(self, owner: str | None = None, *, lease_seconds: float = 60.0) -> TurnStore:
         """The turn writes of a process; without an owner, of another one."""
-        return TurnStore(self.database, Terms(owner or new_id(), lease_seconds, 600.0, 1))
+        return TurnStore(self.database, Terms(owner or new_id(), lease_seconds, 600.0, (1,)))
 
     async def begin(
         self, caller: Caller | None = None, conversation_id: str | None = None, **request: Any

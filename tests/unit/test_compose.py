@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from agent_gateway.app_config import AppConfig, default_app
 from agent_gateway.app_file import parse_app
 from agent_gateway.backend.compose import compose, compose_closing, compose_small
+from agent_gateway.backend.translate import FOLD_VERSION
 from agent_gateway.domain import (
     App,
     AppId,
@@ -59,6 +60,7 @@ def turn_of(
         files=[],
         snapshot=snapshot,
         epoch=1,
+        fold_version=FOLD_VERSION,
         seconds_left=60.0,
     )
 

@@ -7,12 +7,15 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import pytest
+from pydantic_ai import Agent
+from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
+from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
 
 from agent_gateway.backend.embedded import EmbeddedBackend
 from agent_gateway.backend.embedded.calculator import calculate
@@ -26,6 +29,7 @@ from agent_gateway.backend.protocol import (
     OnExit,
     RunEvent,
 )
+from agent_gateway.backend.translate import Fold
 from agent_gateway.domain import RunId, Usage
 from agent_gateway.errors import BackendUnreachable, ConfigError, RunLost
 from tests.fakes.model_server import ModelServer
@@ -344,7 +348,7 @@ async def test_finished_runs_are_dropped_by_size_and_a_broken_agent_ends_its_run
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def execute(_: CreateRunRequest, emit: Emit) -> bytes:
-        emit(json.dumps("x" * 1000).encode(), None)
+        emit(json.dumps("x" * 1000).encode(), b"null")
         raise KeyError(API_KEY)
 
     async with asyncio.timeout(LIMIT):
@@ -380,7 +384,7 @@ async def test_the_first_terminal_event_wins_even_over_a_task_that_will_not_end(
         while not release.is_set():
             with contextlib.suppress(asyncio.CancelledError):
                 await release.wait()
-        emit(b"{}", "late")
+        emit(b"{}", b'"late"')
         raise RunFailed("late")
 
     async with asyncio.timeout(LIMIT):
@@ -418,6 +422,58 @@ async def model_server(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[ModelS
         monkeypatch.setenv("OPENAI_BASE_URL", models.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", API_KEY)
         yield models
+
+
+@pytest.mark.parametrize("prefix", ["openai", "openai-chat"])
+async def test_a_character_that_a_model_cuts_in_two_comes_whole(
+    model_server: ModelServer, prefix: str
+) -> None:
+    """To the reader, and to the model itself when it is asked again."""
+    async with embedded(f"{prefix}:m-halves") as backend:
+        first = await ask(backend, request("Hello"))
+        second = await ask(backend, request("Again", first.snapshot))
+    fold = Fold()
+    told = fold.feed(first.events)
+    assert [(event.position, getattr(event, "text", "")) for event in told] == [
+        (1, "half "),
+        (2, "\U0001f600 done"),
+    ]
+    assert first.end["output"] == "half \U0001f600 done"
+    assert second.types[-1] == "run_succeeded"
+    assert "half \U0001f600 done" in json.dumps(model_server.bodies[1], ensure_ascii=False)
+
+
+async def test_a_model_is_told_what_it_said_before_its_tools_in_whole_characters() -> None:
+    """In the next round of the same run, too."""
+    heard: list[bytes] = []
+
+    async def stream(
+        messages: list[ModelMessage], _: AgentInfo
+    ) -> AsyncIterator[str | dict[int, DeltaThinkingPart] | dict[int, DeltaToolCall]]:
+        heard.append(ModelMessagesTypeAdapter.dump_json(messages))
+        if len(heard) == 1:
+            yield {0: DeltaThinkingPart(content="Hm \ud83d")}
+            yield {0: DeltaThinkingPart(content="\ude00")}
+            yield "half \ud83d"
+            yield "\ude00 done"
+            yield {2: DeltaToolCall("clock", '{"zone":"\\ud83d"}', tool_call_id="1")}
+        else:
+            yield "It is nine."
+
+    def clock(zone: str) -> str:
+        return zone
+
+    agent = Agent[object, str](FunctionModel(stream_function=stream), tools=[clock])
+    async with embedded() as backend:
+        backend._agents._agents[""] = agent
+        told = await ask(backend, request("Hello"))
+    fold = Fold()
+    fold.feed(told.events)
+    assert told.types[-1] == "run_succeeded", told.end
+    assert fold.answer == "half \U0001f600 doneIt is nine."
+    assert [step.thought or step.tool for step in fold.steps] == ["Hm \U0001f600", "clock"]
+    assert "half \U0001f600 done".encode() in heard[1]
+    assert len(heard) == 2
 
 
 @pytest.mark.parametrize("prefix", ["openai", "openai-chat"])

@@ -1,20 +1,44 @@
 """Readers of JSON that others wrote: what is missing or of another kind is empty, never an error."""
 
+import json
+import math
 from typing import Any, Final
 
 import msgspec
 
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+UNREADABLE: Final = (ValueError, RecursionError)
+"""What is raised for bytes that are not JSON: msgspec's errors are ValueErrors, as json's are."""
 
 
 def read_object(raw: msgspec.Raw | msgspec.UnsetType) -> dict[str, Any]:
-    """A JSON object; empty when it is absent, malformed or something else."""
+    """A JSON object; empty when it is absent, malformed or something else.
+
+    Its texts may hold halves of surrogate pairs.
+    """
     if isinstance(raw, msgspec.UnsetType):
         return {}
     try:
-        return as_dict(msgspec.json.decode(raw))
+        return as_dict(read_json(raw))
     except UNREADABLE:
         return {}
+
+
+def read_json(raw: bytes | msgspec.Raw) -> Any:
+    """A JSON value; raises one of UNREADABLE. Halves of surrogate pairs, which msgspec refuses, are kept."""
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return loads(bytes(raw))
+
+
+def loads(text: str | bytes) -> Any:
+    """JSON as Python writes it, with halves of surrogate pairs; NaN and infinities become null."""
+    return json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def as_dict(value: object) -> dict[str, Any]:

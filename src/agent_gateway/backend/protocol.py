@@ -10,7 +10,8 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from agent_gateway.domain import RunId, clean_json
+from agent_gateway.backend.lenient import loads
+from agent_gateway.domain import RunId, clean_text
 from agent_gateway.errors import BackendGarbage
 
 TERMINAL: Final = frozenset({"run_succeeded", "run_failed", "run_cancelled"})
@@ -58,9 +59,13 @@ def decode_event(data: bytes, frame_id: bytes = b"") -> RunEvent:
 
 
 def _repaired(data: bytes) -> RunEvent:
-    """What Python's own writer makes and msgspec refuses: lone surrogates, NaN; and broken UTF-8."""
+    """What Python's own writer makes and msgspec refuses: lone surrogates, NaN; and broken UTF-8.
+
+    The surrogates stay: the other half of a pair may be in the next event.
+    """
     try:
-        value = clean_json(json.loads(data.decode(errors="replace"), parse_constant=lambda _: None))
+        value = loads(data.decode(errors="replace"))
+        inner = json.dumps(value["data"]).encode() if isinstance(value, dict) and "data" in value else b"{}"
     except (ValueError, RecursionError):
         # Not chained: the error holds the whole text, which may hold secrets.
         raise BackendGarbage("a run event is not JSON") from None
@@ -68,9 +73,9 @@ def _repaired(data: bytes) -> RunEvent:
         case {"type": str(kind), **rest}:
             cursor = rest.get("id")
             return RunEvent(
-                type=kind,
-                id=cursor if isinstance(cursor, str) else "",
-                data=msgspec.Raw(msgspec.json.encode(rest["data"])) if "data" in rest else EMPTY_OBJECT,
+                type=clean_text(kind),
+                id=clean_text(cursor) if isinstance(cursor, str) else "",
+                data=msgspec.Raw(inner),
                 agent_message_delta=rest.get("agent_message_delta", msgspec.UNSET),
             )
     raise BackendGarbage("a run event is not an object with a type")

@@ -1,5 +1,6 @@
 """The terminal event of a run, read leniently."""
 
+import json
 import re
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,7 +11,7 @@ import msgspec
 from agent_gateway.backend.lenient import UNREADABLE, read_object
 from agent_gateway.backend.protocol import RunEvent
 from agent_gateway.backend.question import read_question
-from agent_gateway.domain import Question, Usage, clean_text
+from agent_gateway.domain import Question, Usage, clean_json, clean_text
 
 _DECIMAL: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,30})?")
 
@@ -41,10 +42,7 @@ _run_end_data = msgspec.json.Decoder(_RunEndData)
 
 def read_run_end(event: RunEvent) -> RunEnd:
     """Read a terminal run event; what is missing or malformed in it is left out."""
-    try:
-        data = _run_end_data.decode(event.data)
-    except UNREADABLE:
-        data = _RunEndData()
+    data = _read(event.data)
     # A question with nothing readable in it is one all the same: its snapshot must not be gone on from.
     asks = _raw_text(data.deferred_tool_call) not in ("", "null")
     question = read_question(read_object(data.deferred_tool_call)) if asks else None
@@ -57,6 +55,23 @@ def read_run_end(event: RunEvent) -> RunEnd:
         usage=read_usage(read_object(data.usage)),
         snapshot=snapshot if snapshot.startswith("{") else None,
     )
+
+
+def _read(raw: msgspec.Raw) -> _RunEndData:
+    try:
+        return _run_end_data.decode(raw)
+    except UNREADABLE:
+        pass
+    # With halves of surrogate pairs, which msgspec refuses: the snapshot keeps them, all else is shown.
+    given = read_object(raw)
+    snapshot = given.pop("session_snapshot", msgspec.UNSET)
+    try:
+        data = _run_end_data.decode(msgspec.json.encode(clean_json(given)))
+        if snapshot is not msgspec.UNSET:
+            data.session_snapshot = msgspec.Raw(json.dumps(snapshot).encode())
+    except UNREADABLE:
+        return _RunEndData()
+    return data
 
 
 def read_usage(data: dict[str, Any]) -> Usage | None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agent_gateway.backend.halves import ends_in_half, packed, unpacked, whole
 from agent_gateway.backend.lenient import as_dict, as_str, read_object
 from agent_gateway.backend.made_files import MadeFile, files_in, placed, read_file
 from agent_gateway.backend.protocol import START, TERMINAL, Cursors, RunEvent
@@ -29,8 +30,13 @@ from agent_gateway.events import (
     split_text,
 )
 
-FOLD_VERSION: Final = 2
-"""Pinned on every turn: raise it when equal run events would get other positions (R17)."""
+FOLD_VERSION: Final = 3
+"""Pinned on every turn: raise it when equal run events would get other positions (R17).
+
+Since 3, a character that deltas cut in two is told whole.
+"""
+FOLD_VERSIONS: Final = (FOLD_VERSION, FOLD_VERSION - 1)
+"""The folds of this release: its own, and the one of turns that the release before it began."""
 OUTPUT_TOOL: Final = "final_output"
 """Tool name by which backends deliver structured output; never shown."""
 MAX_THOUGHT: Final = 16_000
@@ -64,16 +70,21 @@ class _Checkpoint(msgspec.Struct):
     thought: str
     told: int
     files_left_out: int
+    half: bytes = b""
+    thought_half: bytes = b""
 
 
 class Fold:
     """State of one turn's fold: feed it batches of run events, in order, from the start.
 
-    `opening` is how many events of the turn come before the run's.
+    `opening` is how many events of the turn come before the run's; `version` is one of FOLD_VERSIONS, the
+    one that the turn is pinned to.
     """
 
-    def __init__(self, opening: int = 0) -> None:
+    def __init__(self, opening: int = 0, version: int = FOLD_VERSION) -> None:
         self.position = opening
+        self._holds = version > 2
+        """Whether half of a character is held back; before, each half was told as U+FFFD."""
         self.chunks: list[LLMChunk] = []
         self.steps: list[Step] = []
         self.files: list[MadeFile] = []
@@ -89,6 +100,10 @@ class Fold:
         self._thought = ""
         self._told = 0
         """How many characters of the open reasoning step were told."""
+        self._half = ""
+        """The first half of a character of the text, held back until the other one comes."""
+        self._thought_half = ""
+        """The same of the reasoning."""
 
     def feed(self, events: Iterable[RunEvent]) -> list[TurnEvent]:
         """The turn events that follow from these run events; nothing after a terminal one."""
@@ -100,13 +115,14 @@ class Fold:
             before, last = last, event.id
             delta = event.agent_message_delta
             if delta.__class__ is str and delta and event.type == "pydantic_ai_event":
-                if self._thinking:
+                if self._thinking or self._thought_half:
                     self._close_thought(out)
                 self._text(delta, out)
             elif event.type == "pydantic_ai_event":
                 self._agent_event(event, out)
             elif event.type in TERMINAL:
                 self._close_thought(out)
+                self._give_up_half(out)
                 self.run_end = read_run_end(event)
         self.cursors = (before, last)
         return out
@@ -125,21 +141,24 @@ class Fold:
             thought=self._thought,
             told=self._told,
             files_left_out=self.files_left_out,
+            half=packed(self._half),
+            thought_half=packed(self._thought_half),
         )
         # Files are compressed already: to try it again would hold up the loop.
         return msgspec.msgpack.encode((zlib.compress(msgspec.msgpack.encode(state), level=1), self.files))
 
     @classmethod
-    def load(cls, checkpoint: bytes) -> "Fold":
-        """The fold that was dumped; it goes on behind its cursors."""
+    def load(cls, checkpoint: bytes, version: int = FOLD_VERSION) -> "Fold":
+        """The fold of that version that was dumped; it goes on behind its cursors."""
         packed, files = msgspec.msgpack.decode(checkpoint, type=tuple[bytes, list[MadeFile]])
         state = msgspec.msgpack.decode(zlib.decompress(packed), type=_Checkpoint)
-        fold = cls()
+        fold = cls(version=version)
         fold.files, fold.files_left_out = files, state.files_left_out
         fold.position, fold.steps, fold.cursors = state.position, state.steps, state.cursors
         fold.chunks = [LLMChunk(*chunk) for chunk in zip(state.positions, state.texts, strict=True)]
         fold._calls, fold._thinking = state.calls, state.thinking
         fold._thought, fold._told = state.thought, state.told
+        fold._half, fold._thought_half = unpacked(state.half), unpacked(state.thought_half)
         return fold
 
     @property
@@ -148,7 +167,20 @@ class Fold:
         return "".join(chunk.text for chunk in self.chunks)
 
     def _text(self, text: str, out: list[TurnEvent]) -> None:
-        text = clean_text(text)
+        if self._half or (self._holds and ends_in_half(text)):
+            text, self._half = whole(self._half + text)
+        else:
+            text = clean_text(text)
+        if text:
+            self._chunk(text, out)
+
+    def _give_up_half(self, out: list[TurnEvent]) -> None:
+        """The other half of the text's last character never came: it becomes U+FFFD."""
+        if self._half:
+            lost, self._half = clean_text(self._half), ""
+            self._chunk(lost, out)
+
+    def _chunk(self, text: str, out: list[TurnEvent]) -> None:
         if len(text) <= MAX_CHUNK:
             self.position += 1
             chunk = LLMChunk(self.position, text)
@@ -193,7 +225,11 @@ class Fold:
             self._text(text, out)
 
     def _think(self, text: str, out: list[TurnEvent]) -> None:
-        text = clean_text(text)
+        if self._holds:
+            text, self._thought_half = whole(self._thought_half + text)
+        self._reason(clean_text(text), out)
+
+    def _reason(self, text: str, out: list[TurnEvent]) -> None:
         while text:
             if not self._thinking:
                 self._thinking = len(self.steps) + 1
@@ -206,13 +242,19 @@ class Fold:
                 self._tell_thought(out)
             if text:
                 # One step holds no more: the rest of this segment becomes the next step.
-                self._close_thought(out)
+                self._close_step(out)
 
     def _tell_thought(self, out: list[TurnEvent]) -> None:
         self._told = len(self._thought)
         self._tell(Step(self._thinking, 0, thought=self._thought), out)
 
     def _close_thought(self, out: list[TurnEvent]) -> None:
+        if self._thought_half:
+            lost, self._thought_half = clean_text(self._thought_half), ""
+            self._reason(lost, out)
+        self._close_step(out)
+
+    def _close_step(self, out: list[TurnEvent]) -> None:
         if self._thinking:
             if len(self._thought) > self._told:
                 self._tell_thought(out)
@@ -220,7 +262,7 @@ class Fold:
 
     def _tool_call(self, part: dict[str, Any], out: list[TurnEvent]) -> None:
         self._close_thought(out)
-        name, call = _tool_name(part), as_str(part.get("tool_call_id"))
+        name, call = _tool_name(part), clean_text(as_str(part.get("tool_call_id")))
         if not name or name == OUTPUT_TOOL:
             return
         # Always a new step: there are models that number their calls from the start in each round.
@@ -229,7 +271,7 @@ class Fold:
         self._tell(Step(number, 0, tool=name, tool_input=tool_input), out)
 
     def _tool_result(self, part: dict[str, Any], out: list[TurnEvent]) -> None:
-        name, call = _tool_name(part), as_str(part.get("tool_call_id"))
+        name, call = _tool_name(part), clean_text(as_str(part.get("tool_call_id")))
         if name == OUTPUT_TOOL or (call not in self._calls and not name):
             return
         number = self._calls.setdefault(call, len(self.steps) + 1)
@@ -322,6 +364,8 @@ def _json_text(value: object) -> str:
     try:
         text = msgspec.json.encode(value).decode()
         return msgspec.json.encode(clean_json(value)).decode() if "\\u0000" in text else text
+    except UnicodeEncodeError:
+        return msgspec.json.encode(clean_json(value)).decode()
     except RecursionError:
         return NESTED_TOO_DEEP
 

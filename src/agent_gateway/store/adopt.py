@@ -71,7 +71,7 @@ async def adopt(database: Database, terms: Terms, *, expired: bool, everyone: bo
                 is_active(turns),
                 or_(*free),
                 # What another release folds is left to it, until it is late.
-                or_(turns.c.fold_version == terms.fold_version, turns.c.deadline_at < now_plus()),
+                or_(turns.c.fold_version.in_(terms.fold_versions), turns.c.deadline_at < now_plus()),
             )
             .order_by(turns.c.lease_until)
             .limit(BATCH)
@@ -168,12 +168,13 @@ def _turn(row: Row[Any], terms: Terms) -> Turn:
         files=msgspec.convert(row.files, list[InputFile]),
         snapshot=row.form_snapshot or row.snapshot,
         epoch=row.epoch,
+        fold_version=row.fold_version,
         seconds_left=max(0.0, (row.deadline_at - row.now).total_seconds()),
         state=TurnState(row.state),
         run_id=RunId(row.run_id) if row.run_id else None,
         stop_asked=row.stop_at is not None,
         checkpoint=row.checkpoint,
-        runnable=row.adoptions < POISON and row.fold_version == terms.fold_version,
+        runnable=row.adoptions < POISON and row.fold_version in terms.fold_versions,
         form=form,
     )
 

@@ -141,6 +141,7 @@ async def _write_rows(
         files=files,
         snapshot=place.snapshot,
         epoch=1,
+        fold_version=terms.fold_versions[0],
         seconds_left=terms.turn_seconds,
         state=new.state,
         form=form,

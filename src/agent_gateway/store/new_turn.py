@@ -31,7 +31,8 @@ class Terms:
     """A fresh UUID per process start."""
     lease_seconds: float
     turn_seconds: float
-    fold_version: int
+    fold_versions: tuple[int, ...]
+    """The folds that this release knows; the first is that of new turns (R17)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ async def insert_turn(connection: AsyncConnection, terms: Terms, new: NewTurn, n
             "form_id": new.form_id,
             "lease_seconds": terms.lease_seconds,
             "turn_seconds": terms.turn_seconds,
-            "fold_version": terms.fold_version,
+            "fold_version": terms.fold_versions[0],
             "created_at": now,
         },
     )

@@ -13,6 +13,7 @@ import msgspec
 import pydantic
 import pydantic_ai
 from pydantic_ai import Agent, RunContext
+from pydantic_ai.capabilities import ProcessHistory
 from pydantic_ai.exceptions import AgentRunError, RunCancelled, UserError
 from pydantic_ai.messages import (
     AgentStreamEvent,
@@ -30,12 +31,13 @@ from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage
 
 from agent_gateway.backend.embedded.demo import demo_agent
+from agent_gateway.backend.embedded.encoding import delta_json, event_json, mended, messages_json
 from agent_gateway.backend.embedded.failures import run_failed
 from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
 from agent_gateway.backend.embedded.plan import Plan, read_plan
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
 from agent_gateway.backend.protocol import CreateRunRequest
-from agent_gateway.domain import Usage
+from agent_gateway.domain import Usage, clean_json, clean_text
 from agent_gateway.errors import ConfigError
 
 # The framework greets whoever runs an agent for the first time; an operator's log is no place for it.
@@ -48,6 +50,9 @@ MAX_AGENTS: Final = 16
 _EVENTS: Final = pydantic.TypeAdapter[AgentStreamEvent](
     AgentStreamEvent, config=pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 )
+
+_MENDING: Final = ProcessHistory[object](mended)
+"""What a model said in one round goes back to it in the next one."""
 
 
 class EmbeddedAgents:
@@ -81,7 +86,7 @@ class EmbeddedAgents:
         async def forward(_: RunContext[object], events: AsyncIterable[AgentStreamEvent]) -> None:
             async for event in events:
                 watch.saw_event()
-                emit(_EVENTS.dump_json(event), _text_delta(event))
+                emit(event_json(_EVENTS, event), delta_json(_text_delta(event)))
 
         try:
             result = await self._agent(model).run(
@@ -92,6 +97,7 @@ class EmbeddedAgents:
                 instructions=plan.instructions,
                 toolsets=[TOOLSET] if asks else None,
                 event_stream_handler=forward,
+                capabilities=[_MENDING],
             )
         except asyncio.CancelledError as cancelled:
             if (leftovers := _leftovers(plan, cancelled, watch)) is None:
@@ -160,9 +166,9 @@ def _succeeded(
 ) -> bytes:
     data: dict[str, Any] = {"session_snapshot": plan.snapshot(messages)}
     if isinstance(output, DeferredToolRequests):
-        data["deferred_tool_call"] = deferred_call(output)
+        data["deferred_tool_call"] = clean_json(deferred_call(output))
     else:
-        data["output"] = output
+        data["output"] = clean_text(output) if output else output
     return msgspec.json.encode(data if usage is None else data | {"usage": usage})
 
 
@@ -192,4 +198,4 @@ def _dump(messages: list[ModelMessage]) -> bytes:
         replace(message, instructions=None) if isinstance(message, ModelRequest) else message
         for message in messages
     ]
-    return ModelMessagesTypeAdapter.dump_json(kept)
+    return messages_json(kept)

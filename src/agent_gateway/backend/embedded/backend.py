@@ -3,8 +3,6 @@
 from collections.abc import AsyncGenerator
 from typing import Final
 
-import msgspec
-
 from agent_gateway.backend.embedded.runs import (
     FROM_START,
     Cancellation,
@@ -12,14 +10,12 @@ from agent_gateway.backend.embedded.runs import (
     Stopping,
     parse_cursor,
 )
-from agent_gateway.backend.protocol import START, CreateRunRequest, Cursors, RunEvent, RunStatus
+from agent_gateway.backend.protocol import START, CreateRunRequest, Cursors, RunEvent, RunStatus, decode_event
 from agent_gateway.domain import RunId
 from agent_gateway.errors import BackendUnreachable, RunLost
 
 DEMO_PACE: Final = 0.025
 """Seconds between two words of the demo agent: fast, but a person sees it stream."""
-
-_event: Final = msgspec.json.Decoder(RunEvent)
 
 
 class EmbeddedBackend:
@@ -51,7 +47,7 @@ class EmbeddedBackend:
         cursor = parse_cursor(after[1]) if after[1] else FROM_START
         while batch := await run.next_batch(cursor):
             cursor = batch[-1].cursor
-            yield [_event.decode(event.body) for event in batch]
+            yield [decode_event(event.body) for event in batch]
 
     async def cancel(self, run_id: RunId) -> None:
         """Cancel a run; one that has finished or is unknown is left alone."""

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 Cursor = tuple[int, int]
 Status = Literal["running", "succeeded", "failed", "cancelled"]
-Emit = Callable[[bytes, str | None], None]
-"""Takes the JSON of one agent event and its text delta, if it has one."""
+Emit = Callable[[bytes, bytes], None]
+"""Takes the JSON of one agent event, and that of its text delta: null when it has none."""
 Execute = Callable[[CreateRunRequest, Emit], Awaitable[bytes]]
 """Runs an agent and returns the JSON data of `run_succeeded`; raises RunFailed or RunInterrupted."""
 
@@ -107,9 +107,9 @@ class Run:
         self.created_at = self.updated_at = _now()
         self._append("run_started", b"{}")
 
-    def emit(self, data: bytes, delta: str | None) -> None:
-        """Append one agent event: its JSON and its text delta, if it has one."""
-        self._append("pydantic_ai_event", data, b',"agent_message_delta":' + msgspec.json.encode(delta))
+    def emit(self, data: bytes, delta: bytes) -> None:
+        """Append one agent event: its JSON, and that of its text delta or null."""
+        self._append("pydantic_ai_event", data, b',"agent_message_delta":' + delta)
 
     def succeed(self, data: bytes) -> None:
         """End with `run_succeeded` and its JSON data, unless the run has ended."""
