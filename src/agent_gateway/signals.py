@@ -1,6 +1,12 @@
-"""Signals: SIGTERM and SIGINT drain first, then do what the server had meant to do with them."""
+"""Signals: SIGTERM and SIGINT drain first, then do what the server had meant to do with them.
+
+A worker whose parent has died does the same: nobody would start another one in its place, or tell it to stop.
+"""
 
 import asyncio
+import logging
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Generator
@@ -9,6 +15,8 @@ from types import FrameType
 from typing import Any, Final
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -56,7 +64,30 @@ def draining_first(drain: Callable[[float], Awaitable[None]], seconds: float) ->
     for sig in SIGNALS:
         signal.signal(sig, handle)
     try:
-        yield
+        with _ending_with_parent(loop):
+            yield
     finally:
         for sig, handler in before.items():
             signal.signal(sig, handler)
+
+
+@contextmanager
+def _ending_with_parent(loop: asyncio.AbstractEventLoop) -> Generator[None]:
+    """Send SIGTERM to this process when the one that started it as a worker dies, while this is entered."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        yield
+        return
+    # It becomes readable when the parent is gone, however that died.
+    sentinel = parent.sentinel
+
+    def end() -> None:
+        loop.remove_reader(sentinel)
+        logger.error("the parent of this worker has died: it drains and exits, start the service again")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    loop.add_reader(sentinel, end)
+    try:
+        yield
+    finally:
+        loop.remove_reader(sentinel)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import psutil  # pyrefly: ignore[untyped-import]
 
 from tests.gateway_server import API_KEY, BOUND, SECRET_KEY, wait_until
 
@@ -58,6 +59,10 @@ class GatewayProcess:
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         self._process.send_signal(number)
+
+    def children(self) -> list[psutil.Process]:
+        """The processes it has started, and those that they have."""
+        return psutil.Process(self._process.pid).children(recursive=True)
 
     def exited(self, seconds: float = BOUND) -> int:
         """Wait for its end; the exit status."""

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import psutil  # pyrefly: ignore[untyped-import]
 import pytest
 
 from tests.fakes.script import Gate, Script, delta, script, succeed
@@ -260,6 +261,28 @@ def _is_ready(client: httpx.Client) -> bool:
         return client.get("/readyz").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_workers_end_with_their_parent(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+    """`serve --workers 2`, and `kill -9` of the parent: the workers drain and free the port."""
+    workers = fleet.process("--workers", "2", DRAIN_SECONDS=15, LEASE_SECONDS=LONG_LEASE)
+    other = fleet.start(lease_seconds=LONG_LEASE)
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    with workers.client() as client:
+        wait_until(lambda: _is_ready(client))
+        with Chat(client, user).open(params={"ids": 1}) as stream:
+            stream.until("So far")
+            children = workers.children()
+            workers.send(signal.SIGKILL)
+            assert stream.rest().kinds == ["message"], "it was told to come back"
+    adopted(other, stream.task_id)
+    _, alive = psutil.wait_procs(children, timeout=BOUND)
+    assert not alive
+    said_by_workers = workers.output.count("the parent of this worker has died")
+    assert said_by_workers == 2
+    assert "Traceback" not in workers.output
+    gate.open()
+    assert fleet.chat(other, user).resumed(stream.task_id).answer == "So far, so good"
 
 
 def test_workers_need_postgres(tmp_path: Path) -> None:
