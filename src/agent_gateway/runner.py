@@ -17,12 +17,15 @@ from typing import Any, Final, TypeVar
 from agent_gateway.backend.compose import compose
 from agent_gateway.backend.made_files import MadeFile, as_stored
 from agent_gateway.backend.protocol import Backend
+from agent_gateway.backend.shown_files import to_be_shown
 from agent_gateway.backend.translate import Fold, conclude, cut_short
 from agent_gateway.domain import Outcome, RunId, StoredFile, Turn, TurnState
 from agent_gateway.errors import (
     BackendError,
     BackendRefused,
     BackendUnreachable,
+    GatewayError,
+    ObjectError,
     ObjectsUnavailable,
     RunGap,
     RunLost,
@@ -290,7 +293,8 @@ class TurnRunner:
         return None
 
     async def _create_run(self) -> bool:
-        request = compose(self.turn, self._resources.environ, self._resources.file_url)
+        images = await self._images()
+        request = compose(self.turn, self._resources.environ, self._resources.file_url, images)
         self._sending = True
         try:
             if not await patiently(lambda: self._store.arm(self.turn)):
@@ -311,6 +315,19 @@ class TurnRunner:
         if stop_asked:
             self.stop()
         return True
+
+    async def _images(self) -> dict[str, bytes]:
+        """The bytes of the images that the model is to see; one that can not be read is sent as a URL."""
+        wanted = to_be_shown(self.turn.app.config.composition, self.turn.files)
+        images: dict[str, bytes] = {}
+        for file_id in wanted:
+            try:
+                async with asyncio.timeout(KEEP_FILE_SECONDS):
+                    images[file_id] = await self._resources.files.read_all(file_id)
+            except (GatewayError, ObjectError, StoreError, TimeoutError) as error:
+                kind = type(error).__name__
+                logger.warning("turn %s: an image is sent as a URL: %s", self.turn.task_id, kind)
+        return images
 
     def _rearm(self) -> None:
         """Set the timer to the next bound: the turn's, the run's silence, a stop, or at once."""

@@ -1,5 +1,6 @@
 """Files of a message: those a user sends, as the agent is told of them, and those the agent makes."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -13,7 +14,19 @@ from agent_gateway.app_config import FileUploadConfig, default_app
 from agent_gateway.backend.translate import FOLD_VERSION
 from agent_gateway.events import GATEWAY_REPLACE, gateway_end
 from agent_gateway.store.objects import Objects
-from tests.fakes.script import Gate, agent_event, delta, fail, file, recorded, script, succeed, text, thinking
+from tests.fakes.script import (
+    Gate,
+    agent_event,
+    ask_human,
+    delta,
+    fail,
+    file,
+    recorded,
+    script,
+    succeed,
+    text,
+    thinking,
+)
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, refused
 from tests.gateway.fleet import Fleet, die, drives
@@ -118,6 +131,74 @@ composition:
         assert first.startswith(f"<a.txt|document|{url}")
         assert second == "<|image|http://x.test/>"
         assert kept["source_url"].startswith("https://chat.example/api/files/")
+
+
+NEWER = """
+name: Files
+composition:
+  layers:
+    - {name: user_prompt, type: vendor.user_prompt, config: {text: "${query}"%s}}
+    - {name: history, type: pydantic_ai.history}
+"""
+
+
+@pytest.mark.parametrize("as_list", [False, True], ids=["lines", "list"])
+def test_a_newer_prompt_layer_is_told_of_files_too(
+    start_gateway: StartGateway, fake: ScriptedBackend, user: str, tmp_path: Path, as_list: bool
+) -> None:
+    """As lines after its text, or as a list in which a model sees the images."""
+    app = tmp_path / "app.yaml"
+    app.write_text(NEWER % (', files: "${files}"' if as_list else ""))
+    with start_gateway(app_file=app).client() as client:
+        chat = Chat(client, user)
+        kept = [upload(chat), upload(chat, "a.txt", b"text", "text/plain")]
+        chat.blocking("Look", files=[local(file["id"]) for file in kept])
+    [prompt, _] = fake.requests[-1].body["composition"]["layers"]
+    if not as_list:
+        query, lines = prompt["config"]["text"].split("\n\n")
+        assert query == "Look"
+        assert re.findall('Attached ([a-z]+ "[a-z.]+")', lines) == ['image "cat.png"', 'document "a.txt"']
+        return
+    assert prompt["config"]["text"] == "Look"
+    image, document = prompt["config"]["files"]
+    assert (image["delivery"], image["filename"], image["mime_type"]) == (
+        "multimodal",
+        "cat.png",
+        "image/png",
+    )
+    assert base64.b64decode(image["base64_data"]) == PNG
+    assert (document["delivery"], document["type"]) == ("download", "document")
+    assert f"/files/{kept[1]['id']}/download?ticket=" in document["url"]
+
+
+def test_an_image_whose_bytes_are_gone_is_sent_as_a_url(
+    start_gateway: StartGateway, fake: ScriptedBackend, user: str, tmp_path: Path
+) -> None:
+    app = tmp_path / "app.yaml"
+    app.write_text(NEWER % ', files: "${files}"')
+    server = start_gateway(app_file=app)
+    with server.client() as client:
+        chat = Chat(client, user)
+        kept = upload(chat)
+        for path in (server.settings.data_dir / "files").rglob(f"*{kept['id']}*"):
+            path.unlink()
+        assert chat.blocking("Look", files=[local(kept["id"])])["answer"]
+    [image] = fake.requests[-1].body["composition"]["layers"][0]["config"]["files"]
+    assert f"/files/{kept['id']}/download?ticket=" in image["url"]
+    assert "base64_data" not in image
+
+
+def test_a_file_that_answers_a_question_reaches_the_agent(chat: Chat, fake: ScriptedBackend) -> None:
+    """Of the prompt the run reads nothing then: the file is told with the answer."""
+    fake.queue(script(ask_human("Which one?")))
+    heard = chat.streaming("Order it")
+    kept = upload(chat)
+    chat.blocking("This one", conversation_id=heard.conversation_id, files=[local(kept["id"])])
+    [answer] = fake.requests[-1].body["deferred_tool_results"]["calls"].values()
+    said, file = answer["message"].split("\n\n")
+    assert said == "This one"
+    assert file.startswith(f'Attached image "cat.png" (image/png, {len(PNG)} bytes): http://127.0.0.1:')
+    assert len(chat.message(heard.conversation_id)["message_files"]) == 1
 
 
 def test_a_file_can_come_again(chat: Chat, fake: ScriptedBackend) -> None:

@@ -1,5 +1,6 @@
 """A turn and its app become the request of a run; snapshots go back as they came."""
 
+import base64
 import json
 import logging
 from collections.abc import Mapping
@@ -11,10 +12,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as replace_struct
 
 from agent_gateway.app_config import AppConfig, default_app
 from agent_gateway.app_file import parse_app
 from agent_gateway.backend.compose import compose, compose_closing, compose_small
+from agent_gateway.backend.shown_files import MOST_BYTES, to_be_shown
 from agent_gateway.backend.translate import FOLD_VERSION
 from agent_gateway.domain import (
     App,
@@ -381,7 +384,11 @@ TOLD = (
         ({"user": "Q: ${query}", "prefix": "x"}, {"user": ["Q: Hello", TOLD], "prefix": "x"}),
         ({"user": ["${query}", "${files}"]}, {"user": ["Hello", TOLD]}),
         ({"user": "${query}", "prefix": "${files}"}, {"user": "Hello", "prefix": TOLD}),
+        ({"text": "Q: ${query}"}, {"text": f"Q: Hello\n\n{TOLD}"}),
+        ({"text": "${query}", "prefix": "${files}"}, {"text": "Hello", "prefix": TOLD}),
+        ({"text": "Now: ${files}", "files": []}, {"text": f"Now: {TOLD}", "files": []}),
         ({"question": "${query}", "user": "ada"}, {"question": "Hello", "user": "ada"}),
+        ({"question": "${query}", "text": "ada"}, {"question": "Hello", "text": "ada"}),
         ("${query}", "Hello"),
     ],
 )
@@ -390,6 +397,70 @@ def test_files_are_listed_after_what_the_user_says(config: Any, wanted: Any) -> 
     app = app_of([{"name": "a", "config": config}, {"name": "b"}])
     turn = replace(turn_of(app), files=FILES)
     assert sent(turn)["composition"]["layers"][0]["config"] == wanted
+
+
+def test_files_become_the_list_of_a_newer_prompt_layer() -> None:
+    """Images that models see are sent as they are when they are stored here, else by their URL."""
+    given = [
+        *FILES,
+        InputFile("image", "local_file", "", "id-2", "b.jpg", "image/jpeg", 9),
+        InputFile("image", "local_file", "", "id-3", "c.svg", "image/svg+xml", 9),
+        InputFile("image", "remote_url", "https://x.test/d"),
+    ]
+    app = app_of([{"name": "a", "config": {"text": "${query}", "files": "${files}"}}])
+    turn = replace(turn_of(app), files=given)
+    assert to_be_shown(app.composition, given) == ["id-1", "id-2"]
+    request = compose(turn, {}, url_of, {"id-1": b"image-a"})
+    [layer] = json.loads(msgspec.json.encode(request))["composition"]["layers"]
+    first, second, third, fourth, fifth = layer["config"].pop("files")
+    assert layer["config"] == {"text": "Hello"}
+    image = {"delivery": "multimodal", "type": "image", "detail": "high"}
+    assert first == {
+        **image,
+        "filename": "a.png",
+        "mime_type": "image/png",
+        "format": "png",
+        "base64_data": base64.b64encode(b"image-a").decode(),
+    }
+    download = {"delivery": "download", "transfer_method": "remote_url"}
+    assert second == {**download, "type": "document", "url": "https://x.test/b"}
+    assert third == {
+        **image,
+        "filename": "b.jpg",
+        "mime_type": "image/jpeg",
+        "format": "jpeg",
+        "url": "https://gateway/files/id-2",
+    }
+    assert fourth == {**download, "type": "image", "url": "https://gateway/files/id-3"}
+    assert (fifth["delivery"], fifth["url"]) == ("multimodal", "https://x.test/d")
+
+
+def test_what_is_shown_is_bounded_and_only_where_it_is_wanted() -> None:
+    half = InputFile("image", "local_file", "", "a", "a.png", "image/png", MOST_BYTES // 2)
+    given = [replace_struct(half, upload_file_id=name) for name in "abc"]
+    wants = app_of([{"name": "a", "config": {"text": "${query}", "files": "${files}"}}]).composition
+    told = app_of([{"name": "a", "config": {"text": "${query}", "lines": "${files}"}}]).composition
+    assert to_be_shown(wants, given) == ["a", "b"]
+    assert to_be_shown(told, given) == []
+
+
+def test_without_files_the_list_is_empty() -> None:
+    config = {"text": "${query}", "files": "${files}"}
+    assert config_sent(config) == {"text": "Hello", "files": []}
+    small = app_of([{"name": "a"}], naming={"composition": {"layers": [{"name": "p", "config": config}]}})
+    assert small.naming is not None
+    exchange = Exchange(replace(turn_of(small), files=FILES), "Hi")
+    [layer] = compose_small(small.naming.composition, exchange, {}).composition.layers
+    assert layer.config == {"text": "Hello", "files": []}
+
+
+def test_files_that_come_with_an_answer_are_told_with_it() -> None:
+    turn = replace(answered("call_ask_1"), files=FILES)
+    assert turn.form is not None
+    spoken = replace(turn, form=replace(turn.form, answer=FormAnswer("submitted", message="Here.")))
+    for answer, message in ((turn, TOLD), (spoken, f"Here.\n\n{TOLD}")):
+        [result] = sent(answer)["deferred_tool_results"]["calls"].values()
+        assert result["message"] == message
 
 
 def test_without_files_nothing_is_added() -> None:

@@ -424,6 +424,41 @@ async def model_server(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[ModelS
         yield models
 
 
+async def test_a_model_sees_the_images_of_a_newer_prompt_layer(model_server: ModelServer) -> None:
+    """By their bytes or their URL, now and when the conversation goes on; of other files it gets the URL."""
+    image = {"delivery": "multimodal", "type": "image", "mime_type": "image/png", "format": "png"}
+    files = [
+        {**image, "base64_data": "aW1hZ2U="},
+        {**image, "url": "https://x.test/a.png"},
+        {
+            "delivery": "download",
+            "type": "document",
+            "transfer_method": "remote_url",
+            "url": "https://x.test/b",
+        },
+    ]
+    async with embedded("openai-chat:m") as backend:
+        wish = request("")
+        wish.composition.layers[1] = Layer(
+            "user_prompt", "vendor.user_prompt", config={"text": "Hi", "files": files}
+        )
+        first = await ask(backend, wish)
+        assert first.types[-1] == "run_succeeded", first.end
+        await ask(backend, request("Again", first.snapshot))
+    for body in model_server.bodies:
+        [said] = [part["content"] for part in body["messages"] if part["role"] == "user"][:1]
+        assert [part.get("text") or part["image_url"]["url"] for part in said] == [
+            "Hi",
+            "Attached document: https://x.test/b",
+            "data:image/png;base64,aW1hZ2U=",
+            "https://x.test/a.png",
+        ]
+    async with embedded() as backend:
+        broken = request("Hi")
+        broken.composition.layers[1].config = {"text": "Hi", "files": [{**image, "base64_data": "!"}]}
+        assert (await ask(backend, broken)).end["error"] == "a file of the prompt is not base64"
+
+
 @pytest.mark.parametrize("prefix", ["openai", "openai-chat"])
 async def test_a_character_that_a_model_cuts_in_two_comes_whole(
     model_server: ModelServer, prefix: str

@@ -1,35 +1,44 @@
 """App configuration + turn → CreateRunRequest.
 
 The composition is the app's own: nothing but its placeholders is filled in, and the files of a message
-that names no place for them are listed after its user prompt. A session snapshot is
-the backend's own: it goes back byte for byte, unless the composition gained or lost layers since.
+that names no place for them are told after its user prompt, or with the answer to a question. A session
+snapshot is the backend's own: it goes back byte for byte, unless the composition gained or lost layers since.
 """
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from agent_gateway.app_config import CompositionTemplate, LayerTemplate
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer, OnExit
+from agent_gateway.backend.shown_files import FILES, entries, takes_list, url_of
 from agent_gateway.domain import Exchange, Form, InputFile, Turn
 from agent_gateway.errors import TurnError
 from agent_gateway.template import ANSWER, Placeholder, TemplateError, fill, parse, uses
 
 _USER: Final = "user"
 """Key of a prompt layer's config that holds what the user says: a text or a list of texts."""
+_TEXT: Final = "text"
+"""The same in newer prompt layers, which take one text."""
 _QUERY: Final = Placeholder("turn", "query")
 _FILES: Final = Placeholder("turn", "files")
 
 logger = logging.getLogger(__name__)
 
 
-def compose(turn: Turn, environ: Mapping[str, str], file_url: Callable[[str], str]) -> CreateRunRequest:
+def compose(
+    turn: Turn,
+    environ: Mapping[str, str],
+    file_url: Callable[[str], str],
+    images: Mapping[str, bytes] | None = None,
+) -> CreateRunRequest:
     """The request that runs this turn; environment variables are read here and kept nowhere else.
 
-    `file_url` makes the URL under which an agent gets the stored file of that id. An input that the
+    `file_url` makes the URL under which an agent gets the stored file of that id; `images` are the bytes of
+    those files that a model is to see. An input that the
     client did not send, or that the app's form does not declare, is empty.
     Raises TurnError (`internal_server_error`) when an environment variable is gone since the app was
     loaded, or when the snapshot can not be read: going on without it would lose the conversation.
@@ -40,11 +49,13 @@ def compose(turn: Turn, environ: Mapping[str, str], file_url: Callable[[str], st
     except TemplateError as error:
         raise _unfit(turn, error) from None
     placed = any(uses(layer.config, _FILES) for layer in template.layers)
-    composition = _filled(template, turn, _Values(turn, environ, files=files), "" if placed else files)
+    shown = entries(turn.files, file_url, images or {})
+    values = _Values(turn, environ, files=files)
+    composition = _filled(template, turn, values, "" if placed else files, shown)
     return CreateRunRequest(
         composition=composition,
         session_snapshot=_snapshot(turn, [layer.name for layer in composition.layers]),
-        deferred_tool_results=_answer(turn.form),
+        deferred_tool_results=_answer(turn.form, files),
         idempotency_key=turn.task_id,
         metadata=_metadata(turn),
         # Said, although it is the default: any other exit leaves a snapshot that can not be resumed.
@@ -89,10 +100,16 @@ def _without_model(template: CompositionTemplate) -> list[LayerTemplate]:
     return [layer for layer in template.layers if layer.name not in gone]
 
 
-def _filled(template: CompositionTemplate, turn: Turn, values: "_Values", files: str = "") -> Composition:
-    """`files` is what is still to be said of the turn's files, beside the query."""
+def _filled(
+    template: CompositionTemplate,
+    turn: Turn,
+    values: "_Values",
+    files: str = "",
+    shown: Sequence[dict[str, Any]] = (),
+) -> Composition:
+    """`files` is what is still to be said of the turn's files, beside the query; `shown` are all of them."""
     try:
-        layers = [_layer(layer, values, files) for layer in template.layers]
+        layers = [_layer(layer, values, files, shown) for layer in template.layers]
     except TemplateError as error:
         raise _unfit(turn, error) from None
     return Composition(schema_version=template.schema_version, layers=layers)
@@ -111,8 +128,11 @@ def _metadata(turn: Turn) -> dict[str, Any]:
     }
 
 
-def _answer(form: Form | None) -> dict[str, Any] | None:
-    """What a human answered, as the result of the tool call that asked."""
+def _answer(form: Form | None, files: str) -> dict[str, Any] | None:
+    """What a human answered, as the result of the tool call that asked.
+
+    The files that came with the answer are told with it: of the prompt, the run reads nothing then.
+    """
     if form is None or form.answer is None or not form.tool_call_id:
         return None
     answer, action = form.answer, form.answer.action
@@ -120,7 +140,7 @@ def _answer(form: Form | None) -> dict[str, Any] | None:
         "status": answer.status,
         "action": {"id": action.id, "label": action.label} if action else None,
         "values": answer.values,
-        "message": answer.message,
+        "message": "\n\n".join(filter(None, (answer.message, files))) or None,
         "rendered_content": None,
     }
     return {"calls": {form.tool_call_id: result}, "metadata": {}}
@@ -169,17 +189,18 @@ def _file_line(parts: list[str | Placeholder], file: InputFile, file_url: Callab
         "name": file.name,
         "mime_type": file.mime_type or "unknown type",
         "size": f"{file.size} bytes" if file.size else "unknown size",
-        "url": file_url(file.upload_file_id) if file.transfer_method == "local_file" else file.url,
+        "url": url_of(file, file_url),
     }
     return "".join(part if isinstance(part, str) else known[part.name] for part in parts)
 
 
-def _layer(template: LayerTemplate, values: _Values, files: str) -> Layer:
-    """The layer filled in; `files` go to where the user's own words are, as a text of their own."""
+def _layer(template: LayerTemplate, values: _Values, files: str, shown: Sequence[dict[str, Any]]) -> Layer:
+    """The layer filled in; `files` go to where the user's own words are, `shown` to who wants a list."""
     config: Any = fill(template.config, values) if template.has_config else msgspec.UNSET
-    if files and isinstance(template.config, dict) and uses(template.config.get(_USER), _QUERY):
-        said = config[_USER]
-        config = {**config, _USER: [*(said if isinstance(said, list) else [said]), files]}
+    if takes_list(template.config):
+        config = {**config, FILES: list(shown)}
+    if files and isinstance(template.config, dict):
+        config = _with_files(template.config, config, files)
     return Layer(
         name=template.name,
         type=msgspec.UNSET if template.type is None else template.type,
@@ -187,6 +208,16 @@ def _layer(template: LayerTemplate, values: _Values, files: str) -> Layer:
         metadata=msgspec.UNSET if template.metadata is None else dict(template.metadata),
         config=config,
     )
+
+
+def _with_files(template: dict[str, Any], config: dict[str, Any], files: str) -> dict[str, Any]:
+    """The config with `files` after the user's own words: a text of its own, where there may be several."""
+    if uses(template.get(_USER), _QUERY):
+        said = config[_USER]
+        return {**config, _USER: [*(said if isinstance(said, list) else [said]), files]}
+    if isinstance(said := config.get(_TEXT), str) and uses(template[_TEXT], _QUERY):
+        return {**config, _TEXT: f"{said}\n\n{files}"}
+    return config
 
 
 class _Named(msgspec.Struct):

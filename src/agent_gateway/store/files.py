@@ -123,6 +123,12 @@ class FileStore:
         """The bytes of a file from `start` up to `end`. Raises ObjectMissing, ObjectsUnavailable."""
         return await self._objects.get(kept.key, start, end)
 
+    async def read_all(self, file_id: str) -> bytes:
+        """All bytes of a file of anybody. Raises FileNotFound, ObjectMissing, ObjectsUnavailable."""
+        kept = await self.find_any(file_id)
+        chunks = await self._objects.get(kept.key, 0, kept.file.size)
+        return b"".join([chunk async for chunk in chunks])
+
     async def keep(self, message_created_at: int, file_id: FileId, data: bytes) -> None:
         """Store the bytes of a file that an agent made, any number of times (R7).
 

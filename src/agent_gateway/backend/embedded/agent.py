@@ -17,6 +17,8 @@ from pydantic_ai.capabilities import ProcessHistory
 from pydantic_ai.exceptions import AgentRunError, RunCancelled, UserError
 from pydantic_ai.messages import (
     AgentStreamEvent,
+    BinaryContent,
+    ImageUrl,
     ModelMessage,
     ModelMessagesTypeAdapter,
     ModelRequest,
@@ -25,6 +27,7 @@ from pydantic_ai.messages import (
     PartStartEvent,
     TextPart,
     TextPartDelta,
+    UserContent,
 )
 from pydantic_ai.models import Model, infer_model
 from pydantic_ai.tools import DeferredToolRequests
@@ -81,7 +84,7 @@ class EmbeddedAgents:
         watch, history = Stopwatch(), _load(plan.messages())
         model = plan.model or self._model
         asks = plan.asks_human or not model
-        prompt = plan.prompt[0] if len(plan.prompt) == 1 else plan.prompt
+        prompt = _prompt(plan)
 
         async def forward(_: RunContext[object], events: AsyncIterable[AgentStreamEvent]) -> None:
             async for event in events:
@@ -148,6 +151,19 @@ class Stopwatch:
             time_to_first_token=round(first - self._start, 3),
             time_to_generate=round(now - first, 3),
         )
+
+
+def _prompt(plan: Plan) -> str | list[UserContent]:
+    """What the user says: one text, or several with the images that the model sees."""
+    if len(plan.prompt) == 1 and not plan.images:
+        return plan.prompt[0]
+    seen = [
+        ImageUrl(url=image.url, media_type=image.mime_type)
+        if image.data is None
+        else BinaryContent(data=image.data, media_type=image.mime_type)
+        for image in plan.images
+    ]
+    return [*plan.prompt, *seen]
 
 
 def _text_delta(event: AgentStreamEvent) -> str | None:

@@ -5,6 +5,7 @@ without a type (newer composition schema) is known by its name. Layers that mean
 (execution context, tools, output) are accepted and left alone.
 """
 
+import base64
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -41,6 +42,14 @@ class HistoryState(msgspec.Struct):
     messages: msgspec.Raw = _NO_MESSAGES
 
 
+class ShownFile(msgspec.Struct, frozen=True):
+    """An image of the user prompt that the model sees: its bytes, or the URL where they are."""
+
+    mime_type: str
+    data: bytes | None
+    url: str = ""
+
+
 class Plan(msgspec.Struct, frozen=True):
     """One run, read from its request."""
 
@@ -49,6 +58,7 @@ class Plan(msgspec.Struct, frozen=True):
     instructions: str | None
     prompt: list[str]
     """What the user says now; empty when this run only cleans up."""
+    images: list[ShownFile]
     model: str | None
     """The model asked for by the llm layer; None means the configured one."""
     history: int | None
@@ -82,9 +92,15 @@ def read_plan(request: CreateRunRequest) -> Plan:
     on_exit = request.on_exit or OnExit()
     prompt: list[str] = []
     prefix: list[str] = []
+    images: list[ShownFile] = []
     for layer in (layer for layer, kind in zip(layers, kinds, strict=True) if kind == "prompt"):
         prefix += _texts(layer, "prefix")
-        prompt += _texts(layer, "user")
+        prompt += [*_texts(layer, "user"), *_texts(layer, "text")]
+        for file in _files(layer):
+            if (image := _image(file)) is not None:
+                images.append(image)
+            else:
+                prompt.append(f"Attached {file.get('type') or 'file'}: {file.get('url') or 'not available'}")
     cleans_up = "llm" not in kinds and on_exit.default == "delete"
     if not cleans_up and not any(text.strip() for text in prompt):
         raise RunFailed("the user prompt must not be blank")
@@ -92,6 +108,7 @@ def read_plan(request: CreateRunRequest) -> Plan:
         layers=_snapshot_layers(request, on_exit),
         instructions="\n\n".join(prefix) or None,
         prompt=[] if cleans_up else prompt,
+        images=images,
         model=next((_model(layers[i]) for i, kind in enumerate(kinds) if kind == "llm"), None),
         history=kinds.index("history") if "history" in kinds else None,
         answers=_answers(request),
@@ -127,6 +144,30 @@ def _texts(layer: Layer, key: str) -> list[str]:
             return texts
         case _:
             raise RunFailed(f"layer {layer.name!r}: `{key}` must be a string or a list of strings")
+
+
+def _files(layer: Layer) -> list[dict[str, Any]]:
+    match _config(layer).get("files"):
+        case None:
+            return []
+        case list() as files if all(isinstance(file, dict) for file in files):
+            return files
+        case _:
+            raise RunFailed(f"layer {layer.name!r}: `files` must be a list of objects")
+
+
+def _image(file: dict[str, Any]) -> ShownFile | None:
+    """The image that an entry shows to the model; None when it does not."""
+    match file:
+        case {"delivery": "multimodal", "mime_type": str(kind), "base64_data": str(encoded)}:
+            try:
+                return ShownFile(kind, base64.b64decode(encoded, validate=True))
+            except ValueError:
+                raise RunFailed("a file of the prompt is not base64") from None
+        case {"delivery": "multimodal", "mime_type": str(kind), "url": str(url)}:
+            return ShownFile(kind, None, url)
+        case _:
+            return None
 
 
 def _model(layer: Layer) -> str | None:

@@ -1,0 +1,73 @@
+"""Files of a message as entries of a user prompt layer: images that a model sees, and files to download.
+
+A layer whose config says `files: ${files}` gets them as this list. Images that were uploaded are sent as they
+are, because what a model has seen once is sent to it again with every later turn of the conversation, when a
+signed URL has long expired.
+"""
+
+import base64
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from agent_gateway.app_config import CompositionTemplate
+from agent_gateway.domain import InputFile
+from agent_gateway.template import Placeholder, parse
+
+MOST_BYTES: Final = 8 * 1024 * 1024
+"""Of the uploaded images of one message that are sent as they are; the others are sent as URLs."""
+FILES: Final = "files"
+"""Key of a prompt layer's config that may hold the list."""
+
+_ALONE: Final = [Placeholder("turn", "files")]
+_FORMATS: Final = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp", "image/gif": "gif"}
+"""What models can see, and what it is called."""
+
+
+def takes_list(config: Any) -> bool:
+    """Whether a layer's config wants the files as a list. Raises TemplateError."""
+    said = config.get(FILES) if isinstance(config, dict) else None
+    return isinstance(said, str) and parse(said) == _ALONE
+
+
+def to_be_shown(template: CompositionTemplate, files: list[InputFile]) -> list[str]:
+    """The ids of the uploaded images that a model is to see: their bytes are needed, up to MOST_BYTES."""
+    if not any(takes_list(layer.config) for layer in template.layers):
+        return []
+    ids: list[str] = []
+    room = MOST_BYTES
+    for file in files:
+        if file.transfer_method == "local_file" and file.mime_type in _FORMATS and file.size <= room:
+            room -= file.size
+            ids.append(file.upload_file_id)
+    return ids
+
+
+def entry(file: InputFile, url: str, images: Mapping[str, bytes]) -> dict[str, Any]:
+    """One file of the list; `url` is where it is, `images` are the bytes of uploaded ones by their ids."""
+    # The name of a remote image need not tell what it is; whoever fetches it finds out.
+    mime_type = file.mime_type or "image/jpeg"
+    if file.type != "image" or mime_type not in _FORMATS:
+        return {"delivery": "download", "type": file.type, "transfer_method": "remote_url", "url": url}
+    data = images.get(file.upload_file_id) if file.upload_file_id else None
+    where = {"url": url} if data is None else {"base64_data": base64.b64encode(data).decode()}
+    return {
+        "delivery": "multimodal",
+        "type": "image",
+        "filename": file.name,
+        "mime_type": mime_type,
+        "format": _FORMATS[mime_type],
+        **where,
+        "detail": "high",
+    }
+
+
+def entries(
+    files: list[InputFile], file_url: Callable[[str], str], images: Mapping[str, bytes]
+) -> list[dict[str, Any]]:
+    """All files of a message as the list."""
+    return [entry(file, url_of(file, file_url), images) for file in files]
+
+
+def url_of(file: InputFile, file_url: Callable[[str], str]) -> str:
+    """Where an agent finds a file of a message."""
+    return file_url(file.upload_file_id) if file.transfer_method == "local_file" else file.url
