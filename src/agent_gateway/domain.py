@@ -227,7 +227,7 @@ class InputFile(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class StoredFile(msgspec.Struct, frozen=True):
-    """A file whose bytes are in the file store."""
+    """A file whose bytes are in the file store, or one that is only linked."""
 
     id: FileId
     name: str
@@ -236,6 +236,8 @@ class StoredFile(msgspec.Struct, frozen=True):
     size: int
     position: int = 0
     """Of the turn event that announced it, when an agent made it."""
+    url: str = ""
+    """Where a linked file is: a tool made it, and its bytes are not in the file store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,10 +131,16 @@ def describe(name: str, content_type: str = "") -> Description | None:
     return Description(name, extension, kind, mime_type)
 
 
-def describe_made(number: int, media_type: str) -> Description:
-    """A file that an agent made: it has a media type and a number, but no name."""
+def describe_made(number: int, media_type: str, extension: str = "") -> Description:
+    """A file that an agent made: it has a media type and a number, but no name.
+
+    The extension that its maker gave decides only when the media type is none that is known.
+    """
     mime_type = _mime_type(media_type)
-    extension = _EXTENSION_OF.get(mime_type, "bin")
+    given = _extension(f"x.{extension.removeprefix('.')}")
+    if mime_type == OCTETS and given in _BY_EXTENSION:
+        mime_type = _BY_EXTENSION[given][1]
+    extension = _EXTENSION_OF.get(mime_type) or given or "bin"
     kind = _BY_EXTENSION.get(extension, (_family(mime_type), mime_type))[0]
     stem = kind if kind != "custom" else "file"
     return Description(f"{stem}-{number}.{extension}", extension, kind, mime_type)

@@ -370,6 +370,8 @@ class TurnRunner:
 
     async def _keep_file(self, made: MadeFile) -> StoredFile | None:
         file = as_stored(made, self.turn.message_id)
+        if file.url:
+            return file
         try:
             async with asyncio.timeout(KEEP_FILE_SECONDS):
                 await insist(lambda: self._resources.files.keep(self.turn.created_at, file.id, made.data))

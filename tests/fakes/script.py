@@ -216,11 +216,19 @@ def tool_call(call_id: str, name: str, args: Json, *, kind: str = "function_tool
 
 
 def tool_result(
-    call_id: str, name: str, content: Any, *, retry: bool = False, key: Literal["part", "result"] = "part"
+    call_id: str,
+    name: str,
+    content: Any,
+    *,
+    retry: bool = False,
+    key: Literal["part", "result"] = "part",
+    metadata: Any = None,
 ) -> list[Step]:
     """The return of a tool, or what the model has to try again; under `result` in some builds."""
     kind = "retry-prompt" if retry else "tool-return"
     result = {"tool_name": name, "content": content, "tool_call_id": call_id, "part_kind": kind}
+    if metadata is not None:
+        result["metadata"] = metadata
     return [agent_event({key: result, "content": None, "event_kind": "function_tool_result"})]
 
 

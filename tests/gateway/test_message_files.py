@@ -26,6 +26,8 @@ from tests.fakes.script import (
     succeed,
     text,
     thinking,
+    tool_call,
+    tool_result,
 )
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, refused
@@ -451,6 +453,82 @@ def test_a_file_store_that_is_away_does_not_lose_the_turn(
         assert heard.kinds == ["message", "message", "message_file", "message_end"]
         assert len(tries) == 3
         assert client.get(heard.last["files"][0]["url"]).content == PNG
+
+
+CHART = {
+    "tool_file_id": "9c1f3b52",
+    "url": "https://files.test/tools/9c1f3b52.png?sign=a%2Bb",
+    "type": "image",
+    "mime_type": "image/png",
+    "extension": ".png",
+}
+SHEET = {
+    "tool_file_id": "0d2b",
+    "url": "http://files.test/b.xlsx",
+    "type": "document",
+    "mime_type": "",
+    "extension": "xlsx",
+}
+
+
+@pytest.mark.parametrize("key", ["dify_tool_files", "tool_files"])
+def test_files_of_tools_are_told_where_they_are(chat: Chat, fake: ScriptedBackend, key: str) -> None:
+    """Their URLs are passed on as they are, with the end and in the list; nothing is fetched or stored."""
+    urls = ("javascript:alert(1)", "/files/a.png", "https://x test/", None, "")
+    bad = [{**CHART, "url": url} for url in urls]
+    fake.script = script(
+        tool_call("1", "draw", {}),
+        tool_result("1", "draw", "Here.", metadata={key: [CHART, *bad, {"tool_file_id": "1"}, "x"]}),
+        file(PNG),
+        tool_call("2", "sum", {}),
+        tool_result("2", "sum", "Done.", metadata={key: [SHEET, CHART]}),
+        text("Look."),
+        succeed(),
+    )
+    heard = chat.streaming(params={"mode": "agent", "ids": 1})
+    assert heard.kinds[-5:] == ["message_file", "message_file", "message_file", "message", "message_end"]
+    chart, picture, sheet = heard.last["files"]
+    assert [event["url"] for event in heard.events if event["event"] == "message_file"] == [
+        item["url"] for item in heard.last["files"]
+    ]
+    assert (chart["url"], sheet["url"]) == (CHART["url"], SHEET["url"])
+    assert (chart["filename"], chart["type"], chart["mime_type"]) == ("image-1.png", "image", "image/png")
+    assert (sheet["filename"], sheet["type"]) == ("document-3.xlsx", "document")
+    assert (chart["transfer_method"], chart["upload_file_id"]) == ("tool_file", None)
+    assert chat.client.get(picture["url"]).content == PNG
+    stored = chat.message(heard.conversation_id)["message_files"]
+    assert [without_url(item) for item in stored] == [without_url(item) for item in heard.last["files"]]
+    assert [stored[0]["url"], stored[2]["url"]] == [CHART["url"], SHEET["url"]]
+    for cursor in range(heard.ids[-1]):
+        resumed = chat.resumed(heard.task_id, after=cursor, mode="agent")
+        assert resumed.ids == [number for number in heard.ids if number > cursor]
+    assert preview(chat, chart["id"]).status_code == 404
+    refused(chat.post(files=[local(chart["id"])]), 404, "file_not_found")
+
+
+def test_another_process_tells_of_them_from_the_rows(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    one, two = fleet.start(), fleet.start()
+    fake.script = script(
+        tool_call("1", "draw", {}),
+        tool_result("1", "draw", "Here.", metadata={"tool_files": [CHART]}),
+        text("Look."),
+        gate,
+        succeed(),
+    )
+    with fleet.chat(one, user).open(params={"ids": 1}) as stream:
+        stream.until("Look.")
+        task_id = stream.task_id
+        die(one)
+    chat = fleet.chat(two, user)
+    with chat.follow(task_id) as after:
+        wait_until(lambda: drives(two, task_id))
+        gate.open()
+        heard = after.rest()
+    assert heard.kinds == ["message", "message_file", "message_end"]
+    assert heard.last["files"][0]["url"] == CHART["url"]
+    assert chat.resumed(task_id).frames == heard.frames
 
 
 def test_another_process_stores_it_under_the_same_id(

@@ -13,7 +13,7 @@ from agent_gateway.backend.protocol import RunEvent, decode_event
 from agent_gateway.backend.translate import FOLD_VERSIONS, Fold, conclude, cut_short
 from agent_gateway.events import AgentThought, LLMChunk, TurnEvent, rest_of
 from agent_gateway.store import marks
-from tests.fakes.run_events import call, delta, file, result, succeeded, think, thought_over
+from tests.fakes.run_events import agent, call, delta, file, result, succeeded, think, thought_over
 
 HIGH, LOW, WHOLE, LOST = "\ud83d", "\ude00", "\U0001f600", "\ufffd"
 NOW, BEFORE = FOLD_VERSIONS
@@ -126,6 +126,18 @@ def test_the_fold_before_tells_each_half_as_lost() -> None:
     assert told(*events, version=BEFORE) == [(1, "half " + LOST), (2, LOST + " done"), (3, LOST), (4, LOST)]
     thoughts = [think("Hm " + HIGH, start=True), think(LOW), thought_over()]
     assert told(*thoughts, version=BEFORE) == [(1, "Hm " + LOST), (2, "Hm " + LOST + LOST)]
+
+
+def test_linked_files_are_not_told_by_the_fold_before() -> None:
+    """The release before would store them as files without bytes."""
+    part: dict[str, Any] = {"tool_name": "draw", "tool_call_id": "1", "part_kind": "tool-return"}
+    part["metadata"] = {"tool_files": [{"url": "https://x.test/a.png", "mime_type": "image/png"}]}
+    returned = agent("function_tool_result", part=part)
+    files = {version: Fold(version=version) for version in FOLD_VERSIONS}
+    for fold in files.values():
+        fold.feed([returned])
+    assert [made.url for made in Fold.load(files[NOW].dump()).files] == ["https://x.test/a.png"]
+    assert not files[BEFORE].files
 
 
 pieces = st.lists(st.sampled_from([HIGH, LOW, "a", "b" + HIGH, LOW + "c", "é", "x" * 40]), max_size=12)

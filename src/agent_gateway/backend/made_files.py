@@ -1,12 +1,13 @@
 """Files that a run makes: read from its events, and what becomes of them when they are stored."""
 
 import base64
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
-from agent_gateway.backend.lenient import as_str
+from agent_gateway.backend.lenient import as_dict, as_list, as_str
 from agent_gateway.domain import StoredFile, clean_text, made_file_id
 from agent_gateway.filetypes import describe_made
 
@@ -14,6 +15,10 @@ MAX_FILES: Final = 20
 MAX_FILES_BYTES: Final = 16 * 1024 * 1024
 """What one run may make of files, all together; they are in memory until its turn ends."""
 
+MAX_URL: Final = 4096
+"""Characters of a linked file's URL."""
+
+_WEB_URL: Final = re.compile(r"https?://[^\s\x00-\x1f\x7f\ud800-\udfff]{1,4088}", re.IGNORECASE)
 _PLAIN_BASE64: Final = str.maketrans("-_", "+/")
 
 
@@ -24,6 +29,10 @@ class MadeFile(msgspec.Struct, frozen=True):
     """1, 2, 3 … in the order they were made."""
     media_type: str
     data: bytes
+    url: str = ""
+    """Where a file is that a tool made; then there are no bytes."""
+    extension: str = ""
+    """Of a linked file, as the tool said it."""
 
 
 def read_file(content: dict[str, Any], before: Sequence[MadeFile]) -> MadeFile | None:
@@ -48,11 +57,28 @@ def files_in(returned: object) -> list[dict[str, Any]]:
     return [value for value in values if isinstance(value, dict) and value.get("kind") == "binary"]
 
 
+def linked_files(metadata: object) -> list[dict[str, Any]]:
+    """The files that a tool made and left where they are, from the metadata of what it returned."""
+    held = as_dict(metadata)
+    named = (held.get(name) for name in ("dify_tool_files", "tool_files"))
+    return [as_dict(file) for file in next(filter(None, map(as_list, named)), [])]
+
+
+def read_link(file: dict[str, Any], before: Sequence[MadeFile]) -> MadeFile | None:
+    """The linked file; None when it can not be told: it has no web address, or is one too many."""
+    url = as_str(file.get("url"))
+    if len(before) >= MAX_FILES or not _WEB_URL.fullmatch(url):
+        return None
+    kind = clean_text(as_str(file.get("mime_type")))[:MAX_URL]
+    extension = clean_text(as_str(file.get("extension")))[:MAX_URL]
+    return MadeFile(len(before) + 1, kind, b"", url, extension)
+
+
 def as_stored(made: MadeFile, message_id: str) -> StoredFile:
     """The file that a run's file becomes when it is stored."""
-    what = describe_made(made.number, made.media_type)
+    what = describe_made(made.number, made.media_type, made.extension)
     file_id = made_file_id(message_id, made.number)
-    return StoredFile(file_id, what.name, what.type, what.mime_type, len(made.data))
+    return StoredFile(file_id, what.name, what.type, what.mime_type, len(made.data), url=made.url)
 
 
 def placed(files: Sequence[StoredFile], position: int) -> tuple[StoredFile, ...]:

@@ -15,7 +15,7 @@ import msgspec
 
 from agent_gateway.backend.halves import ends_in_half, packed, unpacked, whole
 from agent_gateway.backend.lenient import as_dict, as_str, read_object
-from agent_gateway.backend.made_files import MadeFile, files_in, placed, read_file
+from agent_gateway.backend.made_files import MadeFile, files_in, linked_files, placed, read_file, read_link
 from agent_gateway.backend.protocol import START, TERMINAL, Cursors, RunEvent
 from agent_gateway.backend.run_end import RunEnd, read_run_end
 from agent_gateway.domain import Outcome, Step, StoredFile, clean_json, clean_text
@@ -33,7 +33,7 @@ from agent_gateway.events import (
 FOLD_VERSION: Final = 3
 """Pinned on every turn: raise it when equal run events would get other positions (R17).
 
-Since 3, a character that deltas cut in two is told whole.
+Since 3, a character that deltas cut in two is told whole, and files that tools leave where they are are told.
 """
 FOLD_VERSIONS: Final = (FOLD_VERSION, FOLD_VERSION - 1)
 """The folds of this release: its own, and the one of turns that the release before it began."""
@@ -83,8 +83,8 @@ class Fold:
 
     def __init__(self, opening: int = 0, version: int = FOLD_VERSION) -> None:
         self.position = opening
-        self._holds = version > 2
-        """Whether half of a character is held back; before, each half was told as U+FFFD."""
+        self._newer = version > 2
+        """Before, each half of a character was told as U+FFFD, and linked files were not told."""
         self.chunks: list[LLMChunk] = []
         self.steps: list[Step] = []
         self.files: list[MadeFile] = []
@@ -167,7 +167,7 @@ class Fold:
         return "".join(chunk.text for chunk in self.chunks)
 
     def _text(self, text: str, out: list[TurnEvent]) -> None:
-        if self._half or (self._holds and ends_in_half(text)):
+        if self._half or (self._newer and ends_in_half(text)):
             text, self._half = whole(self._half + text)
         else:
             text = clean_text(text)
@@ -225,7 +225,7 @@ class Fold:
             self._text(text, out)
 
     def _think(self, text: str, out: list[TurnEvent]) -> None:
-        if self._holds:
+        if self._newer:
             text, self._thought_half = whole(self._thought_half + text)
         self._reason(clean_text(text), out)
 
@@ -277,6 +277,8 @@ class Fold:
         number = self._calls.setdefault(call, len(self.steps) + 1)
         for content in files_in(part.get("content")):
             self._file(content)
+        for link in linked_files(part.get("metadata")) if self._newer else ():
+            self._link(link)
         step = self.steps[number - 1] if number <= len(self.steps) else Step(number, 0, tool=name)
         observation = _cut(_json_text(part.get("content")), MAX_OBSERVATION)
         self._tell(msgspec.structs.replace(step, observation=observation), out)
@@ -287,6 +289,14 @@ class Fold:
             self.files.append(made)
         else:
             self.files_left_out += 1
+
+    def _link(self, file: dict[str, Any]) -> None:
+        """Keep a file that a tool made and that stays where it is; once, however often it is returned."""
+        made = read_link(file, self.files)
+        if made is None:
+            self.files_left_out += 1
+        elif all(made.url != other.url for other in self.files):
+            self.files.append(made)
 
     def _tell(self, step: Step, out: list[TurnEvent]) -> None:
         self.position += 1

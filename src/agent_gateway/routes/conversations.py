@@ -167,7 +167,7 @@ def _question_item(form: Form) -> HumanInputContent:
 
 def _message_files(item: Message, file_url: Callable[[str], str]) -> list[MessageFileItem]:
     given = [_input_file(item.id, number, file, file_url) for number, file in enumerate(item.files, start=1)]
-    made = [made_file_json(file, file_url(file.id)) for file in item.made_files]
+    made = [made_file_json(file, file_url) for file in item.made_files]
     return [*given, *(MessageFileItem.model_validate(file) for file in made)]
 
 

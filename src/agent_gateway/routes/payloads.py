@@ -152,7 +152,7 @@ class _Frames:
         """Name and fields of an event that every mode shows in the same way."""
         match event:
             case MessageFile(_, file):
-                url = self._file_url(file.id)
+                url = file.url or self._file_url(file.id)
                 return "message_file", {
                     "id": file.id,
                     "type": file.type,
@@ -161,7 +161,7 @@ class _Frames:
                 }
             case MessageEnd():
                 metadata: dict[str, Any] = {"usage": usage_json(event.usage), "retriever_resources": []}
-                files = [made_file_json(file, self._file_url(file.id)) for file in event.files]
+                files = [made_file_json(file, self._file_url) for file in event.files]
                 return "message_end", {"id": self._message_id, "metadata": metadata, "files": files}
             case TurnFailed(_, code):
                 return "error", {"status": STATUSES[code], "code": code, "message": FAILURES[code]}
@@ -184,18 +184,18 @@ def _chunk_event(mode: Mode) -> str:
     return "message" if mode == "chat" else "agent_message"
 
 
-def made_file_json(file: StoredFile, url: str) -> dict[str, Any]:
+def made_file_json(file: StoredFile, file_url: Callable[[str], str]) -> dict[str, Any]:
     """A file that an agent made, as a message's item and its last event list it."""
     return {
         "id": file.id,
         "filename": file.name,
         "type": file.type,
-        "url": url,
+        "url": file.url or file_url(file.id),
         "mime_type": file.mime_type,
         "size": file.size,
         "transfer_method": "tool_file",
         "belongs_to": "assistant",
-        "upload_file_id": file.id,
+        "upload_file_id": None if file.url else file.id,
     }
 
 

@@ -142,7 +142,7 @@ class ConversationStore:
             page = rows[:limit][::-1]
             ids = [message.id for message, _, _ in page]
             steps, forms = await read_steps(session, ids), await forms_of(session, ids)
-            made = await read_made_files(session, ids)
+            made = await read_made_files(session, [message for message, _, _ in page])
         items = [
             _message(row, turn, steps.get(row.id, []), made.get(row.id, []), feedback, forms.get(row.id))
             for row, turn, feedback in page

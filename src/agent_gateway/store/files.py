@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, bindparam, delete, exists, insert, select
+from sqlalchemy import Row, bindparam, delete, exists, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -22,7 +22,14 @@ from agent_gateway.errors import FileNotFound, ObjectsUnavailable
 from agent_gateway.filetypes import Description
 from agent_gateway.store.database import Database, now_plus, undisturbed
 from agent_gateway.store.objects import Objects, day_prefix, object_key
-from agent_gateway.store.tables import conversations, end_users, files, message_files, messages
+from agent_gateway.store.tables import (
+    MessageRow,
+    conversations,
+    end_users,
+    files,
+    message_files,
+    messages,
+)
 
 UNUSED_SECONDS: Final = 24 * 3600
 """How long an upload is kept that no message uses."""
@@ -210,6 +217,10 @@ async def forget_files(connection: AsyncConnection, conversation_id: str) -> Non
 
 async def write_made_files(connection: AsyncConnection, message_id: str, made: Sequence[StoredFile]) -> None:
     """The rows of files that an agent made; part of the turn's last write (R7)."""
+    linked = [msgspec.to_builtins(file) for file in made if file.url]
+    if linked:
+        await connection.execute(_LINK, {"message": message_id, "linked": linked})
+    made = [file for file in made if not file.url]
     if not made:
         return
     owner = (await connection.execute(_OWNER, {"message": message_id})).one()
@@ -220,9 +231,10 @@ async def write_made_files(connection: AsyncConnection, message_id: str, made: S
     await connection.execute(insert(message_files), uses)
 
 
-async def read_made_files(session: AsyncSession, message_ids: Sequence[str]) -> dict[str, list[StoredFile]]:
+async def read_made_files(session: AsyncSession, found: Sequence[MessageRow]) -> dict[str, list[StoredFile]]:
     """The files that agents made for these messages, in order."""
-    made: dict[str, list[StoredFile]] = {}
+    message_ids = [row.id for row in found]
+    made = {row.id: msgspec.convert(row.linked_files, list[StoredFile]) for row in found if row.linked_files}
     rows = await session.execute(
         select(files, message_files.c.message_id, message_files.c.position)
         .join(message_files, message_files.c.file_id == files.c.id)
@@ -231,6 +243,8 @@ async def read_made_files(session: AsyncSession, message_ids: Sequence[str]) -> 
     )
     for row in rows:
         made.setdefault(row.message_id, []).append(_stored(row, row.position))
+    for files_of_message in made.values():
+        files_of_message.sort(key=lambda file: file.position)
     return made
 
 
@@ -276,6 +290,9 @@ _UNUSED: Final = (
     .order_by(files.c.created_at)
     .limit(TIDY_BATCH)
     .with_for_update(skip_locked=True)
+)
+_LINK: Final = (
+    update(messages).where(messages.c.id == bindparam("message")).values(linked_files=bindparam("linked"))
 )
 _DETACH: Final = delete(message_files).where(
     message_files.c.message_id.in_(

@@ -98,7 +98,7 @@ async def read_result(database: Database, task_id: TaskId) -> Result | None:
         turn, message = row
         steps = await read_steps(session, [message.id])
         form, answered = await forms_of_turn(session, turn.id, turn.form_id)
-        made = await read_made_files(session, [message.id])
+        made = await read_made_files(session, [message])
         return Result(
             outcome=Outcome(turn.outcome),
             chunks=marks.unpack(message.marks, message.answer),

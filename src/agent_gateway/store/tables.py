@@ -210,6 +210,10 @@ class MessageRow(Row, table=True):
     usage: dict[str, Any] | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
     suggestions: list[str] | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
     """Questions the user may ask next; NULL until they were made."""
+    linked_files: list[dict[str, Any]] | None = Field(
+        default=None, sa_column=Column(json_type(), nullable=True)
+    )
+    """Files that tools of the agent made and that stay where they are; NULL when there are none."""
     created_at: datetime = _time()
 
 
