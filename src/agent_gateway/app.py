@@ -234,6 +234,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         forms=form_store,
         answers=answers,
         live=live,
+        duties=duties,
         small_runs=small_runs,
         errands=errands,
         keys=key_ring,

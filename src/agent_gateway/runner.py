@@ -353,13 +353,31 @@ class TurnRunner:
             return cut_short(self._fold, None if stop_asked else code or "turn_interrupted", files)
 
         try:
-            return await patiently(lambda: self._store.finish(turn, decide))
+            return await self._store_end(turn, decide)
         except Exception as error:  # noqa: BLE001 - whatever it is, the turn must end
             # Bad data: the turn fails with a minimal row (R7). Only the kind of error is logged: databases
             # quote the row they refused, with all its texts.
             logger.error("turn %s: the result was refused: %s", self.turn.task_id, type(error).__name__)
             failed = Result(Outcome.FAILED, (), (), GATEWAY_END, "internal_server_error")
-            return await patiently(lambda: self._store.finish(turn, lambda _: failed))
+            return await self._store_end(turn, lambda _: failed)
+
+    async def _store_end(self, turn: Turn, decide: Callable[[bool], Result]) -> Result | None:
+        """Commit the end for as long as the turn is ours; None once it is not.
+
+        Whoever has it then tells its end, and our readers must hear that although we could not write.
+        """
+        storing = asyncio.ensure_future(patiently(lambda: self._store.finish(turn, decide)))
+        try:
+            while not storing.done():
+                self._news.clear()
+                if not self.owned or self.turn is not turn:
+                    return None
+                news = asyncio.ensure_future(self._news.wait())
+                await asyncio.wait({storing, news}, return_when=asyncio.FIRST_COMPLETED)
+                news.cancel()
+            return storing.result()
+        finally:
+            storing.cancel()
 
     async def _keep_files(self) -> list[StoredFile]:
         """Store what the agent made (R7); those of its files that could be stored, in order."""

@@ -24,6 +24,7 @@ from agent_gateway.store.keys import KeyStore, OpenedKey
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.answers import Answers
 from agent_gateway.turns.errands import Errands
+from agent_gateway.turns.leases import Duties
 from agent_gateway.turns.live import LiveTurns
 from agent_gateway.turns.small_runs import SmallRuns
 
@@ -103,6 +104,7 @@ class Gateway:
     forms: FormStore
     answers: Answers
     live: LiveTurns[WireForm]
+    duties: Duties[WireForm]
     small_runs: SmallRuns
     errands: Errands
     keys: KeyRing

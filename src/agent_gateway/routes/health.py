@@ -26,10 +26,11 @@ async def get_healthz() -> Health:
     responses={503: ERRORS[503]},
 )
 async def get_readyz(gateway: GatewayDep) -> Health:
-    """The database answers with a schema this version can use, and the process is not draining."""
+    """The database serves this process with a schema it can use, and the process is not draining."""
     if gateway.live.draining.is_set():
         raise Unavailable("This server is shutting down.")
     await gateway.database.ping()
     if not gateway.installed.is_set():
         raise Unavailable("The database schema is behind: run `agent-gateway migrate`.")
+    await gateway.duties.prove()
     return Health(status="ok")

@@ -51,6 +51,7 @@ class TurnStatus:
 
     run_id: RunId | None
     ended: bool
+    epoch: int
 
 
 async def adopt(database: Database, terms: Terms, *, expired: bool, everyone: bool = False) -> list[Turn]:
@@ -84,8 +85,9 @@ async def adopt(database: Database, terms: Terms, *, expired: bool, everyone: bo
             update(turns)
             .where(turns.c.id.in_(ids))
             .values(
-                # A release clears the owner first: only turns taken from the dead count.
-                adoptions=turns.c.adoptions + case((turns.c.owner.is_(None), 0), else_=1),
+                # A release clears the owner first, and we are not dead: only turns taken from the dead count.
+                adoptions=turns.c.adoptions
+                + case((or_(turns.c.owner.is_(None), turns.c.owner == terms.owner), 0), else_=1),
                 owner=terms.owner,
                 epoch=turns.c.epoch + 1,
                 lease_until=now_plus(terms.lease_seconds),
@@ -96,20 +98,20 @@ async def adopt(database: Database, terms: Terms, *, expired: bool, everyone: bo
 
 async def load(database: Database, terms: Terms, task_id: TaskId) -> Turn | None:
     """A turn as it stands, to follow it."""
-    async with database.reading() as session:
+    async with database.reading(anyhow=True) as session:
         found = await read_turns(await session.connection(), terms, turns.c.id == task_id)
     return found[0] if found else None
 
 
 async def statuses(database: Database, task_ids: list[TaskId]) -> dict[TaskId, TurnStatus]:
     """Where these turns stand: one query for all the turns that a process follows (R6)."""
-    async with database.reading() as session:
+    async with database.reading(anyhow=True) as session:
         rows = await session.execute(
-            select(turns.c.id, turns.c.run_id, turns.c.state).where(turns.c.id.in_(task_ids))
+            select(turns.c.id, turns.c.run_id, turns.c.state, turns.c.epoch).where(turns.c.id.in_(task_ids))
         )
         return {
-            TaskId(task_id): TurnStatus(RunId(run_id) if run_id else None, state == TurnState.ENDED)
-            for task_id, run_id, state in rows
+            TaskId(task_id): TurnStatus(RunId(run_id) if run_id else None, state == TurnState.ENDED, epoch)
+            for task_id, run_id, state, epoch in rows
         }
 
 

@@ -81,13 +81,26 @@ class Connections:
             if pool == "requests":
                 yield await self._for_request(stack)
             else:
-                yield await self._for_duty(stack, pool)
+                yield await self._connected(stack, self._reserved[pool])
 
     @asynccontextmanager
-    async def reading(self) -> AsyncGenerator[AsyncConnection]:
-        """The same to read on."""
+    async def reading(self, *, anyhow: bool = False) -> AsyncGenerator[AsyncConnection]:
+        """The same to read on; `anyhow` takes one that is reserved when there is none for requests."""
         async with AsyncExitStack() as stack:
-            yield await self._for_request(stack)
+            yield await (self._for_any(stack) if anyhow else self._for_request(stack))
+
+    async def _for_any(self, stack: AsyncExitStack) -> AsyncConnection:
+        try:
+            return await self._for_request(stack)
+        except (DBAPIError, OSError) as error:
+            if not _is_refused(error):
+                raise
+        try:
+            return await self._connected(stack, self._reserved["duty"])
+        except (DBAPIError, OSError) as error:
+            if not _is_refused(error):
+                raise
+        return await self._connected(stack, self._reserved["heartbeats"])
 
     async def _for_request(self, stack: AsyncExitStack) -> AsyncConnection:
         while True:
@@ -96,19 +109,21 @@ class Connections:
                 if self._holding:
                     for counted in self._reserved.values():
                         await self._filled(counted)
-                generation = self._generation
-                connection = await self._entered(stack, generation)
+                async with AsyncExitStack() as opening:
+                    connection = await self._opened(opening)
+                    # Only when the connection is back may another request have it.
+                    stack.callback(self._permits.release)
+                    stack.push_async_callback(opening.pop_all().aclose)
+                    return connection
             except BaseException as error:
                 if not _is_refused(error) or not self._requests.opened:
                     self._permits.release()
                     raise
                 # What is open has to do for a while: this place is not given to anybody.
                 asyncio.get_running_loop().call_later(GROW_SECONDS, self._permits.release)
-            else:
-                stack.callback(self._permits.release)
-                return connection
 
-    async def _entered(self, stack: AsyncExitStack, generation: int) -> AsyncConnection:
+    async def _opened(self, stack: AsyncExitStack) -> AsyncConnection:
+        generation = self._generation
         connection = await stack.enter_async_context(self._requests.engine.connect())
 
         async def give_up() -> None:
@@ -117,12 +132,6 @@ class Connections:
 
         stack.push_async_callback(give_up)
         return connection
-
-    async def _for_duty(self, stack: AsyncExitStack, pool: Pool) -> AsyncConnection:
-        counted = self._reserved[pool]
-        if self._holding:
-            await self._filled(counted)
-        return await self._connected(stack, counted)
 
     async def _filled(self, counted: _CountedPool) -> None:
         """Open what is missing of these connections; whoever comes meanwhile waits for the same attempt."""
@@ -186,8 +195,8 @@ class FileConnections:
             yield connection
 
     @asynccontextmanager
-    async def reading(self) -> AsyncGenerator[AsyncConnection]:
-        """A connection to read on."""
+    async def reading(self, *, anyhow: bool = False) -> AsyncGenerator[AsyncConnection]:
+        """A connection to read on; here each reader gets one."""
         await _permit(self._readers)
         try:
             async with self._engine.connect() as connection:

@@ -23,8 +23,8 @@ from agent_gateway.store.tables import UtcDateTime
 
 T = TypeVar("T")
 PING_SECONDS: Final = 5.0
-_PASSING_SQLSTATES: Final = ("08", "25", "40", "53", "55", "57", "58")
-"""Classes of connection, transaction, resource, lock, operator and system errors."""
+_PASSING_SQLSTATES: Final = ("08", "25", "28", "3D", "40", "53", "55", "57", "58")
+"""Classes of connection, transaction, login, resource, lock, operator and system errors."""
 _PASSING_SQLITE: Final = ("locked", "busy", "disk", "full", "i/o", "unable to open", "readonly")
 CLOSE_SECONDS: Final = 2.0
 
@@ -127,10 +127,10 @@ class Database:
                 yield connection
 
     @asynccontextmanager
-    async def reading(self) -> AsyncGenerator[AsyncSession]:
-        """A unit of work that only reads."""
+    async def reading(self, *, anyhow: bool = False) -> AsyncGenerator[AsyncSession]:
+        """A unit of work that only reads; with `anyhow` on a reserved connection if there is no other."""
         with mapped_errors():
-            async with self._connections.reading() as connection:
+            async with self._connections.reading(anyhow=anyhow) as connection:
                 if self.is_sqlite:
                     await connection.execution_options(sqlite_begin="DEFERRED")
                 async with AsyncSession(connection, expire_on_commit=False) as session:

@@ -86,7 +86,7 @@ async def read_view(database: Database, app_id: AppId, user: str, task_id: TaskI
 
 async def read_result(database: Database, task_id: TaskId) -> Result | None:
     """How a turn ended, with all it produced; None while it has not."""
-    async with database.reading() as session:
+    async with database.reading(anyhow=True) as session:
         found = await session.execute(
             select(TurnRow, MessageRow)
             .join(MessageRow, col(MessageRow.id) == col(TurnRow.message_id))

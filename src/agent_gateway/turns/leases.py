@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic
 
-from agent_gateway.errors import ObjectError, StoreError
+from agent_gateway.errors import ObjectError, StoreError, StoreUnavailable
 from agent_gateway.store.adopt import BATCH
 from agent_gateway.store.answers import EXPIRED
 from agent_gateway.store.database import undisturbed
@@ -14,7 +14,7 @@ from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.answers import Answers
 from agent_gateway.turns.errands import Errands
-from agent_gateway.turns.live import Form, LiveTurns
+from agent_gateway.turns.live import Form, LiveTurn, LiveTurns
 
 SWEEP_SECONDS: Final = 0.8
 """At most this long does a released turn wait for a process to adopt it."""
@@ -26,6 +26,7 @@ CHECKPOINT_SECONDS: Final = 30.0
 CHECKPOINTS: Final = 50
 """Folds dumped in one go; the loop gets its breath between two."""
 TIDY_SECONDS: Final = 3600.0
+PROVE_SECONDS: Final = 5.0
 ERRANDS_SECONDS: Final = 2.0
 """At most this long does an errand wait that another process wrote, or that was put off."""
 
@@ -48,6 +49,27 @@ class Trust:
         now = asyncio.get_running_loop().time()
         self._reached = now
         self._since = now + lease_seconds
+        self._renewed = now
+        self._missed = False
+
+    def renewed(self) -> None:
+        """A heartbeat went through."""
+        self._renewed = asyncio.get_running_loop().time()
+        self._missed = False
+        self.reached()
+
+    def missed(self) -> None:
+        """A heartbeat did not go through."""
+        self._missed = True
+
+    @property
+    def steady(self) -> bool:
+        """True when the last heartbeat went through and the next is not overdue.
+
+        Otherwise expired leases may be our own, although the database answers whoever else asks.
+        """
+        late = asyncio.get_running_loop().time() - self._renewed > self._lease * 2 / 3
+        return not self._missed and not late
 
     def reached(self) -> None:
         """The database has just answered."""
@@ -114,9 +136,10 @@ class Duties(Generic[Form]):
     ) -> None:
         """Do this for ever, after at most `seconds` or when hurried. One failure is no reason to stop."""
         await self._installed.wait()
+        pause = seconds
         while True:
             if hurry is None:
-                await asyncio.sleep(seconds)
+                await asyncio.sleep(pause)
             else:
                 try:
                     async with asyncio.timeout(seconds * _dice.uniform(0.5, 1.0)):
@@ -124,8 +147,11 @@ class Duties(Generic[Form]):
                 except TimeoutError:
                     pass
                 hurry.clear()
+            # What failed is tried again sooner: leases run out meanwhile.
+            pause = seconds / 4
             try:
                 await work()
+                pause = seconds
             except (StoreError, ObjectError, TimeoutError) as error:
                 logger.warning("%s failed: %s", work.__name__, str(error) or "it took too long")
             except Exception as error:  # noqa: BLE001 - a process that gave its duties up would keep its turns
@@ -135,9 +161,12 @@ class Duties(Generic[Form]):
         """Renew leases; pass on stops, notice what was lost."""
         held = {turn.turn.task_id: turn for turn in self._live.running()}
         epochs = {task_id: turn.turn.epoch for task_id, turn in held.items()}
-        renewed = await self._store.heartbeat(turn.turn for turn in held.values())
-        if held:
-            self._trust.reached()
+        try:
+            renewed = await self._store.heartbeat(turn.turn for turn in held.values())
+        except BaseException:
+            self._trust.missed()
+            raise
+        self._trust.renewed()
         for task_id, turn in held.items():
             if turn.ended.is_set() or turn.turn.epoch != epochs[task_id]:
                 continue
@@ -146,9 +175,19 @@ class Duties(Generic[Form]):
             elif renewed[task_id] and not turn.runner.stopping:
                 self._live.stop_run(task_id, None)
 
+    async def prove(self) -> None:
+        """Raise StoreUnavailable when this process can not renew its leases: it should take no turns."""
+        if self._trust.steady:
+            return
+        try:
+            async with asyncio.timeout(PROVE_SECONDS):
+                await undisturbed(self.beat())
+        except TimeoutError:
+            raise StoreUnavailable("no heartbeat gets through") from None
+
     async def sweep(self) -> None:
-        """Adopt turns that nobody holds."""
-        if self._live.draining.is_set():
+        """Adopt turns that nobody holds; none while our own heartbeats do not get through."""
+        if self._live.draining.is_set() or not self._trust.steady:
             return
         # What takes longer than this was held up, and leases ran out meanwhile that are not to blame.
         async with asyncio.timeout(self._trust.half_lease):
@@ -166,14 +205,25 @@ class Duties(Generic[Form]):
         return len(adopted)
 
     async def watch(self) -> None:
-        """Read where followed turns stand, all in one query; drop those that nobody reads."""
+        """Read where followed turns stand, all in one query; drop those that nobody reads.
+
+        So are those that we drive, while no heartbeat tells us of them: others may have ended them.
+        """
         self._live.drop_unread()
         followed = {turn.turn.task_id: turn for turn in self._live.followed()}
-        if not followed:
+        running: list[LiveTurn[Form]] = [] if self._trust.steady else self._live.running()
+        doubted = {turn.turn.task_id: turn for turn in running}
+        epochs = {task_id: turn.turn.epoch for task_id, turn in doubted.items()}
+        if not followed and not doubted:
             return
-        statuses = await self._store.statuses(list(followed))
+        statuses = await self._store.statuses([*followed, *doubted])
         for task_id, status in statuses.items():
-            followed[task_id].runner.see(status.run_id, ended=status.ended)
+            if turn := followed.get(task_id):
+                turn.runner.see(status.run_id, ended=status.ended)
+            elif doubted[task_id].turn.epoch == epochs[task_id] and (
+                status.ended or status.epoch != epochs[task_id]
+            ):
+                doubted[task_id].runner.lose()
 
     async def look_for_answers(self) -> None:
         """Notice answers to questions that somebody waits for here."""

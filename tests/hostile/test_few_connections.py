@@ -1,0 +1,156 @@
+"""The database gives a process fewer connections than it wants: healthy turns end as they should."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fakes.script import Gate, delta, script, succeed
+from tests.fakes.script import text as said
+from tests.fakes.scripted_backend import ScriptedBackend
+from tests.gateway.chat import Chat, Heard, Json, refused
+from tests.gateway.fleet import Fleet, adopted
+from tests.gateway_server import GatewayServer, wait_until
+from tests.hostile.limited_role import LimitedRole, limited_role
+
+TURNS = 12
+
+
+@pytest.fixture
+def role(postgres_url: str) -> Iterator[LimitedRole]:
+    with limited_role(postgres_url, 6) as role:
+        yield role
+
+
+def is_ready(server: GatewayServer) -> bool:
+    with server.client() as client:
+        return client.get("/readyz").status_code == 200
+
+
+def lists_at_once(server: GatewayServer, user: str, count: int = 8) -> None:
+    """So many requests that read at once, which take all the connections they can get."""
+
+    def read() -> None:
+        with server.client() as client:
+            for _ in range(10):
+                client.get("/conversations", params={"user": user})
+
+    readers = [threading.Thread(target=read) for _ in range(count)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join(30)
+
+
+@pytest.mark.parametrize("connections", [4, 5, 6])
+def test_a_process_with_too_few_connections_ends_its_turns(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, role: LimitedRole, user: str, connections: int
+) -> None:
+    """Several leases long, while requests use all that is left for them: nothing is taken from anybody."""
+    role.limit(connections)
+    server = fleet.start(database_url=role.url)
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    chats = [fleet.chat(server, f"{user}-{number}") for number in range(TURNS)]
+    heard: list[Heard] = []
+    posting = [
+        threading.Thread(target=lambda chat=chat: heard.append(chat.streaming()), daemon=True)
+        for chat in chats
+    ]
+    for each in posting:
+        each.start()
+    fake.wait_until(lambda: fake.open_streams == TURNS)
+    lists_at_once(server, user)
+    assert is_ready(server)
+    assert role.open_connections() == connections
+    gate.open()
+    for each in posting:
+        each.join(20)
+    assert [(each.answer, each.last["event"]) for each in heard] == [
+        ("So far, so good", "message_end")
+    ] * TURNS
+    for each in heard:
+        turn = fleet.rows(each.task_id).turn
+        assert (turn.outcome, turn.epoch, turn.adoptions) == ("completed", 1, 0)
+    assert fake.posts == TURNS
+
+
+def test_a_second_process_without_connections_takes_nothing(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, role: LimitedRole, user: str
+) -> None:
+    """Nine for two processes: the one that has its own serves, the other is not ready and changes nothing."""
+    role.limit(9)
+    one = fleet.start(database_url=role.url)
+    lists_at_once(one, user)
+    wait_until(lambda: role.open_connections() == 8)
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    chats = [fleet.chat(one, f"{user}-{number}") for number in range(10)]
+    begun: list[Json] = [chat.background() for chat in chats]
+    fake.wait_until(lambda: fake.open_streams == 10)
+    with GatewayServer(fleet._folder, database_url=role.url, backend_url=fake.url, lease_seconds=1.2) as two:
+        for _ in range(5):
+            with two.client() as client:
+                refused(client.get("/readyz"), 503, "service_unavailable")
+                refused(Chat(client, user).post(), 503, "service_unavailable")
+            assert is_ready(one)
+        gate.open()
+        for chat, turn in zip(chats, begun, strict=True):
+            heard = chat.resumed(turn["task_id"])
+            assert heard.last["event"] == "message_end"
+            row = fleet.rows(turn["task_id"]).turn
+            assert (row.outcome, row.epoch) == ("completed", 1)
+        # With room for both it serves, too.
+        role.limit(20)
+        wait_until(lambda: is_ready(two))
+    assert fake.posts == 10
+
+
+def test_duties_get_the_connections_of_requests_when_they_lose_theirs(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, role: LimitedRole, user: str
+) -> None:
+    """The limit falls and all connections break: the first that are given back are for heartbeats."""
+    role.limit(8)
+    server = fleet.start(database_url=role.url, lease_seconds=3.0)
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    chat = fleet.chat(server, user)
+    with chat.open() as stream:
+        stream.until("So far")
+        lists_at_once(server, user)
+        assert role.open_connections() == 8
+        role.limit(4)
+        role.terminate()
+        wait_until(lambda: is_ready(server))
+        lists_at_once(server, user)
+        assert is_ready(server)
+        assert role.open_connections() <= 4
+        gate.open()
+        heard = stream.rest()
+    assert (heard.answer, heard.last["event"]) == ("So far, so good", "message_end")
+    turn = fleet.rows(heard.task_id).turn
+    assert (turn.outcome, turn.epoch, turn.adoptions) == ("completed", 1, 0)
+
+
+def test_readers_of_a_process_that_lost_its_connections_hear_what_others_stored(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, role: LimitedRole, user: str
+) -> None:
+    """It can not write, and is not ready; another process ends the turn, and it looks at the row."""
+    role.limit(8)
+    one, two = fleet.start(database_url=role.url), fleet.start()
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    with fleet.chat(one, user).open() as stream:
+        stream.until("So far")
+        role.limit(0)
+        role.terminate()
+        adopted(two, stream.task_id)
+        assert not is_ready(one)
+        gate.open()
+        elsewhere = fleet.chat(two, user).resumed(stream.task_id)
+        # One connection: enough to look, and for nothing else.
+        role.limit(1)
+        heard = stream.rest()
+    assert heard.answer == elsewhere.answer == "So far, so good"
+    assert heard.last["event"] == "message_end"
+    turn = fleet.rows(heard.task_id).turn
+    assert (turn.outcome, turn.epoch, turn.adoptions) == ("completed", 2, 1)
+    assert not is_ready(one)
+    role.limit(8)
+    wait_until(lambda: is_ready(one))
