@@ -140,6 +140,7 @@ def build_backend(settings: Settings) -> Backend:
             settings.backend_url,
             token=settings.backend_token.get_secret_value(),
             reconnect_seconds=settings.backend_reconnect_seconds,
+            fallback=settings.backend_schema,
         )
     # Imported here: the agent library takes a second to load and is not needed with BACKEND_URL.
     from agent_gateway.backend.embedded import EmbeddedBackend

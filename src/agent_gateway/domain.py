@@ -28,6 +28,9 @@ RunId = NewType("RunId", str)
 NAME_LENGTH: Final = 64
 """Characters of a conversation's name that was not given by its user."""
 
+Generation = Literal[1, 2]
+"""The version of the run protocol that a backend speaks: the `schema_version` of its compositions."""
+
 ResponseMode = Literal["streaming", "blocking", "background"]
 Rating = Literal["like", "dislike"]
 """What a user thought of an answer."""

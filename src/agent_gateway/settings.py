@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from agent_gateway.domain import Generation
 from agent_gateway.errors import ConfigError
 
 
@@ -41,6 +42,8 @@ class Settings(BaseSettings):
     """Bearer token sent to the backend (and expected by `agent-gateway backend`)."""
     backend_reconnect_seconds: float = Field(15.0, gt=0)
     """How long a turn outlives a backend that can not be reached; progress resets it."""
+    backend_schema: Generation | None = None
+    """Generation of the run protocol of a backend that does not say it; empty: that of the app file."""
     model: str = ""
     """Model of the embedded agent, e.g. `openai:gpt-5-mini`; empty: the offline demo agent."""
     api_key: SecretStr = SecretStr("")
@@ -71,6 +74,11 @@ class Settings(BaseSettings):
     """The largest body of a request; more is refused with 413."""
     cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
     """Origins whose pages may call the API, comma separated, each exact; empty: none."""
+
+    @field_validator("backend_schema", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return int(value) if isinstance(value, str) and value in ("1", "2") else value
 
     @field_validator("cors_origins", mode="before")
     @classmethod

@@ -17,7 +17,7 @@ from tests.fakes.script import (
     fail,
     script,
 )
-from tests.fakes.session import Json, grown_snapshot, problem_of, usage_of
+from tests.fakes.session import Json, grown_snapshot, usage_of
 
 STATUS_OF = {"run_succeeded": "succeeded", "run_failed": "failed", "run_cancelled": "cancelled"}
 
@@ -50,7 +50,7 @@ class Once:
 class Run:
     """Ids, times and order depend on the script and the run's number only."""
 
-    def __init__(self, number: int, run_id: str, body: Json, plan: Script) -> None:
+    def __init__(self, number: int, run_id: str, body: Json, plan: Script, problem: str | None) -> None:
         self.id = run_id
         self.script = plan
         self.status = "running"
@@ -61,6 +61,7 @@ class Run:
         self.over = False
         self._task: asyncio.Task[None] | None = None
         self._body = body
+        self._problem = problem
         self._clock = 1_795_000_000_000 + number * 1_000_000
         self._round = ""
         self._changed = asyncio.Event()
@@ -82,8 +83,7 @@ class Run:
 
     async def _play(self) -> None:
         """Do the steps of the script."""
-        problem = problem_of(self._body)
-        steps = script(fail(error=problem)).steps if problem else self.script.steps
+        steps = script(fail(error=self._problem)).steps if self._problem else self.script.steps
         for step in steps:
             match step:
                 case Gate():

@@ -7,6 +7,9 @@ It runs in a thread with its own event loop, so that both sync and async tests c
         backend.queue(refuse(503), echo)                 # only of the next two
         ...  # talk to backend.url
         backend.wait_until(lambda: backend.open_streams == 0)
+
+It takes whatever is sent, until a test says which generation of the run protocol it `speaks`: then it is as
+strict as a real one of that generation (`tests/fakes/strict.py`).
 """
 
 import asyncio
@@ -30,6 +33,8 @@ from starlette.types import Receive, Scope, Send
 from tests.fakes.reader import EventStream
 from tests.fakes.run import Logged, Run, cursor_of
 from tests.fakes.script import Script, ScriptSource, cancelled, echo
+from tests.fakes.session import problem_of
+from tests.fakes.strict import Generation, complaints, failure, openapi
 
 _NO_RUN: Final = {"detail": "run not found"}
 
@@ -60,6 +65,16 @@ class ScriptedBackend:
         self.broken_streams = 0
         """How many of the next event streams are refused with `broken_status` and a page of HTML."""
         self.broken_status = 500
+        self.speaks: Generation | None = None
+        """Another value is an upgrade, or its roll-back."""
+        self.flips = False
+        """Whether each POST /runs is answered in another generation than the one before: two processes."""
+        self.vendor = "dify."
+        """Prefix of the layer types it knows."""
+        self.documented = True
+        """Whether it says in `/openapi.json` what it speaks."""
+        self.documents = 0
+        """How often that was asked for."""
         self._token = token
         self._prefix = prefix
         self._scripts: deque[ScriptSource] = deque()
@@ -149,6 +164,7 @@ class ScriptedBackend:
 
     def _app(self) -> Callable[[Scope, Receive, Send], Any]:
         routes = [
+            Route("/openapi.json", self._openapi),
             Route("/runs", self._create, methods=["POST"]),
             Route("/runs/{run_id}", self._status),
             Route("/runs/{run_id}/events", self._events),
@@ -173,6 +189,13 @@ class ScriptedBackend:
         with self._changed:
             self._changed.notify_all()
 
+    async def _openapi(self, request: Request) -> Response:
+        self.documents += 1
+        self.notify()
+        if self.speaks is None or not self.documented:
+            return JSONResponse({"detail": "Not Found"}, 404)
+        return JSONResponse(openapi(self.speaks))
+
     async def _create(self, request: Request) -> Response:
         raw = await request.body()
         try:
@@ -181,12 +204,24 @@ class ScriptedBackend:
         except (ValueError, TypeError, KeyError):
             return _unprocessable(raw.decode(errors="replace"))
         self.requests.append(Received(body, dict(request.headers), raw=raw))
+        speaks = self.speaks
+        if speaks and self.flips:
+            self.speaks = 2 if speaks == 1 else 1
+        if speaks and (detail := complaints(body, speaks)):
+            self.notify()
+            return JSONResponse({"detail": detail}, 422)
+        problem = failure(body, speaks, self.vendor) if speaks else problem_of(body)
+        return await self._run(request, body, layers, problem)
+
+    async def _run(
+        self, request: Request, body: dict[str, Any], layers: Any, problem: str | None
+    ) -> Response:
         source = self._scripts.popleft() if self._scripts else self.script
         plan = source if isinstance(source, Script) else source(body)
         self.notify()
         if isinstance(plan.create, int) and plan.create >= 300:
             return _refusal(plan.create, layers)
-        run = self._new_run(body, plan)
+        run = self._new_run(body, plan, problem)
         await asyncio.sleep(0)  # the script has its first turn: all up to its first gate is in the log
         match plan.create:
             case "cut":
@@ -198,9 +233,9 @@ class ScriptedBackend:
             case status:
                 return JSONResponse({"run_id": run.id, "status": "running"}, status)
 
-    def _new_run(self, body: dict[str, Any], plan: Script) -> Run:
+    def _new_run(self, body: dict[str, Any], plan: Script, problem: str | None) -> Run:
         number = len(self.runs) + 1
-        run = Run(number, str(uuid.uuid5(uuid.NAMESPACE_URL, f"run/{number}")), body, plan)
+        run = Run(number, str(uuid.uuid5(uuid.NAMESPACE_URL, f"run/{number}")), body, plan, problem)
         self.runs[run.id] = run
         run.start()
         return run

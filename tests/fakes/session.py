@@ -8,7 +8,8 @@ Json = dict[str, Any]
 def query_of(body: Json) -> str:
     """The user prompt of a request."""
     for layer in body["composition"]["layers"]:
-        user = (layer.get("config") or {}).get("user")
+        config = layer.get("config") or {}
+        user = config.get("user", config.get("text")) if isinstance(config, dict) else None
         if user is not None:
             return user if isinstance(user, str) else " ".join(user)
     return ""
@@ -16,11 +17,10 @@ def query_of(body: Json) -> str:
 
 def history_of(snapshot: Json | None) -> list[Json]:
     """The messages in a session snapshot's history layer."""
-    for layer in (snapshot or {}).get("layers", []):
-        if layer["name"] == "history":
-            messages: list[Json] = layer["runtime_state"].get("messages", [])
-            return messages
-    return []
+    layers = (snapshot or {}).get("layers", [])
+    held = layers if isinstance(layers, dict) else {one["name"]: one.get("runtime_state") for one in layers}
+    messages: list[Json] = (held.get("history") or {}).get("messages", [])
+    return messages
 
 
 def problem_of(body: Json) -> str | None:
@@ -50,8 +50,15 @@ def grown_snapshot(body: Json, reply: Json) -> Json:
         parts = [{"tool_call_id": key, "content": value, "part_kind": "tool-return"} for key, value in calls]
     else:
         parts = [{"content": query_of(body), "part_kind": "user-prompt"}]
-    turn = [{"parts": parts, "kind": "request"}, {"parts": [reply], "kind": "response"}]
+    turn = [
+        {"parts": parts, "kind": "request", "state": "complete"},
+        {"parts": [reply], "kind": "response", "state": "complete"},
+    ]
     messages = [*history_of(body.get("session_snapshot")), *turn]
+    if body["composition"]["schema_version"] == 2:
+        names = [layer["name"] for layer in body["composition"]["layers"]]
+        held = {name: {"messages": messages} if name == "history" else {} for name in names}
+        return {"schema_version": 2, "layers": held}
     layers = [
         {
             "name": layer["name"],

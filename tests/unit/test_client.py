@@ -1,18 +1,21 @@
 """The HTTP client of the run protocol against a scripted backend, over real HTTP."""
 
 import asyncio
+import json
 import logging
 import socket
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.backend.protocol import TERMINAL, Backend, Composition, CreateRunRequest, Layer, RunEvent
-from agent_gateway.domain import RunId
+from agent_gateway.backend.recognition import Recognition
+from agent_gateway.domain import Generation, RunId
 from agent_gateway.errors import (
     BackendError,
     BackendGarbage,
@@ -41,6 +44,7 @@ from tests.fakes.script import (
 )
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.fakes.session import history_of
+from tests.fakes.strict import openapi
 
 pytestmark = pytest.mark.anyio
 
@@ -104,12 +108,14 @@ def unused_url() -> str:
 
 class TestCreate:
     async def test_a_run(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
-        run_id = await client.create_run(request("Hi", msgspec.Raw(b'{"layers": [{"name":"user"}]}')))
+        names = ("user", "history", "llm")
+        snapshot = b'{"layers": [' + b", ".join(b'{"name":"%s"}' % name.encode() for name in names) + b"]}"
+        run_id = await client.create_run(request("Hi", msgspec.Raw(snapshot)))
 
         assert run_id in fake.runs
         [post] = fake.requests
         assert post.body["composition"]["layers"][0]["config"] == {"user": "Hi"}
-        assert post.body["session_snapshot"] == {"layers": [{"name": "user"}]}
+        assert snapshot in post.raw
         assert post.headers["connection"] == "close"
         assert post.headers["content-type"] == "application/json"
         assert "authorization" not in post.headers
@@ -210,6 +216,201 @@ class TestCreate:
             await client.create_run(request())
         assert not caught.value.nothing_sent
         assert fake.posts == 1
+
+
+def real_request(query: str = "Hello there", **more: Any) -> CreateRunRequest:
+    """What both generations take, written in schema 1."""
+    body = json.loads((RECORDED / "schema1" / "plain.request.json").read_text("utf-8"))
+    layers = [msgspec.convert(layer, type=Layer) for layer in body["composition"]["layers"]]
+    layers[1] = Layer("agent_app_user_prompt", "plain.prompt", config={"user": query})
+    return CreateRunRequest(Composition(1, layers), **more)
+
+
+def generations(fake: ScriptedBackend) -> list[int]:
+    """In which generation each request came."""
+    return [post.body["composition"]["schema_version"] for post in fake.requests]
+
+
+class TestGenerations:
+    @pytest.mark.parametrize("speaks", [1, 2])
+    async def test_it_is_recognised_by_what_the_backend_says(
+        self, fake: ScriptedBackend, client: HTTPBackend, speaks: Generation
+    ) -> None:
+        fake.speaks = speaks
+        for _ in range(3):
+            run_id = await client.create_run(real_request())
+            assert said(await events_of(client, run_id)) == "You said: Hello there."
+        assert generations(fake) == [speaks] * 3
+        assert fake.documents == 1, "none on the way of a turn"
+
+    @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)], ids=["upgrade", "roll-back"])
+    async def test_another_generation_is_noticed_and_the_request_sent_once_more(
+        self, fake: ScriptedBackend, client: HTTPBackend, before: Generation, after: Generation
+    ) -> None:
+        fake.speaks = before
+        await client.create_run(real_request())
+        fake.speaks = after
+        for _ in range(3):
+            run_id = await client.create_run(real_request())
+            assert said(await events_of(client, run_id)) == "You said: Hello there."
+        assert generations(fake) == [before, before, after, after, after]
+        assert len(fake.runs) == 4
+        assert fake.documents == 2
+
+    @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)], ids=["upgrade", "roll-back"])
+    async def test_a_refusal_says_enough_when_the_backend_says_nothing(
+        self, fake: ScriptedBackend, client: HTTPBackend, before: Generation, after: Generation
+    ) -> None:
+        fake.documented = False
+        for speaks in (before, after, after):
+            fake.speaks = speaks
+            run_id = await client.create_run(real_request())
+            assert said(await events_of(client, run_id)) == "You said: Hello there."
+        assert generations(fake)[-3:] == [before, after, after]
+        assert len(fake.runs) == 3
+        # Once at first, and once after each refusal.
+        assert fake.documents == len(fake.requests) - 2
+
+    @pytest.mark.parametrize("fallback", [1, 2])
+    async def test_what_the_settings_say_is_believed_of_a_backend_that_says_nothing(
+        self, fake: ScriptedBackend, fallback: Generation
+    ) -> None:
+        fake.speaks, fake.documented = fallback, False
+        backend = HTTPBackend(fake.url, fallback=fallback)
+        await backend.create_run(real_request())
+        await backend.create_run(real_request())
+        assert generations(fake) == [fallback, fallback]
+        assert fake.documents == 1
+        # And what the backend says counts more.
+        fake.speaks, fake.documented = (2 if fallback == 1 else 1), True
+        other = HTTPBackend(fake.url, fallback=fallback)
+        await other.create_run(real_request())
+        assert generations(fake)[2:] == [fake.speaks]
+        await backend.aclose()
+        await other.aclose()
+
+    async def test_without_both_the_app_file_decides(
+        self, fake: ScriptedBackend, client: HTTPBackend
+    ) -> None:
+        # This backend takes anything, and says nothing.
+        await client.create_run(request())
+        wish = request()
+        written = Composition(2, wish.composition.layers)
+        await client.create_run(msgspec.structs.replace(wish, composition=written))
+        assert generations(fake) == [1, 2]
+
+    @pytest.mark.parametrize("speaks", [1, 2])
+    async def test_a_request_that_is_wrong_in_both_is_refused_at_once(
+        self, fake: ScriptedBackend, client: HTTPBackend, speaks: Generation
+    ) -> None:
+        fake.speaks = speaks
+        wish = real_request(metadata={"x": msgspec.Raw(b"1")}, idempotency_key=cast("Any", 7))
+        for _ in range(2):
+            with pytest.raises(BackendRefused, match="422"):
+                await client.create_run(wish)
+        assert generations(fake) == [speaks, speaks]
+        assert fake.runs == {}
+        assert fake.documents == 3
+
+    async def test_a_layer_without_a_type_is_refused_at_once_by_schema_1(
+        self, fake: ScriptedBackend, client: HTTPBackend
+    ) -> None:
+        fake.speaks, fake.documented = 1, False
+        wish = real_request()
+        wish.composition.layers.append(Layer("of_no_known_kind"))
+        with pytest.raises(BackendRefused, match="422"):
+            await client.create_run(wish)
+        assert generations(fake) == [1]
+
+    async def test_many_turns_at_once_ask_once(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+        fake.speaks = 1
+        await asyncio.gather(*(client.create_run(real_request()) for _ in range(20)))
+        assert fake.documents == 1
+        fake.speaks = 2
+        await asyncio.gather(*(client.create_run(real_request()) for _ in range(20)))
+        assert len(fake.runs) == 40
+        assert fake.posts == 60
+        # Those that were refused while one asked waited for its answer, or knew it already.
+        assert fake.documents < 10
+
+    async def test_a_mixture_of_both_behind_one_address_is_tried_until_it_fits(
+        self, fake: ScriptedBackend, client: HTTPBackend
+    ) -> None:
+        """As in the middle of a rolling upgrade: who is asked is not who is sent to."""
+        fake.speaks, fake.flips = 1, True
+        await client.create_run(real_request())
+        creating = asyncio.create_task(client.create_run(real_request()))
+        await fake.until(lambda: fake.posts >= 4)
+        fake.flips = False
+        await creating
+        assert len(fake.runs) == 2
+
+    async def test_a_mixture_that_never_fits_is_given_up(self, fake: ScriptedBackend) -> None:
+        fake.speaks, fake.flips = 1, True
+        backend = HTTPBackend(fake.url, reconnect_seconds=0.5)
+        await backend.create_run(real_request())
+        with pytest.raises(BackendRefused, match="422"):
+            await backend.create_run(real_request())
+        assert len(fake.runs) == 1
+        assert fake.posts > 3
+        await backend.aclose()
+
+    @pytest.mark.parametrize(
+        "document",
+        [
+            b"",
+            b"<html>",
+            b"[]",
+            b'{"components":{"schemas":{}}}',
+            b'{"components":{"schemas":{"RunComposition":{"properties":{"schema_version":{"const":3}}}}}}',
+            b'{"components":{"schemas":{"RunComposition":{"properties":{"schema_version":{"const":true}}}}}}',
+            b'{"components":{"schemas":{"RunComposition":{"properties":{}}}}}',
+        ],
+        ids=range(7),
+    )
+    async def test_a_document_that_says_nothing_known(self, document: bytes) -> None:
+        async def read() -> bytes:
+            return document
+
+        recognition = Recognition(read, fallback=2)
+        assert await recognition.generation(1) == 2
+        await recognition.aclose()
+
+    async def test_who_leaves_does_not_take_the_answer_from_the_others(
+        self, fake: ScriptedBackend, client: HTTPBackend
+    ) -> None:
+        fake.speaks = 2
+        asked = asyncio.Event()
+        go_on = asyncio.Event()
+
+        async def read() -> bytes:
+            asked.set()
+            await go_on.wait()
+            return json.dumps(openapi(2)).encode()
+
+        recognition = Recognition(read)
+        first = asyncio.create_task(recognition.generation(1))
+        second = asyncio.create_task(recognition.generation(1))
+        await asked.wait()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        go_on.set()
+        assert await second == 2
+        await recognition.aclose()
+
+    async def test_cancelled_before_a_refusal_it_sends_no_other(
+        self, fake: ScriptedBackend, client: HTTPBackend
+    ) -> None:
+        fake.speaks = 1
+        await client.create_run(real_request())
+        fake.speaks = 2
+        creating = asyncio.create_task(client.create_run(real_request()))
+        await fake.until(lambda: fake.posts == 2)
+        creating.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await creating
+        assert fake.posts == 2
 
 
 class TestStream:

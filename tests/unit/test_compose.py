@@ -84,13 +84,6 @@ def config_sent(template: Any, turn_inputs: dict[str, Any] | None = None, query:
     return sent(turn)["composition"]["layers"][0]["config"]
 
 
-def recorded_snapshot(name: str) -> str:
-    """The session snapshot of a recording's terminal event, cut out byte for byte."""
-    data = (RECORDED / name).read_text("utf-8").rstrip().rpartition("\n")[2].removeprefix("data: ")
-    event = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    return bytes(msgspec.json.decode(event["data"], type=dict[str, msgspec.Raw])["session_snapshot"]).decode()
-
-
 def as_template(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     names = ("name", "type", "deps", "metadata", "config")
     return [{key: layer[key] for key in names if key in layer} for layer in layers]
@@ -210,83 +203,13 @@ def test_without_a_snapshot_none_is_sent() -> None:
     assert "session_snapshot" not in sent(turn_of(default_app()))
 
 
-@pytest.mark.parametrize("name", ["multi_turn1.sse", "multi_turn2.sse", "unicode.sse", "tool.sse"])
-def test_a_snapshot_that_fits_goes_back_byte_for_byte(name: str) -> None:
-    snapshot = recorded_snapshot(name)
-    layers = [{"name": layer["name"]} for layer in json.loads(snapshot)["layers"]]
-    request = compose(turn_of(app_of(layers), snapshot=snapshot), {}, url_of)
-    assert request.session_snapshot is not None
-    assert bytes(request.session_snapshot) == snapshot.encode()
-    assert snapshot.encode() in msgspec.json.encode(request)
-
-
-def test_the_recorded_snapshot_fits_the_default_app() -> None:
-    snapshot = recorded_snapshot("multi_turn1.sse")
+@pytest.mark.parametrize(
+    "snapshot", ['{"layers": [ ]}', '{"layers":{"history":{}}}', '{"n":NaN}', "not json"]
+)
+def test_a_snapshot_is_handed_on_as_it_is_stored(snapshot: str) -> None:
     request = compose(turn_of(default_app(), snapshot=snapshot), {}, url_of)
     assert request.session_snapshot is not None
     assert bytes(request.session_snapshot) == snapshot.encode()
-
-
-def refitted(snapshot: str, *names: str) -> str:
-    config = app_of([{"name": name} for name in names])
-    request = compose(turn_of(config, snapshot=snapshot), {}, url_of)
-    assert request.session_snapshot is not None
-    return bytes(request.session_snapshot).decode()
-
-
-A = '{"name": "a",  "runtime_state":{"n":1.0, "big":123456789012345678901234567890}}'
-B = '{"lifecycle_state":"suspended","name":"b","more":"\\u00e9 kept"}'
-NEW = '{"name":"new","lifecycle_state":"new","runtime_state":{}}'
-SNAPSHOT = f'{{"schema_version": 3, "layers": [{A}, {B}], "extra":{{"x": 1e2}}}}'
-
-
-@pytest.mark.parametrize(
-    ("names", "entries"),
-    [
-        (("a", "new", "b"), [A, NEW, B]),
-        (("b", "a"), [B, A]),
-        (("b",), [B]),
-        (("new",), [NEW]),
-        (("new", "b"), [NEW, B]),
-    ],
-)
-def test_a_changed_composition_keeps_what_it_still_has(names: tuple[str, ...], entries: list[str]) -> None:
-    expected = f'{{"schema_version":3,"layers":[{",".join(entries)}],"extra":{{"x": 1e2}}}}'
-    assert refitted(SNAPSHOT, *names) == expected
-
-
-def test_a_snapshot_with_what_only_python_reads_is_kept_too() -> None:
-    lone = '{"schema_version":1,"layers":[{"name":"a","t":"\\ud83d","n":NaN},{"name":"b"}]}'
-    assert refitted(lone, "a", "b") == lone
-    assert refitted(lone, "new", "a") == (
-        '{"schema_version": 1, "layers": [{"name": "new", "lifecycle_state": "new", "runtime_state": {}}, '
-        '{"name": "a", "t": "\\ud83d", "n": NaN}]}'
-    )
-
-
-@pytest.mark.parametrize(
-    "snapshot",
-    [
-        "",
-        "null",
-        "[]",
-        "{}",
-        "not json",
-        '{"layers":',
-        '{"layers":{}}',
-        '{"layers":[{}]}',
-        "\ud800",
-        "[" * 100_000,
-    ],
-    ids=range(10),
-)
-def test_a_snapshot_that_can_not_be_read_fails_the_turn(
-    snapshot: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with pytest.raises(TurnError) as failure:
-        compose(turn_of(default_app(), snapshot=snapshot), {}, url_of)
-    assert failure.value.code == "internal_server_error"
-    assert "turn task-1: its snapshot can not be read" in caplog.text
 
 
 def test_composing_changes_neither_the_app_nor_the_inputs() -> None:
@@ -315,7 +238,7 @@ def test_a_session_is_closed_without_the_model_and_what_depends_on_it() -> None:
     body = json.loads(msgspec.json.encode(closing))
     left = ["prompt", "history", "context"]
     assert [layer["name"] for layer in body["composition"]["layers"]] == left
-    assert [layer["name"] for layer in body["session_snapshot"]["layers"]] == left
+    assert body["session_snapshot"] == json.loads(snapshot)
     assert body["composition"]["layers"][0]["config"] == {"user": "Hello"}
     assert body["on_exit"] == {"default": "delete", "layers": {}}
     assert "idempotency_key" not in body
@@ -325,7 +248,7 @@ def test_a_small_run_knows_the_texts_and_no_session() -> None:
     small = {"layers": [{"name": "p", "config": {"user": "${query}|${answer}|${inputs.x}|${env:KEY}"}}]}
     config = app_of(LAYERS, {"KEY": "k"}, naming={"composition": small})
     assert config.naming is not None
-    turn = turn_of(config, "${env:KEY}", {"x": 1}, snapshot=SNAPSHOT)
+    turn = turn_of(config, "${env:KEY}", {"x": 1}, snapshot="{}")
     request = compose_small(config.naming.composition, Exchange(turn, "${query}"), {"KEY": "k"})
     body = json.loads(msgspec.json.encode(request))
     assert body["composition"]["layers"] == [{"name": "p", "config": {"user": "${env:KEY}|${query}|1|k"}}]

@@ -242,7 +242,7 @@ async def test_a_request_that_can_not_be_run_fails_after_run_started(
     wish: CreateRunRequest, error: str
 ) -> None:
     async with embedded() as backend:
-        told = await ask(backend, wish)
+        told = await listen(backend, RunId(backend.runs.create(wish).id))
     assert told.types == ["run_started", "run_failed"]
     assert error in told.end["error"]
     assert told.end["reason"] is None

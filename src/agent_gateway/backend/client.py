@@ -19,6 +19,7 @@ import httpx
 import msgspec
 from httpx_aiohttp import AiohttpTransport
 
+from agent_gateway.backend.generations import in_generation
 from agent_gateway.backend.protocol import (
     START,
     TERMINAL,
@@ -28,8 +29,9 @@ from agent_gateway.backend.protocol import (
     RunStatus,
     decode_event,
 )
+from agent_gateway.backend.recognition import Recognition
 from agent_gateway.backend.sse import FrameDecoder
-from agent_gateway.domain import RunId
+from agent_gateway.domain import Generation, RunId
 from agent_gateway.errors import (
     BackendError,
     BackendGarbage,
@@ -45,6 +47,8 @@ _dice = random.SystemRandom()
 CONNECT_SECONDS: Final = 5.0
 CREATE_SECONDS: Final = 30.0
 CALL_SECONDS: Final = 5.0
+UNPROCESSABLE: Final = 422
+"""The status that proves that a request was judged before any run was made of it."""
 OPEN_STREAM_SECONDS: Final = 10.0
 """Until the response's headers are there. After them silence is judged by the runner, not here."""
 FIRST_PAUSE_SECONDS: Final = 0.1
@@ -63,18 +67,26 @@ class HTTPBackend:
     """A backend somewhere else, driven over HTTP and SSE (implements protocol.Backend).
 
     `base_url` may have a path prefix. `reconnect_seconds` is how long, without any progress, a run
-    is tried to be created or a cut stream to be reached again.
+    is tried to be created or a cut stream to be reached again. `fallback` is the generation of the run
+    protocol to speak with a backend that does not say its own.
     """
 
     replayable = True
 
-    def __init__(self, base_url: str, token: str | None = None, reconnect_seconds: float = 15.0) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        token: str | None = None,
+        reconnect_seconds: float = 15.0,
+        fallback: Generation | None = None,
+    ) -> None:
         # No connection is used twice: a stale one can not be told from a request that was lost on
         # the way (R4), and every stream needs one of its own anyway.
         headers = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "agent-gateway"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         self._reconnect_seconds = reconnect_seconds
+        self._recognition = Recognition(self._openapi, fallback)
         self._client = httpx.AsyncClient(
             base_url=base_url,
             headers=headers,
@@ -84,15 +96,18 @@ class HTTPBackend:
         )
 
     async def create_run(self, request: CreateRunRequest) -> RunId:
-        """Start a run. Sends again only when it is proven that nothing was sent, or after a 503.
+        """Start a run. Sends again only when it is proven that nothing was sent, or that no run was made:
+        after a 503, and after a 422 in the form of the other generation if that is what was wrong.
 
-        Cancelled while a request is on its way, it sends no other, but still tells which run that made.
+        Raises TurnError when the request can not be put into the backend's form. Cancelled while a request
+        is on its way, it sends no other, but still tells which run that made.
         """
-        body = msgspec.json.encode(request)
+        generation = await self._recognition.generation(request.composition.schema_version)
         patience = _Patience(self._reconnect_seconds)
+        converted = False
         while True:
             try:
-                response = await self._create(body)
+                response = await self._create(msgspec.json.encode(in_generation(request, generation)))
             except BackendUnreachable as error:
                 if not error.nothing_sent:
                     raise
@@ -102,17 +117,33 @@ class HTTPBackend:
                     raise
                 await patience.pause(error)
             else:
-                return _run_id(response)
+                if response.status_code != UNPROCESSABLE:
+                    return _run_id(response)
+                # No run was made. The backend may be another one than before, or a mixture of both.
+                refused = BackendRefused(UNPROCESSABLE)
+                other = await self._recognition.after_refusal(generation, response.content)
+                if other is None:
+                    raise refused
+                if converted:
+                    await patience.pause(refused)
+                generation, converted = other, True
 
     async def _create(self, body: bytes) -> httpx.Response:
-        call = asyncio.ensure_future(self._call("POST", "runs", CREATE_SECONDS, {200, 202}, body))
+        expected = {200, 202, UNPROCESSABLE}
+        call = asyncio.ensure_future(self._call("POST", "runs", CREATE_SECONDS, expected, body))
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
             try:
-                return await call
+                response = await call
             except BackendError:
                 raise asyncio.CancelledError from None
+            if response.status_code == UNPROCESSABLE:
+                raise
+            return response
+
+    async def _openapi(self) -> bytes:
+        return (await self._call("GET", "openapi.json", CALL_SECONDS, {200})).content
 
     async def stream(self, run_id: RunId, after: Cursors = START) -> AsyncGenerator[list[RunEvent]]:
         """The events of a run behind a place up to the first terminal one, one list per network read.
@@ -155,6 +186,7 @@ class HTTPBackend:
 
     async def aclose(self) -> None:
         """Close all connections."""
+        await self._recognition.aclose()
         await self._client.aclose()
 
     async def _call(

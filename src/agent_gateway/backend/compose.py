@@ -2,10 +2,10 @@
 
 The composition is the app's own: nothing but its placeholders is filled in, and the files of a message
 that names no place for them are told after its user prompt, or with the answer to a question. A session
-snapshot is the backend's own: it goes back byte for byte, unless the composition gained or lost layers since.
+snapshot is the backend's own. Both are as they were written and stored: the form in which a backend takes
+them is the business of `generations`.
 """
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -41,7 +41,7 @@ def compose(
     those files that a model is to see. An input that the
     client did not send, or that the app's form does not declare, is empty.
     Raises TurnError (`internal_server_error`) when an environment variable is gone since the app was
-    loaded, or when the snapshot can not be read: going on without it would lose the conversation.
+    loaded.
     """
     template = turn.app.config.composition
     try:
@@ -54,7 +54,7 @@ def compose(
     composition = _filled(template, turn, values, "" if placed else files, shown)
     return CreateRunRequest(
         composition=composition,
-        session_snapshot=_snapshot(turn, [layer.name for layer in composition.layers]),
+        session_snapshot=_snapshot(turn),
         deferred_tool_results=_answer(turn.form, files),
         idempotency_key=turn.task_id,
         metadata=_metadata(turn),
@@ -85,7 +85,7 @@ def compose_closing(turn: Turn, environ: Mapping[str, str]) -> CreateRunRequest:
     composition = _filled(without_model, turn, _Values(turn, environ))
     return CreateRunRequest(
         composition=composition,
-        session_snapshot=_snapshot(turn, [layer.name for layer in composition.layers]),
+        session_snapshot=_snapshot(turn),
         metadata=_metadata(turn),
         on_exit=OnExit(default="delete"),
     )
@@ -220,55 +220,6 @@ def _with_files(template: dict[str, Any], config: dict[str, Any], files: str) ->
     return config
 
 
-class _Named(msgspec.Struct):
-    name: str
-
-
-class _Names(msgspec.Struct):
-    """All that is ever read of a snapshot: whose layers it holds."""
-
-    layers: list[_Named]
-
-
-def _snapshot(turn: Turn, names: list[str]) -> msgspec.Raw | None:
-    """The turn's snapshot for a composition with layers of these names, in this order."""
-    if turn.snapshot is None:
-        return None
-    try:
-        raw = turn.snapshot.encode()
-        return _fitted(raw, names)
-    except (ValueError, RecursionError) as error:
-        # Only the kind of error: its text may quote the conversation.
-        logger.error("turn %s: its snapshot can not be read: %s", turn.task_id, type(error).__name__)
-        raise TurnError("internal_server_error") from None
-
-
-def _fitted(raw: bytes, names: list[str]) -> msgspec.Raw:
-    try:
-        held = msgspec.json.decode(raw, type=_Names).layers
-    except msgspec.ValidationError:
-        raise
-    except msgspec.DecodeError:
-        return _fitted_leniently(raw, names)
-    if [layer.name for layer in held] == names:
-        return msgspec.Raw(raw)
-    snapshot = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    entries = msgspec.json.decode(snapshot["layers"], type=list[msgspec.Raw])
-    by_name = dict(zip((layer.name for layer in held), entries, strict=True))
-    layers = [by_name.get(name) or _new_layer(name) for name in names]
-    return msgspec.Raw(msgspec.json.encode({**snapshot, "layers": layers}))
-
-
-def _fitted_leniently(raw: bytes, names: list[str]) -> msgspec.Raw:
-    """The same for JSON as Python writes it (NaN, halves of surrogate pairs), which msgspec refuses."""
-    snapshot = json.loads(raw)
-    held = msgspec.convert(snapshot, type=_Names).layers
-    if [layer.name for layer in held] == names:
-        return msgspec.Raw(raw)
-    by_name = {entry["name"]: entry for entry in snapshot["layers"]}
-    layers = [by_name.get(name) or _new_layer(name) for name in names]
-    return msgspec.Raw(json.dumps({**snapshot, "layers": layers}).encode())
-
-
-def _new_layer(name: str) -> dict[str, Any]:
-    return {"name": name, "lifecycle_state": "new", "runtime_state": dict[str, Any]()}
+def _snapshot(turn: Turn) -> msgspec.Raw | None:
+    """The turn's snapshot as it is stored; what is no text at all is refused where it is read."""
+    return None if turn.snapshot is None else msgspec.Raw(turn.snapshot.encode(errors="replace"))

@@ -93,7 +93,7 @@ class Layer(msgspec.Struct, omit_defaults=True):
 
 
 class Composition(msgspec.Struct):
-    """The agent as an ordered list of layers."""
+    """The agent as an ordered list of layers; `schema_version` is the generation it is written in."""
 
     schema_version: int
     layers: list[Layer]
@@ -107,7 +107,7 @@ class OnExit(msgspec.Struct):
 
 
 class CreateRunRequest(msgspec.Struct, omit_defaults=True):
-    """Body of POST /runs."""
+    """Body of POST /runs: as an app and a turn say it, or in the form of a generation (`generations`)."""
 
     composition: Composition
     session_snapshot: msgspec.Raw | None = None
@@ -137,7 +137,10 @@ class Backend(Protocol):
         ...
 
     async def create_run(self, request: CreateRunRequest) -> RunId:
-        """Start a run. Sends again only when it is proven that nothing was sent, or after a 503."""
+        """Start a run. Sends again only when it is proven that nothing was sent, or that no run was made.
+
+        Raises TurnError, too, when the request can not be put into the backend's form.
+        """
         ...
 
     def stream(self, run_id: RunId, after: Cursors = START) -> AsyncGenerator[list[RunEvent]]:

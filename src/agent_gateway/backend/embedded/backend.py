@@ -10,6 +10,7 @@ from agent_gateway.backend.embedded.runs import (
     Stopping,
     parse_cursor,
 )
+from agent_gateway.backend.generations import in_generation
 from agent_gateway.backend.protocol import START, CreateRunRequest, Cursors, RunEvent, RunStatus, decode_event
 from agent_gateway.domain import RunId
 from agent_gateway.errors import BackendUnreachable, RunLost
@@ -37,7 +38,7 @@ class EmbeddedBackend:
     async def create_run(self, request: CreateRunRequest) -> RunId:
         """Start a run; raises BackendUnreachable (nothing sent) when the process is going down."""
         try:
-            return self.runs.create(request).id
+            return self.runs.create(in_generation(request, 1)).id
         except Stopping:
             raise BackendUnreachable("the embedded backend is stopping", nothing_sent=True) from None
 
