@@ -26,6 +26,7 @@ from agent_gateway.routes import (
     conversation_changes,
     conversations,
     cors,
+    docs,
     end_users,
     errors,
     feedbacks,
@@ -89,7 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Agent Gateway",
         version=version("agent-gateway"),
         lifespan=lifespan,
-        docs_url="/docs",
+        docs_url=None,  # routes/docs.py has it
         redoc_url=None,
         # A redirect has no envelope, and names whatever host the request did.
         redirect_slashes=False,
@@ -119,7 +120,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestBodies, most=settings.max_body_bytes)
     cors.install(app, settings.cors_origins)
     errors.install(app)
-    openapi.install(app)
+    docs.install(app)
+    openapi.install(app, settings.public_url)
     return app
 
 

@@ -26,8 +26,11 @@ REFS: Final = "#/components/schemas/{model}"
 ERROR_CONTENT: Final = {"application/json": {"schema": {"$ref": REFS.format(model="ErrorBody")}}}
 
 
-def install(app: FastAPI) -> None:
-    """Make `app.openapi()` describe the events of streams and all errors, too."""
+def install(app: FastAPI, public_url: str) -> None:
+    """Make `app.openapi()` describe the events of streams and all errors, too.
+
+    `public_url` is where clients reach this service; empty: where they got the document.
+    """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -38,7 +41,7 @@ def install(app: FastAPI) -> None:
                 routes=app.routes,
                 tags=TAGS,
                 license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-                servers=[{"url": "/"}],
+                servers=[{"url": public_url or "/"}],
             )
             _add_events(document["components"]["schemas"])
             _correct_errors(document)

@@ -1,0 +1,36 @@
+"""The page that shows the OpenAPI document, with nothing on it that comes from elsewhere.
+
+Its URLs are relative to the page, so that a path in front of the gateway is kept.
+"""
+
+from typing import Final
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
+
+ASSETS: Final = "docs/assets"
+NO_ICON: Final = "data:,"
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/docs")
+async def docs() -> HTMLResponse:
+    """Swagger UI, from the files of the package `fastapi-offline`."""
+    return get_swagger_ui_html(
+        title="Agent Gateway",
+        openapi_url="openapi.json",
+        swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
+        swagger_css_url=f"{ASSETS}/swagger-ui.css",
+        swagger_favicon_url=NO_ICON,
+        # It would show who looks at the page to a validator elsewhere, which reads the document then.
+        swagger_ui_parameters={"validatorUrl": None},
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Add the page and what it loads."""
+    app.include_router(router)
+    app.mount(f"/{ASSETS}", StaticFiles(packages=[("fastapi_offline", "static")]))
