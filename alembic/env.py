@@ -9,7 +9,7 @@ from sqlalchemy import JSON, Connection
 from sqlmodel import AutoString
 
 from agent_gateway.settings import Settings
-from agent_gateway.store.database import async_url
+from agent_gateway.store.database_url import async_url
 from agent_gateway.store.migrations import exclusive
 from agent_gateway.store.tables import Row, UtcDateTime
 from alembic import context

@@ -47,7 +47,8 @@ from agent_gateway.settings import Settings
 from agent_gateway.signals import draining_first
 from agent_gateway.store.apps import DEFAULT_SLUG, AppStore
 from agent_gateway.store.conversations import ConversationStore
-from agent_gateway.store.database import Database, async_url
+from agent_gateway.store.database import Database
+from agent_gateway.store.database_url import async_url
 from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
 from agent_gateway.store.files import FileStore

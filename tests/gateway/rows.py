@@ -17,7 +17,8 @@ from agent_gateway.app_config import AppConfig, default_app
 from agent_gateway.domain import AppId, KeyId, new_id
 from agent_gateway.events import GATEWAY_END
 from agent_gateway.store.apps import Applied, AppStore
-from agent_gateway.store.database import Database, async_url
+from agent_gateway.store.database import Database
+from agent_gateway.store.database_url import async_url
 from agent_gateway.store.keys import KeyStore
 from agent_gateway.store.tables import (
     ACTIVE_STATES,

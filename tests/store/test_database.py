@@ -15,7 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from agent_gateway.domain import AppVersionId, new_id
 from agent_gateway.errors import ConfigError, StoreError, StoreRejected, StoreUnavailable
-from agent_gateway.store.database import Database, async_url, mapped_errors
+from agent_gateway.store.database import Database
+from agent_gateway.store.database_errors import mapped_errors
+from agent_gateway.store.database_url import async_url
 from tests.databases import drivers_threads_end
 from tests.store.world import METADATA, World, ask
 
@@ -35,7 +37,7 @@ conversations, end_users = (METADATA.tables[name] for name in ("conversations", 
         ("postgresql://host/db", "postgresql+asyncpg://host/db"),
         ("postgresql+asyncpg://host/db", "postgresql+asyncpg://host/db"),
         ("postgresql+psycopg://host/db", "postgresql+asyncpg://host/db"),
-        ("postgresql://host/db?sslmode=require", "postgresql+asyncpg://host/db?ssl=require"),
+        ("postgresql://host/db?sslmode=require", "postgresql+asyncpg://host/db?sslmode=require"),
         ("postgresql://u:@/db?host=/var/run", "postgresql+asyncpg://u:@/db?host=/var/run"),
         ("sqlite:////var/data/x.db", "sqlite+aiosqlite:////var/data/x.db"),
         ("sqlite:///x.db", "sqlite+aiosqlite:///x.db"),

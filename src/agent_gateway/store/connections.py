@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Literal
 
+from asyncpg.exceptions import TooManyConnectionsError
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from agent_gateway.errors import StoreUnavailable
@@ -92,12 +92,12 @@ class Connections:
     async def _for_any(self, stack: AsyncExitStack) -> AsyncConnection:
         try:
             return await self._for_request(stack)
-        except (DBAPIError, OSError) as error:
+        except (StoreUnavailable, OSError) as error:
             if not _is_refused(error):
                 raise
         try:
             return await self._connected(stack, self._reserved["duty"])
-        except (DBAPIError, OSError) as error:
+        except (StoreUnavailable, OSError) as error:
             if not _is_refused(error):
                 raise
         return await self._connected(stack, self._reserved["heartbeats"])
@@ -154,7 +154,7 @@ class Connections:
         for pause in WAYS_SECONDS:
             try:
                 return await stack.enter_async_context(counted.engine.connect())
-            except (DBAPIError, OSError) as error:
+            except (StoreUnavailable, OSError) as error:
                 if not _is_refused(error) or not (gave_way or self._requests.opened):
                     raise
             if not gave_way:
@@ -215,6 +215,7 @@ async def _permit(permits: asyncio.Semaphore) -> None:
 
 def _is_refused(error: BaseException) -> bool:
     """True when the database, or the system, gives this process no further connection."""
-    if isinstance(error, OSError):
-        return error.errno in {errno.EMFILE, errno.ENFILE}
-    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == "53300"
+    cause = error.__cause__ if isinstance(error, StoreUnavailable) else error
+    if isinstance(cause, OSError):
+        return cause.errno in {errno.EMFILE, errno.ENFILE}
+    return isinstance(cause, TooManyConnectionsError)

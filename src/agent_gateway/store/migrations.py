@@ -13,7 +13,10 @@ from sqlalchemy import URL, Connection, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from agent_gateway.store.database import Database, mapped_errors
+from agent_gateway.store.database import Database
+from agent_gateway.store.database_errors import mapped_errors
+from agent_gateway.store.database_url import postgres_address
+from agent_gateway.store.postgres import NO_LIMITS, Postgres
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -52,7 +55,7 @@ async def exclusive(url: URL) -> AsyncGenerator[AsyncConnection]:
         await asyncio.to_thread(_switch_to_wal, url.database or "")
         engine = _sqlite_engine(url)
     else:
-        engine = _postgres_engine(url)
+        engine = Postgres(postgres_address(url), NO_LIMITS).engine(poolclass=NullPool)
     try:
         async with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
@@ -60,16 +63,6 @@ async def exclusive(url: URL) -> AsyncGenerator[AsyncConnection]:
             yield connection
     finally:
         await engine.dispose()
-
-
-def _postgres_engine(url: URL) -> AsyncEngine:
-    no_limits = dict.fromkeys(
-        ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"), "0"
-    )
-    settings = {"application_name": "agent-gateway migrate", **no_limits}
-    return create_async_engine(
-        url, poolclass=NullPool, hide_parameters=True, connect_args={"server_settings": settings}
-    )
 
 
 def _sqlite_engine(url: URL) -> AsyncEngine:

@@ -1,0 +1,79 @@
+"""The one seam where the database's errors become ours, and which of them make a connection useless."""
+
+from typing import Final
+
+from asyncpg.exceptions import InterfaceError as DriverError
+from asyncpg.exceptions import InternalClientError, InvalidCachedStatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from agent_gateway.errors import StoreRejected, StoreUnavailable
+
+_PASSING_SQLSTATES: Final = ("08", "25", "26", "28", "3D", "40", "42501", "42P05", "53", "55", "57", "58")
+"""Classes of connection, transaction, login, resource, lock, operator and system errors: no data causes
+them, and somebody will mend what does."""
+_PASSING_SQLITE: Final = ("locked", "busy", "disk", "full", "i/o", "unable to open", "readonly")
+_USELESS_SQLSTATES: Final = ("08", "25", "26", "42P05", "57P")
+"""After these a connection is closed, can not be written on (25006), is not in the transaction it is
+thought to be in, or is not the session that it was (statements it prepared are not there)."""
+_FOREIGN_STATEMENTS: Final = ("26", "42P05")
+
+
+class mapped_errors:  # noqa: N801 - a context manager used as a word
+    """Foreign database errors become ours; a plain class because it is entered for every query."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, IntegrityError):
+            return
+        if isinstance(error, PoolTimeoutError | OSError | TimeoutError):
+            raise StoreUnavailable(type(error).__name__) from error
+        if isinstance(error, DBAPIError):
+            # Not chained: the whole text quotes what users wrote, which must not reach logs.
+            raise (StoreUnavailable if _is_passing(error) else StoreRejected)(_reason(error)) from None
+        if isinstance(error, SQLAlchemyError):
+            raise StoreRejected(type(error).__name__) from error
+
+
+def is_useless(error: BaseException) -> bool:
+    """True when the connection on which this happened serves nobody any more, though it may answer."""
+    if isinstance(error, OSError | TimeoutError):
+        # No answer in time: whatever comes now belongs to a question nobody asks any more.
+        return True
+    driver = error.__cause__
+    if isinstance(driver, InternalClientError):
+        return True
+    if isinstance(driver, DriverError):
+        # A value that does not fit is one of these, too.
+        return not isinstance(driver, ValueError)
+    return _sqlstate(error).startswith(_USELESS_SQLSTATES)
+
+
+def is_anothers_session(error: BaseException) -> bool:
+    """True when statements are missing that this connection prepared: a pooler gave it another session."""
+    return _sqlstate(error).startswith(_FOREIGN_STATEMENTS)
+
+
+def _sqlstate(error: BaseException | None) -> str:
+    return str(getattr(error, "sqlstate", None) or "")
+
+
+def _reason(error: DBAPIError) -> str:
+    """What went wrong, without the value that it went wrong with: class 22 quotes it."""
+    cause = getattr(error.orig, "__cause__", None) or error.orig
+    sqlstate = _sqlstate(error.orig)
+    said = "" if sqlstate.startswith("22") else str(cause)
+    return " ".join(filter(None, [type(cause).__name__, sqlstate, said]))
+
+
+def _is_passing(error: DBAPIError) -> bool:
+    if error.connection_invalidated or isinstance(error, InterfaceError):
+        return True
+    # A plan from before a migration: the driver has forgotten it by now.
+    if isinstance(getattr(error.orig, "__cause__", None), InvalidCachedStatementError):
+        return True
+    if sqlstate := _sqlstate(error.orig):
+        return sqlstate.startswith(_PASSING_SQLSTATES)
+    return any(word in str(error.orig).lower() for word in _PASSING_SQLITE)
