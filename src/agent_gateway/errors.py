@@ -27,6 +27,7 @@ BackendError                    never shown to clients: mapped to TurnError by t
 ├── BackendGarbage              bytes that are not the run protocol
 ├── RunLost                     the backend does not know the run
 ├── RunGap                      the run's log no longer holds what comes next
+├── NoCleanUp                   the backend makes no clean-up runs
 └── RunNotSucceeded             a run that the gateway made on its own account failed
 
 StoreError                      the database said no
@@ -47,7 +48,9 @@ from typing import Final, Literal
 FAILURES: Final[dict[str, str]] = {
     "rate_limit_error": "The model provider's rate limit was exceeded. Please try again later.",
     "provider_not_initialize": "The model provider rejected the credentials of this app.",
+    "provider_quota_exceeded": "The quota of this app at the model provider is used up.",
     "completion_request_error": "The model provider rejected the request.",
+    "agent_run_limit_exceeded": "The agent reached its limit of model calls or of time in this turn.",
     "service_unavailable": "The agent backend is not available. Please try again.",
     "turn_interrupted": "The turn was interrupted before it could be completed. Please try again.",
     "turn_timeout": "The agent did not answer in time.",
@@ -252,6 +255,10 @@ class RunLost(BackendError):
 
 class RunGap(BackendError):
     """The run's log does not go on where it was left: events were trimmed."""
+
+
+class NoCleanUp(BackendError):
+    """The backend makes no clean-up runs: it keeps no session that one could close."""
 
 
 class RunNotSucceeded(BackendError):

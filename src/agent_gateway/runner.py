@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 from agent_gateway.backend.compose import compose
 from agent_gateway.backend.made_files import MadeFile, as_stored
 from agent_gateway.backend.protocol import Backend
+from agent_gateway.backend.reasons import cause
 from agent_gateway.backend.shown_files import to_be_shown
 from agent_gateway.backend.translate import Fold, conclude, cut_short
 from agent_gateway.domain import Outcome, RunId, StoredFile, Turn, TurnState
@@ -248,9 +249,16 @@ class TurnRunner:
         turn = self.turn
         result = await self._finish_with(turn, code)
         if result is not None:
+            self._log_failure(result)
             self._tell(result)
         elif self.turn.epoch == turn.epoch:
             self.owned = False
+
+    def _log_failure(self, result: Result) -> None:
+        end = self._fold.run_end
+        if end is not None and result.outcome is Outcome.FAILED:
+            why = cause(end.error_type, end.reason) if end.type == "run_failed" else end.type
+            logger.warning("turn %s: its run %s failed: %s", self.turn.task_id, self.run_id, why)
 
     async def _bounded(self, work: Callable[[], Awaitable[str | None]]) -> str | None:
         """Do this within the turn's bounds; the code of what went wrong, or None."""

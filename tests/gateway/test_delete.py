@@ -1,13 +1,26 @@
 """Deleting a conversation: gone at once for everybody, its turns stopped, its session closed (R16)."""
 
 import json
+import logging
 import signal
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.fakes.script import Gate, Script, ask_human, cancelled, delta, refuse, script, succeed, text
+from tests.fakes.script import (
+    Gate,
+    Script,
+    ask_human,
+    cancelled,
+    delta,
+    recorded,
+    refuse,
+    script,
+    succeed,
+    text,
+)
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.fakes.session import Json
 from tests.gateway.chat import Chat, refused
@@ -22,6 +35,8 @@ from tests.gateway.errands import (
 from tests.gateway.fleet import Fleet
 from tests.gateway.rows import rows_of
 from tests.gateway_server import GatewayServer, StartGateway, wait_until
+
+RECORDED = Path(__file__).parents[1] / "recorded"
 
 
 def deleted(chat: Chat, conversation_id: str) -> httpx.Response:
@@ -116,6 +131,30 @@ def test_the_session_is_closed_by_a_run_without_a_model(chat: Chat, fake: Script
     assert closing["composition"]["layers"] == left
     held = [layer for layer in json.loads(before.data)["layers"] if layer["name"] != "llm"]
     assert closing["session_snapshot"]["layers"] == held
+
+
+@pytest.mark.parametrize("answer", ["no_clean_up.sse", "no_clean_up_schema2.sse"])
+def test_a_backend_without_clean_up_runs_is_asked_once(
+    start_gateway: StartGateway,
+    fake: ScriptedBackend,
+    database_url: str,
+    user: str,
+    caplog: pytest.LogCaptureFixture,
+    answer: str,
+) -> None:
+    """It keeps no session: the first such answer stands for all, and is no error."""
+    caplog.set_level(logging.INFO, "agent_gateway.turns.small_runs")
+    with start_gateway().client() as client:
+        chat = Chat(client, user)
+        conversations = [chat.blocking()["conversation_id"] for _ in range(3)]
+        fake.script = script(recorded(RECORDED / answer), started=False)
+        for conversation_id in conversations:
+            deleted(chat, conversation_id)
+            all_done(database_url)
+            assert snapshot_row(database_url, conversation_id) is None
+    assert fake.posts == 4
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert len([record for record in caplog.records if "clean-up" in record.getMessage()]) == 1
 
 
 def test_during_a_running_turn(chat: Chat, fake: ScriptedBackend, gate: Gate, url: str) -> None:

@@ -48,7 +48,9 @@ LEAK = f"401 from provider: api_key={SECRET} <html>"
 STATUSES = {
     "rate_limit_error": 429,
     "provider_not_initialize": 400,
+    "provider_quota_exceeded": 400,
     "completion_request_error": 400,
+    "agent_run_limit_exceeded": 400,
     "service_unavailable": 503,
     "turn_interrupted": 500,
     "turn_timeout": 504,
@@ -61,6 +63,15 @@ FAILING_RUNS: dict[str, tuple[str, list[Step]]] = {
     "rate limit": ("rate_limit_error", [fail("InvokeRateLimitError", LEAK)]),
     "authorization": ("provider_not_initialize", [fail("InvokeAuthorizationError", LEAK)]),
     "bad request": ("completion_request_error", [fail("InvokeBadRequestError", LEAK)]),
+    "run limit": ("agent_run_limit_exceeded", [fail(None, LEAK, error_type="agent_run_limit_exceeded")]),
+    "model quota": ("provider_quota_exceeded", [fail("AgentLLMQuotaExceededError", LEAK)]),
+    "quota": ("provider_quota_exceeded", [fail("QuotaExceededError", LEAK)]),
+    "credentials": ("provider_not_initialize", [fail("CredentialsValidateFailedError", LEAK)]),
+    "permission": ("completion_request_error", [fail("PluginPermissionDeniedError", LEAK)]),
+    "plugin": ("completion_request_error", [fail("PluginNotFoundError", LEAK)]),
+    "binding": ("completion_request_error", [fail("binding_lost", LEAK)]),
+    "knowledge": ("completion_request_error", [fail("knowledge_base_not_found", LEAK, error_type="tool")]),
+    "type and reason": ("rate_limit_error", [fail("InvokeRateLimitError", LEAK, error_type="SomethingNew")]),
     "connection": ("service_unavailable", [fail("InvokeConnectionError", LEAK)]),
     "server unavailable": ("service_unavailable", [fail("InvokeServerUnavailableError", LEAK)]),
     "shutdown": ("service_unavailable", [fail("shutdown", LEAK)]),
@@ -242,6 +253,21 @@ def test_a_run_that_fails_gives_a_blocking_caller_the_status(world: World, name:
     with a_failing_turn(world, code, PARTIAL) as conversation:
         world.fake.queue(script(text("So ", "far"), *steps))
         fails_with_status(world, code, conversation, "blocking")
+
+
+def test_the_log_says_why_a_run_failed_and_nothing_of_its_error(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.fake.queue(
+        script(fail("QuotaExceededError", LEAK, error_type="quota")), script(fail(f"{SECRET} in <b>", LEAK))
+    )
+    assert [world.chat.post("go").status_code for _ in range(2)] == [400, 500]
+    lines = [record.getMessage() for record in caplog.records if "its run" in record.getMessage()]
+    assert [line.rpartition("failed: ")[2] for line in lines] == [
+        "quota, QuotaExceededError",
+        "no reason was given",
+    ]
+    assert SECRET not in caplog.text
 
 
 @pytest.mark.parametrize("response_mode", ["streaming", "blocking"])

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import msgspec
 
-from agent_gateway.backend.lenient import UNREADABLE, read_object
+from agent_gateway.backend.lenient import UNREADABLE, as_str, read_object
 from agent_gateway.backend.protocol import RunEvent
 from agent_gateway.backend.question import read_question
+from agent_gateway.backend.reasons import misses_model
 from agent_gateway.domain import Question, Usage, clean_json, clean_text
 
 _DECIMAL: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,30})?")
@@ -24,7 +25,10 @@ class RunEnd:
     text: str = ""
     """Output as text, or the question when the run asks a human."""
     question: Question | None = None
+    error_type: str | None = None
     reason: str | None = None
+    misses_model: bool = False
+    """It failed because its composition has no model. Of the error's text nothing else is kept."""
     usage: Usage | None = None
     snapshot: str | None = None
 
@@ -34,7 +38,9 @@ class _RunEndData(msgspec.Struct):
     deferred_tool_call: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     session_snapshot: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     usage: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error_type: Any = None
     reason: Any = None
+    error: Any = None
 
 
 _run_end_data = msgspec.json.Decoder(_RunEndData)
@@ -51,7 +57,9 @@ def read_run_end(event: RunEvent) -> RunEnd:
         type=event.type,
         text=question.text if question else _output_text(data.output),
         question=question,
-        reason=data.reason if isinstance(data.reason, str) else None,
+        error_type=as_str(data.error_type) or None,
+        reason=as_str(data.reason) or None,
+        misses_model=misses_model(as_str(data.error)),
         usage=read_usage(read_object(data.usage)),
         snapshot=snapshot if snapshot.startswith("{") else None,
     )

@@ -17,6 +17,7 @@ from agent_gateway.backend.halves import ends_in_half, packed, unpacked, whole
 from agent_gateway.backend.lenient import as_dict, as_str, read_object
 from agent_gateway.backend.made_files import MadeFile, files_in, linked_files, placed, read_file, read_link
 from agent_gateway.backend.protocol import START, TERMINAL, Cursors, RunEvent
+from agent_gateway.backend.reasons import failure_code
 from agent_gateway.backend.run_end import RunEnd, read_run_end
 from agent_gateway.domain import Outcome, Step, StoredFile, clean_json, clean_text
 from agent_gateway.events import (
@@ -48,15 +49,6 @@ FIRST_GROWTH: Final = 32
 """A growing thought is told again after this many characters, then each time it has doubled."""
 
 NESTED_TOO_DEEP: Final = "[nested too deep to be shown]"
-
-_REASONS: Final[dict[str, str]] = {
-    "InvokeRateLimitError": "rate_limit_error",
-    "InvokeAuthorizationError": "provider_not_initialize",
-    "InvokeBadRequestError": "completion_request_error",
-    "InvokeConnectionError": "service_unavailable",
-    "InvokeServerUnavailableError": "service_unavailable",
-    "shutdown": "service_unavailable",
-}
 
 
 class _Checkpoint(msgspec.Struct):
@@ -358,7 +350,7 @@ def _outcome(end: RunEnd, *, stop_asked: bool) -> tuple[Outcome, str | None]:
         return Outcome.STOPPED, None
     if end.type == "run_cancelled":
         return Outcome.FAILED, "turn_interrupted"
-    return Outcome.FAILED, _REASONS.get(end.reason or "", "internal_server_error")
+    return Outcome.FAILED, failure_code(end.error_type, end.reason)
 
 
 def _tool_name(part: dict[str, Any]) -> str:

@@ -134,7 +134,9 @@ def _message_item(item: Message, file_url: Callable[[str], str]) -> MessageItem:
         query=item.query,
         answer=item.answer,
         status="error" if failed else "normal",
-        error=FAILURES[item.error_code] if failed and item.error_code else None,
+        error=FAILURES.get(item.error_code, FAILURES["internal_server_error"])
+        if failed and item.error_code
+        else None,
         message_files=_message_files(item, file_url),
         feedback=MessageRating(rating=item.rating) if item.rating else None,
         retriever_resources=[],

@@ -164,6 +164,8 @@ class _Frames:
                 files = [made_file_json(file, self._file_url) for file in event.files]
                 return "message_end", {"id": self._message_id, "metadata": metadata, "files": files}
             case TurnFailed(_, code):
+                # A newer release may have stored a code that this one does not know.
+                code = code if code in FAILURES else "internal_server_error"
                 return "error", {"status": STATUSES[code], "code": code, "message": FAILURES[code]}
 
     def _thought(self, position: int, step: Step) -> str:

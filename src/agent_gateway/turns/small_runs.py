@@ -5,6 +5,7 @@ to who asked: never into a conversation's session, never into logs.
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from contextlib import aclosing
 
@@ -13,8 +14,10 @@ from agent_gateway.backend.outputs import name_in, questions_in
 from agent_gateway.backend.protocol import Backend, CreateRunRequest
 from agent_gateway.backend.translate import Fold
 from agent_gateway.domain import Exchange, RunId, Turn
-from agent_gateway.errors import BackendError, RunLost, RunNotSucceeded
+from agent_gateway.errors import BackendError, NoCleanUp, RunLost, RunNotSucceeded
 from agent_gateway.runner import CANCEL_SECONDS, cancel_quietly
+
+logger = logging.getLogger(__name__)
 
 
 class SmallRuns:
@@ -25,6 +28,8 @@ class SmallRuns:
     def __init__(self, backend: Backend, environ: Mapping[str, str]) -> None:
         self._backend = backend
         self._environ = environ
+        self._closes = True
+        """False once the backend has said that it makes no clean-up runs."""
 
     async def name(self, exchange: Exchange, seconds: float) -> str | None:
         """A name for the conversation of this exchange; None when the app makes none, or the run did not."""
@@ -43,9 +48,15 @@ class SmallRuns:
         return questions_in(await self._output(request, seconds))
 
     async def close(self, turn: Turn, seconds: float) -> None:
-        """Close the session that the turn's conversation holds."""
-        if turn.snapshot is not None:
+        """Close the session that the turn's conversation holds, if the backend keeps any."""
+        if turn.snapshot is None or not self._closes:
+            return
+        try:
             await self._output(compose_closing(turn, self._environ), seconds)
+        except NoCleanUp:
+            # It keeps no sessions, and will say so every time: nobody asks it again.
+            self._closes = False
+            logger.info("the backend makes no clean-up runs: sessions are not closed there")
 
     async def _output(self, request: CreateRunRequest, seconds: float) -> str:
         # A task of its own: a request that is cut leaves a run that nobody knows.
@@ -76,6 +87,8 @@ class SmallRuns:
                     break
         if fold.run_end is None:
             raise RunLost("the stream ended without a terminal event")
+        if fold.run_end.misses_model:
+            raise NoCleanUp("the run has no model")
         if fold.run_end.type != "run_succeeded" or fold.run_end.question is not None:
             raise RunNotSucceeded("the run did not succeed")
         return fold.run_end.text or fold.answer

@@ -235,6 +235,7 @@ class Runs:
         except RunInterrupted as interrupted:
             run.end_as_asked(interrupted.leftovers)
         except RunFailed as failure:
+            logger.warning("run %s failed: %s", run.id, failure.error)
             run.fail(failure)
         except Exception as error:  # noqa: BLE001 - whatever an agent does, its run must end
             # Its text may hold credentials or what a user wrote, so only type and place are logged.
