@@ -104,13 +104,13 @@ class ScriptedBackend:
         run = self.runs[run_id]
         run.trim(keep, len(run.log))
 
-    def wait_until(self, predicate: Callable[[], bool], seconds: float = 5.0) -> None:
+    def wait_until(self, predicate: Callable[[], bool], seconds: float = 20.0) -> None:
         """Until something that requests, cancels or event streams change is true."""
         with self._changed:
             if not self._changed.wait_for(predicate, seconds):
                 raise TimeoutError(f"not within {seconds} s")
 
-    async def until(self, predicate: Callable[[], bool], seconds: float = 5.0) -> None:
+    async def until(self, predicate: Callable[[], bool], seconds: float = 20.0) -> None:
         """`wait_until` for async tests."""
         await asyncio.to_thread(self.wait_until, predicate, seconds)
 

@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -68,12 +67,13 @@ def test_a_streamed_answer_and_a_turn_that_knows_it(demo: Chat) -> None:
     assert [message["answer"] for message in stored] == [first.answer, second["answer"]]
 
 
-def test_words_arrive_while_the_answer_is_made(demo: Chat) -> None:
-    with demo.open("count to 40") as stream:
+def test_words_arrive_while_the_answer_is_made(demo_server: GatewayServer, demo: Chat) -> None:
+    with demo.open("count to 5000") as stream:
         stream.until("1 ")
-        early = time.monotonic()
-        heard = stream.rest()
-    assert time.monotonic() - early > 0.3
+        running = [live.turn.task_id for live in demo_server.gateway.live.running()]
+        assert stream.task_id in running
+        demo.stop(stream.task_id)
+    heard = demo.streaming("count to 40")
     assert heard.answer.endswith("39 40. Done.")
 
 
@@ -107,10 +107,9 @@ def test_it_asks_and_hears_the_answer(demo: Chat) -> None:
 def test_a_stop_in_the_middle(demo: Chat) -> None:
     with demo.open("count to 5000") as stream:
         stream.until("5 ")
-        asked = time.monotonic()
         demo.stop(stream.task_id)
         heard = stream.rest()
-    assert time.monotonic() - asked < 3
+    assert "Done" not in heard.answer
     assert heard.kinds[-1] == "message_end"
     message = demo.message(heard.conversation_id)
     assert (message["answer"], message["status"]) == (heard.answer, "normal")

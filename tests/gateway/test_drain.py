@@ -20,12 +20,14 @@ from tests.gateway.fleet import Fleet, adopted, drives
 from tests.gateway_server import API_KEY, BOUND, GatewayServer, wait_until
 
 LONG_LEASE = 60.0
+LONG_DRAIN = 60.0
+"""Longer than any wait here: what happens within the test did not wait for the end of the drain."""
 """Nobody waits for it in these tests: what is released is adopted at once."""
 
 
-def gone(server: GatewayServer, seconds: float) -> None:
+def gone(server: GatewayServer) -> None:
     """Wait until a draining gateway has ended."""
-    server._thread.join(seconds)
+    server._thread.join(BOUND)
     assert not server._thread.is_alive()
 
 
@@ -43,10 +45,8 @@ def test_a_draining_process_hands_its_turns_over(
         for each in (stream, plain, reader):
             each.until("far")
         fake.wait_until(lambda: fake.open_streams == 3)
-        began = time.monotonic()
-        one.begin_stop(20.0)
+        one.begin_stop(LONG_DRAIN)
         sent_away = [stream.rest(), reader.rest()]
-        assert time.monotonic() - began < 2
         for heard in sent_away:
             assert heard.answer == "So far"
             assert heard.kinds == ["message", "message"]
@@ -55,7 +55,6 @@ def test_a_draining_process_hands_its_turns_over(
             assert 50 <= int(last.removeprefix(b"retry: ")) <= 1000
         adopted(two, stream.task_id, plain.task_id)
         wait_until(lambda: len(two.gateway.live.running()) == 3)
-        assert time.monotonic() - began < 4
 
         refused(chat.client.get("/readyz"), 503, "service_unavailable")
         assert chat.client.get("/healthz").status_code == 200
@@ -70,9 +69,9 @@ def test_a_draining_process_hands_its_turns_over(
             heard = plain.rest()
     assert sent_away[0].frames + rest.frames == other.resumed(stream.task_id).frames
     assert (heard.kinds[-1], heard.answer) == ("message_end", "So far, so good")
-    caller.join(5)
+    caller.join(BOUND)
     assert blocking[0]["answer"] == "So far, so good"
-    gone(one, 5)
+    gone(one)
     assert (fake.posts, fake.cancels) == (3, [])
     for task_id in (stream.task_id, plain.task_id, blocking[0]["task_id"]):
         turn = fleet.rows(task_id).turn
@@ -88,8 +87,8 @@ def test_a_drain_ends_in_time(fleet: Fleet, fake: ScriptedBackend, gate: Gate, u
         began = time.monotonic()
         one.begin_stop(1.0)
         assert plain.rest().kinds == ["message"]
-    gone(one, 5)
-    assert 0.9 < time.monotonic() - began < 4
+    gone(one)
+    assert time.monotonic() - began > 0.9
     gate.open()
     assert fleet.chat(two, user).resumed(plain.task_id).kinds == ["message", "message_end"]
 
@@ -100,10 +99,8 @@ def test_an_idle_process_is_gone_at_once(fleet: Fleet, fake: ScriptedBackend, ga
     fake.script = script(said("So far"), gate, succeed())
     turns = [fleet.chat(one, user).background()["task_id"] for _ in range(5)]
     fake.wait_until(lambda: fake.open_streams == 5)
-    began = time.monotonic()
-    one.begin_stop(30.0)
-    gone(one, 5)
-    assert time.monotonic() - began < 3
+    one.begin_stop(LONG_DRAIN)
+    gone(one)
     adopted(two, *turns)
     gate.open()
     for task_id in turns:
@@ -130,7 +127,7 @@ def test_a_run_that_is_being_created_is_handed_over_when_it_is_known(
     wait_until(one.gateway.live.draining.is_set)
     assert not drives(two, task_id)
     proceed.set()
-    gone(one, 5)
+    gone(one)
     gate.open()
     assert fleet.chat(two, user).resumed(task_id).answer == "So far"
     assert (fake.posts, fleet.rows(task_id).turn.outcome) == (1, "completed")
@@ -161,8 +158,8 @@ def test_turns_begun_as_the_process_is_told_to_go(fleet: Fleet, fake: ScriptedBa
         wait_until(lambda responses=responses, round_=round_: len(responses) > 4 * round_)
         one.begin_stop(20.0)
         for poster in posters:
-            poster.join(10)
-        gone(one, 10)
+            poster.join(BOUND)
+        gone(one)
         for response in responses:
             if response.status_code == 202:
                 heard = other.resumed(response.json()["task_id"])
@@ -191,8 +188,8 @@ def test_runs_of_the_embedded_agent_go_on_until_the_end_of_the_drain(fleet: Flee
         assert short.rest().last["event"] == "message_end"
         heard = long.rest()
         assert (heard.last["event"], heard.last["code"]) == ("error", "turn_interrupted")
-        assert 1.5 < time.monotonic() - began < 10
-    gone(one, 5)
+        assert time.monotonic() - began > 1.5
+    gone(one)
     assert fleet.rows(long.task_id).message.answer == heard.answer
     assert fleet.chat(two, user).resumed(long.task_id).frames == heard.frames
 
@@ -213,7 +210,7 @@ def test_a_process_alone_with_its_database_ends_its_turns_itself(
             for each in (plain, stream):
                 heard = each.rest()
                 assert (heard.answer, heard.last["event"]) == ("So far, so good", "message_end")
-        gone(server, 5)
+        gone(server)
 
 
 # -- processes -------------------------------------------------------------------------------------
@@ -223,7 +220,7 @@ def test_workers_share_a_port_and_drain_under_live_streams(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """`serve --workers 2`: SIGTERM hands all turns to another process, and the clients go on there."""
-    workers = fleet.process("--workers", "2", DRAIN_SECONDS=15, LEASE_SECONDS=LONG_LEASE)
+    workers = fleet.process("--workers", "2", DRAIN_SECONDS=LONG_DRAIN, LEASE_SECONDS=LONG_LEASE)
     other = fleet.start(lease_seconds=LONG_LEASE)
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     limits = httpx.Limits(max_keepalive_connections=0)
@@ -239,7 +236,6 @@ def test_workers_share_a_port_and_drain_under_live_streams(
         streams = [stack.enter_context(chat.open(params={"ids": number % 2})) for number in range(12)]
         for stream in streams:
             stream.until("So far")
-        began = time.monotonic()
         workers.send(signal.SIGTERM)
         for stream in streams[1::2]:
             heard = stream.rest()
@@ -249,8 +245,7 @@ def test_workers_share_a_port_and_drain_under_live_streams(
         gate.open()
         for stream in streams[::2]:
             assert stream.rest().answer == "So far, so good"
-        assert workers.exited(10) == 0
-        assert time.monotonic() - began < 10
+        assert workers.exited() == 0
     for stream in streams:
         assert fleet.chat(other, user).resumed(stream.task_id).answer == "So far, so good"
     assert fake.posts == 12
@@ -315,5 +310,5 @@ def test_a_signal_drains_a_process(
         adopted(other, stream.task_id, plain.task_id)
         gate.open()
         assert plain.rest().answer == "So far, so good"
-    process.exited(10)
+    process.exited()
     assert fleet.chat(other, user).resumed(stream.task_id, after=1).answer == ", so good"

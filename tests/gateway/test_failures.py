@@ -6,7 +6,6 @@ the conversation goes on; nothing is left running.
 """
 
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -321,12 +320,11 @@ def test_a_stream_that_is_cut_heals_without_loss_and_without_doubling(world: Wor
 def test_a_stream_that_is_never_healed_ends_within_the_budget(world: World, response_mode: str) -> None:
     with a_failing_turn(world, "service_unavailable", PARTIAL) as conversation:
         world.fake.queue(script(text("So ", "far"), *[Cut()] * 100))
-        began = time.monotonic()
         if response_mode == "streaming":
             fails_with_event(world, "service_unavailable", conversation)
         else:
             fails_with_status(world, "service_unavailable", conversation, "blocking")
-        assert time.monotonic() - began < 3
+        assert 1 < len(world.fake.streams) < 100, "it gave up long before the last cut"
 
 
 @pytest.mark.parametrize(
@@ -392,8 +390,8 @@ def test_the_last_look_finds_why_the_run_failed(world: World) -> None:
 
 @contextmanager
 def ticking(tick: Callable[[int], Step]) -> Generator[list[Step]]:
-    """Steps that happen one each 0.1 s while the block lasts."""
-    gates = [Gate() for _ in range(60)]
+    """Steps that happen one each 0.1 s while the block lasts, at whose end there are some left."""
+    gates = [Gate() for _ in range(600)]
     over = threading.Event()
 
     def run() -> None:
@@ -406,6 +404,7 @@ def ticking(tick: Callable[[int], Step]) -> Generator[list[Step]]:
     ticker.start()
     try:
         yield [step for number, gate in enumerate(gates) for step in (gate, tick(number))]
+        assert ticker.is_alive()
     finally:
         over.set()
         ticker.join()
@@ -418,9 +417,7 @@ def test_keepalives_are_no_progress(bounded: Bounded) -> None:
         ticking(lambda _: Keepalive()) as keepalives,
     ):
         bounded.fake.queue(script(text("So ", "far"), *keepalives, cancel="ignore"))
-        began = time.monotonic()
         fails_with_event(bounded, "turn_timeout", conversation)
-        assert time.monotonic() - began < 5
         bounded.fake.wait_until(lambda: len(bounded.fake.cancels) >= 1)
 
 
@@ -433,9 +430,7 @@ def test_a_silent_run_gives_a_blocking_caller_504(bounded: Bounded) -> None:
 def test_a_run_that_never_stops_talking_ends_at_the_turns_deadline(bounded: Bounded) -> None:
     with ticking(lambda number: delta(f"{number} ")) as words:
         bounded.fake.queue(script(text("On and on: "), *words, cancel="ignore"))
-        began = time.monotonic()
         heard = bounded.chat.streaming()
-        assert time.monotonic() - began < 5
     told(heard.last, "turn_timeout")
     assert heard.kinds.count("error") == 1
     assert "message_end" not in heard.kinds

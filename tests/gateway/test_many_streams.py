@@ -6,7 +6,6 @@ On Postgres, where connections can run out; smaller, on both databases, it is I5
 import asyncio
 import json
 import resource
-import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -74,15 +73,13 @@ async def open_all(server: GatewayServer) -> list[Reader]:
     return readers
 
 
-def seconds_of_a_turn(server: GatewayServer) -> float:
+def a_turn_of_somebody_else(server: GatewayServer) -> None:
     with server.client() as client:
-        started = time.monotonic()
         assert client.get("/readyz").status_code == 200
         chat = Chat(client, "somebody else")
         answered = chat.blocking("Hi")
         assert answered["answer"] == "You said: Hi."
         assert chat.message(answered["conversation_id"])["answer"] == answered["answer"]
-        return time.monotonic() - started
 
 
 @pytest.mark.anyio
@@ -102,8 +99,9 @@ async def test_a_thousand_open_streams(
     assert len(server.gateway.live.running()) == STREAMS
     assert fake.open_streams == STREAMS
 
-    # All are silent now, so that what is measured is what they cost by being there.
-    assert await asyncio.to_thread(seconds_of_a_turn, server) < 2.0
+    # All are silent now, and hold none of the five connections.
+    await asyncio.to_thread(a_turn_of_somebody_else, server)
+    assert fake.open_streams == STREAMS
     gate.open()
     async with asyncio.timeout(60):
         await asyncio.gather(*(reader.rest() for reader in readers))

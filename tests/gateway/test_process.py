@@ -16,6 +16,9 @@ from tests.gateway.chat import Chat, refused
 from tests.gateway.process import GatewayProcess, environment
 from tests.gateway_server import API_KEY, answer_of, wait_until
 
+DRAIN_SECONDS = 60
+"""Longer than any wait here."""
+
 
 def test_sigterm_lets_a_stream_end(database_url: str, tmp_path: Path, user: str) -> None:
     with (
@@ -34,11 +37,9 @@ def test_sigterm_lets_a_stream_end(database_url: str, tmp_path: Path, user: str)
             refused(response, 503, "service_unavailable")
             assert int(response.headers["Retry-After"]) > 0
             heard = stream.rest()
-        ended = time.monotonic()
         assert heard.kinds[-1] == "message_end"
         assert heard.answer.endswith("49 50. Done.")
-        assert process.exited(10) in (0, -signal.SIGTERM)
-        assert time.monotonic() - ended < 5
+        assert process.exited() in (0, -signal.SIGTERM)
     assert "Traceback" not in process.output
     assert API_KEY not in process.output
 
@@ -53,7 +54,6 @@ def test_sigterm_ends_a_stream_that_takes_too_long(tmp_path: Path, user: str) ->
         first = chat.blocking("My name is Ada")
         with chat.open("count to 5000", conversation_id=first["conversation_id"]) as stream:
             stream.until("3 ")
-            asked = time.monotonic()
             process.send(signal.SIGTERM)
             heard = stream.rest()
         assert (heard.last["event"], heard.last["code"], heard.last["status"]) == (
@@ -61,8 +61,7 @@ def test_sigterm_ends_a_stream_that_takes_too_long(tmp_path: Path, user: str) ->
             "turn_interrupted",
             500,
         )
-        assert process.exited(10) in (0, -signal.SIGTERM)
-        assert time.monotonic() - asked < 10
+        assert process.exited() in (0, -signal.SIGTERM)
         assert "Traceback" not in process.output
     with GatewayProcess(tmp_path, API_KEY=API_KEY) as process, process.client() as client:
         chat = Chat(client, user)
@@ -75,7 +74,10 @@ def test_sigterm_ends_a_stream_that_takes_too_long(tmp_path: Path, user: str) ->
 
 
 def test_a_second_sigterm_does_not_wait(tmp_path: Path, user: str) -> None:
-    with GatewayProcess(tmp_path, API_KEY=API_KEY) as process, process.client() as client:
+    with (
+        GatewayProcess(tmp_path, API_KEY=API_KEY, DRAIN_SECONDS=str(DRAIN_SECONDS)) as process,
+        process.client() as client,
+    ):
         chat = Chat(client, user)
         with chat.open("count to 5000") as stream:
             stream.until("3 ")
@@ -84,8 +86,8 @@ def test_a_second_sigterm_does_not_wait(tmp_path: Path, user: str) -> None:
             asked = time.monotonic()
             process.send(signal.SIGTERM)
             heard = stream.rest()
-        process.exited(10)
-        assert time.monotonic() - asked < 10
+        process.exited()
+        assert time.monotonic() - asked < DRAIN_SECONDS
         assert (heard.last["event"], heard.last["code"]) == ("error", "turn_interrupted")
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,7 +20,7 @@ from tests.fakes.session import history_of, query_of
 from tests.gateway.chat import PING, Heard, Json, refused
 from tests.gateway.fleet import Fleet, die, within
 from tests.gateway.rows import never
-from tests.gateway_server import wait_until
+from tests.gateway_server import BOUND, wait_until
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
@@ -78,14 +77,12 @@ def test_the_stream_of_a_waiting_message_is_open_and_pings(
     with fleet.chat(one, user).open("One") as first:
         conversation = first.next()["conversation_id"]
         chat = fleet.chat(two, user)
-        began = time.monotonic()
         with (
             chat.open("Two", conversation_id=conversation, params={"ids": 1}) as second,
             fleet.chat(one, user).follow(second.task_id) as reader,
         ):
             assert (second.block() or b"").startswith(b"retry: ")
             assert [second.block() for _ in range(3)] == [PING] * 3
-            assert time.monotonic() - began < 2
             assert (reader.block() or b"").startswith(b"retry: ")
             assert reader.block() == PING
             # A repeated post of a waiting message would attach to it; another one waits behind it.
@@ -189,10 +186,8 @@ def test_an_app_may_interrupt_what_still_runs(
     fake.queue(script(said("Half an ans"), *tool_call("1", "clock", {}), Gate(), succeed()))
     with chat.open("Two", conversation_id=conversation) as stream:
         stream.until("ans")
-        began = time.monotonic()
         third = fleet.chat(one if where == "here" else two, user, "app-interrupts")
         assert third.blocking("Three", conversation_id=conversation)["answer"] == "You said: Three."
-        assert time.monotonic() - began < 4
         heard = stream.rest()
     assert (heard.answer, heard.last["event"]) == ("Half an ans", "message_end")
     rows = fleet.rows(stream.task_id)
@@ -298,7 +293,7 @@ def test_a_turn_that_is_adopted_before_its_begin_has_returned(
         gate.open()
         fake.wait_until(lambda: fake.posts == 2)
         go_on.set()
-        second = posted.result(10)
+        second = posted.result(BOUND)
     assert within(one, tasks()) == [f"turn-{second['task_id']}"]
     last.open()
     assert chat.resumed(second["task_id"]).answer == "Second"

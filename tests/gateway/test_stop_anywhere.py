@@ -1,7 +1,6 @@
 """A stop reaches the turn from any process, at any time, and hits no other."""
 
 import threading
-import time
 from functools import partial
 
 import pytest
@@ -16,6 +15,7 @@ from tests.gateway.fleet import Fleet, adopted, die
 from tests.gateway.test_queue import at_once, remembered
 from tests.gateway_server import wait_until
 
+LONG_LEASE = 60.0
 BEFORE_THE_STOP = {
     "in mid-text": said("Half an ans"),
     "inside a tool": [*said("Half an ans"), *tool_call("1", "clock", {})],
@@ -30,17 +30,16 @@ BEFORE_THE_STOP = {
 
 @pytest.mark.parametrize("where", BEFORE_THE_STOP)
 def test_a_stop_at_another_process(fleet: Fleet, fake: ScriptedBackend, user: str, where: str) -> None:
-    """The run is cancelled within a second, what it said and did is kept, and the next turn works."""
-    one, two = fleet.start(), fleet.start()
+    """The run is cancelled at once, what it said and did is kept, and the next turn works."""
+    # With leases so long that the owner would hear of the stop only after the test.
+    one, two = fleet.start(lease_seconds=LONG_LEASE), fleet.start(lease_seconds=LONG_LEASE)
     chat, other = fleet.chat(one, user), fleet.chat(two, user)
     conversation = chat.blocking("One")["conversation_id"]
     fake.queue(script(*BEFORE_THE_STOP[where], Gate(), succeed()))
     with chat.open("Two", conversation_id=conversation, params={"ids": 1}) as stream:
         stream.until("ans")
-        began = time.monotonic()
         other.stop(stream.task_id)
         fake.wait_until(lambda: bool(fake.cancels))
-        assert time.monotonic() - began < 1
         heard = stream.rest()
     assert (heard.answer, heard.last["event"]) == ("Half an ans", "message_end")
     rows = fleet.rows(stream.task_id)
@@ -82,10 +81,8 @@ def test_a_stop_ends_whatever_the_backend_says(
     fake.queue(script(said("So ", "far"), Gate(), succeed(), cancel=cancel))  # type: ignore[arg-type]
     with fleet.chat(one, user).open(params={"ids": 1}) as stream:
         stream.until("far")
-        began = time.monotonic()
         fleet.chat(two, user).stop(stream.task_id)
         heard = stream.rest()
-        assert time.monotonic() - began < 5
     assert (heard.kinds, heard.ids[-1]) == (["message", "message", "message_end"], GATEWAY_END)
     rows = fleet.rows(stream.task_id)
     assert (rows.turn.outcome, rows.message.answer) == ("stopped", "So far")
@@ -124,11 +121,9 @@ def test_a_stop_while_the_backend_refuses_runs(
     fake.script = refuse(503)
     turn = fleet.chat(one, user).background()
     fake.wait_until(lambda: fake.posts == 1)
-    began = time.monotonic()
     other = fleet.chat(two, user)
     other.stop(turn["task_id"])
     assert other.resumed(turn["task_id"]).kinds == ["message_end"]
-    assert time.monotonic() - began < runner.STOP_SECONDS + 3
     assert fleet.rows(turn["task_id"]).turn.outcome == "stopped"
     posts = fake.posts
     one.stop()
@@ -179,10 +174,8 @@ def test_a_stop_of_a_turn_whose_process_is_dead(fleet: Fleet, fake: ScriptedBack
         [event] = stream.until("So far")
         die(one)
     other = fleet.chat(two, user)
-    began = time.monotonic()
     other.stop(event["task_id"])
     fake.wait_until(lambda: bool(fake.cancels))
-    assert time.monotonic() - began < 1
     heard = other.resumed(event["task_id"])
     assert (heard.answer, heard.last["event"]) == ("So far", "message_end")
     assert fleet.rows(event["task_id"]).turn.outcome == "stopped"

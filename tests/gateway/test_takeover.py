@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import threading
-import time
 from contextlib import suppress
 
 import httpx
@@ -25,7 +24,7 @@ from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Heard
 from tests.gateway.fleet import LEASE_SECONDS, Fleet, adopted, begun, die, drives
 from tests.gateway.rows import look
-from tests.gateway_server import wait_until
+from tests.gateway_server import BOUND, wait_until
 
 STORY: list[Step] = [
     *thinking("Let me ", "think about this, for quite a while, ", "and then some more, ", "at length."),
@@ -48,15 +47,12 @@ def test_a_turn_of_a_dead_process_goes_on_elsewhere(
     fake.script = script(*STORY, gate, delta(" The end."), succeed())
     with fleet.chat(one, user).open(params={"ids": 1, "mode": "agent-chat"}) as stream:
         stream.until("!")
-        began = time.monotonic()
         die(one)
         before = stream.rest()
     assert not set(TERMINAL) & set(before.kinds)
     chat = fleet.chat(two, user)
     with chat.follow(before.task_id, after=before.ids[-1], mode="agent-chat") as stream:
         adopted(two, before.task_id)
-        # The lease, a sweep, and slack for a busy machine.
-        assert time.monotonic() - began < LEASE_SECONDS + 2
         gate.open()
         after = stream.rest()
     whole = chat.resumed(before.task_id, mode="agent-chat")
@@ -100,7 +96,7 @@ def test_any_cursor_gets_its_rest_after_a_take_over(
     )
     gate.open()
     for reader in readers:
-        reader.join(10)
+        reader.join(BOUND)
     whole = heard[0, 0]
     assert whole.ids == sorted(set(whole.ids))
     assert whole.last["event"] == "message_end"

@@ -76,7 +76,7 @@ async def stamp(database: Database, revision: str) -> None:
 async def until_waited_for(connection: AsyncConnection) -> None:
     """Until somebody else waits for the lock."""
     blocked = text("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = :lock AND NOT granted")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not (await connection.execute(blocked, {"lock": LOCK & 0xFFFFFFFF})).first():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -159,7 +159,7 @@ async def test_the_loop_does_not_wait_for_who_uses_a_new_file(
     with closing(sqlite3.connect(tmp_path / "new.db", isolation_level=None)) as user:
         user.execute("BEGIN IMMEDIATE")  # the lock for which SQLite does not wait
         migrating = asyncio.create_task(migrate(database))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await tried_again.wait()
         user.execute("COMMIT")
     async with asyncio.timeout(30):

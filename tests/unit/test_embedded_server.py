@@ -20,7 +20,7 @@ from agent_gateway.backend.embedded.server import BackendServer, create_backend_
 
 pytestmark = pytest.mark.anyio
 
-LIMIT = 15.0  # seconds until a test that waits for nothing gives up
+LIMIT = 30.0  # seconds until a test that waits for nothing gives up
 TOKEN = "backend-token"
 SECRET = "sk-in-the-body"
 
