@@ -9,12 +9,15 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from agent_gateway.domain import made_file_id
+from agent_gateway.store.apps import AppStore
 from tests.fakes.script import (
     Gate,
     Script,
     ask_human,
     cancelled,
     delta,
+    file,
     recorded,
     refuse,
     script,
@@ -33,7 +36,9 @@ from tests.gateway.errands import (
     snapshot_row,
 )
 from tests.gateway.fleet import Fleet
-from tests.gateway.rows import rows_of
+from tests.gateway.rows import add_app, apply_app, make_key, rows_of, with_database
+from tests.gateway.test_message_files import local
+from tests.gateway.test_uploads import PNG, preview, upload
 from tests.gateway_server import GatewayServer, StartGateway, wait_until
 
 RECORDED = Path(__file__).parents[1] / "recorded"
@@ -79,6 +84,83 @@ def test_a_deleted_conversation_is_gone_everywhere(chat: Chat, url: str) -> None
     chat.stop(task_id)
     all_done(url)
     assert chat.blocking("Still", conversation_id=kept["conversation_id"])["answer"] == "You said: Still."
+
+
+def no_file(chat: Chat, file_id: str, url: str) -> None:
+    """A file is nowhere: not under its old URL, not as a preview, and no message may bring it again."""
+    unknown = str(uuid4())
+    refused(chat.client.get(url, headers={"Authorization": ""}), 404, "file_not_found")
+    assert preview(chat, file_id).content == preview(chat, unknown).content
+    assert refused(chat.post("Again", files=[local(file_id)]), 404, "file_not_found") == refused(
+        chat.post("Again", files=[local(unknown)]), 404, "file_not_found"
+    )
+
+
+def test_the_files_of_a_deleted_conversation_are_gone_at_once(chat: Chat, fake: ScriptedBackend) -> None:
+    """What the user sent and what the agent made; what another conversation has, too, stays."""
+    sent, shared, unused = upload(chat), upload(chat, "shared.png"), upload(chat, "unused.png")
+    fake.queue(script(text("Here."), file(PNG), succeed()))
+    deleted_one = chat.blocking(files=[local(sent["id"]), local(shared["id"])])["conversation_id"]
+    other = chat.blocking(files=[local(shared["id"])])["conversation_id"]
+    items = chat.message(deleted_one)["message_files"]
+    [made] = [item for item in items if item["belongs_to"] == "assistant"]
+    urls = {item["id"]: item["url"] for item in items}
+    deleted(chat, deleted_one)
+    no_file(chat, sent["id"], urls[sent["id"]])
+    no_file(chat, made["id"], made["url"])
+    for kept in (shared, unused):
+        assert preview(chat, kept["id"]).content == PNG
+        chat.blocking(files=[local(kept["id"])], conversation_id=other)
+    deleted(chat, other)
+    no_file(chat, shared["id"], urls[shared["id"]])
+
+
+def test_files_of_a_turn_that_runs_on_are_gone_with_its_conversation(
+    chat: Chat, fake: ScriptedBackend, gate: Gate, url: str
+) -> None:
+    """One that the agent made before the delete, and that is stored after it."""
+    sent = upload(chat)
+    fake.queue(script(text("One "), file(PNG), gate, succeed()))
+    with chat.open("Draw", files=[local(sent["id"])]) as stream:
+        event = stream.next()
+        sent_url = chat.message(event["conversation_id"])["message_files"][0]["url"]
+        deleted(chat, event["conversation_id"])
+        no_file(chat, sent["id"], sent_url)
+        gate.open()
+        stream.rest()
+    assert rows_of(url, event["task_id"]).turn.outcome is not None
+    made_id = made_file_id(event["message_id"], 1)
+    assert preview(chat, made_id).status_code == 404
+
+
+def test_what_was_said_of_a_deleted_conversation_is_gone(server: GatewayServer, user: str) -> None:
+    """From what the app reads of all its users."""
+    add_app(server.settings.resolved_database_url(), key := f"app-rated-{user}")
+    with server.client(key) as client:
+        rated = Chat(client, user)
+        gone, kept = rated.blocking(), rated.blocking()
+        for answered, content in ((gone, "my address is"), (kept, "fine")):
+            body = {"user": user, "rating": "like", "content": content}
+            client.post(f"/messages/{answered['message_id']}/feedbacks", json=body).raise_for_status()
+        deleted(rated, gone["conversation_id"])
+        assert [item["content"] for item in client.get("/app/feedbacks").json()["data"]] == ["fine"]
+        assert client.get("/app/feedbacks", params={"limit": 1}).json()["data"] != []
+
+
+def test_tickets_of_a_deleted_app_open_nothing(server: GatewayServer, user: str) -> None:
+    """They need no key, so that the end of all keys does not end them."""
+    url = server.settings.resolved_database_url()
+    app_id = apply_app(url, f"gone-{user}").app_id
+    with server.client(make_key(url, app_id)[1]) as client:
+        chat = Chat(client, user)
+        sent = upload(chat)
+        begun = chat.background(files=[local(sent["id"])])
+        file_url = chat.message(begun["conversation_id"])["message_files"][0]["url"]
+        assert client.get(file_url).status_code == 200
+        assert client.get(begun["events_url"]).status_code == 200
+        with_database(url, lambda database: AppStore(database).delete(app_id))
+        refused(client.get(file_url), 404, "file_not_found")
+        refused(client.get(begun["events_url"]), 404, "not_found")
 
 
 def test_the_session_of_a_question_is_closed(chat: Chat, fake: ScriptedBackend, url: str) -> None:

@@ -111,6 +111,45 @@ async def test_unused_uploads_are_forgotten_after_a_while(
     assert (await store.find_any(young.file.id)).file == young.file
 
 
+async def test_files_of_a_deleted_conversation_go_bytes_first(
+    world: World, store: FileStore, tmp_path: Path
+) -> None:
+    """However old they are. What another conversation has stays, and so does what is in neither."""
+    gone, shared, unused = [await upload(store, world.ann) for _ in range(3)]
+    turn = (await begun(world, gone, shared)).turn
+    await begun(world, shared)
+    await age(world, gone.file.id)
+    old = (await store.find_any(gone.file.id)).key
+    (tmp_path / "files" / old).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "files" / object_key(gone.created_at, gone.file.id)).rename(tmp_path / "files" / old)
+    await world.turns.delete(world.ann, turn.conversation_id)
+    with pytest.raises(FileNotFound):
+        await store.find_any(gone.file.id)
+    await store.tidy()
+    assert on_disk(tmp_path) == {shared.file.id, unused.file.id}
+    async with world.database.reading() as session:
+        assert set(await session.scalars(select(files.c.id))) == {shared.file.id, unused.file.id}
+
+
+async def test_a_file_is_not_hidden_while_it_is_attached(world: World, store: FileStore) -> None:
+    """Two conversations at once: one is deleted while the other's message, with the same file, begins."""
+    kept = await upload(store, world.ann)
+    turn = (await begun(world, kept)).turn
+    outcomes = await asyncio.gather(
+        *(begun(world, kept) for _ in range(3)),
+        world.turns.delete(world.ann, turn.conversation_id),
+        *(begun(world, kept) for _ in range(3)),
+        return_exceptions=True,
+    )
+    attached = [one for one in outcomes if isinstance(one, Begun)]
+    assert all(isinstance(one, Begun | FileNotFound) or one == [] for one in outcomes), outcomes
+    if attached:
+        assert (await store.find_any(kept.file.id)).file == kept.file
+    else:
+        with pytest.raises(FileNotFound):
+            await store.find_any(kept.file.id)
+
+
 async def test_bytes_without_a_row_are_found_by_their_day(
     world: World, store: FileStore, tmp_path: Path
 ) -> None:

@@ -13,7 +13,14 @@ from sqlmodel import col
 from agent_gateway.domain import AppId, Caller, MessageId, Rating, new_id
 from agent_gateway.errors import NotFound
 from agent_gateway.store.database import Database
-from agent_gateway.store.tables import FeedbackRow, conversations, end_users, feedbacks, messages
+from agent_gateway.store.tables import (
+    ConversationRow,
+    FeedbackRow,
+    conversations,
+    end_users,
+    feedbacks,
+    messages,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +71,14 @@ class FeedbackStore:
             await connection.execute(_UPSERT[connection.dialect.name], row)
 
     async def page(self, app_id: AppId, *, page: int, limit: int) -> list[Feedback]:
-        """The feedbacks of all users of an app, the newest first; pages count from 1."""
+        """The feedbacks of all users of an app, the newest first; pages count from 1.
+
+        What was said of a conversation is gone with it.
+        """
         query = (
             select(FeedbackRow)
-            .where(col(FeedbackRow.app_id) == app_id)
+            .join(ConversationRow, col(ConversationRow.id) == col(FeedbackRow.conversation_id))
+            .where(col(FeedbackRow.app_id) == app_id, col(ConversationRow.deleted_at).is_(None))
             .order_by(col(FeedbackRow.created_at).desc(), col(FeedbackRow.id).desc())
             .offset((page - 1) * limit)
             .limit(limit)

@@ -1,7 +1,8 @@
 """Stored files: their rows, and with `Objects` their bytes.
 
 Bytes come before the row and go after it, so that a row always has its bytes. What a crash leaves
-behind are bytes without a row, or a row that no message uses; `tidy` deletes both after a while.
+behind are bytes without a row, or a row that no message uses; `tidy` deletes both after a while. A file
+of deleted conversations alone is hidden in that commit; its bytes and then its row go in the next `tidy`.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from agent_gateway.store.database import Database, now_plus, undisturbed
 from agent_gateway.store.objects import Objects, day_prefix, object_key
 from agent_gateway.store.tables import (
     MessageRow,
+    apps,
     conversations,
     end_users,
     files,
@@ -145,13 +147,24 @@ class FileStore:
         await self._objects.put_bytes(object_key(created_at, file_id), data)
 
     async def tidy(self) -> None:
-        """Delete old uploads that no message uses, and bytes that have no row."""
+        """Delete what was hidden, old uploads that no message uses, and bytes that have no row."""
+        await self._delete_hidden()
         while gone := await self._forget_unused():
             await self._objects.delete(gone)
         # Whatever left bytes without a row did so within a moment; older days have been looked at.
         now = datetime.now(UTC)
         for days in (1, 2):
             await self._delete_orphans(day_prefix(now - timedelta(days=days)), now)
+
+    async def _delete_hidden(self) -> None:
+        while True:
+            async with self._database.reading() as session:
+                rows = (await session.execute(_HIDDEN)).all()
+            if not rows:
+                return
+            await self._objects.delete(object_key(row.created_at, row.id) for row in rows)
+            async with self._database.transaction() as connection:
+                await connection.execute(delete(files).where(files.c.id.in_([row.id for row in rows])))
 
     async def _forget_unused(self) -> list[str]:
         async with self._database.transaction() as connection:
@@ -174,13 +187,18 @@ class FileStore:
 async def resolve_files(
     connection: AsyncConnection, caller: Caller, given: Sequence[InputFile]
 ) -> list[InputFile]:
-    """The files of a query with all that is known of them; FileNotFound unless they are the caller's."""
+    """The files of a query with all that is known of them; FileNotFound unless they are the caller's.
+
+    They are locked, so that none is hidden before it is attached.
+    """
     ids = [file.upload_file_id for file in given if file.transfer_method == "local_file"]
     if not ids:
         return list(given)
     rows = await connection.execute(
-        select(files).where(
+        select(files)
+        .where(
             files.c.id.in_(ids),
+            files.c.deleted_at.is_(None),
             files.c.app_id == caller.app.id,
             files.c.end_user_id.in_(
                 select(end_users.c.id).where(
@@ -188,6 +206,8 @@ async def resolve_files(
                 )
             ),
         )
+        .order_by(files.c.id)
+        .with_for_update(read=True)
     )
     found = {row.id: row for row in rows}
     if not found.keys() >= set(ids):
@@ -211,8 +231,13 @@ async def attach_files(
 
 
 async def forget_files(connection: AsyncConnection, conversation_id: str) -> None:
-    """The messages of a conversation have no files any more; those that none has are deleted in time."""
+    """The messages of a deleted conversation have no files any more; those that no other has are hidden."""
+    # Locked first: the next statement sees who attached one of them meanwhile.
+    ids = list(await connection.scalars(_FILES_OF, {"conversation": conversation_id}))
+    if not ids:
+        return
     await connection.execute(_DETACH, {"conversation": conversation_id})
+    await connection.execute(_HIDE, {"ids": ids})
 
 
 async def write_made_files(connection: AsyncConnection, message_id: str, made: Sequence[StoredFile]) -> None:
@@ -272,7 +297,11 @@ _MEET_END_USER: Final = {
 _END_USER: Final = select(end_users.c.id).where(
     end_users.c.app_id == bindparam("app"), end_users.c.external_id == bindparam("user")
 )
-_FILE: Final = select(files).where(files.c.id == bindparam("file"))
+_FILE: Final = (
+    select(files)
+    .join(apps, apps.c.id == files.c.app_id)
+    .where(files.c.id == bindparam("file"), files.c.deleted_at.is_(None), apps.c.deleted_at.is_(None))
+)
 _FILE_OF: Final = _FILE.where(
     files.c.app_id == bindparam("app"), files.c.end_user_id == _END_USER.scalar_subquery()
 )
@@ -285,6 +314,7 @@ _UNUSED: Final = (
     select(files.c.id)
     .where(
         files.c.created_at < now_plus(-UNUSED_SECONDS),
+        files.c.deleted_at.is_(None),
         ~exists().where(message_files.c.file_id == files.c.id),
     )
     .order_by(files.c.created_at)
@@ -293,6 +323,32 @@ _UNUSED: Final = (
 )
 _LINK: Final = (
     update(messages).where(messages.c.id == bindparam("message")).values(linked_files=bindparam("linked"))
+)
+_HIDDEN: Final = (
+    select(files.c.id, files.c.created_at)
+    .where(files.c.deleted_at.is_not(None))
+    .order_by(files.c.deleted_at)
+    .limit(TIDY_BATCH)
+)
+_FILES_OF: Final = (
+    select(files.c.id)
+    .where(
+        files.c.id.in_(
+            select(message_files.c.file_id)
+            .join(messages, messages.c.id == message_files.c.message_id)
+            .where(messages.c.conversation_id == bindparam("conversation"))
+        )
+    )
+    .order_by(files.c.id)
+    .with_for_update()
+)
+_HIDE: Final = (
+    update(files)
+    .where(
+        files.c.id.in_(bindparam("ids", expanding=True)),
+        ~exists().where(message_files.c.file_id == files.c.id),
+    )
+    .values(deleted_at=now_plus())
 )
 _DETACH: Final = delete(message_files).where(
     message_files.c.message_id.in_(

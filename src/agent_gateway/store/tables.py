@@ -41,6 +41,7 @@ NAMING = {
 ACTIVE_STATES = ("planned", "sending", "running")
 ACTIVE = f"state IN {ACTIVE_STATES!r}"
 OPEN = "state = 'open'"
+DELETED = "deleted_at IS NOT NULL"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -320,7 +321,15 @@ class FileRow(Row, table=True):
     """A stored file: what a user uploaded or an agent made. Its bytes are in the file store."""
 
     __tablename__ = "files"  # pyrefly: ignore[bad-override]
-    __table_args__ = (Index("ix_files_created_at", "created_at"),)
+    __table_args__ = (
+        Index("ix_files_created_at", "created_at"),
+        Index(
+            "ix_files_deleted_at",
+            "deleted_at",
+            postgresql_where=text(DELETED),
+            sqlite_where=text(DELETED),
+        ),
+    )
     id: str = _id()
     app_id: str = _ref("apps.id")
     end_user_id: str = _ref("end_users.id")
@@ -330,6 +339,8 @@ class FileRow(Row, table=True):
     size: int = Field(sa_column=Column(BigInteger, nullable=False))
     created_at: datetime = _time()
     """With the id, where the bytes are (store/objects.py)."""
+    deleted_at: datetime | None = _time(nullable=True)
+    """From then on it exists for no caller; the row goes after the bytes."""
 
 
 class MessageFileRow(Row, table=True):
