@@ -39,7 +39,7 @@ from agent_gateway.routes import (
     workflow,
 )
 from agent_gateway.routes.dependencies import Gateway, KeyRing
-from agent_gateway.routes.middleware import RequestBodies
+from agent_gateway.routes.middleware import HeadRequests, RequestBodies
 from agent_gateway.routes.payloads import WireForm, frame_encoder
 from agent_gateway.routes.tickets import FileTickets, Tickets
 from agent_gateway.runner import Limits, Resources
@@ -119,6 +119,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(routes, prefix="/v1", include_in_schema=False)
     app.include_router(health.router)
     app.add_middleware(RequestBodies, most=settings.max_body_bytes)
+    app.add_middleware(HeadRequests)
     cors.install(app, settings.cors_origins)
     errors.install(app)
     docs.install(app)

@@ -100,7 +100,6 @@ def test_the_same_user_is_one_end_user(chat: Chat) -> None:
         ("bytes=250-", 206, (250, len(PNG))),
         ("bytes=-5", 206, (len(PNG) - 5, len(PNG))),
         ("bytes=10-99999", 206, (10, len(PNG))),
-        ("bytes=99999-", 200, (0, len(PNG))),
         ("bytes=5-2", 200, (0, len(PNG))),
         ("bytes=0-1,4-5", 200, (0, len(PNG))),
         ("lines=0-1", 200, (0, len(PNG))),
@@ -115,6 +114,33 @@ def test_a_range_of_a_file(chat: Chat, wanted: str, status: int, span: tuple[int
     assert response.content == PNG[span[0] : span[1]]
     if status == 206:
         assert response.headers["content-range"] == f"bytes {span[0]}-{span[1] - 1}/{len(PNG)}"
+
+
+@pytest.mark.parametrize("wanted", ["bytes=99999-", "bytes=99999-100000", "bytes=264-", "bytes=-0"])
+def test_a_range_behind_the_end_is_refused(chat: Chat, wanted: str) -> None:
+    url = f"/files/{upload(chat)['id']}/preview?user={chat.user}"
+    response = chat.client.get(url, headers={"Range": wanted})
+    refused(response, 416, "range_not_satisfiable")
+    assert response.headers["content-range"] == f"bytes */{len(PNG)}"
+
+
+def test_a_range_of_an_empty_file_is_refused(chat: Chat) -> None:
+    url = f"/files/{upload(chat, 'empty.txt', b'', 'text/plain')['id']}/preview?user={chat.user}"
+    for wanted in ("bytes=0-", "bytes=-5"):
+        refused(chat.client.get(url, headers={"Range": wanted}), 416, "range_not_satisfiable")
+
+
+def test_a_range_is_meant_for_one_version(chat: Chat) -> None:
+    """`If-Range`: the range if the file is still that one, else the whole."""
+    url = f"/files/{upload(chat)['id']}/preview?user={chat.user}"
+    etag = chat.client.get(url).headers["etag"]
+    for condition, status, size in (
+        (etag, 206, 10),
+        ('"another"', 200, len(PNG)),
+        (f"W/{etag}", 200, len(PNG)),
+    ):
+        response = chat.client.get(url, headers={"Range": "bytes=0-9", "If-Range": condition})
+        assert (response.status_code, len(response.content)) == (status, size)
 
 
 def test_an_empty_file(chat: Chat) -> None:

@@ -45,6 +45,7 @@ STATUSES: Final[Mapping[str, int]] = {
     "request_too_large": 413,
     "file_too_large": 413,
     "unsupported_file_type": 415,
+    "range_not_satisfiable": 416,
     "idempotency_conflict": 409,
     "too_many_requests": 429,
     "rate_limit_error": 429,
@@ -76,6 +77,8 @@ _HTTP_CODES: Final[Mapping[int, str]] = {
     413: "request_too_large",
     503: "service_unavailable",
 }
+NO_OBJECT: Final = frozenset({"missing", "model_attributes_type", "model_type"})
+"""Kinds of pydantic's errors for a body that is absent, or JSON of another type."""
 _FILES_AWAY = "The service can not reach its file store. Please try again."
 _DATABASE_AWAY = "The service can not reach its database. Please try again."
 
@@ -85,7 +88,9 @@ def envelope(
 ) -> JSONResponse:
     """The error body of the contract."""
     status = STATUSES[code]
-    headers = {"Retry-After": str(retry_after)} if retry_after is not None else None
+    headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="api"'
     body = {"code": code, "message": message, "status": status, **(details or {})}
     return JSONResponse(body, status_code=status, headers=headers)
 
@@ -146,6 +151,8 @@ def _explain(error: RequestValidationError) -> str:
     for problem in error.errors():
         if problem["type"] == "json_invalid":
             return "The body is not valid JSON."
+        if problem["loc"] == ("body",) and problem["type"] in NO_OBJECT:
+            return "The body must be a JSON object."
         where = ".".join(str(part) for part in problem["loc"][1:])
         message = str(problem["msg"]).removeprefix("Value error, ")
         told.append(f"{where}: {message}" if where else message)

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import TypeAdapter, ValidationError
 
-from agent_gateway.domain import App, Caller, canonical_uuid
+from agent_gateway.domain import App, Caller, StoredFile, canonical_uuid
 from agent_gateway.errors import (
     FileNotFound,
     FileTooLarge,
@@ -19,7 +19,8 @@ from agent_gateway.errors import (
 )
 from agent_gateway.filetypes import MB, Description, describe, may_be_inline, served_as
 from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, GatewayDep, TicketText
-from agent_gateway.routes.errors import ERRORS
+from agent_gateway.routes.errors import ERRORS, envelope
+from agent_gateway.routes.middleware import HEAD_ONLY
 from agent_gateway.routes.schemas.base import ErrorBody, User
 from agent_gateway.routes.schemas.files import UploadedFile
 from agent_gateway.routes.uploads import UploadForm
@@ -68,6 +69,9 @@ AsAttachment = Annotated[bool, Query(description="Have browsers save the file, n
 RangeHeader = Annotated[
     str | None, Header(description="One range of bytes, `bytes=0-99`; others are ignored.", alias="Range")
 ]
+IfRange = Annotated[
+    str | None, Header(description="The `ETag` of the file for which the range is meant.", alias="If-Range")
+]
 
 _user = TypeAdapter(User)
 
@@ -115,23 +119,28 @@ async def post_upload(request: Request, app: AppDep, gateway: GatewayDep) -> Upl
     responses={
         200: BYTES,
         206: {**BYTES, "description": "The asked range of its bytes."},
+        416: {"model": ErrorBody, "description": "The file is shorter than the asked range."},
         **{status: ERRORS[status] for status in (400, 401, 404, 503)},
     },
 )
 async def get_preview(
+    request: Request,
     file_id: FilePath,
     app: AppDep,
     gateway: GatewayDep,
     user: Annotated[User, Query(description="The client's own identifier of its end user.")] = DEFAULT_USER,
     as_attachment: AsAttachment = False,
     wanted: RangeHeader = None,
-) -> StreamingResponse:
+    meant_for: IfRange = None,
+) -> Response:
     """The bytes of a file that this user uploaded, or that an agent made for them."""
     canonical = canonical_uuid(file_id)
     if canonical is None:
         raise FileNotFound
     kept = await gateway.files.find(app.id, user, canonical)
-    return await _bytes(gateway, kept, wanted, as_attachment=as_attachment)
+    etag = _etag(kept.file)
+    span = _range(wanted, kept.file.size) if meant_for in (None, etag) else None
+    return await _bytes(request, gateway, kept, span, as_attachment=as_attachment)
 
 
 @router.get(
@@ -142,23 +151,29 @@ async def get_preview(
     responses={
         200: BYTES,
         206: {**BYTES, "description": "The asked range of its bytes."},
+        416: {"model": ErrorBody, "description": "The file is shorter than the asked range."},
         **{status: ERRORS[status] for status in (400, 401, 404, 503)},
     },
 )
 async def get_download(
+    request: Request,
     file_id: FilePath,
     gateway: GatewayDep,
     ticket: TicketText,
     as_attachment: AsAttachment = False,
     wanted: RangeHeader = None,
-) -> StreamingResponse:
+    meant_for: IfRange = None,
+) -> Response:
     """The bytes of a file for whoever has its signed, expiring URL: agents, and pages that show it."""
     if ticket is None:
         raise Unauthorized("A ticket is required.")
     known = gateway.file_tickets.read(ticket)
     if known != canonical_uuid(file_id):
         raise FileNotFound
-    return await _bytes(gateway, await gateway.files.find_any(known), wanted, as_attachment=as_attachment)
+    kept = await gateway.files.find_any(known)
+    etag = _etag(kept.file)
+    span = _range(wanted, kept.file.size) if meant_for in (None, etag) else None
+    return await _bytes(request, gateway, kept, span, as_attachment=as_attachment)
 
 
 def _check_type(app: App, what: Description) -> None:
@@ -204,25 +219,38 @@ def _uploaded(gateway: Gateway, what: Description, upload: Upload) -> UploadedFi
     )
 
 
+def _etag(file: StoredFile) -> str:
+    # Bytes never change under an id.
+    return f'"{file.id}"'
+
+
 async def _bytes(
-    gateway: Gateway, kept: Kept, wanted: str | None, *, as_attachment: bool
-) -> StreamingResponse:
+    request: Request, gateway: Gateway, kept: Kept, span: tuple[int, int] | None, *, as_attachment: bool
+) -> Response:
+    """The bytes of a file in this span, or all of them without one."""
     file = kept.file
-    span = _range(wanted, file.size)
     start, end = span or (0, file.size)
+    if span is not None and start >= file.size:
+        response = envelope("range_not_satisfiable", f"The file has {file.size} bytes.")
+        response.headers["Content-Range"] = f"bytes */{file.size}"
+        return response
     headers = {
         **SAFE_HEADERS,
         "Content-Type": served_as(file.mime_type),
         "Content-Length": str(end - start),
         "Content-Disposition": _disposition(file.name, may_be_inline(file.mime_type) and not as_attachment),
+        "ETag": _etag(file),
     }
     if file.mime_type != "application/pdf":
         # Viewers of PDF, which are the browser's own, do not work in a sandbox.
         headers["Content-Security-Policy"] += "; sandbox"
     if span is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
+    status = 200 if span is None else 206
+    if HEAD_ONLY in request.scope:
+        return Response(status_code=status, headers=headers)
     data = await gateway.files.read(kept, start, end)
-    return StreamingResponse(data, status_code=200 if span is None else 206, headers=headers)
+    return StreamingResponse(data, status_code=status, headers=headers)
 
 
 def _disposition(name: str, inline: bool) -> str:
@@ -232,17 +260,18 @@ def _disposition(name: str, inline: bool) -> str:
 
 
 def _range(wanted: str | None, size: int) -> tuple[int, int] | None:
-    """Start and end of the one range that is asked for; None for all, also when it makes no sense."""
+    """Start and end of the one range that is asked for; None for all, also when it makes no sense.
+
+    One that begins behind the end of the file is returned as it is.
+    """
     unit, _, span = (wanted or "").partition("=")
     first, dash, last = span.strip().partition("-")
-    if unit.strip().lower() != "bytes" or not dash or not size:
+    if unit.strip().lower() != "bytes" or not dash:
         return None
     if not all(part.isascii() and part.isdecimal() and len(part) < 16 for part in (first, last) if part):
         return None
-    if first:
-        start, end = int(first), int(last) + 1 if last else size
-    elif last:
-        start, end = max(0, size - int(last)), size
-    else:
+    if not first and not last:
         return None
-    return (start, min(end, size)) if start < min(end, size) else None
+    start = int(first) if first else max(0, size - int(last))
+    end = int(last) + 1 if first and last else max(size, start + 1)
+    return (start, min(end, max(size, start))) if start < end else None

@@ -10,14 +10,12 @@ from agent_gateway.routes.schemas.base import Health
 router = APIRouter(tags=["health"])
 
 
-@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", operation_id="getHealth", summary="Alive", response_description="Alive.")
 async def get_healthz() -> Health:
     """The process answers. Touches nothing else, so a database outage does not restart it."""
     return Health(status="ok")
 
 
-@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     operation_id="getReadiness",

@@ -7,8 +7,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SERVER_RECEIVE: Final = "agent_gateway.server_receive"
 """Key of a scope under which the server's own `receive` stays within reach (see sse.py)."""
+HEAD_ONLY: Final = "agent_gateway.head_only"
+"""Key of a scope whose request wants to know what a GET would answer, without the body."""
 BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 UPLOAD_PATH: Final = "/files/upload"
+
+
+class HeadRequests:
+    """Answers a HEAD as the GET of its path; the server leaves the body out.
+
+    What is slow or endless to make looks for HEAD_ONLY, and makes nothing.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Make a GET of a HEAD. The server keeps its own scope, and with it the method that was asked."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET", HEAD_ONLY: True}
+        await self._app(scope, receive, send)
 
 
 class RequestBodies:

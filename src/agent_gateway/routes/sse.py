@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from agent_gateway.errors import GatewayError, StoreUnavailable
 from agent_gateway.events import GATEWAY_REPLACE, Result, rest_of
-from agent_gateway.routes.middleware import SERVER_RECEIVE
+from agent_gateway.routes.middleware import HEAD_ONLY, SERVER_RECEIVE
 from agent_gateway.routes.payloads import PING, Encode, WireForm
 from agent_gateway.turns.live import LiveTurn
 from agent_gateway.turns.log import MAX_WRITE
@@ -135,6 +135,10 @@ class TurnStream(EventSourceResponse):
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        if HEAD_ONLY in scope:
+            await self._frames.aclose()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         gone = asyncio.create_task(self._listen_for_disconnect(receive))
         try:
             async with aclosing(self._frames) as frames:
