@@ -10,10 +10,11 @@ from typing import Any, Protocol, Self
 
 import httpx
 import uvicorn
-import uvloop
 
 from agent_gateway.app import create_app
 from agent_gateway.routes.dependencies import Gateway
+from agent_gateway.server.config import server_config
+from agent_gateway.server.listener import Loop
 from agent_gateway.settings import Settings
 
 API_KEY = "app-test-key"
@@ -43,10 +44,7 @@ class GatewayServer:
         # Not from the environment: a developer's .env must not change what is tested.
         self.settings = Settings(_env_file=None, **given)
         self.app = create_app(self.settings)
-        config = uvicorn.Config(
-            self.app, host="127.0.0.1", port=0, log_config=None, access_log=False, lifespan="on"
-        )
-        self.server = uvicorn.Server(config)
+        self.server = uvicorn.Server(server_config(self.app, host="127.0.0.1", port=0))
         self._thread = threading.Thread(target=self._serve, name="gateway", daemon=True)
 
     def _serve(self) -> None:
@@ -54,7 +52,8 @@ class GatewayServer:
             self._loop = asyncio.get_running_loop()
             await self.server.serve()
 
-        uvloop.run(serve())
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(serve())
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 
 from agent_gateway.backend.embedded import EmbeddedBackend
 from agent_gateway.backend.embedded.server import BackendServer, create_backend_app
+from agent_gateway.server.config import server_config
 from tests.databases import _postgres_database
 from tests.gateway.chat import Chat
 from tests.gateway.errands import all_done, snapshot_row
@@ -23,9 +23,7 @@ def backend_over_http() -> Generator[str]:
     """What `agent-gateway backend` serves, in a thread; its URL."""
     backend = EmbeddedBackend()
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        create_backend_app(backend, "token"), log_config=None, timeout_graceful_shutdown=5
-    )
+    config = server_config(create_backend_app(backend, "token"))
     server = BackendServer(config, backend)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -26,6 +26,7 @@ from agent_gateway.domain import ConversationId, MessageId, Outcome, TaskId
 from agent_gateway.events import GATEWAY_END, GATEWAY_REPLACE, LLMChunk, Result
 from agent_gateway.routes import sse
 from agent_gateway.routes.payloads import WireForm, frame_encoder
+from agent_gateway.server import connection
 from agent_gateway.store.results import TurnView
 from agent_gateway.store.tables import SnapshotRow, TurnRow
 from tests.databases import _sqlite_url
@@ -855,20 +856,20 @@ def stream_request(user: str) -> httpx.Request:
 @contextmanager
 def dead_reader(server: GatewayServer, request: httpx.Request) -> Generator[socket.socket]:
     """Asks for the events of a turn, and never reads them."""
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect(("127.0.0.1", httpx.URL(server.url).port))
+    with socket.socket() as link:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        link.connect(("127.0.0.1", httpx.URL(server.url).port))
         headers = {**request.headers, "Authorization": f"Bearer {API_KEY}"}
         lines = [f"{request.method} {request.url.raw_path.decode()} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        connection.sendall("\r\n".join([*lines, "", ""]).encode() + request.content)
-        yield connection
+        link.sendall("\r\n".join([*lines, "", ""]).encode() + request.content)
+        yield link
 
 
 def unsent(server: GatewayServer) -> int:
     """The most bytes that wait in the server for one of its connections."""
-    connections: list[Any] = list(server.server.server_state.connections)
-    return max((connection.transport.get_write_buffer_size() for connection in connections), default=0)
+    links: list[Any] = list(server.server.server_state.connections)
+    return max((link.transport.get_write_buffer_size() for link in links), default=0)
 
 
 @contextmanager
@@ -890,11 +891,17 @@ def watched(measure: Callable[[], int]) -> Generator[list[int]]:
         watcher.join()
 
 
+def impatient(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Readers are cut when they took nothing for so long."""
+    monkeypatch.setattr(connection, "STALL_SECONDS", seconds)
+    monkeypatch.setattr(connection, "LOOK_SECONDS", 0.2)
+
+
 def test_I12_a_dead_reader_costs_little_and_slows_nobody(  # noqa: N802
     busy_gateway: GatewayServer, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """8 MB flow past readers that read nothing: they are owed less than a megabyte, then they are cut."""
-    monkeypatch.setattr(sse, "SEND_SECONDS", 4.0)
+    impatient(monkeypatch, 4.0)
     gate = Gate()
     pieces = [delta(PIECE) for _ in range(BIG // len(PIECE))]
     fake.queue(script(said("Begin"), gate, *pieces, succeed(output="", snapshot=ABSENT)))
@@ -960,7 +967,7 @@ def test_I12_a_dead_reader_does_not_keep_the_process_from_going(  # noqa: N802
     method: str,
 ) -> None:
     """SIGTERM while somebody does not read: the server is gone in a moment all the same."""
-    monkeypatch.setattr(sse, "SEND_SECONDS", 2.0)
+    impatient(monkeypatch, 2.0)
     pieces = [delta(PIECE) for _ in range(BIG // len(PIECE))]
     fake.queue(script(*pieces, succeed(output="", snapshot=ABSENT)))
     with busy_gateway.client() as client:

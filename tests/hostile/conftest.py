@@ -1,5 +1,9 @@
 """Attacks use the gateways, backends and databases of the other tests."""
 
+from collections.abc import Iterator
+
+import pytest
+
 from tests.gateway.conftest import (
     client,
     database_url,
@@ -16,6 +20,7 @@ from tests.gateway.conftest import (
     start_gateway,
     user,
 )
+from tests.hostile.raw import RecordingServer
 
 __all__ = [
     "client",
@@ -33,3 +38,10 @@ __all__ = [
     "start_gateway",
     "user",
 ]
+
+
+@pytest.fixture
+def recording() -> Iterator[RecordingServer]:
+    """The project's server with an application that records requests."""
+    with RecordingServer() as server:
+        yield server

@@ -13,10 +13,10 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from agent_gateway.backend.embedded import EmbeddedBackend
 from agent_gateway.backend.embedded.server import BackendServer, create_backend_app
+from agent_gateway.server.config import server_config
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +38,7 @@ async def serving(
     backend = EmbeddedBackend(pace=pace)
     app = create_backend_app(backend, token)
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
+    config = server_config(app)
     server = BackendServer(config, backend)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     task = asyncio.create_task(server.serve([listener]))

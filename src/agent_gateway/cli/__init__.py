@@ -14,6 +14,7 @@ from agent_gateway.app import check, create_app, open_database
 from agent_gateway.cli import apps, keys
 from agent_gateway.cli.environment import read_settings
 from agent_gateway.errors import ConfigError, StoreError
+from agent_gateway.server.connection import Connection
 from agent_gateway.settings import Settings
 from agent_gateway.store.migrations import migrate as migrate_database
 
@@ -64,6 +65,9 @@ def serve(
         workers=workers,
         host=settings.host,
         port=settings.port,
+        http=Connection,
+        loop="agent_gateway.server.listener:Loop",
+        ws="none",
         log_config=None,
         access_log=False,
         lifespan="on",

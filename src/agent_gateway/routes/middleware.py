@@ -5,8 +5,6 @@ from typing import Final
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-SERVER_RECEIVE: Final = "agent_gateway.server_receive"
-"""Key of a scope under which the server's own `receive` stays within reach (see sse.py)."""
 HEAD_ONLY: Final = "agent_gateway.head_only"
 """Key of a scope whose request wants to know what a GET would answer, without the body."""
 BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -43,7 +41,6 @@ class RequestBodies:
         if scope["type"] != "http" or scope["method"] not in BODY_METHODS:
             await self._app(scope, receive, send)
             return
-        scope = {**scope, SERVER_RECEIVE: receive}
         headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
         given = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
         if given.lower().startswith(b"multipart/"):

@@ -9,7 +9,6 @@
 """
 
 import asyncio
-import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
@@ -21,7 +20,7 @@ from typing_extensions import override
 
 from agent_gateway.errors import GatewayError, StoreUnavailable
 from agent_gateway.events import GATEWAY_REPLACE, Result, rest_of
-from agent_gateway.routes.middleware import HEAD_ONLY, SERVER_RECEIVE
+from agent_gateway.routes.middleware import HEAD_ONLY
 from agent_gateway.routes.payloads import PING, Encode, WireForm
 from agent_gateway.turns.live import LiveTurn
 from agent_gateway.turns.log import MAX_WRITE
@@ -34,10 +33,6 @@ RETRY_MS: Final = (1000, 3000)
 """When EventSource reconnects after a stream that broke: spread, since many break at once."""
 HANDED_OVER_RETRY_MS: Final = (50, 1000)
 """The same for a reader that is sent elsewhere."""
-SEND_SECONDS: Final = 30.0
-"""How long one write may wait for a reader that does not read; then it is cut and may resume."""
-
-logger = logging.getLogger(__name__)
 _dice = random.SystemRandom()
 
 
@@ -126,7 +121,10 @@ async def once_found(
 
 
 class TurnStream(EventSourceResponse):
-    """Sends the frames of one reader until they end or the client is gone."""
+    """Sends the frames of one reader until they end or the client is gone.
+
+    One that does not read is cut by the server (server/connection.py), and may resume.
+    """
 
     def __init__(self, frames: AsyncGenerator[bytes], headers: Mapping[str, str]) -> None:
         super().__init__(frames, headers={**HEADERS, **headers})
@@ -148,25 +146,7 @@ class TurnStream(EventSourceResponse):
                     # One long text is one long frame: it, too, is not handed to the server at once.
                     for start in range(0, len(data), MAX_WRITE):
                         body = data[start : start + MAX_WRITE]
-                        async with asyncio.timeout(SEND_SECONDS):
-                            await send({"type": "http.response.body", "body": body, "more_body": True})
+                        await send({"type": "http.response.body", "body": body, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except TimeoutError:
-            logger.info("a reader was cut: it took nothing for %.0f s", SEND_SECONDS)
-            if _abort(scope.get(SERVER_RECEIVE, receive)):
-                await gone
         finally:
             gone.cancel()
-
-
-def _abort(receive: Receive) -> bool:
-    """Break the connection; False when this server has no way to.
-
-    ASGI knows only the polite end, which waits for the reader to take what is already on its way: a
-    dead one would keep its connection, and the whole server from exiting, for ever.
-    """
-    transport = getattr(getattr(receive, "__self__", None), "transport", None)
-    if transport is None:
-        return False
-    transport.abort()
-    return True

@@ -27,6 +27,7 @@ from agent_gateway.backend.embedded.runs import (
 )
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, OnExit
 from agent_gateway.errors import RunLost
+from agent_gateway.server.config import server_config
 
 KEEPALIVE_SECONDS: Final = 15.0
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
@@ -121,7 +122,13 @@ def serve_backend(host: str, port: int, model: str, token: str | None) -> None:
     """Serve the embedded backend over HTTP until a signal ends it; raises ConfigError."""
     backend = EmbeddedBackend(model)
     app = create_backend_app(backend, token)
-    config = uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=CUT_SECONDS)
+    config = server_config(
+        app,
+        host=host,
+        port=port,
+        timeout_graceful_shutdown=CUT_SECONDS,
+        log_config=uvicorn.config.LOGGING_CONFIG,
+    )
     BackendServer(config, backend).run()
 
 

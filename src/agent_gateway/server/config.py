@@ -1,0 +1,25 @@
+"""What every server of this project is configured with."""
+
+from typing import Any
+
+import uvicorn
+
+from agent_gateway.server.connection import Connection
+
+
+def server_config(app: Any, **more: Any) -> uvicorn.Config:
+    """uvicorn's configuration with the connections and the event loop of this room."""
+    given: dict[str, Any] = {
+        "http": Connection,
+        "loop": "agent_gateway.server.listener:Loop",
+        "ws": "none",
+        "log_config": None,
+        # URLs hold tickets.
+        "access_log": False,
+        "lifespan": "on",
+        "timeout_keep_alive": 65,
+        # After the drain nothing is worth waiting for longer.
+        "timeout_graceful_shutdown": 5,
+        "server_header": False,
+    }
+    return uvicorn.Config(app, **{**given, **more})

@@ -1,0 +1,331 @@
+"""One connection: its requests one after the other, each answered before the next one is looked at.
+
+uvicorn's own protocols parse as far as bytes come. Here a request that comes before the one before it was
+answered waits in the buffer, and nothing more is read: so a connection costs what MAX_HEAD, HIGH_WATER and
+one read say, whatever is sent on it. Who sends or reads too slowly is cut.
+"""
+
+import asyncio
+import json
+import logging
+from typing import Any, Final
+
+from typing_extensions import override
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from agent_gateway.server.body import Body, ChunkedBody, SizedBody
+from agent_gateway.server.exchange import HIGH_WATER, STATUS_LINES, Exchange
+from agent_gateway.server.head import CHUNKED, END, MAX_HEAD, Head, Refused, too_large, too_slow
+
+HEAD_SECONDS: Final = 20.0
+"""How long a new connection may be silent, and how long a head may take."""
+STALL_SECONDS: Final = 30.0
+"""How long a client may take for STALL_BYTES: to send them of a body, or to read them of a response."""
+STALL_BYTES: Final = 16 * 1024
+LINGER_SECONDS: Final = 30.0
+LINGER_BYTES: Final = 64 * 1024 * 1024
+"""What is still read, and thrown away, of a client that was refused before it had sent all.
+
+Without it the client's own sending fails, and it never sees why.
+"""
+LOOK_SECONDS: Final = 2.0
+"""How often a connection looks for what it waits."""
+
+logger = logging.getLogger(__name__)
+
+
+class Pace:
+    """Whether something goes on: at least STALL_BYTES in STALL_SECONDS, or whatever there was to do."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._done = 0
+
+    def rest(self) -> None:
+        """There is nothing to do."""
+        self._since = None
+
+    def is_stalled(self, now: float, done: int) -> bool:
+        """Something is to be done; `done` is all that was done so far."""
+        if self._since is None or done - self._done >= STALL_BYTES:
+            self._since, self._done = now, done
+        return now - self._since >= STALL_SECONDS
+
+
+class Connection(asyncio.Protocol):
+    """Takes the place of uvicorn's own HTTP protocols."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        self.full = False
+        """The client does not read as fast as it is written."""
+        self.transport: asyncio.Transport = None  # type: ignore[assignment] # comes with the connection
+        self.state = server_state
+        self._config = config
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._writable = asyncio.Event()
+        self._buffer = bytearray()
+        """What was read and belongs to no request yet."""
+        self._scanned = 0
+        self._exchange: Exchange | None = None
+        self._body: Body | None = None
+        """The body of the exchange, while it has not come to its end."""
+        self._paused = False
+        self._lingering = False
+        self._received = 0
+        self._written = 0
+        self._lost = False
+        self._deadline: float | None = None
+        """When the head has to be here; None while a request is answered."""
+        self._reading, self._writing = Pace(), Pace()
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """Headers of every response."""
+        return self.state.default_headers
+
+    @property
+    def request_complete(self) -> bool:
+        """Whether the request that is answered has come to its end."""
+        return self._body is None
+
+    # -- what the event loop calls --------------------------------------------------------------------
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+        self.state.connections.add(self)  # type: ignore[arg-type]
+        self._server, self._client = (_address(transport, name) for name in ("sockname", "peername"))
+        self._deadline = self._loop.time() + HEAD_SECONDS
+        self._look_again = self._loop.call_later(LOOK_SECONDS, self._look)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._lingering:
+            if self._received > LINGER_BYTES:
+                self.cut()
+            return
+        if not self._buffer and self._exchange is None:
+            self._deadline = min(self._deadline or 0, self._loop.time() + HEAD_SECONDS)
+        self._buffer += data
+        self._go_on()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._look_again.cancel()
+        self.state.connections.discard(self)  # type: ignore[arg-type]
+        self._buffer.clear()
+        if self._exchange is not None:
+            self._exchange.leave()
+        self.resume_writing()
+
+    @override
+    def pause_writing(self) -> None:
+        self.full = True
+        self._writable.clear()
+
+    @override
+    def resume_writing(self) -> None:
+        self.full = False
+        self._writable.set()
+
+    # -- what uvicorn calls -----------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """The server stops: close now, or when the response that is under way has ended."""
+        if self._exchange is None:
+            self.transport.close()
+        else:
+            self._exchange.close_after()
+
+    # -- what the exchange calls ------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send to the client."""
+        self._written += len(data)
+        self.transport.write(data)
+
+    async def writable(self) -> None:
+        """Wait until the client has read, or is gone."""
+        await self._writable.wait()
+
+    def read_on(self) -> None:
+        """The application takes what has come: more may come."""
+        if self._paused and len(self._buffer) <= HIGH_WATER:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def cut(self) -> None:
+        """Break the connection; what was not sent is lost."""
+        self.transport.abort()
+
+    def response_complete(self, *, keep_alive: bool) -> None:
+        """All of the response was written."""
+        self.state.total_requests += 1
+        if self._lost or self.transport.is_closing():
+            return
+        if keep_alive and self._body is None:
+            self._exchange = None
+            seconds = HEAD_SECONDS if self._buffer else self._config.timeout_keep_alive
+            self._deadline = self._loop.time() + seconds
+            # Not from within the response: the task that sends it ends first.
+            self._loop.call_soon(self._go_on)
+        elif self._body is not None or self._buffer or self._paused:
+            self._linger()
+        else:
+            self.transport.close()
+
+    # -- requests ---------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Look at what was read, as far as it is its turn."""
+        if self._lost or self._lingering or self.transport.is_closing():
+            return
+        try:
+            if self._exchange is None:
+                self._begin()
+            if self._exchange is not None and self._body is not None:
+                self._read_body(self._exchange, self._body)
+        except Refused as refused:
+            self._refuse(refused)
+            return
+        waiting = 0 if self._exchange is None else max(len(self._buffer), len(self._exchange.body))
+        if waiting > HIGH_WATER:
+            self._pause()
+        else:
+            self.read_on()
+
+    def _begin(self) -> None:
+        """Begin the next exchange, if its head is here. Raises Refused."""
+        if self._buffer[:1] in (b"\r", b"\n") and not self._scanned:
+            # Empty lines before a request line are none of it.
+            del self._buffer[: len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))]
+        found = END.search(self._buffer, max(0, self._scanned - 2), MAX_HEAD)
+        if found is None:
+            self._scanned = len(self._buffer)
+            if self._scanned >= MAX_HEAD:
+                raise too_large()
+            return
+        head = Head(bytes(self._buffer[: found.end()]))
+        del self._buffer[: found.end()]
+        self._scanned = 0
+        self._deadline = None
+        if head.body_size:
+            self._body = ChunkedBody() if head.body_size == CHUNKED else SizedBody(head.body_size)
+        self._exchange = Exchange(self, head, self._scope(head))
+        if self._body is None:
+            self._exchange.add(b"", complete=True)
+        self._reading.rest()
+        task = self._loop.create_task(self._exchange.run(self._config.loaded_app))
+        self.state.tasks.add(task)
+        task.add_done_callback(self.state.tasks.discard)
+
+    def _read_body(self, exchange: Exchange, body: Body) -> None:
+        if not self._buffer:
+            return
+        data = body.take(self._buffer)
+        if body.complete:
+            self._body = None
+        if data or body.complete:
+            exchange.add(data, complete=body.complete)
+
+    def _scope(self, head: Head) -> dict[str, Any]:
+        root = self._config.root_path
+        return {
+            "type": "http",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.3"},
+            "http_version": head.version,
+            "method": head.method,
+            "scheme": "http",
+            "path": root + head.path,
+            "raw_path": root.encode("ascii") + head.raw_path,
+            "query_string": head.query,
+            "root_path": root,
+            "headers": head.headers,
+            "server": self._server,
+            "client": self._client,
+            "state": self._app_state.copy(),
+        }
+
+    def _refuse(self, refused: Refused) -> None:
+        """Answer what is no request, in the envelope of all errors, and have done with this client."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.leave()
+            if exchange.started:
+                self.cut()
+                return
+        text = {"code": refused.code, "message": refused.message, "status": refused.status}
+        body = json.dumps(text).encode()
+        lines = [STATUS_LINES[refused.status]]
+        for name, value in self.default_headers:
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(
+            b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        )
+        self.write(b"".join((*lines, body)))
+        self._linger()
+
+    def _linger(self) -> None:
+        """All is said: close once the client has heard it. Until then what it sends is thrown away."""
+        self._lingering = True
+        self._received = 0
+        self._exchange = self._body = None
+        self._buffer.clear()
+        self._deadline = self._loop.time() + LINGER_SECONDS
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    # -- who is slow ------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Called every LOOK_SECONDS."""
+        now = self._loop.time()
+        self._look_again = self._loop.call_later(LOOK_SECONDS, self._look)
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent:
+            self._writing.rest()
+        elif self._writing.is_stalled(now, self._written - unsent):
+            logger.info("a client was cut: it took nothing for %.0f s", STALL_SECONDS)
+            self.cut()
+            return
+        if self.transport.is_closing():
+            return
+        if self._body is None or self._exchange is None or not self._exchange.listening:
+            self._reading.rest()
+        elif self._reading.is_stalled(now, self._received):
+            logger.info("a client was cut: it did not send on for %.0f s", STALL_SECONDS)
+            self._refuse(too_slow())
+            return
+        if self._deadline is not None and now >= self._deadline:
+            if self._buffer and not self._lingering:
+                self._refuse(too_slow())
+            elif unsent:
+                self.cut()
+            else:
+                self.transport.close()
+
+
+def _address(transport: asyncio.Transport, name: str) -> tuple[str, int] | None:
+    """Host and port of one end of a connection; None for what has none."""
+    address = transport.get_extra_info(name)
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None

@@ -1,0 +1,187 @@
+"""One request and its one response: what the application receives and sends."""
+
+import asyncio
+import logging
+import re
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from agent_gateway.server.head import Head
+
+if TYPE_CHECKING:
+    from agent_gateway.server.connection import Connection
+
+HIGH_WATER: Final = 64 * 1024
+"""Bytes of a body that wait for the application, beyond which nothing more is read."""
+
+_NOT_IN_NAME: Final = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \\"]')
+_NOT_IN_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_NO_BODY: Final = frozenset({204, 304})
+
+logger = logging.getLogger(__name__)
+
+
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+
+
+STATUS_LINES: Final = {status: _status_line(status) for status in range(100, 600)}
+
+
+class Exchange:
+    """A request under way; `connection` owns it and tells it what comes."""
+
+    def __init__(self, connection: "Connection", head: Head, scope: dict[str, Any]) -> None:
+        self.scope = scope
+        self.body = bytearray()
+        """What came of the body and was not yet received."""
+        self.gone = False
+        """The client is not there any more: nothing is received or sent."""
+        self.started = False
+        self.complete = False
+        self.listening = False
+        """The application waits for what the client sends."""
+        self._connection = connection
+        self._has_more = True
+        self._news = asyncio.Event()
+        self._no_body = head.method == "HEAD"
+        self._continue = head.expects_continue()
+        self._keep_alive = head.keep_alive
+        self._chunked = False
+        self._old = head.version == "1.0"
+        self._owed: int | None = None
+        """Bytes that the response has promised and not sent."""
+
+    # -- what the connection tells -------------------------------------------------------------------
+
+    def add(self, data: bytes, *, complete: bool) -> None:
+        """More of the body has come."""
+        self.body += data
+        self._has_more = not complete
+        self._news.set()
+
+    def leave(self) -> None:
+        """The client is gone, or was cut."""
+        self.gone = not self.complete
+        self._news.set()
+
+    def close_after(self) -> None:
+        """This response is the last one of its connection."""
+        self._keep_alive = False
+
+    async def run(self, app: Any) -> None:
+        """Have the application answer; whatever it does, the client gets one response or a cut."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            if not self.complete:
+                self._connection.cut()
+            raise
+        except Exception:
+            logger.exception("Exception in ASGI application")
+        else:
+            if not self.complete and not self.gone:
+                logger.error("the application did not complete its response")
+        if self.complete or self.gone:
+            return
+        if self.started:
+            # Who is told the end of a connection for the end of a text must see that it is none.
+            self._connection.cut()
+        else:
+            await self._say_500()
+
+    async def _say_500(self) -> None:
+        headers = [(b"content-length", b"21"), (b"content-type", b"text/plain"), (b"connection", b"close")]
+        await self.send({"type": "http.response.start", "status": 500, "headers": headers})
+        await self.send({"type": "http.response.body", "body": b"Internal Server Error"})
+
+    # -- what the application calls ------------------------------------------------------------------
+
+    async def receive(self) -> dict[str, Any]:
+        """The next piece of the body, or that the client is gone."""
+        if self._continue and self._has_more and not self.body and not self.started and not self.gone:
+            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._continue = False
+        if not self.gone and not self.complete:
+            self._connection.read_on()
+            self.listening = True
+            try:
+                await self._news.wait()
+            finally:
+                self.listening = False
+            self._news.clear()
+        if self.gone or self.complete:
+            return {"type": "http.disconnect"}
+        data, self.body = bytes(self.body), bytearray()
+        return {"type": "http.request", "body": data, "more_body": self._has_more}
+
+    async def send(self, message: Any) -> None:
+        """The next piece of the response; waits while the client does not read."""
+        if self._connection.full:
+            await self._connection.writable()
+        if self.gone:
+            return
+        if not self.started:
+            self._start(message)
+        else:
+            self._send_body(message)
+
+    def _start(self, message: Any) -> None:
+        if message["type"] != "http.response.start":
+            raise RuntimeError(f"a response begins with its start, not with {message['type']}")
+        self.started = True
+        status: int = message["status"]
+        if not self._connection.request_complete:
+            # Where the rest of a request ends that nobody wants is not waited for.
+            self._keep_alive = False
+        lines = [STATUS_LINES[status]]
+        for name, value in (*self._connection.default_headers, *message.get("headers", ())):
+            if _NOT_IN_NAME.search(name) or _NOT_IN_VALUE.search(value):
+                raise RuntimeError("a header of the response has letters that no header may have")
+            lowered = name.lower()
+            if lowered == b"content-length":
+                self._owed = int(value)
+            elif lowered == b"connection":
+                if b"close" in value.lower():
+                    self._keep_alive = False
+                continue
+            elif lowered == b"transfer-encoding":
+                # How a response is framed is decided here.
+                continue
+            lines += (name, b": ", value, b"\r\n")
+        self._no_body = self._no_body or status in _NO_BODY
+        if self._owed is None and not self._no_body:
+            if self._old:
+                self._keep_alive = False
+            else:
+                self._chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+        lines.append(b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n")
+        self._connection.write(b"".join(lines))
+
+    def _send_body(self, message: Any) -> None:
+        if self.complete or message["type"] != "http.response.body":
+            raise RuntimeError(f"unexpected {message['type']} in a response")
+        body: bytes = message.get("body", b"")
+        more: bool = message.get("more_body", False)
+        if self._no_body:
+            body = b""
+        elif self._chunked:
+            if body:
+                body = b"%x\r\n%b\r\n" % (len(body), body)
+            if not more:
+                body += b"0\r\n\r\n"
+        elif self._owed is not None:
+            self._owed -= len(body)
+            if self._owed < 0 or (self._owed and not more):
+                raise RuntimeError("the body of a response has not the size that its head says")
+        if body:
+            self._connection.write(body)
+        if not more:
+            self.complete = True
+            self._news.set()
+            self._connection.response_complete(keep_alive=self._keep_alive)
