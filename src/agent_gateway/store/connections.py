@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from asyncpg.exceptions import TooManyConnectionsError
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import QueuePool
 
 from agent_gateway.errors import StoreUnavailable
 
@@ -44,6 +45,11 @@ class _CountedPool:
         self.filling: asyncio.Task[None] | None = None
         event.listen(engine.sync_engine, "connect", self._connected)
         event.listen(engine.sync_engine, "close", self._closed)
+
+    def has_idle(self) -> bool:
+        """True when a connection is open that nobody uses."""
+        pool = self.engine.pool
+        return isinstance(pool, QueuePool) and self.opened > pool.checkedout()
 
     def _connected(self, *_: Any) -> None:
         self.opened += 1
@@ -119,6 +125,10 @@ class Connections:
                 if not _is_refused(error) or not self._requests.opened:
                     self._permits.release()
                     raise
+                if self._requests.has_idle():
+                    # The pool offered a place whose connection broke, while another one is there.
+                    self._permits.release()
+                    continue
                 # What is open has to do for a while: this place is not given to anybody.
                 asyncio.get_running_loop().call_later(GROW_SECONDS, self._permits.release)
 
