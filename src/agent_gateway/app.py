@@ -33,8 +33,10 @@ from agent_gateway.routes import (
     files,
     forms,
     health,
+    index,
     openapi,
     suggestions,
+    unserved,
     variables,
     workflow,
 )
@@ -113,6 +115,8 @@ def create_app(settings: Settings) -> FastAPI:
         app_info,
         end_users,
         audio,
+        index,
+        unserved,
     ):
         routes.include_router(module.router)
     app.include_router(routes)

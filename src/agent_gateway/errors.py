@@ -4,6 +4,8 @@ GatewayError                    code + a text that is safe to show a client
 ├── InvalidParam                the request's shape or values (`param` names the field)
 ├── BadRequest                  well-formed, but makes no sense here
 ├── AppUnavailable              the app does not have this feature
+├── NotWorkflowApp              a route for workflow apps
+├── NotSupported                a route for what no app here has
 ├── Unauthorized                no key, a wrong key, a spent ticket
 ├── NotFound                    unknown, or somebody else's
 │   ├── EndUserNotFound
@@ -95,6 +97,18 @@ class AppUnavailable(GatewayError):
     """The app does not have the feature that was asked for."""
 
     code = "app_unavailable"
+
+
+class NotWorkflowApp(GatewayError):
+    """The route is for workflow apps."""
+
+    code = "not_workflow_app"
+
+
+class NotSupported(GatewayError):
+    """The route is of the published API, but nothing here does what it is for."""
+
+    code = "not_supported"
 
 
 class Unauthorized(GatewayError):

@@ -148,3 +148,48 @@ def test_other_methods_are_named(client: httpx.Client) -> None:
         response = client.request(method, path)
         refused(response, 405, "method_not_allowed")
         assert response.headers["Allow"] == allowed
+
+
+@pytest.mark.parametrize("base", ["", "/v1"])
+def test_a_base_url_tells_what_it_is(server: GatewayServer, base: str) -> None:
+    with httpx.Client(base_url=server.url, trust_env=False) as nobody:
+        told = nobody.get(f"{base}/").raise_for_status().json()
+    assert told.keys() == {"welcome", "api_version", "server_version"}
+    assert told["api_version"] == "v1"
+
+
+def test_annotations_are_off(client: httpx.Client) -> None:
+    listed = client.get("/v1/apps/annotations", params={"page": "2", "limit": "5", "keyword": "x"})
+    assert listed.json() == {"data": [], "has_more": False, "limit": 5, "total": 0, "page": 2}
+    refused(client.get("/apps/annotations?limit=x"), 400, "invalid_param")
+    told = {"question": "Who?", "answer": "Ada"}
+    refused(client.post("/apps/annotations", json=told), 400, "app_unavailable")
+    refused(client.put(f"/apps/annotations/{uuid4()}", json=told), 404, "not_found")
+    refused(client.delete(f"/apps/annotations/{uuid4()}"), 404, "not_found")
+    refused(client.post("/apps/annotation-reply/enable", json={}), 400, "app_unavailable")
+    refused(client.get(f"/apps/annotation-reply/enable/status/{uuid4()}"), 404, "not_found")
+    job = client.post("/apps/annotation-reply/disable", json={}).raise_for_status().json()
+    status = client.get(f"/apps/annotation-reply/disable/status/{job['job_id']}").json()
+    assert status == {**job, "error_msg": ""}
+    assert job["job_status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("POST", "/completion-messages", 400, "app_unavailable"),
+        ("POST", f"/completion-messages/{uuid4()}/stop", 400, "app_unavailable"),
+        ("POST", "/workflows/run", 400, "not_workflow_app"),
+        ("GET", "/workflows/logs", 400, "not_workflow_app"),
+        ("GET", "/datasets", 501, "not_supported"),
+        ("POST", f"/datasets/{uuid4()}/retrieve", 501, "not_supported"),
+        ("GET", "/workspaces/current/models/model-types/llm", 501, "not_supported"),
+    ],
+)
+def test_routes_for_other_apps_say_so(
+    server: GatewayServer, client: httpx.Client, method: str, path: str, status: int, code: str
+) -> None:
+    for base in ("", "/v1"):
+        refused(client.request(method, base + path, json={"user": "ada"}), status, code)
+    with httpx.Client(base_url=server.url, trust_env=False) as nobody:
+        refused(nobody.request(method, path), 401, "unauthorized")
