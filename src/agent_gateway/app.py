@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI
 
 from agent_gateway import logs
 from agent_gateway.app_config import AppConfig, default_app
-from agent_gateway.app_file import load_app_file
+from agent_gateway.app_file import load_app_file, refusal
 from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import FOLD_VERSIONS
@@ -174,9 +174,25 @@ def open_files(settings: Settings) -> Objects:
 
 def load_config(settings: Settings) -> AppConfig:
     """The configuration of the default app; ConfigError when its file is wrong."""
-    if settings.app_file is not None:
-        return load_app_file(settings.app_file, os.environ)
-    return default_app(settings.app_mode)
+    if settings.app_file is None:
+        return default_app(settings.app_mode)
+    config = load_app_file(settings.app_file, os.environ)
+    check_app(settings, config, str(settings.app_file))
+    return config
+
+
+def check_app(settings: Settings, config: AppConfig, source: str) -> list[str]:
+    """Raise ConfigError for what the embedded agent would leave out; returns what else is worth a note.
+
+    What another backend knows is its own business. `source` says whose data it is.
+    """
+    if settings.backend_url:
+        return []
+    from agent_gateway.backend.embedded.app_check import problems, unknown_models
+
+    if found := problems(config):
+        raise refusal(source, found, " for the embedded agent (AGENT_GATEWAY_BACKEND_URL is not set)")
+    return unknown_models(config)
 
 
 async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:

@@ -51,14 +51,14 @@ def parse_app(data: Any, environ: Mapping[str, str] | None, source: str) -> AppC
         raise ConfigError(f"{source} must be a mapping with at least the key 'name'")
     try:
         if problems := list(_not_json(data, "")):
-            raise _refusal(source, problems)
+            raise refusal(source, problems)
         config = AppConfig.model_validate(data)
     except ValidationError as error:
-        raise _refusal(source, [_told(item) for item in error.errors()]) from None
+        raise refusal(source, [_told(item) for item in error.errors()]) from None
     except RecursionError:
         raise ConfigError(f"{source} is nested too deeply, or holds itself") from None
     if problems := list(_bad_placeholders(config, environ)):
-        raise _refusal(source, problems)
+        raise refusal(source, problems)
     return config
 
 
@@ -93,8 +93,9 @@ def _refuse_double_keys(node: yaml.Node, visited: set[int]) -> None:
             _refuse_double_keys(value, visited)
 
 
-def _refusal(source: str, problems: list[str]) -> ConfigError:
-    return ConfigError("\n  - ".join([f"{source} is not a valid app file:", *problems]))
+def refusal(source: str, problems: list[str], backend: str = "") -> ConfigError:
+    """The error that lists these problems of an app's data; `backend` says for which one they are."""
+    return ConfigError("\n  - ".join([f"{source} is not a valid app file{backend}:", *problems]))
 
 
 def _not_json(value: Any, path: str) -> Iterator[str]:

@@ -127,10 +127,33 @@ def test_deleting_asks(command: Command, database_url: str) -> None:
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_variable_that_is_not_set_here_is_told_and_no_error(command: Command, tmp_path: Path) -> None:
     (tmp_path / "my-app.yaml").write_text(
-        "name: x\ncomposition: {layers: [{name: a, config: '${env:NOT_SET_HERE}'}]}"
+        "name: x\ncomposition: {layers: [{name: prompt, config: {user: '${env:NOT_SET_HERE}'}}]}"
     )
     applied = command("app", "apply", "my-app.yaml")
     assert (applied.exit_code, "NOT_SET_HERE is not set here" in applied.stderr) == (0, True)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_the_embedded_agent_would_leave_out_is_not_applied(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a backend of its own the same file is that backend's business."""
+    (tmp_path / "my-app.yaml").write_text(
+        "name: x\n"
+        "composition:\n"
+        "  layers:\n"
+        "    - {name: prompt, config: {user: '${query}', sufix: x}}\n"
+        "    - {name: llm, type: vendor.llm, config: {model: 'opnai:gpt-5-mini'}}\n"
+        "    - {name: a, type: vendor.unheard_of}\n"
+    )
+    refused = refusal(command("app", "apply", "my-app.yaml"))
+    assert "AGENT_GATEWAY_BACKEND_URL is not set" in refused
+    assert "composition.layers[0].config.sufix: the embedded agent has no such key" in refused
+    assert "composition.layers[2].type: the embedded agent has no layer 'vendor.unheard_of'" in refused
+    assert "did you mean 'openai:gpt-5-mini'?" in refused
+    assert "my-app" not in command("app", "list").output
+    monkeypatch.setenv("AGENT_GATEWAY_BACKEND_URL", "http://127.0.0.1:1")
+    assert "created" in command("app", "apply", "my-app.yaml").output
 
 
 @pytest.mark.parametrize("empty_database_url", ["postgres"], indirect=True)

@@ -4,17 +4,20 @@ import socket
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent_gateway.app_config import AppConfig, LayerTemplate, default_app
 from agent_gateway.backend.embedded import EmbeddedBackend
 from agent_gateway.backend.embedded.server import BackendServer, create_backend_app
 from agent_gateway.server.config import server_config
 from tests.databases import _postgres_database
-from tests.gateway.chat import Chat
+from tests.gateway.chat import Chat, refused
 from tests.gateway.errands import all_done, snapshot_row
 from tests.gateway.questions import submitted, token_of
+from tests.gateway.rows import add_app
 from tests.gateway_server import BOUND, GatewayServer, answer_of
 
 
@@ -30,6 +33,25 @@ def backend_over_http() -> Generator[str]:
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     server.should_exit = True
     thread.join(BOUND)
+
+
+def test_a_turn_that_the_embedded_agent_can_not_run_fails_and_the_log_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An app of another backend: the run's line names the layer, the turn's line names the run."""
+    with GatewayServer(tmp_path) as server:
+        app = default_app().model_dump(exclude_unset=True) | {"name": "x"}
+        app["composition"] = default_app().composition.model_copy(
+            update={"layers": [LayerTemplate(name="a", type="vendor.unheard_of")]}
+        )
+        add_app(server.settings.resolved_database_url(), key := "app-of-another-backend", AppConfig(**app))
+        with server.client(key) as client:
+            refused(Chat(client, "ada").post("Hello"), 500, "internal_server_error")
+    [run_line] = [line for line in caplog.messages if "vendor.unheard_of" in line]
+    run_id = run_line.split()[1]
+    [turn_line] = [line for line in caplog.messages if line.startswith("turn ") and run_id in line]
+    assert "failed" in turn_line
+    assert "Hello" not in caplog.text
 
 
 @pytest.fixture(scope="module", params=["in process, on SQLite", "over HTTP, on Postgres"])

@@ -235,7 +235,7 @@ async def test_calculator_refuses_in_no_time(expression: str) -> None:
         (CreateRunRequest(Composition(1, [Layer("p", "plain.prompt", config=[1])])), "must be an object"),
         (request("hi", b'{"layers":[{"name":"other"}]}'), "layer names must match"),
         (request("hi", b'"secret"'), "can not be read"),
-        (request("hi", model="no-such-model"), "the agent run failed (UserError)"),
+        (request("hi", model="no-such-model"), "the model 'no-such-model' can not be used (UserError)"),
     ],
 )
 async def test_a_request_that_can_not_be_run_fails_after_run_started(

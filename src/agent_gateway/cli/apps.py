@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from agent_gateway.app import check_app
 from agent_gateway.app_config import SLUG, AppConfig
 from agent_gateway.app_file import load_app_file, unset_variables, write_app_file
-from agent_gateway.cli.environment import app_named, print_table, with_database
+from agent_gateway.cli.environment import app_named, print_table, read_settings, with_database
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
 from agent_gateway.store.apps import DEFAULT_SLUG, Applied, AppStore, ListedApp
@@ -28,6 +29,7 @@ def apply(
     """Create or update the app that a file describes; a change makes a new version."""
     config = load_app_file(file, None)
     slug = _slug_of(file, config)
+    notes = check_app(read_settings(), config, str(file))
 
     async def work(database: Database, _: Settings) -> Applied:
         return await AppStore(database).apply(slug, config)
@@ -41,6 +43,8 @@ def apply(
         typer.echo(f"{slug}: created, version 1; make a key for it with: agent-gateway key create {slug}")
     for name in unset_variables(config, os.environ):
         typer.echo(f"note: {name} is not set here; every gateway process needs it", err=True)
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 @commands.command("list")

@@ -50,6 +50,9 @@ pydantic_ai.BANNER_ENABLED = False  # pyrefly: ignore[bad-assignment]
 MAX_AGENTS: Final = 16
 """Agents (and their connections) kept at once: a composition may take the model's name from its users."""
 
+MOST_SHOWN: Final = 100
+"""Characters of a model string that an error repeats."""
+
 _EVENTS: Final = pydantic.TypeAdapter[AgentStreamEvent](
     AgentStreamEvent, config=pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 )
@@ -91,8 +94,9 @@ class EmbeddedAgents:
                 watch.saw_event()
                 emit(event_json(_EVENTS, event), delta_json(_text_delta(event)))
 
+        agent = self._usable(model)
         try:
-            result = await self._agent(model).run(
+            result = await agent.run(
                 None if plan.answers else prompt,
                 output_type=[str, DeferredToolRequests] if asks else str,
                 message_history=history,
@@ -106,7 +110,7 @@ class EmbeddedAgents:
             if (leftovers := _leftovers(plan, cancelled, watch)) is None:
                 raise
             raise RunInterrupted(leftovers) from None
-        except (AgentRunError, UserError, ImportError) as error:
+        except (AgentRunError, UserError) as error:
             raise run_failed(error) from None
         return _succeeded(plan, _dump(result.all_messages()), result.output, watch.usage(result.usage))
 
@@ -116,6 +120,14 @@ class EmbeddedAgents:
             if isinstance(agent.model, Model):
                 async with agent.model:
                     pass  # a model closes its provider's client when its context is left
+
+    def _usable(self, model: str) -> Agent[object, str]:
+        try:
+            return self._agent(model)
+        except (UserError, ImportError, ValueError) as error:
+            # What the framework says of it may name the variable of a key; the string itself is the app's.
+            kind = type(error).__name__
+            raise RunFailed(f"the model {model[:MOST_SHOWN]!r} can not be used ({kind})") from None
 
     def _agent(self, model: str) -> Agent[object, str]:
         agent = self._agents.pop(model, None)

@@ -13,7 +13,7 @@ import msgspec
 from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.backend.protocol import EMPTY_OBJECT, CreateRunRequest, Layer, OnExit
 
-_KINDS: Final = ("prompt", "history", "llm", "execution_context", "tools", "ask_human", "output")
+KINDS: Final = ("prompt", "history", "llm", "execution_context", "tools", "ask_human", "output")
 _LIFECYCLES: Final = {"suspend": "suspended", "delete": "closed"}
 _NO_MESSAGES: Final = msgspec.Raw(b"[]")
 
@@ -128,10 +128,14 @@ def _answers(request: CreateRunRequest) -> dict[str, Any]:
 
 def _kind(layer: Layer) -> str:
     type_id = layer.name if layer.type is msgspec.UNSET else layer.type
-    for kind in _KINDS:
-        if type_id.endswith(kind):
-            return kind
+    if (kind := kind_of(type_id)) is not None:
+        return kind
     raise RunFailed(f"Layer type id {type_id!r} is not registered.")
+
+
+def kind_of(type_id: str) -> str | None:
+    """What a layer of this type, or of this name without a type, is here; None for what is not known."""
+    return next((kind for kind in KINDS if type_id.endswith(kind)), None)
 
 
 def _texts(layer: Layer, key: str) -> list[str]:

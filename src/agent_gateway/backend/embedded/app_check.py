@@ -1,0 +1,156 @@
+"""What the embedded agent would leave out of an app without a word: each with its place, for the operator.
+
+Other backends know their own layers; here it is known what a layer can say. Importing this module is cheap:
+the agent framework is loaded only for an app that names a model.
+"""
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from functools import cache
+from typing import Any, Final
+
+from agent_gateway.app_config import AppConfig, CompositionTemplate, LayerTemplate
+from agent_gateway.backend.embedded.plan import KINDS, kind_of
+from agent_gateway.template import Placeholder, parse
+
+_KEYS: Final[dict[str, tuple[str, ...]]] = {
+    "prompt": ("prefix", "user", "text", "files"),
+    "history": (),
+    "llm": ("model",),
+    "ask_human": (),
+}
+"""The keys that a layer's config can have, by its kind. An `execution_context` may say anything."""
+ALMOST: Final = 0.9
+"""How much of a model's name has to be that of another, so that one was likely meant."""
+_TEXTS: Final = ("prefix", "user")
+_NOTHING: Final = {
+    "tools": "the embedded agent takes no tools from an app, so this layer would do nothing",
+    "output": "the embedded agent has no structured output, so this layer would do nothing",
+}
+_NAMES: Final = (
+    "plain.prompt",
+    "user_prompt",
+    "pydantic_ai.history",
+    "llm",
+    "execution_context",
+    "ask_human",
+)
+
+
+def problems(config: AppConfig) -> list[str]:
+    """All that the embedded agent does not know, each with its path; empty when it knows everything."""
+    return [
+        problem for path, template in _compositions(config) for problem in _of_composition(path, template)
+    ]
+
+
+def unknown_models(config: AppConfig) -> list[str]:
+    """What is worth a note: a model that is nearly one that is known. It may be one that is newer."""
+    return [
+        f"{path}: {model!r} is not a model that this release knows{_meant(close)}"
+        for path, model in _models(config)
+        if _model_problem(model) is None and model not in _known_models()
+        for close in get_close_matches(model, _known_models(), n=1, cutoff=ALMOST)
+    ]
+
+
+def _compositions(config: AppConfig) -> Iterator[tuple[str, CompositionTemplate]]:
+    yield "composition", config.composition
+    if config.naming is not None:
+        yield "naming.composition", config.naming.composition
+    if (questions := config.suggested_questions_after_answer.composition) is not None:
+        yield "suggested_questions_after_answer.composition", questions
+
+
+def _of_composition(path: str, template: CompositionTemplate) -> Iterator[str]:
+    said = False
+    for index, layer in enumerate(template.layers):
+        place = f"{path}.layers[{index}]"
+        kind = kind_of(_type_of(layer))
+        if kind is None:
+            where, name = ("type", layer.type) if layer.type is not None else ("name", layer.name)
+            nearest = _nearest(name, _NAMES) or _nearest(name.rpartition(".")[2], (*_NAMES, *KINDS))
+            yield f"{place}.{where}: the embedded agent has no layer {name!r}{nearest}"
+        elif kind in _NOTHING:
+            yield f"{place}: {_NOTHING[kind]}"
+        else:
+            yield from _of_config(f"{place}.config", kind, layer.config)
+        if kind == "prompt" and isinstance(layer.config, dict):
+            said = said or bool(layer.config.get("user") or layer.config.get("text"))
+    if not said:
+        yield f"{path}: no prompt layer has a 'user' or a 'text', so that every run would fail"
+
+
+def _of_config(path: str, kind: str, config: Any) -> Iterator[str]:
+    if config is None:
+        return
+    if not isinstance(config, dict):
+        yield f"{path}: must be a mapping"
+        return
+    keys = _KEYS.get(kind)
+    for key, value in config.items():
+        if keys is not None and key not in keys:
+            yield f"{path}.{key}: the embedded agent has no such key{_nearest(key, keys)}"
+        elif kind == "prompt" and key in _TEXTS and not _is_texts(value):
+            yield f"{path}.{key}: must be a text or a list of texts"
+        elif kind == "prompt" and key == "text" and not isinstance(value, str):
+            yield f"{path}.{key}: must be a text"
+        elif kind == "llm" and value is not None:
+            problem = _model_problem(value) if isinstance(value, str) else "must be a text"
+            if problem is not None:
+                yield f"{path}.{key}: {problem}"
+
+
+def _type_of(layer: LayerTemplate) -> str:
+    return layer.name if layer.type is None else layer.type
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, list) and all(isinstance(text, str) for text in value)
+    )
+
+
+def _models(config: AppConfig) -> Iterator[tuple[str, str]]:
+    for path, template in _compositions(config):
+        for index, layer in enumerate(template.layers):
+            model = layer.config.get("model") if isinstance(layer.config, dict) else None
+            if kind_of(_type_of(layer)) == "llm" and isinstance(model, str):
+                yield f"{path}.layers[{index}].config.model", model
+
+
+def _model_problem(model: str) -> str | None:
+    """Why no run with this model string can work; None when one may, as with a placeholder."""
+    if not model or model == "test" or any(isinstance(part, Placeholder) for part in parse(model)):
+        return None
+    # The agent framework takes seconds to import: only an app that names a model needs it here.
+    from pydantic_ai.providers import infer_provider_class
+
+    provider, colon, name = model.partition(":")
+    if not colon or not name:
+        meant = [known for known in _known_models() if known.partition(":")[2] == provider]
+        return f"{model!r} names no provider and model, as in 'openai:gpt-5-mini'{_meant(*meant)}"
+    try:
+        infer_provider_class(provider)
+    except ValueError:
+        meant = get_close_matches(provider, {known.partition(":")[0] for known in _known_models()}, n=1)
+        nearest = _meant(*(f"{close}:{name}" for close in meant))
+        return f"the model {model!r} is of a provider that is not known{nearest}"
+    except ImportError:
+        return f"the provider of the model {model!r} is not installed"
+    return None
+
+
+@cache
+def _known_models() -> tuple[str, ...]:
+    from pydantic_ai.models import known_model_names
+
+    return tuple(known_model_names())
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    return _meant(*get_close_matches(name, list(known), n=1))
+
+
+def _meant(*names: str) -> str:
+    return f"; did you mean {names[0]!r}?" if names else ""

@@ -1,0 +1,164 @@
+"""An app for the embedded agent says nothing that this agent would leave out without a word."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_ai.models import known_model_names
+
+from agent_gateway.app import check, check_app
+from agent_gateway.app_config import AppConfig, default_app
+from agent_gateway.app_file import parse_app
+from agent_gateway.backend.embedded.app_check import problems, unknown_models
+from agent_gateway.errors import ConfigError
+from agent_gateway.settings import Settings
+
+Json = dict[str, Any]
+PROMPT: Json = {"name": "prompt", "type": "plain.prompt", "config": {"user": "${query}"}}
+KNOWN = next(name for name in known_model_names() if name.startswith("openai:"))
+MEANT = "; did you mean 'openai:gpt-5-mini'?"
+PLACE = "composition.layers[1]"
+
+
+def app_of(*layers: Json, **more: Any) -> AppConfig:
+    return parse_app({"name": "x", "composition": {"layers": [PROMPT, *layers]}, **more}, None, "app.yaml")
+
+
+def llm(model: Any) -> Json:
+    return {"name": "llm", "type": "vendor.plugin.llm", "config": {"model": model}}
+
+
+@pytest.mark.parametrize(
+    ("layer", "problem"),
+    [
+        (
+            {"name": "a", "type": "plain.promt"},
+            f"{PLACE}.type: the embedded agent has no layer 'plain.promt'; did you mean 'plain.prompt'?",
+        ),
+        (
+            {"name": "a", "type": "vendor.plugin.lm"},
+            f"{PLACE}.type: the embedded agent has no layer 'vendor.plugin.lm'; did you mean 'llm'?",
+        ),
+        (
+            {"name": "histroy"},
+            f"{PLACE}.name: the embedded agent has no layer 'histroy'; did you mean 'history'?",
+        ),
+        ({"name": "a", "type": "zzz.q"}, f"{PLACE}.type: the embedded agent has no layer 'zzz.q'"),
+        (
+            {"name": "a", "type": "vendor.plugin.tools", "config": {"tools": []}},
+            f"{PLACE}: the embedded agent takes no tools from an app, so this layer would do nothing",
+        ),
+        (
+            {"name": "output", "type": "vendor.output"},
+            f"{PLACE}: the embedded agent has no structured output, so this layer would do nothing",
+        ),
+        (
+            {"name": "a", "type": "plain.prompt", "config": {"prefx": "x", "suffix": "y"}},
+            f"{PLACE}.config.prefx: the embedded agent has no such key; did you mean 'prefix'?",
+        ),
+        (
+            {"name": "a", "type": "llm", "config": {"modle": "openai:gpt-5-mini"}},
+            f"{PLACE}.config.modle: the embedded agent has no such key; did you mean 'model'?",
+        ),
+        (
+            {"name": "a", "type": "llm", "config": {"credentials": {"api_key": "k"}}},
+            f"{PLACE}.config.credentials: the embedded agent has no such key",
+        ),
+        (
+            {"name": "history", "config": {"limit": 3}},
+            f"{PLACE}.config.limit: the embedded agent has no such key",
+        ),
+        (
+            {"name": "a", "type": "plain.prompt", "config": {"user": {"a": 1}}},
+            f"{PLACE}.config.user: must be a text or a list of texts",
+        ),
+        ({"name": "a", "type": "plain.prompt", "config": "x"}, f"{PLACE}.config: must be a mapping"),
+        (llm(3), f"{PLACE}.config.model: must be a text"),
+        (
+            llm("opnai:gpt-5-mini"),
+            f"{PLACE}.config.model: the model 'opnai:gpt-5-mini' is of a provider that is not known" + MEANT,
+        ),
+        (
+            llm(KNOWN.removeprefix("openai:")),
+            f"{PLACE}.config.model: {KNOWN.removeprefix('openai:')!r} names no provider and model",
+        ),
+        (llm("openai:"), f"{PLACE}.config.model: 'openai:' names no provider and model"),
+    ],
+)
+def test_what_would_be_left_out_is_named_with_its_place(layer: Json, problem: str) -> None:
+    found = problems(app_of(layer))
+    assert found[0].startswith(problem)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        llm("openai:gpt-5-mini"),
+        llm("openai:a-model-of-tomorrow"),
+        llm("${inputs.model}"),
+        llm("openai:${env:MODEL}"),
+        llm(""),
+        llm(None),
+        {"name": "llm", "type": "llm"},
+        {"name": "execution_context", "config": {"anything": 1}},
+        {"name": "a", "type": "vendor.user_prompt", "config": {"text": "${query}", "files": "${files}"}},
+        {"name": "ask_human", "type": "vendor.ask_human", "config": None},
+    ],
+)
+def test_what_it_knows_is_taken(layer: Json) -> None:
+    form = [{"text-input": {"label": "Model", "variable": "model"}}]
+    assert problems(app_of(layer, user_input_form=form)) == []
+
+
+def test_the_default_app_is_known_in_every_mode() -> None:
+    for mode in ("chat", "agent-chat", "agent"):
+        assert problems(default_app(mode)) == []
+
+
+def test_all_compositions_are_looked_at_and_all_is_listed() -> None:
+    small = {"composition": {"layers": [{"name": "p", "type": "plain.prompt", "config": {"prefix": "x"}}]}}
+    questions = {"composition": {"layers": [PROMPT, llm("nope")]}}
+    config = app_of({"name": "zz"}, naming=small, suggested_questions_after_answer=questions)
+    assert [problem.partition(":")[0] for problem in problems(config)] == [
+        "composition.layers[1].name",
+        "naming.composition",
+        "suggested_questions_after_answer.composition.layers[1].config.model",
+    ]
+
+
+def test_a_model_whose_name_is_not_known_is_only_noted() -> None:
+    typed = KNOWN[:-3] + KNOWN[-1] + KNOWN[-3:-1]
+    [note] = unknown_models(app_of(llm(typed)))
+    assert note.startswith(f"{PLACE}.config.model: {typed!r} is not a model that this release knows")
+    assert f"did you mean {KNOWN!r}?" in note
+    for model in (KNOWN, "ollama:anything", "openai:a-model-of-tomorrow"):
+        assert unknown_models(app_of(llm(model))) == []
+
+
+def test_with_another_backend_layers_are_its_own_business() -> None:
+    config = app_of({"name": "zz", "type": "vendor.unheard_of"})
+    assert check_app(Settings(backend_url="http://127.0.0.1:1"), config, "app.yaml") == []
+    with pytest.raises(ConfigError, match="AGENT_GATEWAY_BACKEND_URL is not set") as refused:
+        check_app(Settings(backend_url=""), config, "app.yaml")
+    assert "unheard_of" in str(refused.value)
+
+
+def test_the_gateway_does_not_start_with_such_an_app(tmp_path: Path) -> None:
+    app = tmp_path / "app.yaml"
+    app.write_text("name: x\ncomposition: {layers: [{name: prompt, config: {user: '${query}', sufix: x}}]}")
+    settings = Settings(app_file=app, data_dir=tmp_path, backend_url="")
+    with pytest.raises(ConfigError, match=r"layers\[0\]\.config\.sufix"):
+        check(settings)
+    check(Settings(app_file=app, data_dir=tmp_path, backend_url="http://127.0.0.1:1"))
+
+
+def test_an_app_without_a_model_does_not_load_the_agent_framework() -> None:
+    code = (
+        "import sys; from agent_gateway.app_config import default_app;"
+        "from agent_gateway.backend.embedded.app_check import problems, unknown_models;"
+        "assert problems(default_app()) + unknown_models(default_app()) == [];"
+        "assert 'pydantic_ai' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
