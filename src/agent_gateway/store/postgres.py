@@ -157,9 +157,9 @@ class Postgres:
         connection = await self._open(
             server_settings=startup, statement_cache_size=0, connection_class=PooledConnection
         )
-        connection.session = "".join(
-            f"SET LOCAL {name} = {_quoted(value)};" for name, value in settings.items()
-        )
+        # Not SET: it takes a list (a search_path) for one name.
+        each = (f"set_config({_quoted(name)}, {_quoted(value)}, true)" for name, value in settings.items())
+        connection.session = f"SELECT {', '.join(each)};" if settings else ""
         return connection
 
     async def _open(self, **arguments: Any) -> Any:
