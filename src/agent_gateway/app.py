@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
 from agent_gateway import logs
 from agent_gateway.app_config import AppConfig, default_app
@@ -43,6 +43,7 @@ from agent_gateway.routes import (
 from agent_gateway.routes.dependencies import Gateway, KeyRing
 from agent_gateway.routes.middleware import HeadRequests, RequestBodies
 from agent_gateway.routes.payloads import WireForm, frame_encoder
+from agent_gateway.routes.request_text import require_text
 from agent_gateway.routes.tickets import FileTickets, Tickets
 from agent_gateway.runner import Limits, Resources
 from agent_gateway.settings import Settings
@@ -101,7 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
         # The framework's own telemetry would record URLs, tickets and rejected values.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    routes = APIRouter()
+    routes = APIRouter(dependencies=[Depends(require_text)])
     for module in (
         chat,
         conversations,

@@ -3,6 +3,7 @@
 import json
 import time
 from typing import Any
+from urllib.parse import unquote_to_bytes
 from uuid import UUID, uuid4
 
 import httpx
@@ -242,14 +243,84 @@ def test_malformed_ids_in_a_path_are_not_found(chat: Chat) -> None:
         )
 
 
-def test_a_user_with_nul_is_somebody(chat: Chat) -> None:
-    """Cleaned alike in bodies and in query parameters: the same user, and no database error."""
-    odd = Chat(chat.client, f"{chat.user}\x00")
-    first = odd.blocking()
-    assert [item["id"] for item in odd.conversations()["data"]] == [first["conversation_id"]]
-    assert odd.message(first["conversation_id"])["answer"] == first["answer"]
-    assert odd.resumed(first["task_id"]).answer == first["answer"]
-    assert chat.conversations()["data"] == []
+NO_TEXT = ["%D5%C5%C8%FD", "%00", "a%00b", "%FF%FE", "%ED%A0%80", "%C0%80", "a%C3"]
+"""Percent-encoded: a name in GBK, NUL, half of a surrogate pair, NUL in disguise, half a character."""
+
+
+@pytest.mark.parametrize("user", NO_TEXT)
+def test_a_user_that_is_no_text_is_refused_everywhere(chat: Chat, user: str) -> None:
+    """Replaced by U+FFFD, two of them would be one, and one of them would read what the other has."""
+    raw, some_id = unquote_to_bytes(user), uuid4()
+    answers = [
+        *(
+            chat.client.get(f"{path}user={user}")
+            for path in (
+                "/conversations?",
+                f"/messages?conversation_id={some_id}&",
+                f"/chat-messages/{some_id}/events?",
+                f"/files/{some_id}/preview?",
+                f"/messages/{some_id}/suggested?",
+                f"/workflow/{some_id}/events?",
+            )
+        ),
+        chat.client.request("DELETE", f"/conversations/{some_id}?user={user}"),
+        chat.client.post("/files/upload", files={"file": ("a.txt", b"x")}, data={"user": raw}),
+        chat.client.post("/files/upload", data={"user": raw}, files={"file": ("a.txt", b"x")}),
+    ]
+    for answer in answers:
+        assert refused(answer, 400, "invalid_param")["message"].startswith("user: ")
+
+
+@pytest.mark.parametrize("user", ['"\\u0000"', '"a\\u0000"', '"\\ud83d"', '"a\\ude00b"', '"\\ude00\\ud83d"'])
+@pytest.mark.parametrize(
+    ("method", "path", "more"),
+    [
+        ("POST", "/chat-messages", '"query": "Hi", "inputs": {}, '),
+        ("POST", f"/chat-messages/{uuid4()}/stop", ""),
+        ("DELETE", f"/conversations/{uuid4()}", ""),
+        ("POST", f"/conversations/{uuid4()}/name", '"name": "N", '),
+        ("PUT", f"/conversations/{uuid4()}/variables/{uuid4()}", '"value": 1, '),
+        ("POST", f"/messages/{uuid4()}/feedbacks", '"rating": "like", '),
+        ("POST", "/form/human_input/token", '"action": "a", "inputs": {}, '),
+    ],
+)
+def test_half_a_character_is_no_user(
+    chat: Chat, fake: ScriptedBackend, method: str, path: str, more: str, user: str
+) -> None:
+    answer = chat.client.request(method, path, content=f'{{{more}"user": {user}}}'.encode())
+    assert refused(answer, 400, "invalid_param")["message"].startswith("user: ")
+    assert fake.posts == 0
+
+
+def test_a_body_that_is_not_utf8_is_refused(chat: Chat, fake: ScriptedBackend) -> None:
+    body = '{"query": "Hi", "user": "张三"}'.encode("gbk")
+    assert (
+        "UTF-8" in refused(chat.client.post("/chat-messages", content=body), 400, "invalid_param")["message"]
+    )
+    assert fake.posts == 0
+
+
+@pytest.mark.parametrize("text", NO_TEXT)
+def test_what_is_no_text_is_named(chat: Chat, text: str) -> None:
+    """In a query, a path and a header; that is said before anything is looked up."""
+    for path, name in (
+        (f"/conversations?last_id={text}", "last_id"),
+        (f"/chat-messages/{uuid4()}/events?ticket={text}", "ticket"),
+        (f"/files/{uuid4()}/download?ticket={text}", "ticket"),
+        (f"/conversations?a={text}&{text}=b", "a"),
+    ):
+        assert refused(chat.client.get(path), 400, "invalid_param")["message"].startswith(f"{name}: ")
+    if "%00" in text:
+        return  # in a path: an id that is not found; in a header: no request
+    for path, name in (
+        (f"/form/human_input/{text}", "form_token"),
+        (f"/v1/conversations/{text}/variables", "conversation_id"),
+    ):
+        assert refused(chat.client.get(path), 400, "invalid_param")["message"].startswith(f"{name}: ")
+    headers = [(b"Idempotency-Key", unquote_to_bytes(text))]
+    body = {"query": "Hi", "user": chat.user}
+    answer = chat.client.post("/chat-messages", json=body, headers=headers)
+    assert refused(answer, 400, "invalid_param")["message"].startswith("idempotency-key: ")
 
 
 @pytest.mark.parametrize("mode", ["streaming", "blocking"])

@@ -110,6 +110,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, UnicodeDecodeError):
+            return envelope("invalid_param", "The body is not valid JSON: it is not UTF-8.")
         code = _HTTP_CODES.get(error.status_code, "internal_server_error")
         response = envelope(code, str(error.detail))
         if error.status_code == 405:

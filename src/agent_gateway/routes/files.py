@@ -196,8 +196,9 @@ async def _limited(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[byt
 def _user_of(form: UploadForm) -> str:
     try:
         return _user.validate_python(form.fields.get("user", ""))
-    except ValidationError:
-        raise InvalidParam("user: must not be blank, nor have more than 255 characters") from None
+    except ValidationError as error:
+        told = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
+        raise InvalidParam(f"user: {told}") from None
 
 
 def _uploaded(gateway: Gateway, what: Description, upload: Upload) -> UploadedFile:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 from agent_gateway.errors import InvalidParam, UploadRefused
+from agent_gateway.routes.request_text import checked
 
 FILE_FIELD: Final = "file"
 MAX_FIELD_BYTES: Final = 64 * 1024
@@ -156,7 +157,7 @@ class UploadForm:
         if self._part.is_file:
             self._pieces.append(_End())
         elif not self._part.is_ignored:
-            self.fields[self._part.name] = _text(bytes(self._part.value))
+            self.fields[self._part.name] = checked(self._part.name, bytes(self._part.value))
 
     def _on_end(self) -> None:
         self._complete = True

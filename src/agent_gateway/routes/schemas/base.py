@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -25,16 +26,23 @@ NOT_BLANK: Final[dict[str, JsonValue]] = {"pattern": r"\S"}
 """For the document: how the code finds this out, and says it, is its own."""
 
 
+def _text(user: Any) -> Any:
+    # Refused, not cleaned: two users would become one.
+    if isinstance(user, str) and clean_text(user) != user:
+        raise ValueError("must be text without NUL and without halves of characters")
+    return user
+
+
 def _named(user: str) -> str:
     # Nothing is stripped: what differs for the client are different users.
     if not user.strip():
         raise ValueError("must not be blank")
-    # Bodies are cleaned as a whole; this is for `user` in a query.
-    return clean_text(user)
+    return user
 
 
 User = Annotated[
     str,
+    BeforeValidator(_text),
     StringConstraints(max_length=255),
     AfterValidator(_named),
     Field(
@@ -53,14 +61,20 @@ Observation = Annotated[str, Field(description="What the tool returned, as text;
 
 
 class Body(BaseModel):
-    """A request body: unknown fields are ignored, text is cleaned of what databases reject."""
+    """A request body: unknown fields are ignored, text is cleaned of what databases reject.
+
+    Not so `user`: that is who it is, and is refused when it is no text.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
     @model_validator(mode="before")
     @classmethod
     def _clean(cls, value: Any) -> Any:
-        return _clean(value, 0)
+        cleaned = _clean(value, 0)
+        if isinstance(value, dict) and "user" in value:
+            cleaned["user"] = value["user"]
+        return cleaned
 
 
 def _clean(value: Any, level: int) -> Any:
