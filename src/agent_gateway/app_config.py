@@ -57,6 +57,7 @@ class CompositionTemplate(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = 1
+    """In which generation it is written; which one is sent depends on the backend."""
     layers: list[LayerTemplate] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from agent_gateway.app_config import AppConfig
+from agent_gateway.app_config import AppConfig, CompositionTemplate
 from agent_gateway.errors import ConfigError
 from agent_gateway.template import ANSWER, Placeholder, TemplateError, parse, strings
 
@@ -57,7 +57,7 @@ def parse_app(data: Any, environ: Mapping[str, str] | None, source: str) -> AppC
         raise refusal(source, [_told(item) for item in error.errors()]) from None
     except RecursionError:
         raise ConfigError(f"{source} is nested too deeply, or holds itself") from None
-    if problems := list(_bad_placeholders(config, environ)):
+    if problems := [*_bad_versions(config), *_bad_placeholders(config, environ)]:
         raise refusal(source, problems)
     return config
 
@@ -142,14 +142,24 @@ def _told(error: ErrorDetails) -> str:
 
 def template_strings(config: AppConfig) -> Iterator[tuple[str, str]]:
     """Every string of the app in which placeholders work, each with its place."""
-    compositions = {
-        "composition": config.composition,
-        "naming.composition": config.naming.composition if config.naming else None,
-        "suggested_questions_after_answer.composition": config.suggested_questions_after_answer.composition,
-    }
-    for where, composition in compositions.items():
-        for index, layer in enumerate(composition.layers if composition else ()):
+    for where, composition in compositions(config):
+        for index, layer in enumerate(composition.layers):
             yield from strings(layer.config, f"{where}.layers[{index}].config")
+
+
+def compositions(config: AppConfig) -> Iterator[tuple[str, CompositionTemplate]]:
+    """Every composition of the app, with its place."""
+    yield "composition", config.composition
+    if config.naming is not None:
+        yield "naming.composition", config.naming.composition
+    if (composition := config.suggested_questions_after_answer.composition) is not None:
+        yield "suggested_questions_after_answer.composition", composition
+
+
+def _bad_versions(config: AppConfig) -> Iterator[str]:
+    for where, composition in compositions(config):
+        if composition.schema_version not in (1, 2):
+            yield f"{where}.schema_version: must be 1 or 2"
 
 
 def _bad_placeholders(config: AppConfig, environ: Mapping[str, str] | None) -> Iterator[str]:

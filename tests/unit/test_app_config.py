@@ -118,6 +118,17 @@ def test_layers_of_the_newest_schema_have_only_name_and_config() -> None:
     assert config.model_dump(mode="json")["composition"] == {"schema_version": 2, "layers": layers}
 
 
+@pytest.mark.parametrize(
+    "where", ["composition", "naming.composition", "suggested_questions_after_answer.composition"]
+)
+def test_a_generation_that_does_not_exist_is_refused(where: str) -> None:
+    wrong: Any = {"schema_version": 3, "layers": [{"name": "a"}]}
+    key, _, nested = where.partition(".")
+    data = {"name": "x", key: {nested: wrong} if nested else wrong}
+    with pytest.raises(ConfigError, match=f"{where}.schema_version: must be 1 or 2"):
+        parse_app(data, {}, "app.yaml")
+
+
 def test_a_file_without_a_composition_gets_the_default_one(tmp_path: Path) -> None:
     config = load(tmp_path, "name: Mine", {})
     assert config.composition == default_app().composition

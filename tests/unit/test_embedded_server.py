@@ -9,18 +9,23 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.backend.embedded import EmbeddedBackend
 from agent_gateway.backend.embedded.server import BackendServer, create_backend_app
+from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer
 from agent_gateway.server.config import server_config
 
 pytestmark = pytest.mark.anyio
 
 LIMIT = 30.0  # seconds until a test that waits for nothing gives up
+RECORDED = Path(__file__).parent.parent / "recorded" / "schema2"
 TOKEN = "backend-token"
 SECRET = "sk-in-the-body"
 
@@ -203,6 +208,34 @@ async def test_a_wrong_shape_is_422_and_not_repeated(client: httpx.AsyncClient, 
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["body"]
     assert SECRET not in answer.text
+
+
+async def test_it_says_which_generation_it_speaks_and_takes_no_other(client: httpx.AsyncClient) -> None:
+    """A gateway whose backend is replaced by this one finds out before a run is made."""
+    document = (await client.get("/openapi.json")).json()
+    version = document["components"]["schemas"]["RunComposition"]["properties"]["schema_version"]
+    assert version["const"] == 1
+    wish = body("hi")
+    wish["composition"]["schema_version"] = 2
+    answer = await client.post("/runs", json=wish)
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["body", "composition", "schema_version"]
+
+
+async def test_a_conversation_comes_over_from_a_backend_of_schema_2(client: httpx.AsyncClient) -> None:
+    end = (RECORDED / "multi_turn2.sse").read_bytes().rpartition(b"data: ")[2]
+    data = msgspec.json.decode(end, type=dict[str, msgspec.Raw])["data"]
+    snapshot = msgspec.json.decode(data, type=dict[str, msgspec.Raw])["session_snapshot"]
+    recorded = json.loads((RECORDED / "multi_turn2.request.json").read_text("utf-8"))
+    wish = CreateRunRequest(msgspec.convert(recorded["composition"], type=Composition), snapshot)
+    wish.composition.layers[1].config = {"text": "What did I say before?"}
+    wish.composition.layers[4] = Layer("llm")  # no model: the demo agent
+    here = HTTPBackend(str(client.base_url))
+    run_id = await here.create_run(wish)
+    *_, last = [event async for batch in here.stream(run_id) for event in batch]
+    await here.aclose()
+    assert last.type == "run_succeeded", last
+    assert "What is my name?" in msgspec.json.decode(last.data)["output"]
 
 
 async def test_everything_but_the_shape_is_judged_in_the_run(client: httpx.AsyncClient) -> None:

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any, Final
 
 from agent_gateway.app_config import AppConfig, CompositionTemplate, LayerTemplate
+from agent_gateway.app_file import compositions
 from agent_gateway.backend.embedded.plan import KINDS, kind_of
 from agent_gateway.template import Placeholder, parse
 
@@ -39,9 +40,7 @@ _NAMES: Final = (
 
 def problems(config: AppConfig) -> list[str]:
     """All that the embedded agent does not know, each with its path; empty when it knows everything."""
-    return [
-        problem for path, template in _compositions(config) for problem in _of_composition(path, template)
-    ]
+    return [problem for path, template in compositions(config) for problem in _of_composition(path, template)]
 
 
 def unknown_models(config: AppConfig) -> list[str]:
@@ -52,14 +51,6 @@ def unknown_models(config: AppConfig) -> list[str]:
         if _model_problem(model) is None and model not in _known_models()
         for close in get_close_matches(model, _known_models(), n=1, cutoff=ALMOST)
     ]
-
-
-def _compositions(config: AppConfig) -> Iterator[tuple[str, CompositionTemplate]]:
-    yield "composition", config.composition
-    if config.naming is not None:
-        yield "naming.composition", config.naming.composition
-    if (questions := config.suggested_questions_after_answer.composition) is not None:
-        yield "suggested_questions_after_answer.composition", questions
 
 
 def _of_composition(path: str, template: CompositionTemplate) -> Iterator[str]:
@@ -112,7 +103,7 @@ def _is_texts(value: Any) -> bool:
 
 
 def _models(config: AppConfig) -> Iterator[tuple[str, str]]:
-    for path, template in _compositions(config):
+    for path, template in compositions(config):
         for index, layer in enumerate(template.layers):
             model = layer.config.get("model") if isinstance(layer.config, dict) else None
             if kind_of(_type_of(layer)) == "llm" and isinstance(model, str):

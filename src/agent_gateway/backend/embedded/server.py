@@ -36,6 +36,9 @@ MAX_EVENTS: Final = 500
 CUT_SECONDS: Final = 5
 """How long open streams may take to end after SIGTERM."""
 
+SCHEMA_VERSION: Final = 1
+"""Of the compositions it takes: the generation of the run protocol that it speaks."""
+
 _NULL: Final = msgspec.Raw(b"null")
 _SSE_HEADERS: Final = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -75,7 +78,7 @@ _cancel: Final = msgspec.json.Decoder(CancelRequest)
 
 
 def create_backend_app(backend: EmbeddedBackend, token: str | None) -> Starlette:
-    """The ASGI app of the run protocol. With a token every route wants it as bearer.
+    """The ASGI app of the run protocol. With a token every route of a run wants it as bearer.
 
     Its lifespan closes the backend. A server must end the runs itself before it waits for open streams,
     because those wait for their runs: `BackendServer` does.
@@ -90,6 +93,7 @@ def create_backend_app(backend: EmbeddedBackend, token: str | None) -> Starlette
     guard = _guard(token)
     return Starlette(
         routes=[
+            Route("/openapi.json", _openapi, methods=["GET"]),
             Route("/runs", guard(routes.create), methods=["POST"]),
             Route("/runs/{run_id}", guard(routes.status), methods=["GET"]),
             Route("/runs/{run_id}/events", guard(routes.events), methods=["GET"]),
@@ -139,8 +143,11 @@ class _Routes:
         self._runs = backend.runs
 
     async def create(self, request: Request) -> Response:
+        wish = _decode(_create, await request.body()).as_sent()
+        if wish.composition.schema_version != SCHEMA_VERSION:
+            raise _Malformed(f"must be {SCHEMA_VERSION}", "composition", "schema_version")
         try:
-            run = self._runs.create(_decode(_create, await request.body()).as_sent())
+            run = self._runs.create(wish)
         except Stopping:
             raise HTTPException(503, "the backend is stopping") from None
         return JSONResponse({"run_id": run.id, "status": run.status}, 202)
@@ -193,6 +200,20 @@ class _Routes:
             raise HTTPException(404, "run not found") from None
 
 
+async def _openapi(_: Request) -> Response:
+    """As much as a gateway looks at to learn which generation is spoken here."""
+    version = {"type": "integer", "const": SCHEMA_VERSION}
+    composition = {"type": "object", "properties": {"schema_version": version}}
+    return JSONResponse(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "Agent backend", "version": "1"},
+            "paths": {},
+            "components": {"schemas": {"RunComposition": composition}},
+        }
+    )
+
+
 async def _frames(run: Run, cursor: Cursor) -> AsyncGenerator[bytes]:
     """The SSE frames of a run beyond a cursor, all that are there in one piece; ends with the run."""
     while True:
@@ -230,15 +251,18 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
 
 
 class _Malformed(HTTPException):
-    def __init__(self, message: str) -> None:
+    """A body that is wrong in one place; `place` is the path to it."""
+
+    def __init__(self, message: str, *place: str) -> None:
         super().__init__(422, message)
+        self.loc = ["body", *place]
 
 
 async def _refuse(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail: Any = error.detail
     if isinstance(error, _Malformed):
-        detail = [{"type": "invalid", "loc": ["body"], "msg": error.detail}]
+        detail = [{"type": "invalid", "loc": error.loc, "msg": error.detail}]
     return JSONResponse({"detail": detail}, error.status_code, error.headers)
 
 
