@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from agent_gateway.errors import (
@@ -85,6 +86,14 @@ _FILES_AWAY = "The service can not reach its file store. Please try again."
 _DATABASE_AWAY = "The service can not reach its database. Please try again."
 
 
+class BodyNotRead(HTTPException):
+    """Why nothing of a body was read. The framework lets only errors of this kind out of its reading."""
+
+    def __init__(self, error: GatewayError | StoreError) -> None:
+        super().__init__(400)
+        self.error = error
+
+
 def envelope(
     code: str, message: str, *, retry_after: int | None = None, details: Mapping[str, str] | None = None
 ) -> JSONResponse:
@@ -99,6 +108,7 @@ def envelope(
 
 def install(app: FastAPI) -> None:
     """Answer every error of this app with the envelope."""
+    app.add_exception_handler(ClientDisconnect, _gone)
 
     @app.exception_handler(GatewayError)
     async def gateway_error(request: Request, error: GatewayError) -> JSONResponse:
@@ -132,9 +142,20 @@ def install(app: FastAPI) -> None:
             return envelope(FileNotFound.code, FileNotFound().message)
         return envelope("service_unavailable", _FILES_AWAY, retry_after=2)
 
+    @app.exception_handler(BodyNotRead)
+    async def not_read(request: Request, not_read: BodyNotRead) -> JSONResponse:
+        if isinstance(not_read.error, GatewayError):
+            return await gateway_error(request, not_read.error)
+        return await store_error(request, not_read.error)
+
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         return envelope("internal_server_error", "Internal server error.")
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The answer that nobody hears: that a client left is no error of anybody here."""
+    return Response(status_code=400)
 
 
 def _allowed(request: Request) -> list[str]:

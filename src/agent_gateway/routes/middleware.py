@@ -3,7 +3,12 @@
 from typing import Final
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agent_gateway.errors import GatewayError, StoreError
+from agent_gateway.routes.dependencies import bearer, get_app
+from agent_gateway.routes.errors import BodyNotRead
 
 HEAD_ONLY: Final = "agent_gateway.head_only"
 """Key of a scope whose request wants to know what a GET would answer, without the body."""
@@ -28,8 +33,11 @@ class HeadRequests:
 
 
 class RequestBodies:
-    """Reads every body as JSON unless it is a form, since clients leave the content type out or get it
-    wrong; and refuses to read more than `most` bytes of it. Uploads have limits of their own.
+    """What stands between a route and the body of its request.
+
+    Nothing of a body is read before the request's key was looked at: every route that takes one needs a
+    key. Then it reads every body as JSON unless it is a form, since clients leave the content type out or
+    get it wrong; and refuses to read more than `most` bytes of it. Uploads have limits of their own.
     """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
@@ -37,26 +45,37 @@ class RequestBodies:
         self._most = most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Replace the content type of a request that may have a JSON body, and count its bytes."""
+        """Replace the content type of a request that may have a JSON body, and stand before the body."""
         if scope["type"] != "http" or scope["method"] not in BODY_METHODS:
             await self._app(scope, receive, send)
             return
         headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
         given = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+        most: int | None = self._most
         if given.lower().startswith(b"multipart/"):
             if scope["path"].endswith(UPLOAD_PATH):
-                await self._app(scope, receive, send)
-                return
+                most = None
         else:
             scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
-        size = 0
+        size: int | None = None
 
-        async def counted() -> Message:
+        async def guarded() -> Message:
             nonlocal size
+            if size is None:
+                size = 0
+                await _look_at_key(Request(scope))
             message = await receive()
             size += len(message.get("body", b""))
-            if size > self._most:
-                raise HTTPException(413, f"The body is larger than {self._most} bytes.")
+            if most is not None and size > most:
+                raise HTTPException(413, f"The body is larger than {most} bytes.")
             return message
 
-        await self._app(scope, counted, send)
+        await self._app(scope, guarded, send)
+
+
+async def _look_at_key(request: Request) -> None:
+    """Raise BodyNotRead when the key of this request opens no app."""
+    try:
+        await get_app(request.app.state.gateway, await bearer(request))
+    except (GatewayError, StoreError) as error:
+        raise BodyNotRead(error) from None

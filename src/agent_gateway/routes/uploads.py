@@ -17,6 +17,8 @@ FILE_FIELD: Final = "file"
 MAX_FIELD_BYTES: Final = 64 * 1024
 PART_COST: Final = 256
 """What all fields that are no files may have together, and what each part counts for besides."""
+MAX_OTHER_BYTES: Final = 512 * 1024
+"""What a form may have besides the bytes of its file, whatever it is: one read of the server, and fields."""
 
 
 class FilePart(NamedTuple):
@@ -46,6 +48,8 @@ class UploadForm:
         self._part: _Part | None = None
         self._seen_file = False
         self._field_bytes = 0
+        self._file_bytes = 0
+        self._other_bytes = 0
         self._complete = False
         self._header = b""
         self._parser: MultipartParser | None = None
@@ -85,10 +89,14 @@ class UploadForm:
         chunk = await anext(self._body, None)
         if chunk is None or self._parser is None:
             return False
+        before = self._file_bytes
         try:
             self._parser.write(chunk)
         except FormParserError:
             raise _not_multipart() from None
+        self._other_bytes += len(chunk) - (self._file_bytes - before)
+        if self._other_bytes > MAX_OTHER_BYTES:
+            raise InvalidParam("The form has too much besides the file.")
         return True
 
     def _new_parser(self, boundary: bytes) -> MultipartParser:
@@ -112,7 +120,7 @@ class UploadForm:
     def _on_part_begin(self) -> None:
         self._part = _Part()
         # However little is in it: parts without end are as bad as one.
-        self._field_bytes += PART_COST
+        self._count(PART_COST)
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -144,11 +152,10 @@ class UploadForm:
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         assert self._part is not None
         if self._part.is_file:
+            self._file_bytes += end - start
             self._pieces.append(data[start:end])
             return
-        self._field_bytes += end - start
-        if self._field_bytes > MAX_FIELD_BYTES:
-            raise InvalidParam("The fields besides the file are too large.")
+        self._count(end - start)
         if not self._part.is_ignored:
             self._part.value += data[start:end]
 
@@ -161,6 +168,11 @@ class UploadForm:
 
     def _on_end(self) -> None:
         self._complete = True
+
+    def _count(self, size: int) -> None:
+        self._field_bytes += size
+        if self._field_bytes > MAX_FIELD_BYTES:
+            raise InvalidParam("The fields besides the file are too large.")
 
 
 class _Part:
