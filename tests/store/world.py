@@ -154,10 +154,16 @@ class World:
         assert await self.everything() == before
 
 
-def ask(conversation_id: str | None = None, *, query: str = "Hi", key: str | None = None) -> TurnRequest:
+def ask(
+    conversation_id: str | None = None,
+    *,
+    query: str = "Hi",
+    key: str | None = None,
+    inputs: dict[str, Any] | None = None,
+) -> TurnRequest:
     return TurnRequest(
         query=query,
-        inputs={"name": "Ann"},
+        inputs={"name": "Ann"} if inputs is None else inputs,
         files=[],
         conversation_id=ConversationId(conversation_id) if conversation_id else None,
         idempotency_key=key,

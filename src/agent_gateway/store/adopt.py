@@ -24,6 +24,7 @@ from agent_gateway.domain import (
 )
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.forms import form_columns, form_of
+from agent_gateway.store.inputs import all_inputs, asking_messages, refers, stored_inputs
 from agent_gateway.store.new_turn import Terms
 from agent_gateway.store.tables import (
     app_versions,
@@ -166,7 +167,7 @@ def _turn(row: Row[Any], terms: Terms) -> Turn:
         app=App(AppId(row.app_id), AppVersionId(row.app_version_id), config),
         user=row.user,
         query=row.query,
-        inputs=row.inputs,
+        inputs=all_inputs(row.kept_inputs, row.inputs),
         files=msgspec.convert(row.files, list[InputFile]),
         snapshot=row.form_snapshot or row.snapshot,
         epoch=row.epoch,
@@ -202,7 +203,8 @@ _TURN = (
     select(
         turns,
         messages.c.query,
-        messages.c.inputs,
+        stored_inputs().label("inputs"),
+        conversations.c.inputs.label("kept_inputs"),
         messages.c.files,
         messages.c.created_at.label("message_created_at"),
         conversations.c.app_id,
@@ -217,6 +219,7 @@ _TURN = (
     .join(conversations, conversations.c.id == turns.c.conversation_id)
     .join(end_users, end_users.c.id == conversations.c.end_user_id)
     .join(app_versions, app_versions.c.id == turns.c.app_version_id)
+    .outerjoin(asking_messages, refers())
     .outerjoin(snapshots, snapshots.c.conversation_id == turns.c.conversation_id)
     .outerjoin(forms, forms.c.id == turns.c.form_id)
 )

@@ -15,6 +15,7 @@ from agent_gateway.domain import (
     ConversationId,
     FormAnswer,
     FormState,
+    MessageId,
     Submission,
     TaskId,
     Turn,
@@ -125,11 +126,12 @@ async def _begin(
         app_version_id=AppVersionId(asked.app_version_id),
         seq=int(await connection.scalar(_NEXT_SEQ, {**scope, "now": now}) or 0),
         query=query_of(form.definition, answer),
-        inputs=asked.inputs,
+        inputs={},
         files=[],
         state=TurnState.QUEUED if busy else TurnState.PLANNED,
         owner=None if busy else owner,
         form_id=form.id,
+        inputs_of=MessageId(asked.inputs_of or asked.form_message_id),
     )
     await insert_turn(connection, terms, new, now)
     return task_id
@@ -140,7 +142,7 @@ _FORM = (
         *form_columns(),
         forms.c.conversation_id,
         turns.c.app_version_id,
-        messages.c.inputs,
+        messages.c.inputs_of,
         app_versions.c.config,
         now_plus().label("now"),
     )

@@ -34,6 +34,7 @@ from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.files import resolve_files
 from agent_gateway.store.forms import close_form, form_columns, form_of
 from agent_gateway.store.idempotency import claim_key, find_by_key
+from agent_gateway.store.inputs import own_inputs
 from agent_gateway.store.new_turn import NewTurn, Terms, insert_turn
 from agent_gateway.store.tables import (
     conversations,
@@ -96,6 +97,8 @@ class _Place:
     """In the version that the conversation's next turn runs on."""
     inputs: dict[str, Any]
     """The message's own, and those of the conversation's first message that it does not send."""
+    own_inputs: dict[str, Any]
+    """What the message stores of them."""
     snapshot: str | None = None
     form: Form | None = None
     """Of the question that the message answers."""
@@ -123,7 +126,7 @@ async def _write_rows(
         app_version_id=place.app.version_id,
         seq=place.seq,
         query=request.query,
-        inputs=place.inputs,
+        inputs=place.own_inputs,
         files=files,
         state=TurnState.QUEUED if active else TurnState.PLANNED,
         owner=None if active else terms.owner,
@@ -200,7 +203,9 @@ async def _go_on(
             raise ConversationBusy(active.id)
     if app.version_id != row.app_version_id:
         await connection.execute(_MOVE_ON, {**scope, "version": app.version_id})
-    place = _Place(conversation_id, row.last_seq, app, merged(row.inputs, request.inputs), active=active)
+    inputs = merged(row.inputs, request.inputs)
+    own = own_inputs(row.inputs, inputs)
+    place = _Place(conversation_id, row.last_seq, app, inputs, own, active=active)
     if active is not None:
         return place
     snapshot, form = await _resume(connection, app, request, task_id)
@@ -217,7 +222,7 @@ async def _new_conversation(
         end_user_id = new_id()
         row = {"id": end_user_id, "app_id": scope["app"], "external_id": scope["user"], "created_at": now}
         await connection.execute(insert(end_users), row)
-    place = _Place(ConversationId(new_id()), 1, caller.app, request.inputs)
+    place = _Place(ConversationId(new_id()), 1, caller.app, request.inputs, {})
     await connection.execute(
         insert(conversations),
         {

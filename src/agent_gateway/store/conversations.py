@@ -1,12 +1,12 @@
 """Conversations and messages as their owner lists them. Every query is scoped to app and user (I11)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
@@ -28,14 +28,20 @@ from agent_gateway.errors import NotFound
 from agent_gateway.store.database import Database
 from agent_gateway.store.files import read_made_files
 from agent_gateway.store.forms import forms_of
+from agent_gateway.store.inputs import all_inputs, asking_messages, refers, stored_inputs
+from agent_gateway.store.pages import fitting, octets_of, octets_of_rows
 from agent_gateway.store.results import read_steps
 from agent_gateway.store.tables import (
     ConversationRow,
     EndUserRow,
-    FeedbackRow,
     MessageRow,
     TurnRow,
     conversations,
+    feedbacks,
+    forms,
+    messages,
+    steps,
+    turns,
 )
 
 T = TypeVar("T")
@@ -121,33 +127,38 @@ class ConversationStore:
             order = (
                 [key.desc(), col(ConversationRow.id).desc()] if descending else [key, col(ConversationRow.id)]
             )
-            rows = (await session.scalars(query.order_by(*order).limit(limit + 1))).all()
-        return Page([_conversation(row) for row in rows[:limit]], len(rows) > limit)
+            sized = (
+                query.with_only_columns(col(ConversationRow.id), _SHOWN_CONVERSATION)
+                .order_by(*order)
+                .limit(limit + 1)
+            )
+            found = (await session.execute(sized)).all()
+            ids = fitting(found, limit)
+            rows = await session.scalars(
+                select(ConversationRow).where(col(ConversationRow.id).in_(ids)).order_by(*order)
+            )
+            items = [_conversation(row) for row in rows]
+        return Page(items, len(found) > len(ids))
 
     async def messages(
         self, caller: Caller, conversation_id: ConversationId, *, limit: int, first_id: str | None = None
     ) -> Page[Message]:
         """The newest messages, or those before `first_id`, in ascending order of time."""
         async with self._database.reading() as session:
-            await _require(session, caller, conversation_id)
-            query = (
-                select(MessageRow, TurnRow, FeedbackRow)
-                .join(TurnRow, col(TurnRow.message_id) == col(MessageRow.id))
-                .outerjoin(FeedbackRow, col(FeedbackRow.message_id) == col(MessageRow.id))
-                .where(col(MessageRow.conversation_id) == conversation_id)
-            )
+            kept = await _require(session, caller, conversation_id)
+            sized = _SIZED_MESSAGES.where(messages.c.conversation_id == conversation_id)
             if first_id:
-                query = query.where(col(MessageRow.seq) < await _seq_of(session, conversation_id, first_id))
-            rows = (await session.execute(query.order_by(col(MessageRow.seq).desc()).limit(limit + 1))).all()
-            page = rows[:limit][::-1]
-            ids = [message.id for message, _, _ in page]
-            steps, forms = await read_steps(session, ids), await forms_of(session, ids)
-            made = await read_made_files(session, [message for message, _, _ in page])
+                sized = sized.where(messages.c.seq < await _seq_of(session, conversation_id, first_id))
+            found = (await session.execute(sized.limit(limit + 1))).all()
+            ids = fitting(found, limit)
+            page = (await session.execute(_MESSAGES.where(messages.c.id.in_(ids)))).all()
+            shown_steps, asked = await read_steps(session, ids), await forms_of(session, ids)
+            made = await read_made_files(session, page)
         items = [
-            _message(row, turn, steps.get(row.id, []), made.get(row.id, []), feedback, forms.get(row.id))
-            for row, turn, feedback in page
+            _message(row, kept, shown_steps.get(row.id, []), made.get(row.id, []), asked.get(row.id))
+            for row in page
         ]
-        return Page(items, len(rows) > limit)
+        return Page(items, len(found) > len(ids))
 
     async def require(self, caller: Caller, conversation_id: ConversationId) -> None:
         """Raise NotFound unless this is a conversation of the caller's."""
@@ -192,10 +203,17 @@ class ConversationStore:
         return Suggestions(TaskId(task_id), Outcome(outcome) if outcome else None, questions)
 
 
-async def _require(session: AsyncSession, caller: Caller, conversation_id: ConversationId) -> None:
-    owned = await session.scalars(_scoped(caller).where(col(ConversationRow.id) == conversation_id))
-    if owned.first() is None:
+async def _require(session: AsyncSession, caller: Caller, conversation_id: ConversationId) -> dict[str, Any]:
+    """The inputs of this caller's conversation; NotFound."""
+    owned = await session.scalars(
+        _scoped(caller)
+        .where(col(ConversationRow.id) == conversation_id)
+        .with_only_columns(col(ConversationRow.inputs))
+    )
+    inputs: dict[str, Any] | None = owned.first()
+    if inputs is None:
         raise NotFound("Conversation Not Exists.")
+    return inputs
 
 
 def _scoped(caller: Caller) -> Select[ConversationRow]:
@@ -234,26 +252,77 @@ def _conversation(row: ConversationRow) -> Conversation:
 
 
 def _message(
-    row: MessageRow,
-    turn: TurnRow,
+    row: Row[*tuple[Any, ...]],
+    kept: Mapping[str, Any],
     steps: Sequence[Step],
     made_files: Sequence[StoredFile],
-    feedback: FeedbackRow | None,
     form: Form | None,
 ) -> Message:
     return Message(
         id=row.id,
         conversation_id=row.conversation_id,
         query=row.query,
-        inputs=row.inputs,
+        inputs=all_inputs(kept, row.inputs),
         files=msgspec.convert(row.files, list[InputFile]),
         made_files=made_files,
         answer=row.answer,
         usage=msgspec.convert(row.usage, Usage) if row.usage else None,
-        outcome=Outcome(turn.outcome) if turn.outcome else None,
-        error_code=turn.error_code,
+        outcome=Outcome(row.outcome) if row.outcome else None,
+        error_code=row.error_code,
         steps=steps,
-        rating=cast("Rating", feedback.rating) if feedback else None,
+        rating=cast("Rating | None", row.rating),
         created_at=row.created_at,
         form=form,
     )
+
+
+_SHOWN_CONVERSATION = octets_of(conversations.c.name, conversations.c.inputs, conversations.c.introduction)
+_SHOWN_STEPS = (
+    select(octets_of_rows(steps.c.thought, steps.c.tool_input, steps.c.observation))
+    .where(steps.c.message_id == messages.c.id)
+    .scalar_subquery()
+)
+_SHOWN_FORM = (
+    select(octets_of_rows(forms.c.definition, forms.c.result))
+    .where(forms.c.message_id == messages.c.id)
+    .scalar_subquery()
+)
+_SIZED_MESSAGES = (
+    select(
+        messages.c.id,
+        octets_of(
+            messages.c.query,
+            messages.c.answer,
+            messages.c.files,
+            messages.c.linked_files,
+            conversations.c.inputs,
+            stored_inputs(),
+        )
+        + _SHOWN_STEPS
+        + _SHOWN_FORM,
+    )
+    .join(conversations, conversations.c.id == messages.c.conversation_id)
+    .outerjoin(asking_messages, refers())
+    .order_by(messages.c.seq.desc())
+)
+"""The newest messages, each with the bytes that are shown of it."""
+_MESSAGES = (
+    select(
+        messages.c.id,
+        messages.c.conversation_id,
+        messages.c.query,
+        stored_inputs().label("inputs"),
+        messages.c.files,
+        messages.c.linked_files,
+        messages.c.answer,
+        messages.c.usage,
+        messages.c.created_at,
+        turns.c.outcome,
+        turns.c.error_code,
+        feedbacks.c.rating,
+    )
+    .join(turns, turns.c.message_id == messages.c.id)
+    .outerjoin(feedbacks, feedbacks.c.message_id == messages.c.id)
+    .outerjoin(asking_messages, refers())
+    .order_by(messages.c.seq)
+)

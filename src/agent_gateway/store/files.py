@@ -256,7 +256,9 @@ async def write_made_files(connection: AsyncConnection, message_id: str, made: S
     await connection.execute(insert(message_files), uses)
 
 
-async def read_made_files(session: AsyncSession, found: Sequence[MessageRow]) -> dict[str, list[StoredFile]]:
+async def read_made_files(
+    session: AsyncSession, found: Sequence[MessageRow | Row[*tuple[Any, ...]]]
+) -> dict[str, list[StoredFile]]:
     """The files that agents made for these messages, in order."""
     message_ids = [row.id for row in found]
     made = {row.id: msgspec.convert(row.linked_files, list[StoredFile]) for row in found if row.linked_files}

@@ -45,10 +45,12 @@ class NewTurn:
     seq: int
     query: str
     inputs: dict[str, Any]
+    """What the message stores of them (store/inputs.py)."""
     files: list[InputFile]
     state: TurnState
     owner: str | None
     form_id: FormId | None = None
+    inputs_of: MessageId | None = None
 
 
 async def insert_turn(connection: AsyncConnection, terms: Terms, new: NewTurn, now: datetime) -> MessageId:
@@ -62,6 +64,7 @@ async def insert_turn(connection: AsyncConnection, terms: Terms, new: NewTurn, n
             "seq": new.seq,
             "query": new.query,
             "inputs": new.inputs,
+            "inputs_of": new.inputs_of,
             "files": msgspec.to_builtins(new.files),
             "marks": b"",
             "created_at": now,

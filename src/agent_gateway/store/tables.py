@@ -204,6 +204,9 @@ class MessageRow(Row, table=True):
     seq: int
     query: str = _text()
     inputs: dict[str, Any] = _json("{}")
+    """What it had besides the conversation's inputs, or in place of them (store/inputs.py)."""
+    inputs_of: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
+    """The message whose inputs it has: the one that asked what this answers."""
     files: list[dict[str, Any]] = _json("[]")
     answer: str = _text()
     marks: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))
