@@ -32,6 +32,17 @@ def upload(chat: Chat, name: str = "cat.png", data: bytes = PNG, kind: str = "im
     return body
 
 
+def upload_named(chat: Chat, written: str) -> httpx.Response:
+    """Upload a file whose name is written like this in the head of its part."""
+    head = f'form-data; name="file"; {written}'.encode()
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="user"\r\n\r\n' + chat.user.encode() + b"\r\n"
+        b"--b\r\nContent-Disposition: " + head + b"\r\nContent-Type: text/plain\r\n\r\nhello\r\n--b--\r\n"
+    )
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    return chat.client.post("/files/upload", content=body, headers=kind)
+
+
 def preview(chat: Chat, file_id: str, **params: Any) -> httpx.Response:
     return chat.client.get(f"/files/{file_id}/preview", params={"user": chat.user, **params})
 
@@ -186,6 +197,48 @@ def test_names_are_made_safe(chat: Chat, given: str, kept: str, extension: str) 
     disposition = shown.headers["content-disposition"]
     assert disposition.isascii()
     assert not {"\r", "\n", "\x00"} & set(disposition)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "filename=\"=?utf-8?B?5bygLnR4dA==?=\"; filename*=utf-8''%E5%BC%A0.txt",
+        "filename*=UTF-8''%e5%bc%a0.txt; filename=x.png",
+        "filename*=utf-8''%E5%BC%A0.txt",
+        "filename*=utf-8'zh'%E5%BC%A0.txt",
+        "FILENAME*=utf-8''%E5%BC%A0.txt",
+        "filename*=gbk''%D5%C5.txt",
+        "filename*=\"utf-8''%E5%BC%A0.txt\"",
+        "filename*0*=utf-8''%E5%BC; filename*1*=%A0; filename*2=.txt",
+        'filename="=?utf-8?B?5bygLnR4dA==?="',
+        'filename="=?UTF-8?Q?=E5=BC=A0.txt?="',
+        'filename="=?gbk?B?1cUudHh0?="',
+        'filename="张.txt"',
+        'filename="张.txt"; filename*=',
+    ],
+)
+def test_a_name_may_be_written_as_mail_does(chat: Chat, written: str) -> None:
+    response = upload_named(chat, written)
+    assert response.status_code == 201, response.text
+    file = response.json()
+    assert (file["name"], file["extension"], file["size"]) == ("张.txt", "txt", 5)
+    assert "%E5%BC%A0.txt" in preview(chat, file["id"]).headers["content-disposition"]
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ('filename="=?utf-8?B?no base64?="', None),
+        ('filename="=?no-such?B?5bygLnR4dA==?=.txt"', None),
+        ("filename*=no-such''%E5%BC%A0.txt", "张.txt"),
+        ("filename*=utf-8''..%2F..%2Fa%00.txt", "a .txt"),
+    ],
+)
+def test_a_name_written_wrongly_is_still_no_error(chat: Chat, written: str, kept: str | None) -> None:
+    response = upload_named(chat, written)
+    assert response.status_code in (201, 415), response.text
+    if kept is not None:
+        assert response.json()["name"] == kept
 
 
 def test_a_blob_is_named_by_its_content_type(chat: Chat) -> None:

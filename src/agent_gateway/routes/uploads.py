@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 from agent_gateway.errors import InvalidParam, UploadRefused
+from agent_gateway.routes.disposition import read_disposition
 from agent_gateway.routes.request_text import checked
 
 FILE_FIELD: Final = "file"
@@ -136,9 +137,8 @@ class UploadForm:
     def _on_headers_finished(self) -> None:
         assert self._part is not None
         part = self._part
-        _, options = parse_options_header(part.headers.get(b"content-disposition"))
-        part.name = _text(options.get(b"name", b""))
-        if b"filename" not in options:
+        part.name, filename = read_disposition(part.headers.get(b"content-disposition", b""))
+        if filename is None:
             return
         if self._seen_file:
             raise UploadRefused("too_many_files", "Only one file can be uploaded at once.")
@@ -147,7 +147,7 @@ class UploadForm:
         part.is_ignored = not part.is_file
         if part.is_file:
             content_type = part.headers.get(b"content-type", b"").decode("latin-1")
-            self._pieces.append(FilePart(_filename(options[b"filename"]), content_type))
+            self._pieces.append(FilePart(filename, content_type))
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         assert self._part is not None
@@ -184,15 +184,6 @@ class _Part:
         self.value = bytearray()
         self.is_file = False
         self.is_ignored = False
-
-
-def _filename(data: bytes) -> str:
-    """A name as forms write it: three characters are escaped, all others are not."""
-    return _text(data).replace("%22", '"').replace("%0D", " ").replace("%0A", " ")
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
 
 
 def _not_multipart() -> InvalidParam:
