@@ -120,13 +120,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        if isinstance(error.__cause__, UnicodeDecodeError):
-            return envelope("invalid_param", "The body is not valid JSON: it is not UTF-8.")
-        code = _HTTP_CODES.get(error.status_code, "internal_server_error")
-        response = envelope(code, str(error.detail))
-        if error.status_code == 405:
-            response.headers["Allow"] = ", ".join(_allowed(request))
-        return response
+        return _of_framework(request, error)
 
     @app.exception_handler(StoreError)
     async def store_error(request: Request, error: StoreError) -> JSONResponse:
@@ -151,6 +145,16 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         return envelope("internal_server_error", "Internal server error.")
+
+
+def _of_framework(request: Request, error: HTTPException) -> JSONResponse:
+    if isinstance(error.__cause__, UnicodeDecodeError):
+        return envelope("invalid_param", "The body is not valid JSON: it is not UTF-8.")
+    code = _HTTP_CODES.get(error.status_code, "internal_server_error")
+    response = envelope(code, str(error.detail))
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(_allowed(request))
+    return response
 
 
 async def _gone(request: Request, error: Exception) -> Response:
