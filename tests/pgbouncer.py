@@ -25,10 +25,21 @@ ANYBODY: Final = "nobody"
 class PgBouncer:
     """Runs while its context lasts; `url` is the way to a database through it."""
 
-    def __init__(self, postgres_url: str, mode: Mode, *, ignores: str = "") -> None:
+    def __init__(
+        self,
+        postgres_url: str,
+        mode: Mode,
+        *,
+        ignores: str = "",
+        certificates: Path | None = None,
+        of_clients: bool = False,
+    ) -> None:
+        """`certificates` is a folder with `tests.certificates`; clients may have to show theirs."""
         self._postgres_url = postgres_url
         self._mode = mode
         self._ignores = ignores
+        self._certificates = certificates
+        self._of_clients = of_clients
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -51,6 +62,7 @@ class PgBouncer:
             f"listen_addr = 127.0.0.1\nlisten_port = {self._port}\nunix_socket_dir =\n"
             f"auth_type = any\npool_mode = {self._mode}\ndefault_pool_size = {SERVERS[self._mode]}\n"
             f"ignore_startup_parameters = {self._ignores}\n"
+            f"{self._tls(folder)}"
             f"logfile = {folder / 'log'}\n"
         )
         folder.chmod(0o777)
@@ -63,6 +75,19 @@ class PgBouncer:
     def __exit__(self, *_: object) -> None:
         self.stop()
         self._stack.close()
+
+    def _tls(self, folder: Path) -> str:
+        if self._certificates is None:
+            return ""
+        for name in ("root.crt", "server.crt", "server.key"):
+            shutil.copy(self._certificates / name, folder)
+            (folder / name).chmod(0o644)
+        return (
+            f"client_tls_sslmode = {'verify-ca' if self._of_clients else 'require'}\n"
+            f"client_tls_ca_file = {folder / 'root.crt'}\n"
+            f"client_tls_cert_file = {folder / 'server.crt'}\n"
+            f"client_tls_key_file = {folder / 'server.key'}\n"
+        )
 
     def start(self) -> None:
         """Begin to listen."""
