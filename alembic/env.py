@@ -58,7 +58,7 @@ def run(connection: Connection | None = None, *, dialect: str | None = None) -> 
 
 
 async def run_by_hand() -> None:
-    settings = Settings()
+    settings = Settings.read()
     if settings.embedded_database:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     async with exclusive(async_url(settings.resolved_database_url())) as connection:
@@ -67,7 +67,7 @@ async def run_by_hand() -> None:
 
 handed_over: Connection | None = context.config.attributes.get("connection")
 if context.is_offline_mode():
-    run(dialect=async_url(Settings().resolved_database_url()).get_backend_name())
+    run(dialect=async_url(Settings.read().resolved_database_url()).get_backend_name())
 elif handed_over is not None:
     run(handed_over)
 else:

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -17,7 +18,7 @@ from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import FOLD_VERSIONS
 from agent_gateway.domain import new_id
-from agent_gateway.errors import StoreError
+from agent_gateway.errors import ConfigError, StoreError
 from agent_gateway.filetypes import SizeLimits
 from agent_gateway.routes import (
     app_info,
@@ -46,7 +47,7 @@ from agent_gateway.routes.payloads import WireForm, frame_encoder
 from agent_gateway.routes.request_text import require_text
 from agent_gateway.routes.tickets import FileTickets, Tickets
 from agent_gateway.runner import Limits, Resources
-from agent_gateway.settings import Settings
+from agent_gateway.settings import SECRET_CHARACTERS, Settings
 from agent_gateway.signals import draining_first
 from agent_gateway.store.apps import DEFAULT_SLUG, AppStore
 from agent_gateway.store.conversations import ConversationStore
@@ -60,6 +61,7 @@ from agent_gateway.store.keys import USE_SECONDS, KeyStore
 from agent_gateway.store.migrations import migrate, schema_is_current
 from agent_gateway.store.new_turn import Terms
 from agent_gateway.store.objects import Objects
+from agent_gateway.store.sqlite_file import make_private, prove_writable, served_alone, sqlite_path, usable
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.answers import Answers
 from agent_gateway.turns.errands import Errands
@@ -75,18 +77,36 @@ logger = logging.getLogger(__name__)
 
 def app_from_environment() -> FastAPI:
     """The application with settings from the environment, for servers that want a factory."""
-    settings = Settings()
+    settings = Settings.read()
     logs.configure(settings.log_format)
     return create_app(settings)
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The ASGI application. Nothing is opened before its lifespan starts."""
+def app_of_worker(settings: Settings, config: AppConfig) -> FastAPI:
+    """The application of one of several processes, with what their parent has read."""
+    logs.configure(settings.log_format)
+    return create_app(settings, config=config)
+
+
+def create_app(
+    settings: Settings,
+    *,
+    config: AppConfig | None = None,
+    prepared: bool = False,
+) -> FastAPI:
+    """The ASGI application. Nothing is opened before its lifespan starts.
+
+    `config` is the default app's, if it was read already. With `prepared` the caller owns and has prepared
+    the database.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
-            gateway = app.state.gateway = await _open(settings, stack)
+            if not prepared:
+                stack.enter_context(owned_database(settings))
+                await prepare(settings)
+            gateway = app.state.gateway = await _open(settings, config or load_config(settings), stack)
             with draining_first(gateway.live.drain, settings.drain_seconds):
                 yield
 
@@ -132,14 +152,21 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def check(settings: Settings) -> None:
-    """Raise ConfigError for what no start could work with, so that it is told before anything starts."""
-    async_url(settings.resolved_database_url())
-    settings.resolved_secret_key()
-    load_config(settings)
-    open_files(settings)
+def check(settings: Settings) -> AppConfig:
+    """The configuration of the default app. Raises ConfigError for what no start could work with, so that it
+    is told before anything starts."""
+    check_database(settings)
+    settings.given_secret_key()
+    config = load_config(settings)
     if settings.model and not settings.backend_url:
         build_backend(settings)
+    return config
+
+
+def check_database(settings: Settings) -> Path | None:
+    """Raise ConfigError for a URL of no database we know; where it is, if it is an SQLite file."""
+    url = async_url(settings.resolved_database_url())
+    return sqlite_path(url) if settings.embedded_database else None
 
 
 def build_backend(settings: Settings) -> Backend:
@@ -158,14 +185,68 @@ def build_backend(settings: Settings) -> Backend:
 
 
 def open_database(settings: Settings) -> Database:
-    """The database these settings name; close it."""
-    if not settings.database_url:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    """The database these settings name; close it. Raises ConfigError."""
+    check_database(settings)
     return Database(
         settings.resolved_database_url(),
         pool_size=settings.database_pool_size,
         lease_seconds=settings.lease_seconds,
     )
+
+
+@contextmanager
+def owned_database(settings: Settings) -> Generator[None]:
+    """Be the one process that serves the SQLite file, until the block is left; nothing with Postgres.
+
+    Raises ConfigError, before anything is touched.
+    """
+    path = check_database(settings)
+    if path is None:
+        yield
+        return
+    make_data_dir(settings)
+    with served_alone(path):
+        yield
+
+
+async def prepare(settings: Settings) -> None:
+    """Make what a start needs: the folder of files, and with SQLite a database and a secret key.
+
+    Raises ConfigError and StoreError; no half of a database is left behind.
+    """
+    open_files(settings)
+    if settings.embedded_database:
+        await migrate_database(settings)
+        settings.resolved_secret_key(make=True)
+
+
+async def migrate_database(settings: Settings) -> None:
+    """Bring the schema up to date. An SQLite file is made when there is none, and is its owner's alone.
+
+    Raises ConfigError and StoreError.
+    """
+    path = check_database(settings)
+    make_data_dir(settings)
+    database = open_database(settings)
+    try:
+        with usable(path) if path else nullcontext():
+            await migrate(database)
+    finally:
+        await database.close()
+    if path:
+        make_private(path)
+        await asyncio.to_thread(prove_writable, path)
+
+
+def make_data_dir(settings: Settings) -> None:
+    """Make the folder of the default database; ConfigError when that is not possible."""
+    if settings.database_url:
+        return
+    folder = settings.data_dir.absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"AGENT_GATEWAY_DATA_DIR: {folder} can not be made: {error.strerror}") from None
 
 
 def open_files(settings: Settings) -> Objects:
@@ -196,9 +277,13 @@ def check_app(settings: Settings, config: AppConfig, source: str) -> list[str]:
     return unknown_models(config)
 
 
-async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
+async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) -> Gateway:
     secret = settings.resolved_secret_key()
-    config = load_config(settings)
+    if len(secret) < SECRET_CHARACTERS:
+        logger.warning(
+            "the secret key has fewer than %d characters: who sees a ticket may guess it",
+            SECRET_CHARACTERS,
+        )
     database = open_database(settings)
     stack.push_async_callback(database.close)
     terms = Terms(new_id(), settings.lease_seconds, settings.turn_timeout_seconds, FOLD_VERSIONS)
@@ -207,17 +292,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     seconds = settings.turn_timeout_seconds + 3600
     file_tickets = FileTickets(secret, seconds=seconds, public_url=settings.public_url)
     encoder = frame_encoder(file_tickets.url)
-    if settings.embedded_database:
-        await migrate(database)
     await database.hold()
-    installed = asyncio.Event()
-    install = asyncio.create_task(_install(settings, database, apps, keys, config, installed), name="install")
-    stack.push_async_callback(_cancel, install)
-    if settings.embedded_database:
-        await install
-    else:
-        # Usually a moment. Without a usable database the process answers its probes all the same.
-        await asyncio.wait({install}, timeout=INSTALL_SECONDS / 2)
     backend = build_backend(settings)
     stack.push_async_callback(backend.aclose)
     live: LiveTurns[WireForm] = await stack.enter_async_context(
@@ -240,6 +315,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
         while orphans := await turns.adopt(expired=True, everyone=True):
             for turn in orphans:
                 live.adopt(turn)
+    installed = asyncio.Event()
     small_runs = SmallRuns(backend, os.environ)
     errands = Errands(turns.outbox, backend, small_runs, live.draining)
     stack.push_async_callback(errands.aclose)
@@ -249,6 +325,14 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Gateway:
     duties = Duties(live, turns, errands, answers, file_store, settings.lease_seconds, installed)
     for duty in duties.start((key_ring.write_use, USE_SECONDS)):
         stack.push_async_callback(_cancel, duty)
+    # Last, since a key that is printed has to work.
+    install = asyncio.create_task(_install(settings, database, apps, keys, config, installed), name="install")
+    stack.push_async_callback(_cancel, install)
+    if settings.embedded_database:
+        await install
+    else:
+        # Usually a moment. Without a usable database the process answers its probes all the same.
+        await asyncio.wait({install}, timeout=INSTALL_SECONDS / 2)
     return Gateway(
         installed=installed,
         database=database,

@@ -5,21 +5,48 @@ Read by app, cli and alembic/env only; everything else is handed what it needs.
 
 import re
 import secrets
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from agent_gateway.domain import Generation
 from agent_gateway.errors import ConfigError
+
+PREFIX: Final = "AGENT_GATEWAY_"
+ENV_FILE: Final = ".env"
+SECRET_CHARACTERS: Final = 32
+"""The least that a secret key has where anybody may try to guess it."""
+LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to be replaced
+"""What an agent on this machine calls who listens on all addresses."""
+QUOTES: Final = "\"'`“”‘’"
+KUBERNETES: Final = re.compile(
+    r"(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PORT|PROTO|ADDR))?)"
+)
+"""What Kubernetes puts into the environment for services whose names begin with ours, besides `…PORT`."""
 
 
 class Settings(BaseSettings):
     """Every setting of the gateway. Durations are seconds."""
 
     model_config = SettingsConfigDict(
-        env_prefix="AGENT_GATEWAY_", env_file=".env", extra="ignore", env_ignore_empty=True
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        # With the mark that some editors put in front.
+        env_file_encoding="utf-8-sig",
+        extra="ignore",
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
     )
 
     data_dir: Path = Path(".data")
@@ -53,7 +80,8 @@ class Settings(BaseSettings):
     app_mode: Literal["chat", "agent-chat", "agent"] = "chat"
     """Mode of the built-in default app."""
     secret_key: SecretStr = SecretStr("")
-    """Signs tickets and hashes keys; made once in DATA_DIR when empty, required with Postgres."""
+    """Signs tickets and hashes keys: 32 characters or more. Made once in DATA_DIR when empty, required with
+    Postgres."""
     public_url: str = ""
     """How clients and agents reach this service; prefixes the URLs it makes. Empty: they are paths."""
     host: str = "127.0.0.1"
@@ -74,6 +102,45 @@ class Settings(BaseSettings):
     """The largest body of a request; more is refused with 413."""
     cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
     """Origins whose pages may call the API, comma separated, each exact; empty: none."""
+
+    @classmethod
+    def read(cls, **given: Any) -> "Settings":
+        """The settings of the environment, and what is given instead; ConfigError names what is wrong."""
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            faults = [
+                f"{PREFIX}{'.'.join(map(str, fault['loc']))}".upper() + f": {fault['msg']}"
+                for fault in error.errors()
+            ]
+            raise ConfigError("; ".join(faults).replace(": Value error, ", ": ")) from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{ENV_FILE} is not UTF-8") from None
+        except OSError as error:
+            raise ConfigError(f"{ENV_FILE} can not be read: {error.strerror}") from None
+
+    @classmethod
+    def settings_customise_sources(  # pyrefly: ignore[missing-override-decorator]
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Refuse variables that are no settings: one that is mistyped would silently be another gateway."""
+        for source, place in ((env_settings, "the environment"), (dotenv_settings, ENV_FILE)):
+            if isinstance(source, EnvSettingsSource):
+                _refuse_unknown(source.env_vars, place, cls.model_fields)
+        return init_settings, env_settings, dotenv_settings
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _no_service(cls, value: Any) -> Any:
+        # Kubernetes tells every pod so where a service named agent-gateway is.
+        if isinstance(value, str) and value.startswith(("tcp://", "udp://", "sctp://")):
+            return cls.model_fields["port"].default
+        return value
 
     @field_validator("backend_schema", mode="before")
     @classmethod
@@ -103,15 +170,47 @@ class Settings(BaseSettings):
     @field_validator("public_url", "backend_url")
     @classmethod
     def _http(cls, value: str) -> str:
-        if value and not re.fullmatch(r"https?://[^/?#\s]+[^?#\s]*", value):
+        if value and not (re.fullmatch(r"https?://[^/?#\s]+[^?#\s]*", value) and _has_address(value)):
             raise ValueError("not a URL like https://example.com/path")
         return value
+
+    @field_validator("api_key", "backend_token")
+    @classmethod
+    def _header(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"[!-~]*", value.get_secret_value()):
+            raise ValueError("holds spaces or letters that are not ASCII: an HTTP header does not carry them")
+        return value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _typed(cls, value: SecretStr) -> SecretStr:
+        # The same letter may be other bytes where it is typed on another machine.
+        if not re.fullmatch(r"[ -~]*", value.get_secret_value()):
+            raise ValueError("holds letters that are not ASCII")
+        return value
+
+    # The last one is called first.
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: Any) -> Any:
+        """Without the line break that a file ends with; what else was not meant is refused."""
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not isinstance(text, str):
+            return value
+        text = text.strip()
+        if text.startswith(tuple(QUOTES)) or text.endswith(tuple(QUOTES)):
+            raise ValueError("begins or ends with a quotation mark: give it without")
+        if not text.isprintable():
+            raise ValueError("holds a line break or another character that can not be seen")
+        return text
 
     @property
     def agent_url(self) -> str:
         """How an agent reaches this service for the files of a message."""
-        local = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - to be replaced
-        return self.public_url or f"http://{f'[{local}]' if ':' in local else local}:{self.port}"
+        if self.public_url:
+            return self.public_url
+        local = LOOPBACK.get(self.host, self.host)
+        return f"http://{f'[{local}]' if ':' in local else local}:{self.port}"
 
     @property
     def embedded_database(self) -> bool:
@@ -120,25 +219,79 @@ class Settings(BaseSettings):
 
     def resolved_database_url(self) -> str:
         """The database URL, with the default filled in."""
-        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'agent-gateway.db'}"
+        return self.database_url or f"sqlite:///{quote(str(self.data_dir.absolute()))}/agent-gateway.db"
 
-    def resolved_secret_key(self) -> bytes:
-        """The secret key; made once and kept in DATA_DIR when none is set.
+    def given_secret_key(self) -> bytes | None:
+        """What SECRET_KEY says; None when it is left to a file in DATA_DIR.
 
-        Raises ConfigError with Postgres, where all processes must share one key.
+        Raises ConfigError with Postgres, where all processes share one key and anybody may reach them.
         """
-        if key := self.secret_key.get_secret_value():
-            return key.encode()
-        if not self.embedded_database:
-            raise ConfigError("AGENT_GATEWAY_SECRET_KEY is required with Postgres: all processes share it.")
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        key = self.secret_key.get_secret_value()
+        if not self.embedded_database and len(key) < SECRET_CHARACTERS:
+            fault = "is too short" if key else "is required with Postgres, since all processes share it"
+            raise ConfigError(
+                f"AGENT_GATEWAY_SECRET_KEY {fault}: set {SECRET_CHARACTERS} random characters or more"
+            )
+        return key.encode() or None
+
+    def resolved_secret_key(self, *, make: bool = False) -> bytes:
+        """The secret key; when none is set the one in DATA_DIR, which can be made if there is none.
+
+        Raises ConfigError.
+        """
+        if key := self.given_secret_key():
+            return key
         path = self.data_dir / "secret-key"
-        if not path.exists():
-            # Complete or not there at all, whenever the process dies.
-            new = path.with_suffix(".new")
-            new.touch(mode=0o600)
-            new.write_text(secrets.token_urlsafe(32))
-            new.replace(path)
-        if key := path.read_text().strip():
-            return key.encode()
-        raise ConfigError(f"{path} is empty: delete it, and a new key is made.")
+        try:
+            if make and not path.exists():
+                _make_secret(path)
+            if key := path.read_bytes().strip():
+                return key
+        except FileNotFoundError:
+            raise ConfigError(
+                f"there is no {path.absolute()}: set AGENT_GATEWAY_SECRET_KEY or AGENT_GATEWAY_DATA_DIR "
+                "as for the gateway"
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"{path.absolute()} can not be used: {error.strerror}") from None
+        raise ConfigError(f"{path.absolute()} is empty: delete it, and a new key is made")
+
+
+def _make_secret(path: Path) -> None:
+    """Complete or not there at all, whenever the process dies."""
+    new = path.with_suffix(".new")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        new.touch(mode=0o600)
+        new.write_text(secrets.token_urlsafe(32))
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _has_address(url: str) -> bool:
+    """Whether a URL, in ASCII, names a host, and a port that exists if any."""
+    try:
+        parts = urlsplit(url)
+        return url.isascii() and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _refuse_unknown(variables: Mapping[str, str | None], place: str, known: Iterable[str]) -> None:
+    """Raise ConfigError for variables that have the prefix and are no settings."""
+    names = {f"{PREFIX}{name}".upper() for name in known}
+    faults = []
+    for given, value in sorted(variables.items()):
+        name = given.upper()
+        if not name.startswith(PREFIX) or name in names or _is_of_kubernetes(name, value or ""):
+            continue
+        nearest = get_close_matches(name, names, n=1, cutoff=0)[0]
+        faults.append(f"{name} in {place} is no setting: the nearest is {nearest}")
+    if faults:
+        raise ConfigError("; ".join(faults))
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    is_port = name.endswith("_PORT") and re.match(r"(tcp|udp|sctp)://", value)
+    return bool(is_port or KUBERNETES.fullmatch(name.removeprefix(PREFIX)))

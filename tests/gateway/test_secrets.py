@@ -12,7 +12,8 @@ import yaml
 from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_gateway import cli
+from agent_gateway.cli.serving import server_config
+from agent_gateway.settings import Settings
 from tests.fakes.script import (
     Cut,
     Emit,
@@ -321,15 +322,8 @@ def test_a_result_the_database_refuses_fails_the_turn_and_is_not_logged(
     not_logged(every_log, *CREDENTIALS, *TEXTS)
 
 
-def test_the_server_logs_no_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_logs_no_urls(tmp_path: Path) -> None:
     """They hold tickets."""
-    given: dict[str, Any] = {}
-    monkeypatch.chdir(tmp_path)
-
-    def run(_app: str, **settings: Any) -> None:
-        given.update(settings)
-
-    monkeypatch.setattr(cli.uvicorn, "run", run)
-    cli.serve()
-    assert given["access_log"] is False
-    assert given["log_config"] is None
+    config = server_config(Settings(_env_file=None, data_dir=tmp_path), None)
+    assert config.access_log is False
+    assert config.log_config is None

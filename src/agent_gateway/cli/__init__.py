@@ -3,20 +3,19 @@
 import asyncio
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
-from pydantic import ValidationError
 
-from agent_gateway.app import check, create_app, open_database
+from agent_gateway.app import check, create_app, migrate_database
 from agent_gateway.cli import apps, keys
 from agent_gateway.cli.environment import read_settings
+from agent_gateway.cli.listen import bind, listening_on
+from agent_gateway.cli.serving import serve_here, serve_in_workers
 from agent_gateway.errors import ConfigError, StoreError
-from agent_gateway.server.connection import Connection
 from agent_gateway.settings import Settings
-from agent_gateway.store.migrations import migrate as migrate_database
 
 app = typer.Typer(
     name="agent-gateway",
@@ -38,12 +37,6 @@ def main() -> None:
         app()
     except ConfigError as error:
         _fail(str(error))
-    except ValidationError as error:
-        problems = "; ".join(
-            f"AGENT_GATEWAY_{'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        _fail(problems)
     except StoreError as error:
         _fail(f"the database can not be used: {error}")
 
@@ -56,41 +49,26 @@ def serve(
 ) -> None:
     """Serve the gateway. The embedded database is set up by itself."""
     settings = read_settings(host, port)
-    check(settings)
+    config = check(settings)
     if workers > 1 and settings.embedded_database:
-        raise ConfigError("--workers needs Postgres: an SQLite database belongs to one process.")
-    uvicorn.run(
-        "agent_gateway.app:app_from_environment",
-        factory=True,
-        workers=workers,
-        host=settings.host,
-        port=settings.port,
-        http=Connection,
-        loop="agent_gateway.server.listener:Loop",
-        ws="none",
-        log_config=None,
-        access_log=False,
-        lifespan="on",
-        timeout_keep_alive=65,
-        # After the drain nothing is worth waiting for longer.
-        timeout_graceful_shutdown=5,
-        server_header=False,
-    )
+        raise ConfigError("--workers needs Postgres: an SQLite database belongs to one process")
+    # Nothing is changed by a process that can not serve.
+    with ExitStack() as stack:
+        sockets = bind(settings.host, settings.port)
+        for one in sockets:
+            stack.enter_context(one)
+        host, port = listening_on(sockets)
+        settings = settings.model_copy(update={"host": host, "port": port})
+        if workers == 1:
+            serve_here(settings, config, sockets)
+        else:
+            serve_in_workers(settings, config, sockets, workers)
 
 
 @app.command()
 def migrate() -> None:
     """Bring the database schema up to date; any number of replicas may call it at once."""
-    settings = read_settings()
-
-    async def run() -> None:
-        database = open_database(settings)
-        try:
-            await migrate_database(database)
-        finally:
-            await database.close()
-
-    asyncio.run(run())
+    asyncio.run(migrate_database(read_settings()))
     typer.echo("The database schema is up to date.")
 
 
@@ -101,7 +79,7 @@ def openapi(
     """Write the OpenAPI document."""
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / "openapi.json"
-    path.write_text(json.dumps(create_app(Settings()).openapi(), indent=2) + "\n")
+    path.write_text(json.dumps(create_app(Settings.model_construct()).openapi(), indent=2) + "\n")
     typer.echo(str(path))
 
 

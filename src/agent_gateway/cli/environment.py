@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import TypeVar
 
 from agent_gateway import logs
-from agent_gateway.app import open_database
+from agent_gateway.app import check_database, open_database
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
 from agent_gateway.store.apps import AppStore, ListedApp
 from agent_gateway.store.database import Database
-from agent_gateway.store.migrations import migrate, schema_is_current
+from agent_gateway.store.migrations import schema_is_current
+from agent_gateway.store.sqlite_file import usable
 
 T = TypeVar("T")
 
@@ -18,7 +20,7 @@ T = TypeVar("T")
 def read_settings(host: str | None = None, port: int | None = None) -> Settings:
     """The settings of the environment, with what the command line says instead."""
     given = {"host": host, "port": port}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = Settings.read(**{name: value for name, value in given.items() if value is not None})
     logs.configure(settings.log_format)
     return settings
 
@@ -30,15 +32,20 @@ def with_database(work: Callable[[Database, Settings], Awaitable[T]]) -> T:
     async def run() -> T:
         database = open_database(settings)
         try:
-            if settings.embedded_database:
-                await migrate(database)
-            elif not await schema_is_current(database):
+            if not await schema_is_current(database):
                 raise ConfigError("the database schema is behind: run `agent-gateway migrate`")
             return await work(database, settings)
         finally:
             await database.close()
 
-    return asyncio.run(run())
+    path = check_database(settings)
+    if path is not None and not path.exists():
+        raise ConfigError(
+            f"there is no database {path}: run this in the gateway's folder and with its settings, "
+            "once it was started"
+        )
+    with usable(path) if path else nullcontext():
+        return asyncio.run(run())
 
 
 async def app_named(database: Database, slug: str) -> ListedApp:

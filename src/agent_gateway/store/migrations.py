@@ -1,7 +1,11 @@
 """The schema's migrations. Alembic is imported when it is needed: reading it takes a while."""
 
 import asyncio
+import errno
+import logging
+import os
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
@@ -13,10 +17,13 @@ from sqlalchemy import URL, Connection, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from agent_gateway.domain import new_id
+from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.database import Database
 from agent_gateway.store.database_errors import mapped_errors
 from agent_gateway.store.database_url import postgres_address
 from agent_gateway.store.postgres import NO_LIMITS, Postgres
+from agent_gateway.store.sqlite_file import PRIVATE, sqlite_path
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -27,13 +34,21 @@ LOCK: Final = 7_261_830_419
 WAIT_SECONDS: Final = 60
 """How long a process waits for another one that migrates the same SQLite file."""
 
+logger = logging.getLogger(__name__)
+
+_making: Final = threading.Lock()
+
 
 async def migrate(database: Database) -> None:
     """Bring the schema to what this code expects; any number of processes may call it at once.
 
-    A newer schema stays as it is. Raises StoreUnavailable or StoreRejected; nothing is changed then.
+    A newer schema stays as it is. Raises StoreUnavailable or StoreRejected; nothing is changed
+    then, and no new SQLite file is left behind.
     """
     with mapped_errors():
+        if database.is_sqlite and not await asyncio.to_thread(sqlite_path(database.url).exists):
+            await _make_file(sqlite_path(database.url), database.url)
+            return
         async with exclusive(database.url) as connection:
             await connection.run_sync(_upgrade)
 
@@ -97,11 +112,46 @@ def _switch_to_wal(path: str) -> None:
             with closing(sqlite3.connect(path, timeout=WAIT_SECONDS)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
             return
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             if "locked" not in str(error) or time.monotonic() > give_up:
                 # What else is wrong the migration's own connection will tell.
                 return
         time.sleep(0.01)
+
+
+async def _make_file(path: Path, url: URL) -> None:
+    """A new SQLite file, with its schema or not at all: it is made beside and then gets its name."""
+    # Alembic can do one migration at a time in a process; in another one it may make the file, too.
+    while not _making.acquire(blocking=False):  # noqa: ASYNC110 - who holds it may be in another loop
+        await asyncio.sleep(0.01)
+    new = path.with_name(f"{path.name}-new-{new_id()}")
+    try:
+        if await asyncio.to_thread(path.exists):
+            return
+        os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE))
+        async with exclusive(url.set(database=str(new))) as connection:
+            await connection.run_sync(_upgrade)
+        await asyncio.to_thread(_name, new, path)
+    except OSError as error:
+        raise StoreUnavailable(error.strerror or type(error).__name__) from None
+    finally:
+        _making.release()
+        for ending in ("", "-wal", "-shm", "-journal"):
+            new.with_name(new.name + ending).unlink(missing_ok=True)
+
+
+def _name(new: Path, path: Path) -> None:
+    """Give a new file its name, unless another process was faster."""
+    try:
+        path.hardlink_to(new)
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS) or path.exists():
+            raise
+        # A file system without hard links.
+        new.rename(path)
+    logger.info("a new database was made: %s", path)
 
 
 def _upgrade(connection: Connection) -> None:

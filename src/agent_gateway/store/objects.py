@@ -151,6 +151,8 @@ def _open(url: str, folder: Path) -> ObjectStore:
         opened: ObjectStore = open_any(bare, config=options, client_options=client, retry_config=retries)
         return opened
     except (BaseError, OSError, ValueError) as error:
+        if not url:
+            raise ConfigError(f"the folder {folder.absolute()} can not be made or used for files.") from None
         # Not its text: the URL may hold a key.
         raise ConfigError(
             f"AGENT_GATEWAY_FILES_URL can not be used ({type(error).__name__}): write file:///folder, "

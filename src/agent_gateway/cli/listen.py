@@ -1,0 +1,66 @@
+"""Where the gateway listens. Addresses are bound before anything else is done."""
+
+import errno
+import socket
+from collections.abc import Iterable
+from typing import Final
+
+from agent_gateway.errors import ConfigError
+
+EVERYWHERE: Final = "::"
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets bound to all addresses of this host, which do not listen yet; close them.
+
+    With port 0 it is one, since each would get a port of its own. `::` is IPv4, too, where the system can.
+    Raises ConfigError.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise ConfigError(f"AGENT_GATEWAY_HOST: {host!r} is no address of this machine") from None
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    bound: list[socket.socket] = []
+    try:
+        for family, address in addresses[: 1 if port == 0 else None]:
+            bound.append(_bound(family, address))
+    except OSError as error:
+        for one in bound:
+            one.close()
+        raise ConfigError(_refusal(error, host, port)) from None
+    return bound
+
+
+def listening_on(sockets: Iterable[socket.socket]) -> tuple[str, int]:
+    """Host and port that these are bound to, as numbers; an IPv4 address if there is one."""
+    names = sorted((one.family != socket.AF_INET, one.getsockname()) for one in sockets)
+    host, port = names[0][1][:2]
+    return str(host), int(port)
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL of what listens on this address."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _bound(family: int, address: object) -> socket.socket:
+    one = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # What is left of connections of a process that ended does not keep the port from the next.
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            host = address[0]  # type: ignore[index]
+            alone = host != EVERYWHERE or not socket.has_dualstack_ipv6()
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, alone)
+        one.bind(address)  # type: ignore[arg-type]
+    except BaseException:
+        one.close()
+        raise
+    return one
+
+
+def _refusal(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"{url_of(host, port)} is in use by another process: choose another --port, or end that one"
+    return f"can not listen on {url_of(host, port)}: {error.strerror}"

@@ -1,0 +1,110 @@
+"""Runs the application on bound sockets: in this process, or in several that share them."""
+
+import asyncio
+import logging
+import socket
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import typer
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
+
+from agent_gateway.app import app_of_worker, create_app, owned_database, prepare
+from agent_gateway.app_config import AppConfig
+from agent_gateway.cli.listen import url_of
+from agent_gateway.errors import ConfigError
+from agent_gateway.server.connection import Connection
+from agent_gateway.settings import Settings
+
+START_FAILED = 2
+
+logger = logging.getLogger("uvicorn.error")
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which says where it listens although it was given its sockets."""
+
+    # `typing.override` is newer than the oldest Python supported here.
+    async def startup(  # pyrefly: ignore[missing-override-decorator]
+        self, sockets: list[socket.socket] | None = None
+    ) -> None:
+        """Called in the event loop."""
+        await super().startup(sockets)
+        _say_where(self.config)
+
+
+class Supervisor(Multiprocess):
+    """uvicorn's, which replaces workers that died and no others.
+
+    Its own would kill, too, who does not answer for five seconds: on a busy machine that is every worker that
+    starts, again and again, and at times one that has turns to drive.
+    """
+
+    def keep_subprocess_alive(self) -> None:  # pyrefly: ignore[missing-override-decorator]
+        """Called twice a second."""
+        for index, worker in enumerate(self.processes):
+            if worker.process.is_alive() or self.should_exit.is_set():
+                continue
+            if worker.exitcode == STARTUP_FAILURE:
+                # The others would fail in the same way.
+                self.should_exit.set()
+                return
+            logger.error("worker %s has died (%s): another one is started", worker.pid, worker.exitcode)
+            self.processes[index] = Process(self.config, self.sockets)
+            self.processes[index].start()
+
+
+def serve_here(settings: Settings, config: AppConfig, sockets: list[socket.socket]) -> None:
+    """Serve in this process until a signal ends it. Raises ConfigError and StoreError."""
+    with owned_database(settings):
+        asyncio.run(prepare(settings))
+        app = create_app(settings, config=config, prepared=True)
+        try:
+            with suppress(KeyboardInterrupt):
+                Server(server_config(settings, app)).run(sockets)
+        except OSError as error:
+            # Who bound the same address in the same moment was faster.
+            raise ConfigError(f"can not listen on {url_of(settings.host, settings.port)}: {error}") from None
+
+
+def serve_in_workers(
+    settings: Settings, config: AppConfig, sockets: list[socket.socket], workers: int
+) -> None:
+    """Serve in so many processes, each replaced when it dies, until a signal ends them all."""
+    asyncio.run(prepare(settings))
+    app = partial(app_of_worker, settings, config)
+    server = server_config(settings, app, factory=True, workers=workers)
+    _say_where(server)
+    with suppress(KeyboardInterrupt):
+        supervisor = Supervisor(server, sockets)
+        supervisor.run()
+        if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
+            raise typer.Exit(START_FAILED)
+
+
+def server_config(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
+    """How the application is served."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=Connection,
+        loop="agent_gateway.server.listener:Loop",
+        ws="none",
+        log_config=None,
+        # URLs hold tickets.
+        access_log=False,
+        lifespan="on",
+        timeout_keep_alive=65,
+        # After the drain nothing is worth waiting for longer.
+        timeout_graceful_shutdown=5,
+        server_header=False,
+        **more,
+    )
+
+
+def _say_where(config: uvicorn.Config) -> None:
+    logger.info("running on %s", url_of(config.host, config.port))
