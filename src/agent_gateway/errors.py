@@ -255,7 +255,8 @@ class BackendRefused(BackendError):
     """The backend answered with an unexpected status. Its body may hold secrets: never kept."""
 
     def __init__(self, status: int) -> None:
-        super().__init__(f"the backend answered {status}")
+        redirect = ", a redirect, which is not followed: is AGENT_GATEWAY_BACKEND_URL its own address?"
+        super().__init__(f"the backend answered {status}{redirect if 300 <= status < 400 else ''}")
         self.status = status
 
 

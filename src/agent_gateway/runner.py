@@ -532,7 +532,7 @@ async def cancel_quietly(backend: Backend, run_id: RunId) -> bool:
 
 def _code_of(error: BackendError) -> str:
     match error:
-        case BackendUnreachable() | BackendRefused(status=503):
+        case BackendUnreachable() | BackendRefused(status=503 | 429 | 425 | 408):
             return "service_unavailable"
         case RunLost() | RunGap():
             return "turn_interrupted"

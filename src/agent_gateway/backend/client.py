@@ -8,8 +8,9 @@ neither kept nor logged, nor are the foreign errors that hold them: they may con
 import asyncio
 import logging
 import random
+import re
 import ssl
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Final
 from urllib.parse import quote
@@ -31,7 +32,7 @@ from agent_gateway.backend.protocol import (
 )
 from agent_gateway.backend.recognition import Recognition
 from agent_gateway.backend.sse import FrameDecoder
-from agent_gateway.domain import Generation, RunId
+from agent_gateway.domain import Generation, RunId, clean_text
 from agent_gateway.errors import (
     BackendError,
     BackendGarbage,
@@ -56,6 +57,16 @@ LONGEST_PAUSE_SECONDS: Final = 2.0
 
 CANCEL_BODY: Final = b'{"reason":"user","message":"stopped by the user"}'
 
+PASSING: Final = frozenset({408, 425, 429})
+"""Refusals of a stream after which it is worth another try, as after those of 500 and more."""
+MOST_RUN_ID: Final = 1024
+"""Characters of a run's id."""
+
+_EVENT_STREAM: Final = "text/event-stream"
+_MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}")
+_PLAIN: Final = ("", "identity")
+_PACKED: Final = ("gzip", "x-gzip", "deflate")
+"""Encodings that are unpacked, although none is asked for: there are proxies that compress all the same."""
 _UNKNOWN_RUN: Final = "the backend does not know the run"
 
 
@@ -86,6 +97,7 @@ class HTTPBackend:
         if token:
             headers["Authorization"] = f"Bearer {token}"
         self._reconnect_seconds = reconnect_seconds
+        self._warned = False
         self._recognition = Recognition(self._openapi, fallback)
         self._client = httpx.AsyncClient(
             base_url=base_url,
@@ -166,7 +178,7 @@ class HTTPBackend:
             except BackendUnreachable as unreachable:
                 error = unreachable
             except BackendRefused as refused:
-                if refused.status < 500:
+                if refused.status < 500 and refused.status not in PASSING:
                     raise
                 error = refused
             log.info("the stream of run %s was cut (%s)", run_id, error)
@@ -208,7 +220,7 @@ class HTTPBackend:
             patience.connected()
             place.reconnected()
             decoder = FrameDecoder()
-            async for chunk in response.aiter_raw():
+            async for chunk in self._chunks(response):
                 events: list[RunEvent] = []
                 try:
                     for frame in decoder.feed(chunk):
@@ -225,6 +237,18 @@ class HTTPBackend:
                 if events:
                     yield events
 
+    def _chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        """The bytes of an event stream as they come, unpacked if they have to be."""
+        encoding = response.headers.get("content-encoding", "").strip().lower()
+        if encoding in _PLAIN:
+            return response.aiter_raw()
+        if encoding not in _PACKED:
+            raise BackendGarbage(f"the event stream comes in the encoding {encoding[:64]!r}, not as it is")
+        if not self._warned:
+            log.warning("event streams of the backend come compressed (%s): events may be held up", encoding)
+            self._warned = True
+        return response.aiter_bytes()
+
     @asynccontextmanager
     async def _opened(self, run_id: RunId, after: str) -> AsyncGenerator[httpx.Response]:
         """The event stream of a run behind a cursor; its connection is gone when this is left."""
@@ -232,7 +256,7 @@ class HTTPBackend:
             "GET",
             f"{_path(run_id)}/events/sse",
             params={"after": after} if after else None,
-            headers={"Accept": "text/event-stream"},
+            headers={"Accept": _EVENT_STREAM},
         )
         with _mapped():
             async with asyncio.timeout(OPEN_STREAM_SECONDS):
@@ -242,8 +266,10 @@ class HTTPBackend:
                     raise RunLost(_UNKNOWN_RUN)
                 if response.status_code != 200:
                     raise BackendRefused(response.status_code)
-                if not response.headers.get("content-type", "").startswith("text/event-stream"):
-                    raise BackendGarbage("the answer is not an event stream")
+                kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+                if kind != _EVENT_STREAM:
+                    told = kind if _MEDIA_TYPE.fullmatch(kind) else "something without a media type"
+                    raise BackendGarbage(f"the answer is not an event stream but {told!r}")
                 yield response
             finally:
                 await response.aclose()
@@ -326,6 +352,8 @@ def _mapped() -> Generator[None]:
     """The one seam where foreign errors become our own. They are not chained: they hold the bodies."""
     try:
         yield
+    except httpx.DecodingError:
+        raise BackendGarbage("the answer can not be unpacked") from None
     except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError) as error:
         # aiohttp's error says more than httpx's: a lost answer is a ConnectTimeout there, too. Only
         # these two are raised by nothing but the making of a connection.
@@ -343,6 +371,6 @@ def _path(run_id: RunId) -> str:
 def _run_id(response: httpx.Response) -> RunId:
     with _mapped():
         created = msgspec.json.decode(response.content, type=_Created)
-    if not created.run_id:
+    if not 0 < len(created.run_id) <= MOST_RUN_ID or clean_text(created.run_id) != created.run_id:
         raise BackendGarbage("the new run has no id")
     return RunId(created.run_id)
