@@ -177,21 +177,28 @@ def test_who_expects_a_word_gets_it_before_the_body(recording: RecordingServer) 
         assert client.is_closed()
 
 
-def test_a_body_that_nobody_read_is_no_request(recording: RecordingServer) -> None:
+@pytest.mark.parametrize("sent", [b"", HIDDEN[:10], HIDDEN], ids=["before", "in the middle", "after"])
+def test_a_body_that_nobody_read_is_no_request(recording: RecordingServer, sent: bytes) -> None:
+    """A small one is awaited: whether the connection stays does not depend on when it comes."""
     with recording.client() as client:
-        client.send(request("POST", "/early", f"Content-Length: {len(HIDDEN)}"))
+        client.send(request("POST", "/early", f"Content-Length: {len(HIDDEN)}") + sent)
+        assert client.answer().json["path"] == "/early"
+        client.send(HIDDEN[len(sent) :] + request("GET", "/next"))
+        assert client.answer().json["path"] == "/next"
+    assert [seen.path for seen in recording.app.seen] == ["/early", "/next"]
+
+
+@pytest.mark.parametrize("how", ["large", "chunked"])
+def test_a_body_that_nobody_read_and_may_be_long_ends_the_connection(
+    recording: RecordingServer, how: str
+) -> None:
+    line = "Transfer-Encoding: chunked" if how == "chunked" else "Content-Length: 100000"
+    with recording.client() as client:
+        client.send(request("POST", "/early", line))
         assert client.answer().headers["connection"] == "close"
         client.send(HIDDEN)
         assert client.is_closed()
     assert [seen.path for seen in recording.app.seen] == ["/early"]
-
-
-def test_a_body_that_nobody_read_but_came_leaves_the_connection_open(recording: RecordingServer) -> None:
-    with recording.client() as client:
-        client.send(request("POST", "/early", body=HIDDEN) + request("GET", "/next"))
-        assert client.answer().json["path"] == "/early"
-        assert client.answer().json["path"] == "/next"
-    assert [seen.path for seen in recording.app.seen] == ["/early", "/next"]
 
 
 def test_an_aborted_body_on_a_kept_connection_begins_nothing(recording: RecordingServer) -> None:

@@ -109,6 +109,7 @@ def envelope(
 def install(app: FastAPI) -> None:
     """Answer every error of this app with the envelope."""
     app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _unexpected)
 
     @app.exception_handler(GatewayError)
     async def gateway_error(request: Request, error: GatewayError) -> JSONResponse:
@@ -142,9 +143,9 @@ def install(app: FastAPI) -> None:
             return await gateway_error(request, not_read.error)
         return await store_error(request, not_read.error)
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        return envelope("internal_server_error", "Internal server error.")
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return envelope("internal_server_error", "Internal server error.")
 
 
 def _of_framework(request: Request, error: HTTPException) -> JSONResponse:

@@ -15,6 +15,8 @@ class Body(Protocol):
     """A body that is being read."""
 
     complete: bool
+    left: int
+    """Bytes that have not come, as far as is known."""
 
     def take(self, buffer: bytearray) -> bytes:
         """Take what belongs to the body from the front of the buffer; its data. Raises Refused."""
@@ -24,15 +26,15 @@ class SizedBody:
     """So many bytes."""
 
     def __init__(self, size: int) -> None:
-        self._left = size
+        self.left = size
         self.complete = size == 0
 
     def take(self, buffer: bytearray) -> bytes:
         """Take what belongs to the body from the front of the buffer; its data."""
-        data = bytes(buffer[: self._left])
+        data = bytes(buffer[: self.left])
         del buffer[: len(data)]
-        self._left -= len(data)
-        self.complete = self._left == 0
+        self.left -= len(data)
+        self.complete = self.left == 0
         return data
 
 
@@ -44,8 +46,8 @@ class ChunkedBody:
 
     def __init__(self) -> None:
         self.complete = False
-        self._left = 0
-        """Bytes of this chunk that have not come."""
+        self.left = 0
+        """Bytes of this chunk."""
         self._in_chunk = False
         self._in_trailers = False
         self._dropped = 0
@@ -56,13 +58,13 @@ class ChunkedBody:
         at = 0
         while not self.complete:
             if self._in_chunk:
-                piece = bytes(buffer[at : at + self._left])
+                piece = bytes(buffer[at : at + self.left])
                 at += len(piece)
-                self._left -= len(piece)
+                self.left -= len(piece)
                 pieces.append(piece)
                 end = bytes(buffer[at : at + 2])
-                if self._left or not b"\r\n".startswith(end):
-                    if self._left:
+                if self.left or not b"\r\n".startswith(end):
+                    if self.left:
                         break
                     raise malformed()
                 if len(end) < 2:
@@ -101,9 +103,9 @@ class ChunkedBody:
         if size is None:
             raise malformed()
         self._drop(len(line) - len(size[1]))
-        self._left = int(size[1], 16)
-        self._in_chunk = self._left > 0
-        self._in_trailers = self._left == 0
+        self.left = int(size[1], 16)
+        self._in_chunk = self.left > 0
+        self._in_trailers = self.left == 0
 
     def _drop(self, size: int) -> None:
         self._dropped += size

@@ -94,9 +94,16 @@ class Connection(asyncio.Protocol):
         return self.state.default_headers
 
     @property
-    def request_complete(self) -> bool:
-        """Whether the request that is answered has come to its end."""
-        return self._body is None
+    def can_stay(self) -> bool:
+        """Whether the request that is answered has come to its end, or will as good as surely.
+
+        Who was not told to go on may send its body or not, and of chunks the end is not known.
+        """
+        body = self._body
+        if body is None:
+            return True
+        awaits = self._exchange is not None and self._exchange.client_waits
+        return isinstance(body, SizedBody) and body.left <= HIGH_WATER and not awaits
 
     # -- what the event loop calls --------------------------------------------------------------------
 
@@ -175,9 +182,9 @@ class Connection(asyncio.Protocol):
         self.state.total_requests += 1
         if self._lost or self.transport.is_closing():
             return
-        if keep_alive and self._body is None:
+        if keep_alive:
             self._exchange = None
-            seconds = HEAD_SECONDS if self._buffer else self._config.timeout_keep_alive
+            seconds = HEAD_SECONDS if self._buffer or self._body else self._config.timeout_keep_alive
             self._deadline = self._loop.time() + seconds
             # Not from within the response: the task that sends it ends first.
             self._loop.call_soon(self._go_on)
@@ -193,10 +200,12 @@ class Connection(asyncio.Protocol):
         if self._lost or self._lingering or self.transport.is_closing():
             return
         try:
-            if self._exchange is None:
+            if self._body is not None and self._exchange is None:
+                self._read_body(self._body)
+            if self._body is None and self._exchange is None:
                 self._begin()
-            if self._exchange is not None and self._body is not None:
-                self._read_body(self._exchange, self._body)
+            if self._body is not None and self._exchange is not None:
+                self._read_body(self._body)
         except Refused as refused:
             self._refuse(refused)
             return
@@ -231,14 +240,15 @@ class Connection(asyncio.Protocol):
         self.state.tasks.add(task)
         task.add_done_callback(self.state.tasks.discard)
 
-    def _read_body(self, exchange: Exchange, body: Body) -> None:
+    def _read_body(self, body: Body) -> None:
+        """Read on in a body; into nothing, when its request was answered without it. Raises Refused."""
         if not self._buffer:
             return
         data = body.take(self._buffer)
         if body.complete:
             self._body = None
-        if data or body.complete:
-            exchange.add(data, complete=body.complete)
+        if self._exchange is not None and (data or body.complete):
+            self._exchange.add(data, complete=body.complete)
 
     def _scope(self, head: Head) -> dict[str, Any]:
         root = self._config.root_path

@@ -45,11 +45,12 @@ class Exchange:
         self.complete = False
         self.listening = False
         """The application waits for what the client sends."""
+        self.client_waits = head.expects_continue()
+        """The client sends its body when it is told to, or when it likes."""
         self._connection = connection
         self._has_more = True
         self._news = asyncio.Event()
         self._no_body = head.method == "HEAD"
-        self._continue = head.expects_continue()
         self._keep_alive = head.keep_alive
         self._chunked = False
         self._old = head.version == "1.0"
@@ -103,9 +104,9 @@ class Exchange:
 
     async def receive(self) -> dict[str, Any]:
         """The next piece of the body, or that the client is gone."""
-        if self._continue and self._has_more and not self.body and not self.started and not self.gone:
+        if self.client_waits and self._has_more and not self.body and not self.started and not self.gone:
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._continue = False
+            self.client_waits = False
         if not self.gone and not self.complete:
             self._connection.read_on()
             self.listening = True
@@ -135,7 +136,7 @@ class Exchange:
             raise RuntimeError(f"a response begins with its start, not with {message['type']}")
         self.started = True
         status: int = message["status"]
-        if not self._connection.request_complete:
+        if not self._connection.can_stay:
             # Where the rest of a request ends that nobody wants is not waited for.
             self._keep_alive = False
         lines = [STATUS_LINES[status]]
