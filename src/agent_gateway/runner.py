@@ -204,7 +204,7 @@ class TurnRunner:
             try:
                 async with asyncio.timeout(CANCEL_SECONDS):
                     self.run_id = await self._creation
-            except (BackendError, TimeoutError, asyncio.CancelledError):
+            except (BackendError, TurnError, TimeoutError, asyncio.CancelledError):
                 return
         if self.run_id is not None:
             await self._cancel_for_good(self.run_id)

@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from agent_gateway.store.tables import SnapshotRow
 from tests.fakes.run import Logged
 from tests.fakes.script import Gate, fail, script, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.fakes.session import Json, history_of, query_of
 from tests.fakes.strict import Generation
 from tests.gateway.chat import Chat, refused
-from tests.gateway.errands import snapshot_row
+from tests.gateway.errands import all_done, snapshot_row
 from tests.gateway.questions import asked, submitted, token_of
+from tests.gateway.rows import look
 from tests.gateway_server import StartGateway, wait_until
 
 APP = """
@@ -277,3 +281,41 @@ def test_a_turn_that_the_upgrade_ends_is_gone_on_from_in_the_new_form(
     again = chat.blocking("Again", conversation_id=first["conversation_id"])
     assert again["answer"] == "You said: Again."
     assert remembered(backend.requests[-1].body) == ["Hello", "You said: Hello."]
+
+
+@pytest.mark.parametrize("speaks", [1, 2])
+def test_a_snapshot_that_can_not_be_read_fails_its_turns_and_is_kept(
+    chat: Chat,
+    backend: ScriptedBackend,
+    database_url: str,
+    speaks: Generation,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    backend.speaks = speaks
+    conversation_id = chat.blocking("Hello")["conversation_id"]
+
+    async def spoil(session: AsyncSession) -> None:
+        await session.execute(update(SnapshotRow).values(data='{"layers": "sk-secret"}'))
+
+    look(database_url, spoil)
+    refused(chat.post("Again", conversation_id=conversation_id), 500, "internal_server_error")
+    assert backend.posts == 1
+    assert stored(database_url, conversation_id) == {"layers": "sk-secret"}
+    wait_until(lambda: f"conversation {conversation_id}: its snapshot can not be read" in caplog.text)
+    assert "was not cleaned up" not in caplog.text
+    assert "sk-secret" not in caplog.text
+
+
+@pytest.mark.parametrize("speaks", [1, 2])
+def test_a_deleted_conversation_costs_one_failed_run_once(
+    chat: Chat, backend: ScriptedBackend, database_url: str, speaks: Generation
+) -> None:
+    """Neither makes a run without a model: the first such run says so, and no other is asked for."""
+    backend.speaks = speaks
+    for number in range(2):
+        conversation_id = chat.blocking(f"Number {number}")["conversation_id"]
+        gone = chat.client.request("DELETE", f"/conversations/{conversation_id}", json={"user": chat.user})
+        assert gone.status_code == 204
+        all_done(database_url)
+        assert snapshot_row(database_url, conversation_id) is None
+    assert [run.status for run in backend.runs.values()] == ["succeeded", "failed", "succeeded"]

@@ -436,7 +436,9 @@ class TestStream:
             assert len(history_of(data["session_snapshot"])) == 2 * turn
             assert data["output"] == f"You said: turn {turn}."
 
-    @pytest.mark.parametrize("path", sorted(RECORDED.glob("*.sse")), ids=lambda path: path.stem)
+    @pytest.mark.parametrize(
+        "path", sorted(RECORDED.rglob("*.sse")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+    )
     async def test_recorded_runs(self, fake: ScriptedBackend, client: HTTPBackend, path: Path) -> None:
         # Some recordings are cut before their end.
         fake.script = script(recorded(path), fail("shutdown"), started=False)

@@ -14,7 +14,7 @@ from agent_gateway.backend.outputs import name_in, questions_in
 from agent_gateway.backend.protocol import Backend, CreateRunRequest
 from agent_gateway.backend.translate import Fold
 from agent_gateway.domain import Exchange, RunId, Turn
-from agent_gateway.errors import BackendError, NoCleanUp, RunLost, RunNotSucceeded
+from agent_gateway.errors import BackendError, NoCleanUp, RunLost, RunNotSucceeded, TurnError
 from agent_gateway.runner import CANCEL_SECONDS, cancel_quietly
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class SmallRuns:
         try:
             async with asyncio.timeout(CANCEL_SECONDS):
                 run_id = await creation
-        except (BackendError, TimeoutError, asyncio.CancelledError):
+        except (BackendError, TurnError, TimeoutError, asyncio.CancelledError):
             return
         await cancel_quietly(self._backend, run_id)
 
