@@ -220,7 +220,7 @@ def test_the_scheme_word_has_no_case(server: GatewayServer, scheme: str) -> None
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "not_found"),
+        ("GET", "/v2", 404, "not_found"),
         ("GET", "/nowhere", 404, "not_found"),
         ("POST", "/v1/v1/chat-messages", 404, "not_found"),
         ("GET", "/chat-messages", 405, "method_not_allowed"),
