@@ -154,6 +154,20 @@ def test_a_range_is_meant_for_one_version(chat: Chat) -> None:
         assert (response.status_code, len(response.content)) == (status, size)
 
 
+def test_a_browser_asks_each_time_and_gets_the_bytes_once(chat: Chat) -> None:
+    """What it keeps is not shown once the file is gone."""
+    url = f"/files/{upload(chat)['id']}/preview?user={chat.user}"
+    first = chat.client.get(url)
+    assert first.headers["cache-control"] == "private, no-cache"
+    etag = first.headers["etag"]
+    for known in (etag, f"W/{etag}", f'"another", {etag}', "*"):
+        again = chat.client.get(url, headers={"If-None-Match": known, "Range": "bytes=0-9"})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert chat.client.get(url, headers={"If-None-Match": '"another"'}).content == PNG
+    unknown = f"/files/{uuid4()}/preview?user={chat.user}"
+    refused(chat.client.get(unknown, headers={"If-None-Match": "*"}), 404, "file_not_found")
+
+
 def test_an_empty_file(chat: Chat) -> None:
     file = upload(chat, "empty.txt", b"", "text/plain")
     assert file["size"] == 0

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import TypeAdapter, ValidationError
 
@@ -33,7 +33,8 @@ SAFE_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; media-src 'self'",
     "Cross-Origin-Resource-Policy": "cross-origin",
-    "Cache-Control": "private, max-age=3600",
+    # Kept, but asked for each time: a file can be gone at any moment.
+    "Cache-Control": "private, no-cache",
     "Accept-Ranges": "bytes",
 }
 BYTES: Final[dict[str, Any]] = {
@@ -72,6 +73,32 @@ RangeHeader = Annotated[
 IfRange = Annotated[
     str | None, Header(description="The `ETag` of the file for which the range is meant.", alias="If-Range")
 ]
+IfNoneMatch = Annotated[
+    str | None, Header(description="The `ETag` of the file that the client has.", alias="If-None-Match")
+]
+
+
+class Asked:
+    """How much of a file is asked for, and on which condition."""
+
+    def __init__(
+        self, wanted: RangeHeader = None, meant_for: IfRange = None, has: IfNoneMatch = None
+    ) -> None:
+        self._wanted = wanted
+        self._meant_for = meant_for
+        self._has = has
+
+    def not_modified(self, etag: str) -> bool:
+        """The client has this very file."""
+        has = [one.strip().removeprefix("W/") for one in (self._has or "").split(",")]
+        return etag in has or "*" in has
+
+    def span(self, etag: str, size: int) -> tuple[int, int] | None:
+        """Start and end of the asked range; None for all of the file."""
+        return _range(self._wanted, size) if self._meant_for in (None, etag) else None
+
+
+AskedDep = Annotated[Asked, Depends()]
 
 _user = TypeAdapter(User)
 
@@ -119,6 +146,7 @@ async def post_upload(request: Request, app: AppDep, gateway: GatewayDep) -> Upl
     responses={
         200: BYTES,
         206: {**BYTES, "description": "The asked range of its bytes."},
+        304: {"description": "The file that the client has."},
         416: {"model": ErrorBody, "description": "The file is shorter than the asked range."},
         **{status: ERRORS[status] for status in (400, 401, 404, 503)},
     },
@@ -128,19 +156,16 @@ async def get_preview(
     file_id: FilePath,
     app: AppDep,
     gateway: GatewayDep,
+    asked: AskedDep,
     user: Annotated[User, Query(description="The client's own identifier of its end user.")] = DEFAULT_USER,
     as_attachment: AsAttachment = False,
-    wanted: RangeHeader = None,
-    meant_for: IfRange = None,
 ) -> Response:
     """The bytes of a file that this user uploaded, or that an agent made for them."""
     canonical = canonical_uuid(file_id)
     if canonical is None:
         raise FileNotFound
     kept = await gateway.files.find(app.id, user, canonical)
-    etag = _etag(kept.file)
-    span = _range(wanted, kept.file.size) if meant_for in (None, etag) else None
-    return await _bytes(request, gateway, kept, span, as_attachment=as_attachment)
+    return await _bytes(request, gateway, kept, asked, as_attachment=as_attachment)
 
 
 @router.get(
@@ -151,6 +176,7 @@ async def get_preview(
     responses={
         200: BYTES,
         206: {**BYTES, "description": "The asked range of its bytes."},
+        304: {"description": "The file that the client has."},
         416: {"model": ErrorBody, "description": "The file is shorter than the asked range."},
         **{status: ERRORS[status] for status in (400, 401, 404, 503)},
     },
@@ -160,9 +186,8 @@ async def get_download(
     file_id: FilePath,
     gateway: GatewayDep,
     ticket: TicketText,
+    asked: AskedDep,
     as_attachment: AsAttachment = False,
-    wanted: RangeHeader = None,
-    meant_for: IfRange = None,
 ) -> Response:
     """The bytes of a file for whoever has its signed, expiring URL: agents, and pages that show it."""
     if ticket is None:
@@ -171,9 +196,7 @@ async def get_download(
     if known != canonical_uuid(file_id):
         raise FileNotFound
     kept = await gateway.files.find_any(known)
-    etag = _etag(kept.file)
-    span = _range(wanted, kept.file.size) if meant_for in (None, etag) else None
-    return await _bytes(request, gateway, kept, span, as_attachment=as_attachment)
+    return await _bytes(request, gateway, kept, asked, as_attachment=as_attachment)
 
 
 def _check_type(app: App, what: Description) -> None:
@@ -226,10 +249,14 @@ def _etag(file: StoredFile) -> str:
 
 
 async def _bytes(
-    request: Request, gateway: Gateway, kept: Kept, span: tuple[int, int] | None, *, as_attachment: bool
+    request: Request, gateway: Gateway, kept: Kept, asked: Asked, *, as_attachment: bool
 ) -> Response:
-    """The bytes of a file in this span, or all of them without one."""
+    """What is asked for of the bytes of a file."""
     file = kept.file
+    etag = _etag(file)
+    if asked.not_modified(etag):
+        return Response(status_code=304, headers={**SAFE_HEADERS, "ETag": etag})
+    span = asked.span(etag, file.size)
     start, end = span or (0, file.size)
     if span is not None and start >= file.size:
         response = envelope("range_not_satisfiable", f"The file has {file.size} bytes.")
@@ -240,7 +267,7 @@ async def _bytes(
         "Content-Type": served_as(file.mime_type),
         "Content-Length": str(end - start),
         "Content-Disposition": _disposition(file.name, may_be_inline(file.mime_type) and not as_attachment),
-        "ETag": _etag(file),
+        "ETag": etag,
     }
     if file.mime_type != "application/pdf":
         # Viewers of PDF, which are the browser's own, do not work in a sandbox.
