@@ -376,6 +376,16 @@ class TestGenerations:
         assert await recognition.generation(1) == 2
         await recognition.aclose()
 
+    @pytest.mark.parametrize("name", ["RunComposition", "RunComposition-Input"])
+    async def test_a_document_may_name_what_is_sent_apart_from_what_is_answered(self, name: str) -> None:
+        async def read() -> bytes:
+            schemas = {name: {"properties": {"schema_version": {"const": 2}}}, "Other": [1]}
+            return json.dumps({"components": {"schemas": schemas}}).encode()
+
+        recognition = Recognition(read)
+        assert await recognition.generation(1) == 2
+        await recognition.aclose()
+
     async def test_who_leaves_does_not_take_the_answer_from_the_others(
         self, fake: ScriptedBackend, client: HTTPBackend
     ) -> None:

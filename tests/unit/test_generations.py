@@ -180,6 +180,30 @@ def test_references_are_dependencies_in_schema_1_and_fields_in_schema_2() -> Non
     assert next(layer for layer in back if layer["name"] == "tools")["config"] == {"tools": []}
 
 
+def test_a_file_in_schema_2_may_have_any_order_and_schema_1_gets_its_own() -> None:
+    written = [*reversed(layers_of("schema2/tool_parallel"))]
+    assert layers_sent(written, 2) == written
+    names = [layer["name"] for layer in layers_sent(written, 1)]
+    assert names == [
+        "history",
+        "execution_context",
+        "tools",
+        "llm",
+        "agent_app_user_prompt",
+        "agent_soul_prompt",
+    ]
+
+
+def test_dependencies_that_can_not_be_met_are_for_the_backend_to_refuse() -> None:
+    layers = [
+        {"name": "a", "type": "acme.x", "deps": {"b": "b"}},
+        {"name": "b", "type": "acme.x", "deps": {"a": "a"}},
+        {"name": "c", "type": "acme.x", "deps": {"d": "nowhere"}},
+    ]
+    names = [layer.name for layer in in_generation(request(layers), 1).composition.layers]
+    assert names == ["a", "b", "c"]
+
+
 def test_a_question_to_humans_is_left_out_of_schema_2() -> None:
     asks: dict[str, Any] = {"name": "ask_human", "type": "acme.ask_human", "config": {}}
     layers = [*BASE, asks]

@@ -114,7 +114,21 @@ def _typed(layers: list[Layer]) -> list[Layer]:
     """The layers with types and dependencies. Those that have a type are sent as they were written."""
     vendor = _vendor(layers)
     names = {layer.name for layer in layers}
-    return [_with_type(layer, vendor, names) for layer in layers]
+    return _in_order([_with_type(layer, vendor, names) for layer in layers])
+
+
+def _in_order(layers: list[Layer]) -> list[Layer]:
+    """Each layer behind those that it depends on, otherwise as they stand: schema 2 wants no order."""
+    waiting, placed = list(layers), dict[str, Layer]()
+    while waiting:
+        free = (
+            one for one in waiting if not isinstance(one.deps, dict) or placed.keys() >= {*one.deps.values()}
+        )
+        # What depends on itself, or on what is not there, is for the backend to refuse.
+        layer = next(free, waiting[0])
+        waiting.remove(layer)
+        placed[layer.name] = layer
+    return list(placed.values())
 
 
 def _vendor(layers: Iterable[Layer]) -> str:

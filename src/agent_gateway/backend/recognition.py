@@ -18,6 +18,8 @@ from agent_gateway.errors import BackendError
 
 logger = logging.getLogger(__name__)
 
+_COMPOSITIONS: Final = ("RunComposition", "RunComposition-Input")
+"""Its names in an OpenAPI document: the longer one where what is sent and what is answered differ."""
 _OTHER: Final[dict[Generation, Generation]] = {1: 2, 2: 1}
 
 
@@ -91,12 +93,8 @@ class _Schema(msgspec.Struct):
     properties: _Properties
 
 
-class _Schemas(msgspec.Struct):
-    RunComposition: _Schema
-
-
 class _Components(msgspec.Struct):
-    schemas: _Schemas
+    schemas: dict[str, msgspec.Raw]
 
 
 class _Document(msgspec.Struct):
@@ -106,12 +104,12 @@ class _Document(msgspec.Struct):
 def _told(document: bytes) -> Generation | None:
     """The generation in an OpenAPI document; None when it says none that is known here."""
     try:
-        properties = msgspec.json.decode(
-            document, type=_Document
-        ).components.schemas.RunComposition.properties
-    except UNREADABLE:
+        schemas = msgspec.json.decode(document, type=_Document).components.schemas
+        composition = next(schemas[name] for name in _COMPOSITIONS if name in schemas)
+        version = msgspec.json.decode(composition, type=_Schema).properties.schema_version
+    except (*UNREADABLE, StopIteration):
         return None
-    match properties.schema_version:
+    match version:
         case _Version(const=2):
             return 2
         case _Version(const=1 | None):
