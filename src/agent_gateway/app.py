@@ -15,6 +15,7 @@ from agent_gateway import logs
 from agent_gateway.app_config import AppConfig, default_app
 from agent_gateway.app_file import load_app_file, refusal
 from agent_gateway.backend.client import HTTPBackend
+from agent_gateway.backend.compose import has_place_for_files
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import FOLD_VERSIONS
 from agent_gateway.domain import new_id
@@ -268,13 +269,16 @@ def check_app(settings: Settings, config: AppConfig, source: str) -> list[str]:
 
     What another backend knows is its own business. `source` says whose data it is.
     """
+    notes: list[str] = []
+    if config.file_upload.enabled and not has_place_for_files(config.composition):
+        notes.append("files of messages reach no layer: say ${files} in a prompt, or turn file_upload off")
     if settings.backend_url:
-        return []
+        return notes
     from agent_gateway.backend.embedded.app_check import problems, unknown_models
 
     if found := problems(config):
         raise refusal(source, found, " for the embedded agent (AGENT_GATEWAY_BACKEND_URL is not set)")
-    return unknown_models(config)
+    return notes + unknown_models(config)
 
 
 async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) -> Gateway:

@@ -14,9 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace as replace_struct
 
+from agent_gateway.app import check_app
 from agent_gateway.app_config import AppConfig, default_app
 from agent_gateway.app_file import parse_app
-from agent_gateway.backend.compose import compose, compose_closing, compose_small
+from agent_gateway.backend.compose import (
+    compose,
+    compose_closing,
+    compose_small,
+    has_place_for_files,
+)
 from agent_gateway.backend.shown_files import MOST_BYTES, to_be_shown
 from agent_gateway.backend.translate import FOLD_VERSION
 from agent_gateway.domain import (
@@ -37,6 +43,7 @@ from agent_gateway.domain import (
     Turn,
 )
 from agent_gateway.errors import TurnError
+from agent_gateway.settings import Settings
 
 RECORDED = Path(__file__).parents[1] / "recorded"
 SECRET = "sk-very-secret"
@@ -365,6 +372,33 @@ def test_what_is_shown_is_bounded_and_only_where_it_is_wanted() -> None:
     told = app_of([{"name": "a", "config": {"text": "${query}", "lines": "${files}"}}]).composition
     assert to_be_shown(wants, given) == ["a", "b"]
     assert to_be_shown(told, given) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "has_place"),
+    [
+        ({"user": "${query}"}, True),
+        ({"text": "${query}"}, True),
+        ({"files": "${files}"}, True),
+        ({"prefix": ["${files}"]}, True),
+        ({"question": "${query}"}, False),
+        ("${query}", False),
+        (None, False),
+    ],
+)
+def test_files_without_a_place_are_not_dropped_without_a_word(
+    config: Any, has_place: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = app_of([{"name": "a", "config": config}])
+    assert has_place_for_files(app.composition) is has_place
+    sent(turn_of(app))
+    assert not caplog.messages
+    sent(replace(turn_of(app), files=FILES))
+    assert caplog.messages == (
+        [] if has_place else ["turn task-1: the composition has no place for its files"]
+    )
+    with_backend = Settings(backend_url="http://127.0.0.1:1")
+    assert bool(check_app(with_backend, app, "app.yaml")) is not has_place
 
 
 def test_without_files_the_list_is_empty() -> None:

@@ -491,7 +491,8 @@ async def test_a_model_is_told_what_it_said_before_its_tools_in_whole_characters
             yield {0: DeltaThinkingPart(content="\ude00")}
             yield "half \ud83d"
             yield "\ude00 done"
-            yield {2: DeltaToolCall("clock", '{"zone":"\\ud83d"}', tool_call_id="1")}
+            yield {2: DeltaToolCall("clock", '{"zone":"\ud83d', tool_call_id="1")}
+            yield {2: DeltaToolCall(None, '\ude00"}')}
         else:
             yield "It is nine."
 
@@ -507,6 +508,7 @@ async def test_a_model_is_told_what_it_said_before_its_tools_in_whole_characters
     assert told.types[-1] == "run_succeeded", told.end
     assert fold.answer == "half \U0001f600 doneIt is nine."
     assert [step.thought or step.tool for step in fold.steps] == ["Hm \U0001f600", "clock"]
+    assert (fold.steps[1].tool_input, fold.steps[1].observation) == ('{"zone":"\U0001f600"}', "\U0001f600")
     assert "half \U0001f600 done".encode() in heard[1]
     assert len(heard) == 2
 

@@ -49,6 +49,8 @@ def compose(
     except TemplateError as error:
         raise _unfit(turn, error) from None
     placed = any(uses(layer.config, _FILES) for layer in template.layers)
+    if files and not turn.form and not has_place_for_files(template):
+        logger.warning("turn %s: the composition has no place for its files", turn.task_id)
     shown = entries(turn.files, file_url, images or {})
     values = _Values(turn, environ, files=files)
     composition = _filled(template, turn, values, "" if placed else files, shown)
@@ -61,6 +63,18 @@ def compose(
         # Said, although it is the default: any other exit leaves a snapshot that can not be resumed.
         on_exit=OnExit(default="suspend"),
     )
+
+
+def has_place_for_files(template: CompositionTemplate) -> bool:
+    """Whether the agent is told of the files of a message: where it says so, or after what the user says."""
+    return any(uses(layer.config, _FILES) or _says_query(layer.config) for layer in template.layers)
+
+
+def _says_query(config: Any) -> bool:
+    if not isinstance(config, dict):
+        return False
+    text = config.get(_TEXT)
+    return uses(config.get(_USER), _QUERY) or (isinstance(text, str) and uses(text, _QUERY))
 
 
 def compose_small(

@@ -13,7 +13,6 @@ import msgspec
 import pydantic
 import pydantic_ai
 from pydantic_ai import Agent, RunContext
-from pydantic_ai.capabilities import ProcessHistory
 from pydantic_ai.exceptions import AgentRunError, RunCancelled, UserError
 from pydantic_ai.messages import (
     AgentStreamEvent,
@@ -34,7 +33,7 @@ from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage
 
 from agent_gateway.backend.embedded.demo import demo_agent
-from agent_gateway.backend.embedded.encoding import delta_json, event_json, mended, messages_json
+from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
 from agent_gateway.backend.embedded.failures import run_failed
 from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
 from agent_gateway.backend.embedded.plan import Plan, read_plan
@@ -56,9 +55,6 @@ MOST_SHOWN: Final = 100
 _EVENTS: Final = pydantic.TypeAdapter[AgentStreamEvent](
     AgentStreamEvent, config=pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 )
-
-_MENDING: Final = ProcessHistory[object](mended)
-"""What a model said in one round goes back to it in the next one."""
 
 
 class EmbeddedAgents:
@@ -104,7 +100,7 @@ class EmbeddedAgents:
                 instructions=plan.instructions,
                 toolsets=[TOOLSET] if asks else None,
                 event_stream_handler=forward,
-                capabilities=[_MENDING],
+                capabilities=[WholeCharacters()],
             )
         except asyncio.CancelledError as cancelled:
             if (leftovers := _leftovers(plan, cancelled, watch)) is None:

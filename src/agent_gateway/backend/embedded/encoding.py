@@ -9,7 +9,10 @@ from typing import TypeVar
 
 import msgspec
 from pydantic import TypeAdapter
-from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
+from pydantic_ai import RunContext
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse
+from pydantic_ai.models import ModelRequestContext
 from pydantic_core import PydanticSerializationError
 
 from agent_gateway.domain import clean_json
@@ -42,10 +45,18 @@ def messages_json(messages: list[ModelMessage]) -> bytes:
         return msgspec.json.encode(clean_json(plain))
 
 
-def mended(messages: list[ModelMessage]) -> list[ModelMessage]:
-    """The same messages as they can be sent to a model again."""
-    try:
-        ModelMessagesTypeAdapter.dump_json(messages)
-    except PydanticSerializationError:
-        return ModelMessagesTypeAdapter.validate_json(messages_json(messages))
-    return messages
+class WholeCharacters(AbstractCapability[object]):
+    """What a model said goes to its tools, into the history and back to it in whole characters."""
+
+    # `typing.override` is newer than the oldest Python supported here.
+    async def after_model_request(  # pyrefly: ignore[missing-override-decorator]
+        self, ctx: RunContext[object], *, request_context: ModelRequestContext, response: ModelResponse
+    ) -> ModelResponse:
+        """The response as it goes on from here."""
+        try:
+            ModelMessagesTypeAdapter.dump_json([response])
+        except PydanticSerializationError:
+            [mended] = ModelMessagesTypeAdapter.validate_json(messages_json([response]))
+            assert isinstance(mended, ModelResponse)
+            return mended
+        return response
