@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Literal, Self, cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -73,6 +73,8 @@ class ScriptedBackend:
         """Prefix of the layer types it knows."""
         self.documented = True
         """Whether it says in `/openapi.json` what it speaks."""
+        self.document: int | Literal["cut", "hang", "garbage"] = 200
+        """What happens to who asks for it."""
         self.documents = 0
         """How often that was asked for."""
         self._token = token
@@ -192,9 +194,19 @@ class ScriptedBackend:
     async def _openapi(self, request: Request) -> Response:
         self.documents += 1
         self.notify()
-        if self.speaks is None or not self.documented:
-            return JSONResponse({"detail": "Not Found"}, 404)
-        return JSONResponse(openapi(self.speaks))
+        match self.document:
+            case "cut":
+                return await _cut(request)
+            case "hang":
+                return await _hang(request)
+            case "garbage":
+                return HTMLResponse("<html>Welcome to the proxy</html>")
+            case status if status != 200:
+                return _refusal(status, None)
+            case _ if self.speaks and self.documented:
+                return JSONResponse(openapi(self.speaks))
+            case _:
+                return JSONResponse({"detail": "Not Found"}, 404)
 
     async def _create(self, request: Request) -> Response:
         raw = await request.body()

@@ -355,6 +355,19 @@ class TestGenerations:
         assert fake.posts > 3
         await backend.aclose()
 
+    @pytest.mark.parametrize("document", ["hang", "cut", "garbage", 302, 401, 404, 500, 503])
+    async def test_a_document_that_nobody_gets_holds_no_turn_up_for_long(
+        self, fake: ScriptedBackend, client: HTTPBackend, document: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("agent_gateway.backend.client.CALL_SECONDS", 0.2)
+        fake.speaks, fake.document = 2, document
+        for _ in range(3):
+            run_id = await client.create_run(real_request())
+            assert said(await events_of(client, run_id)) == "You said: Hello there."
+        assert generations(fake) == [1, 2, 2, 2]
+        # At first, and after the refusal; a GET that is cut is sent again by the library itself.
+        assert fake.documents == (4 if document == "cut" else 2)
+
     @pytest.mark.parametrize(
         "document",
         [
