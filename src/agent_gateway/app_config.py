@@ -128,6 +128,7 @@ class SiteConfig(BaseModel):
     copyright: str = ""
     privacy_policy: str = ""
     custom_disclaimer: str = ""
+    input_placeholder: str = ""
     default_language: str = "en-US"
     show_workflow_steps: bool = True
     use_icon_as_answer_icon: bool = False

@@ -1,5 +1,6 @@
 """An app's input form: what clients may send as `inputs`, and whether they did."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -8,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent_gateway.errors import InvalidParam
 
 TEXT_KINDS: Final = frozenset({"text-input", "paragraph"})
+MAX_INT: Final = 2**63 - 1
+"""What JSON keeps as a whole number."""
+
+_NUMBER = re.compile(r"[+-]?([0-9]{1,64}(\.[0-9]{0,64})?|\.[0-9]{1,64})")
 
 
 class FormField(BaseModel):
@@ -28,27 +33,48 @@ Form = Sequence[Mapping[str, FormField]]
 """One mapping of kind (`text-input`, `select` …) to field per item, as clients get it."""
 
 
-def check_inputs(form: Form, inputs: Mapping[str, Any], *, starting: bool) -> None:
-    """Raise InvalidParam, naming the field, unless these inputs fit the form.
+def read_inputs(form: Form, inputs: Mapping[str, Any], *, starting: bool) -> dict[str, Any]:
+    """These inputs as the form takes them. Raises InvalidParam, naming each field that does not fit.
 
-    Null and empty text count as not filled in: an error for a required field, but only for the
-    message that starts a conversation. Inputs that the form does not declare, and kinds of field
-    that are not known here, are the client's business.
+    Null and blank text count as not filled in: for a required field that is an error in the message that
+    starts a conversation, and in later ones it is left out, so that the conversation's own stays. Inputs that
+    the form does not declare, and kinds of field that are not known here, are the client's business.
     """
+    read, problems = dict(inputs), list[str]()
     for item in form:
         for kind, field in item.items():
             value = inputs.get(field.variable)
-            if value is None or value == "":
-                problem = "is required" if field.required and starting else None
-            else:
+            if not _is_blank(value):
+                read[field.variable] = value = _number(value) if kind == "number" else value
                 problem = _problem(kind, field, value)
+            elif field.required:
+                read.pop(field.variable, None)
+                problem = "is required" if starting else None
+            else:
+                problem = None
             if problem:
-                raise InvalidParam(f"inputs.{field.variable}: {problem}")
+                problems.append(f"inputs.{field.variable}: {problem}")
+    if problems:
+        raise InvalidParam("; ".join(problems))
+    return read
 
 
 def merged(stored: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs of a message in a conversation that goes on: its own, else those it began with."""
     return {**stored, **{name: value for name, value in sent.items() if value is not None}}
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _number(value: Any) -> Any:
+    """The number that a text field of a page sends as text; anything else as it is."""
+    if not isinstance(value, str) or not _NUMBER.fullmatch(value.strip()):
+        return value
+    text = value.strip()
+    whole = int(text) if text.lstrip("+-").isdecimal() else None
+    return whole if whole is not None and abs(whole) <= MAX_INT else float(text)
 
 
 def _problem(kind: str, field: FormField, value: Any) -> str | None:

@@ -45,6 +45,7 @@ SITE = {
     "copyright": "",
     "privacy_policy": "",
     "custom_disclaimer": "",
+    "input_placeholder": "",
     "default_language": "en-US",
     "show_workflow_steps": True,
     "use_icon_as_answer_icon": False,

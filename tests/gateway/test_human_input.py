@@ -71,6 +71,7 @@ def test_a_question_ends_its_turn_with_a_form(chat: Chat, fake: ScriptedBackend)
     ]
     assert form["resolved_default_values"] == {"comment": "none"}
     assert (form["node_title"], form["urgency"], form["approval"]) == ("Approval needed", "normal", None)
+    assert form["approval_channels"] == []
     assert 0 < form["expiration_time"] - time.time() < 3 * 86_400 + 10
     assert len(form["form_token"]) >= 40
     body = read(chat, form["form_token"])
@@ -176,6 +177,7 @@ def test_a_submission_starts_the_turn_that_tells_the_agent(chat: Chat, fake: Scr
         "rendered_content": f"{QUESTION}\n\nComment\n\ngo\n\nSize\n\nLarge",
         "action_id": "approve",
         "action_text": "Approve",
+        "submitted_data": {"comment": "go", "size": "l"},
     }
     assert told(fake) == {
         "status": "submitted",
@@ -276,6 +278,7 @@ def test_the_next_message_is_the_answer(chat: Chat, fake: ScriptedBackend) -> No
     assert answer.kinds[0] == "human_input_form_filled"
     assert answer.events[0]["data"]["rendered_content"] == "Yes, small."
     assert answer.events[0]["data"]["action_id"] == ""
+    assert answer.events[0]["data"]["submitted_data"] == {}
     assert told(fake) == {
         "status": "submitted",
         "action": None,

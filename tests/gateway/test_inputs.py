@@ -56,6 +56,7 @@ def prompts(fake: ScriptedBackend) -> list[str]:
         ({"name": ["Ada"]}, "inputs.name: must be text"),
         ({"name": "Ada", "tone": "rude"}, "inputs.tone: must be one of the options"),
         ({"name": "Ada", "age": "old"}, "inputs.age: must be a number"),
+        ({"age": "old"}, "inputs.name: is required; inputs.age: must be a number"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused_by_name(
@@ -88,9 +89,14 @@ def test_inputs_of_a_later_message_are_checked_too(form: Chat, fake: ScriptedBac
     conversation = form.blocking(inputs={"name": "Ada"})["conversation_id"]
     response = form.post(conversation_id=conversation, inputs={"tone": "rude"})
     assert refused(response, 400, "invalid_param")["message"] == "inputs.tone: must be one of the options"
-    form.blocking(conversation_id=conversation, inputs={"name": ""})
-    assert len(form.messages(conversation)) == 2
-    assert prompts(fake) == ["Ada//", "//"]
+    form.blocking(conversation_id=conversation, inputs={"name": " ", "tone": "brief"})
+    form.blocking(conversation_id=conversation, inputs={"name": "", "age": "5"})
+    assert [message["inputs"] for message in form.messages(conversation)] == [
+        {"name": "Ada"},
+        {"name": "Ada", "tone": "brief"},
+        {"name": "Ada", "age": 5},
+    ]
+    assert prompts(fake) == ["Ada//", "Ada/brief/", "Ada//5"], "what is required and blank is kept"
 
 
 def test_who_may_not_see_a_conversation_hears_nothing_of_its_form(form: Chat) -> None:

@@ -88,6 +88,7 @@ def test_an_agent_is_told_of_files_and_gets_them(chat: Chat, fake: ScriptedBacke
         "transfer_method": "local_file",
         "belongs_to": "user",
         "upload_file_id": kept["id"],
+        "reference": None,
     }
     assert second_file == {
         "id": second_file["id"],
@@ -99,7 +100,17 @@ def test_an_agent_is_told_of_files_and_gets_them(chat: Chat, fake: ScriptedBacke
         "transfer_method": "remote_url",
         "belongs_to": "user",
         "upload_file_id": None,
+        "reference": None,
     }
+
+
+@pytest.mark.parametrize("both", [{}, {"url": None}, {"url": ""}, {"url": "https://x.test/a.png"}])
+def test_the_newer_name_of_a_url_is_taken(chat: Chat, fake: ScriptedBackend, both: Json) -> None:
+    file = {"type": "image", "transfer_method": "remote_url", "remote_url": "https://x.test/b.png", **both}
+    answered = chat.blocking("Look", files=[file])
+    url = both.get("url") or "https://x.test/b.png"
+    assert url in told(fake)[1]
+    assert chat.message(answered["conversation_id"])["message_files"][0]["url"] == url
 
 
 def test_without_files_a_query_is_alone(chat: Chat, fake: ScriptedBackend) -> None:
@@ -306,6 +317,7 @@ def test_a_file_of_the_agent_is_stored_told_and_listed(chat: Chat, fake: Scripte
                 "transfer_method": "tool_file",
                 "belongs_to": "assistant",
                 "upload_file_id": said["id"],
+                "reference": None,
             }
         ]
     )

@@ -80,6 +80,7 @@ def test_a_file_comes_back_as_it_went(chat: Chat, server: GatewayServer) -> None
         "tenant_id": None,
         "conversation_id": None,
         "file_key": None,
+        "reference": None,
     }
     assert isinstance(file["created_at"], int)
     shown = preview(chat, file["id"])

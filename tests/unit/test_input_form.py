@@ -6,7 +6,7 @@ import pytest
 
 from agent_gateway.app_config import AppConfig
 from agent_gateway.errors import InvalidParam
-from agent_gateway.input_form import check_inputs, merged
+from agent_gateway.input_form import merged, read_inputs
 
 FORM = AppConfig.model_validate(
     {
@@ -43,7 +43,7 @@ MUST = {"must": "x"}
     ],
 )
 def test_what_fits(inputs: dict[str, Any]) -> None:
-    check_inputs(FORM, {**MUST, **inputs}, starting=True)
+    read_inputs(FORM, {**MUST, **inputs}, starting=True)
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,24 @@ def test_what_fits(inputs: dict[str, Any]) -> None:
     [
         ({"must": None}, "inputs.must: is required"),
         ({"must": ""}, "inputs.must: is required"),
+        ({"must": " \t\n"}, "inputs.must: is required"),
         ({"must": 7}, "inputs.must: must be text"),
         ({"line": "123456"}, "inputs.line: must be at most 5 characters long"),
         ({"line": 7}, "inputs.line: must be text"),
         ({"line": ["a"]}, "inputs.line: must be text"),
         ({"text": {}}, "inputs.text: must be text"),
         ({"text": False}, "inputs.text: must be text"),
-        ({"age": "7"}, "inputs.age: must be a number"),
+        ({"age": "seven"}, "inputs.age: must be a number"),
+        ({"age": "7 1"}, "inputs.age: must be a number"),
+        ({"age": "1_0"}, "inputs.age: must be a number"),
+        ({"age": "٧"}, "inputs.age: must be a number"),
+        ({"age": "nan"}, "inputs.age: must be a number"),
+        ({"age": "-"}, "inputs.age: must be a number"),
+        ({"age": "1" * 400}, "inputs.age: must be a number"),
+        (
+            {"age": "x", "tone": "rude"},
+            "inputs.age: must be a number; inputs.tone: must be one of the options",
+        ),
         ({"age": True}, "inputs.age: must be a number"),
         ({"age": [7]}, "inputs.age: must be a number"),
         ({"tone": "rude"}, "inputs.tone: must be one of the options"),
@@ -68,16 +79,43 @@ def test_what_fits(inputs: dict[str, Any]) -> None:
 )
 def test_what_does_not_fit_is_named(inputs: dict[str, Any], problem: str) -> None:
     with pytest.raises(InvalidParam) as raised:
-        check_inputs(FORM, {**MUST, **inputs}, starting=True)
+        read_inputs(FORM, {**MUST, **inputs}, starting=True)
     assert raised.value.message == problem
+
+
+@pytest.mark.parametrize(
+    ("sent", "taken"),
+    [
+        ("5", 5),
+        (" -7 ", -7),
+        ("+3", 3),
+        ("1.50", 1.5),
+        (".5", 0.5),
+        ("9223372036854775807", 9223372036854775807),
+        ("9223372036854775808", 9223372036854775808.0),
+        (6, 6),
+        ("", ""),
+    ],
+)
+def test_a_number_may_come_as_text(sent: Any, taken: Any) -> None:
+    read = read_inputs(FORM, {**MUST, "age": sent, "line": "5"}, starting=True)
+    assert read == {**MUST, "age": taken, "line": "5"}
+    assert type(read["age"]) is type(taken)
+
+
+@pytest.mark.parametrize("blank", ["", "  ", None])
+def test_what_is_required_and_blank_keeps_the_conversations_own(blank: str | None) -> None:
+    stored = {"must": "kept", "line": "a"}
+    read = read_inputs(FORM, {"must": blank, "line": ""}, starting=False)
+    assert merged(stored, read) == {"must": "kept", "line": ""}
 
 
 def test_what_is_required_is_required_of_the_first_message_only() -> None:
     with pytest.raises(InvalidParam, match="must: is required"):
-        check_inputs(FORM, {}, starting=True)
-    check_inputs(FORM, {}, starting=False)
+        read_inputs(FORM, {}, starting=True)
+    read_inputs(FORM, {}, starting=False)
     with pytest.raises(InvalidParam, match="must: must be text"):
-        check_inputs(FORM, {"must": 7}, starting=False)
+        read_inputs(FORM, {"must": 7}, starting=False)
 
 
 def test_a_later_message_has_the_inputs_that_it_does_not_send() -> None:

@@ -187,6 +187,7 @@ def _input_file(
         transfer_method=file.transfer_method,
         belongs_to="user",
         upload_file_id=stored,
+        reference=None,
     )
 
 

@@ -240,6 +240,7 @@ def _uploaded(gateway: Gateway, what: Description, upload: Upload) -> UploadedFi
         tenant_id=None,
         conversation_id=None,
         file_key=None,
+        reference=None,
     )
 
 

@@ -30,6 +30,7 @@ def form_json(form: Form) -> dict[str, Any]:
         "expiration_time": form.expires_at,
         "urgency": form.definition.urgency,
         "approval": form.definition.approval,
+        "approval_channels": [],
     }
 
 
@@ -59,6 +60,7 @@ def submission_json(form: Form) -> dict[str, Any] | None:
         "rendered_content": filled(form.definition, answer),
         "action_id": answer.action.id if answer.action else "",
         "action_text": answer.action.label if answer.action else "",
+        "submitted_data": answer.values,
     }
 
 

@@ -198,6 +198,7 @@ def made_file_json(file: StoredFile, file_url: Callable[[str], str]) -> dict[str
         "transfer_method": "tool_file",
         "belongs_to": "assistant",
         "upload_file_id": None if file.url else file.id,
+        "reference": None,
     }
 
 

@@ -28,7 +28,7 @@ from agent_gateway.errors import (
     QuestionOpen,
     StoreUnavailable,
 )
-from agent_gateway.input_form import check_inputs, merged
+from agent_gateway.input_form import merged, read_inputs
 from agent_gateway.store.admission import check_query, take_place, version_of
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.files import resolve_files
@@ -195,7 +195,7 @@ async def _go_on(
         raise NotFound("Conversation Not Exists.")
     app = await version_of(connection, caller.app, row.app_version_id)
     # Only what is sent now: what was stored fitted the form of its day.
-    check_inputs(app.config.user_input_form, request.inputs, starting=False)
+    sent = read_inputs(app.config.user_input_form, request.inputs, starting=False)
     active = (await connection.execute(_ACTIVE_TURN, scope)).first()
     if active is not None:
         waiting = await connection.scalar(_WAITING, scope) or 0
@@ -203,7 +203,7 @@ async def _go_on(
             raise ConversationBusy(active.id)
     if app.version_id != row.app_version_id:
         await connection.execute(_MOVE_ON, {**scope, "version": app.version_id})
-    inputs = merged(row.inputs, request.inputs)
+    inputs = merged(row.inputs, sent)
     own = own_inputs(row.inputs, inputs)
     place = _Place(conversation_id, row.last_seq, app, inputs, own, active=active)
     if active is not None:
@@ -215,14 +215,14 @@ async def _go_on(
 async def _new_conversation(
     connection: AsyncConnection, caller: Caller, request: TurnRequest, now: datetime
 ) -> _Place:
-    check_inputs(caller.app.config.user_input_form, request.inputs, starting=True)
+    inputs = read_inputs(caller.app.config.user_input_form, request.inputs, starting=True)
     scope = {"app": caller.app.id, "user": caller.user}
     end_user_id = await connection.scalar(_END_USER, scope)
     if end_user_id is None:
         end_user_id = new_id()
         row = {"id": end_user_id, "app_id": scope["app"], "external_id": scope["user"], "created_at": now}
         await connection.execute(insert(end_users), row)
-    place = _Place(ConversationId(new_id()), 1, caller.app, request.inputs, {})
+    place = _Place(ConversationId(new_id()), 1, caller.app, inputs, {})
     await connection.execute(
         insert(conversations),
         {
@@ -232,7 +232,7 @@ async def _new_conversation(
             "end_user_id": end_user_id,
             "name": short_name(request.query),
             "naming": "open" if request.auto_name else "closed",
-            "inputs": request.inputs,
+            "inputs": inputs,
             "introduction": caller.app.config.opening_statement,
             "last_seq": place.seq,
             "created_at": now,

@@ -38,6 +38,7 @@ class AppSite(BaseModel):
     copyright: str
     privacy_policy: str
     custom_disclaimer: str
+    input_placeholder: str
     default_language: str
     show_workflow_steps: bool
     use_icon_as_answer_icon: bool

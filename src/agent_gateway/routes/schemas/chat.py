@@ -3,7 +3,7 @@
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from agent_gateway.domain import canonical_uuid
 from agent_gateway.filetypes import FileType
@@ -19,11 +19,20 @@ class InputFileBody(Body):
         None,
         max_length=4096,
         validate_default=True,
-        description="Where the file is, with `remote_url`: http or https. It is passed on, never fetched.",
+        description="Where the file is, with `remote_url`: http or https. It is passed on, never fetched. "
+        "The name `remote_url` is taken, too.",
     )
     upload_file_id: str | None = Field(
         None, validate_default=True, description="Which uploaded file it is, with `local_file`."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _newer_name(cls, value: Any) -> Any:
+        """Newer clients say `remote_url` where others say `url`."""
+        if isinstance(value, dict) and not value.get("url") and value.get("remote_url"):
+            return {**value, "url": value["remote_url"]}
+        return value
 
     @field_validator("url")
     @classmethod

@@ -25,6 +25,7 @@ class UploadedFile(BaseModel):
     tenant_id: str | None = Field(description="Always null.")
     conversation_id: str | None = Field(description="Always null.")
     file_key: str | None = Field(description="Always null.")
+    reference: str | None = Field(description="Always null.")
 
 
 class MessageFileItem(BaseModel):
@@ -39,3 +40,4 @@ class MessageFileItem(BaseModel):
     transfer_method: Literal["local_file", "remote_url", "tool_file"]
     belongs_to: Literal["user", "assistant"]
     upload_file_id: str | None = Field(description="Null for a remote file.")
+    reference: str | None = Field(description="Always null.")

@@ -80,6 +80,7 @@ class HumanInputForm(BaseModel):
     expiration_time: UnixTime
     urgency: Urgency
     approval: Approval
+    approval_channels: list[str] = Field(description="Always empty: a form is answered in the client.")
 
 
 class FormSubmission(BaseModel):
@@ -90,6 +91,7 @@ class FormSubmission(BaseModel):
     rendered_content: str = Field(description="The form with its values, or the message that was the answer.")
     action_id: str = Field(description="Empty when a message was the answer.")
     action_text: str = Field(description="Empty when a message was the answer.")
+    submitted_data: dict[str, Any] = Field(description="The values that were submitted, by name.")
 
 
 class FormTimeout(BaseModel):
