@@ -73,6 +73,10 @@ from agent_gateway.turns.small_runs import SmallRuns
 INSTALL_SECONDS: Final = 2.0
 """How often a process that is not ready looks at its database again."""
 
+CANCEL_SECONDS: Final = 1.0
+LEAVE_SECONDS: Final = 2.0
+"""How long requests may go on after the drain."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -108,7 +112,14 @@ def create_app(
                 stack.enter_context(owned_database(settings))
                 await prepare(settings)
             gateway = app.state.gateway = await _open(settings, config or load_config(settings), stack)
-            with draining_first(gateway.live.drain, settings.drain_seconds):
+
+            async def leave(seconds: float) -> None:
+                answered = await gateway.live.drain(seconds)
+                # Requests that the database does not answer would keep the server from its exit.
+                delay = LEAVE_SECONDS if answered else 0.0
+                asyncio.get_running_loop().call_later(delay, gateway.database.abort)
+
+            with draining_first(leave, settings.drain_seconds):
                 yield
 
     app = FastAPI(
@@ -327,8 +338,7 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
     form_store = FormStore(database)
     answers = Answers(form_store)
     duties = Duties(live, turns, errands, answers, file_store, settings.lease_seconds, installed)
-    for duty in duties.start((key_ring.write_use, USE_SECONDS)):
-        stack.push_async_callback(_cancel, duty)
+    stack.push_async_callback(_cancel, *duties.start((key_ring.write_use, USE_SECONDS)))
     # Last, since a key that is printed has to work.
     install = asyncio.create_task(_install(settings, database, apps, keys, config, installed), name="install")
     stack.push_async_callback(_cancel, install)
@@ -396,7 +406,8 @@ async def _install_default_app(settings: Settings, apps: AppStore, keys: KeyStor
         print(f"\n  API key of the default app (shown only once): {key}\n", flush=True)  # noqa: T201
 
 
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
+    """End these, but wait for none that does not end: its database may be frozen."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=CANCEL_SECONDS)

@@ -27,6 +27,7 @@ class TcpProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._lost_request = b""
         self._before = 0
+        self._flowing = asyncio.Event()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -49,6 +50,10 @@ class TcpProxy:
         """Break all connections and refuse new ones."""
         self._do(self._cut())
 
+    def freeze(self) -> None:
+        """No byte goes either way until `cut`; connections stay open and are accepted."""
+        self._loop.call_soon_threadsafe(self._flowing.clear)
+
     def lose_answer(self, request: bytes, before: int = 0) -> None:
         """Pass on the next request with these bytes in it, and break the connection instead of answering.
 
@@ -65,6 +70,7 @@ class TcpProxy:
     async def _open(self) -> None:
         if self._server is not None:
             return
+        self._flowing.set()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -72,6 +78,7 @@ class TcpProxy:
         if self._server is not None:
             self._server.close()
             self._server = None
+        self._flowing.set()
         for writer in self._writers:
             writer.transport.abort()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -86,7 +93,7 @@ class TcpProxy:
                 there = await self._connect()
                 self._writers.add(there[1])
                 mute = asyncio.Event()
-                await asyncio.gather(self._forth(reader, there[1], mute), _back(there[0], writer, mute))
+                await asyncio.gather(self._forth(reader, there[1], mute), self._back(there[0], writer, mute))
         finally:
             writer.close()
             self._tasks.discard(task)
@@ -98,6 +105,7 @@ class TcpProxy:
             while data := await reader.read(65536):
                 if self._is_lost(data):
                     mute.set()
+                await self._flowing.wait()
                 writer.write(data)
                 await writer.drain()
         with suppress(OSError):
@@ -112,19 +120,21 @@ class TcpProxy:
         self._lost_request = b""
         return True
 
+    async def _back(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mute: asyncio.Event
+    ) -> None:
+        with suppress(OSError):
+            while (data := await reader.read(65536)) and not mute.is_set():
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        with suppress(OSError):
+            writer.transport.abort() if mute.is_set() else writer.close()
+
     async def _connect(self) -> Pipe:
         if isinstance(self._target, str):
             return await asyncio.open_unix_connection(self._target)
         return await asyncio.open_connection(*self._target)
-
-
-async def _back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mute: asyncio.Event) -> None:
-    with suppress(OSError):
-        while (data := await reader.read(65536)) and not mute.is_set():
-            writer.write(data)
-            await writer.drain()
-    with suppress(OSError):
-        writer.transport.abort() if mute.is_set() else writer.close()
 
 
 def postgres_proxy(url: str) -> TcpProxy:

@@ -15,6 +15,8 @@ import psutil  # pyrefly: ignore[untyped-import]
 
 from tests.gateway_server import API_KEY, BOUND, SECRET_KEY, wait_until
 
+START_SECONDS = 60.0
+"""How long a process may take to start on a busy machine: it imports for seconds."""
 STARTED = re.compile(r"running on (http://[0-9.]+:[0-9]+)")
 PRINTED_KEY = re.compile(r"API key[^:]*: (\S+)")
 
@@ -40,9 +42,13 @@ class GatewayProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(lambda: STARTED.search(self.output) or self._process.poll() is not None)
-        found = STARTED.search(self.output)
-        assert found, self.output
+        try:
+            wait_until(lambda: STARTED.search(self.output) or self._process.poll() is not None, START_SECONDS)
+            found = STARTED.search(self.output)
+            assert found, self.output
+        except BaseException:
+            self._kill()
+            raise
         self.url = found[1]
 
     @property
@@ -79,6 +85,9 @@ class GatewayProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._kill()
+
+    def _kill(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait(BOUND)

@@ -53,6 +53,8 @@ class TurnStatus:
     run_id: RunId | None
     ended: bool
     epoch: int
+    elsewhere: bool
+    """True while another process owns it."""
 
 
 async def adopt(database: Database, terms: Terms, *, expired: bool, everyone: bool = False) -> list[Turn]:
@@ -97,6 +99,18 @@ async def adopt(database: Database, terms: Terms, *, expired: bool, everyone: bo
         return await read_turns(connection, terms, turns.c.id.in_(ids))
 
 
+async def take_back(database: Database, terms: Terms, task_ids: list[TaskId]) -> list[Turn]:
+    """Own released turns again that nobody has adopted (R12); those that it returns are ours."""
+    ours = turns.c.id.in_(task_ids), turns.c.owner == terms.owner
+    async with database.transaction("duty") as connection:
+        await connection.execute(
+            update(turns)
+            .where(turns.c.id.in_(task_ids), turns.c.owner.is_(None), is_active(turns))
+            .values(owner=terms.owner, epoch=turns.c.epoch + 1, lease_until=now_plus(terms.lease_seconds))
+        )
+        return await read_turns(connection, terms, *ours)
+
+
 async def load(database: Database, terms: Terms, task_id: TaskId) -> Turn | None:
     """A turn as it stands, to follow it."""
     async with database.reading(anyhow=True) as session:
@@ -104,15 +118,22 @@ async def load(database: Database, terms: Terms, task_id: TaskId) -> Turn | None
     return found[0] if found else None
 
 
-async def statuses(database: Database, task_ids: list[TaskId]) -> dict[TaskId, TurnStatus]:
+async def statuses(database: Database, terms: Terms, task_ids: list[TaskId]) -> dict[TaskId, TurnStatus]:
     """Where these turns stand: one query for all the turns that a process follows (R6)."""
     async with database.reading(anyhow=True) as session:
         rows = await session.execute(
-            select(turns.c.id, turns.c.run_id, turns.c.state, turns.c.epoch).where(turns.c.id.in_(task_ids))
+            select(turns.c.id, turns.c.run_id, turns.c.state, turns.c.epoch, turns.c.owner).where(
+                turns.c.id.in_(task_ids)
+            )
         )
         return {
-            TaskId(task_id): TurnStatus(RunId(run_id) if run_id else None, state == TurnState.ENDED, epoch)
-            for task_id, run_id, state, epoch in rows
+            TaskId(row.id): TurnStatus(
+                RunId(row.run_id) if row.run_id else None,
+                ended=row.state == TurnState.ENDED,
+                epoch=row.epoch,
+                elsewhere=row.owner is not None and row.owner != terms.owner,
+            )
+            for row in rows
         }
 
 

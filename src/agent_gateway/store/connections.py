@@ -29,6 +29,7 @@ GROW_SECONDS: Final = 2.0
 """How long a process does with the connections it has after it was refused another."""
 WAYS_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Pauses in which the server notices that a connection was given up."""
+ABORT_SECONDS: Final = 0.1
 UNDISTURBED: Final = "undisturbed"
 """Name of the tasks that go on although who waits for them is cancelled."""
 
@@ -41,21 +42,31 @@ class _CountedPool:
     def __init__(self, engine: AsyncEngine, size: int) -> None:
         self.engine = engine
         self.size = size
-        self.opened = 0
+        self._open: set[Any] = set()
         self.filling: asyncio.Task[None] | None = None
         event.listen(engine.sync_engine, "connect", self._connected)
         event.listen(engine.sync_engine, "close", self._closed)
+
+    @property
+    def opened(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
 
     def has_idle(self) -> bool:
         """True when a connection is open that nobody uses."""
         pool = self.engine.pool
         return isinstance(pool, QueuePool) and self.opened > pool.checkedout()
 
-    def _connected(self, *_: Any) -> None:
-        self.opened += 1
+    def abort(self) -> None:
+        """Break all of them, at once."""
+        for connection in list(self._open):
+            connection.driver_connection.terminate()
 
-    def _closed(self, *_: Any) -> None:
-        self.opened -= 1
+    def _connected(self, connection: Any, _: object) -> None:
+        self._open.add(connection)
+
+    def _closed(self, connection: Any, _: object) -> None:
+        self._open.discard(connection)
 
 
 class Connections:
@@ -70,11 +81,38 @@ class Connections:
         self._holding = False
         self._generation = 0
         """Raised when requests have to give their connections up."""
+        self._aborted = False
+        self._timers: set[asyncio.Timeout] = set()
 
     @property
     def engines(self) -> list[AsyncEngine]:
         """Of all pools."""
-        return [counted.engine for counted in (self._requests, *self._reserved.values())]
+        return [counted.engine for counted in self._pools]
+
+    @property
+    def _pools(self) -> list[_CountedPool]:
+        return [self._requests, *self._reserved.values()]
+
+    def abort(self) -> None:
+        """Break every connection and open no more: nobody waits for a database that does not answer."""
+        self._aborted = True
+        for counted in self._pools:
+            counted.abort()
+        # What is still being opened can not be broken like this.
+        loop = asyncio.get_running_loop()
+        for timer in list(self._timers):
+            timer.reschedule(loop.time() + ABORT_SECONDS)
+
+    @asynccontextmanager
+    async def _abortable(self) -> AsyncGenerator[AsyncExitStack]:
+        if self._aborted:
+            raise StoreUnavailable("this process is leaving")
+        async with asyncio.timeout(None) as timer, AsyncExitStack() as stack:
+            self._timers.add(timer)
+            try:
+                yield stack
+            finally:
+                self._timers.discard(timer)
 
     async def hold(self) -> None:
         """From now on no request gets a connection before those of heartbeats and duties are open."""
@@ -83,7 +121,7 @@ class Connections:
     @asynccontextmanager
     async def writing(self, pool: Pool) -> AsyncGenerator[AsyncConnection]:
         """A connection to write on. Raises what the database, or the pool, says when there is none."""
-        async with AsyncExitStack() as stack:
+        async with self._abortable() as stack:
             if pool == "requests":
                 yield await self._for_request(stack)
             else:
@@ -92,7 +130,7 @@ class Connections:
     @asynccontextmanager
     async def reading(self, *, anyhow: bool = False) -> AsyncGenerator[AsyncConnection]:
         """The same to read on; `anyhow` takes one that is reserved when there is none for requests."""
-        async with AsyncExitStack() as stack:
+        async with self._abortable() as stack:
             yield await (self._for_any(stack) if anyhow else self._for_request(stack))
 
     async def _for_any(self, stack: AsyncExitStack) -> AsyncConnection:
@@ -191,6 +229,9 @@ class FileConnections:
     def engines(self) -> list[AsyncEngine]:
         """Of all pools."""
         return [self._engine]
+
+    def abort(self) -> None:
+        """Nothing: a file answers."""
 
     async def hold(self) -> None:
         """Open all connections: each needs a thread and descriptors, which may be gone later."""

@@ -22,7 +22,7 @@ from agent_gateway.store.tables import UtcDateTime
 
 T = TypeVar("T")
 PING_SECONDS: Final = 5.0
-CLOSE_SECONDS: Final = 2.0
+CLOSE_SECONDS: Final = 1.0
 _READ_ONLY: Final = text("SELECT current_setting('transaction_read_only')")
 """`on` for a replica, too, and for a database that was set to read only."""
 
@@ -128,10 +128,17 @@ class Database:
             async with asyncio.timeout(PING_SECONDS):
                 await undisturbed(look())
 
+    def abort(self) -> None:
+        """Give up what still waits for a database that does not answer; nothing works any more after this."""
+        self._connections.abort()
+
     async def close(self) -> None:
         """Close every connection, once what goes on undisturbed has had a moment to end."""
         if going_on := [task for task in asyncio.all_tasks() if task.get_name() == UNDISTURBED]:
-            await asyncio.wait(going_on, timeout=CLOSE_SECONDS)
+            _, stuck = await asyncio.wait(going_on, timeout=CLOSE_SECONDS)
+            if stuck:
+                self.abort()
+                await asyncio.wait(stuck, timeout=CLOSE_SECONDS)
         for engine in self._connections.engines:
             await engine.dispose()
 

@@ -32,6 +32,7 @@ from agent_gateway.store.adopt import (
     release,
     save_checkpoints,
     statuses,
+    take_back,
 )
 from agent_gateway.store.answers import expire, submit
 from agent_gateway.store.begin import Begun, begin
@@ -207,6 +208,10 @@ class TurnStore:
         """See `store.adopt.release`."""
         return await release(self._database, self._terms, held)
 
+    async def take_back(self, task_ids: list[TaskId]) -> list[Turn]:
+        """See `store.adopt.take_back`."""
+        return await take_back(self._database, self._terms, task_ids)
+
     async def save_checkpoints(self, held: list[tuple[Turn, bytes]]) -> None:
         """See `store.adopt.save_checkpoints`."""
         await save_checkpoints(self._database, self._terms, held)
@@ -217,7 +222,7 @@ class TurnStore:
 
     async def statuses(self, task_ids: list[TaskId]) -> dict[TaskId, TurnStatus]:
         """See `store.adopt.statuses`."""
-        return await statuses(self._database, task_ids)
+        return await statuses(self._database, self._terms, task_ids)
 
     async def first_exchange(self, caller: Caller, conversation_id: ConversationId) -> Exchange | None:
         """See `store.exchanges.first_exchange`."""

@@ -7,11 +7,12 @@ come and go without the turn noticing (I6).
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self
 
+from agent_gateway.backend.protocol import Backend
 from agent_gateway.domain import (
     AppId,
     Caller,
@@ -25,14 +26,15 @@ from agent_gateway.domain import (
     new_id,
 )
 from agent_gateway.errors import StoreError, StoreUnavailable, Unavailable
-from agent_gateway.events import Result, TurnEvent
+from agent_gateway.events import TurnEvent
 from agent_gateway.runner import Resources, TurnRunner, cancel_quietly, patiently
 from agent_gateway.store.begin import Begun
+from agent_gateway.store.database import undisturbed
 from agent_gateway.store.stopping import Stopped
 from agent_gateway.store.turns import NOT_BEGUN
+from agent_gateway.turns.handover import Handover
+from agent_gateway.turns.live_turn import Form, LiveTurn
 from agent_gateway.turns.log import EventLog
-
-Form = TypeVar("Form", bound=Hashable)
 
 KEEP_SECONDS: Final = 60.0
 KEEP_BYTES: Final = 64 * 1024 * 1024
@@ -42,51 +44,12 @@ UNREAD_SECONDS: Final = 5.0
 DISOWN_SECONDS: Final = 60.0
 MOST_DISOWNED: Final = 50
 """How long, and how many at once, turns are ended whose clients were told that they have not begun."""
+MOMENT_SECONDS: Final = 1.5
+"""How much longer than it was told to a drain takes at most when nothing gets through any more."""
 INTERRUPT_SECONDS: Final = 10.0
-"""How long interrupted turns may take to store their end."""
+"""How long interrupted turns may take to store their ends, while they do."""
 
 logger = logging.getLogger(__name__)
-
-
-class LiveTurn(Generic[Form]):
-    """A turn that this process drives or follows: its log for readers, its runner for the rest."""
-
-    def __init__(self, turn: Turn, log: EventLog[Form], runner: TurnRunner) -> None:
-        self.log = log
-        self.runner = runner
-        self.ended = asyncio.Event()
-        self.handed_over = False
-        """True once this process has released the turn: readers that can resume should go elsewhere."""
-        self.kept_bytes = 0
-        """What this counts for while it is kept after its end."""
-        self.readers = 0
-        self.unread_since = asyncio.get_running_loop().time()
-        self.task: asyncio.Task[None] | None = None
-        self._turn = turn
-
-    @property
-    def turn(self) -> Turn:
-        """The turn under its newest epoch."""
-        return self.runner.turn
-
-    @property
-    def result(self) -> Result | None:
-        """What was stored, once the turn has ended."""
-        return self.runner.result
-
-    def belongs_to(self, app_id: str, user: str) -> bool:
-        """True for the app and user whose turn this is (I11)."""
-        return self._turn.app.id == app_id and self._turn.user == user
-
-    @contextmanager
-    def reading(self) -> Generator[None]:
-        """While somebody reads, a followed turn is kept."""
-        self.readers += 1
-        try:
-            yield
-        finally:
-            self.readers -= 1
-            self.unread_since = asyncio.get_running_loop().time()
 
 
 class LiveTurns(Generic[Form]):
@@ -114,7 +77,10 @@ class LiveTurns(Generic[Form]):
         self._ended: OrderedDict[TaskId, LiveTurn[Form]] = OrderedDict()
         self._ended_bytes = 0
         self._tasks = asyncio.TaskGroup()
+        self._started: set[asyncio.Task[None]] = set()
         self._disowning: set[asyncio.Task[None]] = set()
+        self._handover: Handover[Form] = Handover(self._store)
+        self._drained = False
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -123,14 +89,19 @@ class LiveTurns(Generic[Form]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.drain(0)
-        for live in list(self._running.values()):
-            # The database is away: its lease runs out, and whoever can ends this turn.
-            if live.task is not None:
-                live.task.cancel()
-        for disowning in self._disowning:
-            disowning.cancel()
+        if not self._drained:
+            await self.drain(0)
+        # The database is away, and the lease runs out: whoever can ends this turn. Or the backend is, and
+        # the run is cancelled by an errand.
+        for task in self._started:
+            task.cancel()
         await self._tasks.__aexit__(kind, error, trace)
+
+    def _begin_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = self._tasks.create_task(work, name=name)
+        self._started.add(task)
+        task.add_done_callback(self._started.discard)
+        return task
 
     # -- beginning, following, adopting --------------------------------------------------------------
 
@@ -147,7 +118,7 @@ class LiveTurns(Generic[Form]):
             except StoreUnavailable:
                 if not request.idempotency_key and len(self._disowning) < MOST_DISOWNED:
                     # Its commit may have gone through all the same, and the client will ask again (R14).
-                    disowning = self._tasks.create_task(self._disown(caller, task_id))
+                    disowning = self._begin_task(self._disown(caller, task_id), f"disown-{task_id}")
                     self._disowning.add(disowning)
                     disowning.add_done_callback(self._disowning.discard)
                 raise
@@ -238,7 +209,7 @@ class LiveTurns(Generic[Form]):
         live = self._running[turn.task_id] = LiveTurn(turn, log, runner)
         # Who comes to read while this process leaves is sent on.
         live.handed_over = self.draining.is_set() and not owned
-        live.task = self._tasks.create_task(self._run(live), name=f"turn-{turn.task_id}")
+        live.task = self._begin_task(self._run(live), f"turn-{turn.task_id}")
         return live
 
     async def _run(self, live: LiveTurn[Form]) -> None:
@@ -327,63 +298,85 @@ class LiveTurns(Generic[Form]):
             live.runner.stop()
             run_id = run_id or live.runner.run_id
         if run_id is not None:
-            self._tasks.create_task(cancel_quietly(self._backend, run_id), name=f"cancel-{task_id}")
+            self._begin_task(_cancel(self._backend, run_id), f"cancel-{task_id}")
 
-    async def drain(self, seconds: float) -> None:
-        """Take no new turns and give the running ones up: to another process, or to their end (R12)."""
+    async def drain(self, seconds: float) -> bool:
+        """Take no new turns and give the running ones up: to another process, or to their end (R12).
+
+        Returns after that and a moment at the latest; False when the database did not do its part.
+        """
         self.draining.set()
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         if self._running:
             logger.info("draining: %d turns, up to %.0f s", len(self._running), seconds)
         while True:
-            if self._shared:
-                await self._hand_over([live for live in self.running() if not live.runner.sending])
+            done = not self._shared or await self._in_time(self._hand_over(), until)
             if loop.time() >= until or not (self._beginning or self._loading or self._held()):
                 break
-            await asyncio.sleep(0.05)
-        if self._backend.replayable:
-            # A process alone hands what is left to the one that starts next. So do all with a turn of
-            # which they do not know yet that its run is stored; the store refuses when it is not.
-            await self._hand_over(self.running())
-        for live in self.running():
-            logger.warning("draining: turn %s is interrupted", live.turn.task_id)
-            live.runner.interrupt()
-        for live in self.followed():
-            if live.task:
+            await asyncio.sleep(0.05 if done else 0.5)
+        if self._backend.replayable and done:
+            # What is left is for the process that starts next; the store refuses what has no stored run.
+            done = await self._in_time(self._handover.release(self._releasable()), until)
+        for live in list(self._running.values()):
+            if live.runner.owned and (live.runner.sending or not self._backend.replayable):
+                logger.warning("draining: turn %s is interrupted", live.turn.task_id)
+                live.runner.interrupt()
+            elif live.task and not (live.runner.owned and live.runner.ending):
+                # Somebody else's, or soon: what could not be released is adopted when its lease has run out.
                 live.task.cancel()
-        await self._until_ended(INTERRUPT_SECONDS)
+        await self._until_ended()
+        self._drained = True
+        return done
 
     def _held(self) -> list[LiveTurn[Form]]:
         """What keeps a draining process: its own turns, and those that somebody reads to the end here."""
-        return [live for live in self._running.values() if live.runner.owned or live.readers]
+        offered = self._handover.offered
+        return [
+            live
+            for live in self._running.values()
+            if live.runner.owned or live.readers or live.turn.task_id in offered
+        ]
 
-    async def _hand_over(self, turns: list[LiveTurn[Form]]) -> None:
-        """Release what of these can go on elsewhere, and send the readers that can resume after it.
+    def _releasable(self) -> list[LiveTurn[Form]]:
+        """Turns that can go on elsewhere; those whose end is decided are finished here."""
+        return [live for live in self.running() if not live.runner.ending]
 
-        Turns whose end is decided are finished here.
-        """
-        if self._backend.replayable:
-            await self._release([live for live in turns if not live.runner.ending])
+    async def _hand_over(self) -> None:
+        """Offer what others can go on with, once each, and send the readers that can resume after it."""
         for live in self.followed():
-            live.handed_over = True
-            live.log.wake()
+            if not live.handed_over and live.turn.task_id not in self._handover.offered:
+                live.hand_over()
+        if self._backend.replayable:
+            await self._handover.offer([live for live in self._releasable() if not live.runner.sending])
+        await self._handover.settle()
 
-    async def _release(self, held: list[LiveTurn[Form]]) -> None:
-        if not held:
-            return
+    async def _in_time(self, work: Coroutine[Any, Any, None], until: float) -> bool:
+        """Do this, but not for longer than the drain and a moment: the database may be away or frozen."""
+        latest = max(until, asyncio.get_running_loop().time()) + MOMENT_SECONDS
         try:
-            released = await self._store.release([(live.turn, live.runner.checkpoint()) for live in held])
-        except StoreError as error:
-            logger.warning("turns could not be released, their leases have to run out: %s", error)
-            return
-        for live in held:
-            if live.turn.task_id in released:
-                live.runner.lose()
+            async with asyncio.timeout_at(latest):
+                await undisturbed(work)
+        except (StoreError, TimeoutError) as error:
+            reason = str(error) or "the database does not answer"
+            logger.warning("draining: turns could not be handed over: %s", reason)
+            return False
+        return True
 
-    async def _until_ended(self, seconds: float) -> None:
-        waits = [asyncio.ensure_future(live.ended.wait()) for live in self._running.values()]
-        if waits:
-            _, pending = await asyncio.wait(waits, timeout=seconds)
-            for wait in pending:
-                wait.cancel()
+    async def _until_ended(self) -> None:
+        """Wait for the ends of interrupted turns, for as long as some of them get through."""
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + INTERRUPT_SECONDS
+        waits = {asyncio.ensure_future(live.ended.wait()) for live in self._running.values()}
+        while waits and loop.time() < latest:
+            done, waits = await asyncio.wait(
+                waits, timeout=MOMENT_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                break
+        for wait in waits:
+            wait.cancel()
+
+
+async def _cancel(backend: Backend, run_id: RunId) -> None:
+    await cancel_quietly(backend, run_id)

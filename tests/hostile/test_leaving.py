@@ -1,0 +1,196 @@
+"""SIGTERM when nobody is there to take over, when the database is away, when the backend hangs."""
+
+import signal
+import threading
+import time
+from contextlib import ExitStack, suppress
+
+import httpx
+import pytest
+
+from tests.fakes.script import Gate, Script, delta, script, succeed
+from tests.fakes.script import text as said
+from tests.fakes.scripted_backend import ScriptedBackend
+from tests.fakes.tcp_proxy import postgres_proxy, through
+from tests.gateway.chat import Chat, Json, refused
+from tests.gateway.fleet import Fleet
+from tests.gateway.test_drain import gone
+from tests.gateway_server import API_KEY, BOUND, GatewayServer, wait_until
+
+LONG_LEASE = 60.0
+DRAIN = 2.0
+A_MOMENT = 5.0
+"""How much longer than the drain an exit may take here: of it, most is for a busy machine."""
+
+
+def taken_back(fleet: Fleet, *task_ids: str) -> None:
+    """Wait until these turns were released and have an owner again."""
+    wait_until(
+        lambda: all(
+            turn.epoch == 3 and turn.owner is not None
+            for turn in (fleet.rows(task_id).turn for task_id in task_ids)
+        )
+    )
+
+
+def test_the_only_process_serves_its_turns_to_their_end(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    """Nobody adopts what it releases: all readers stay, and none is told that the turn is lost."""
+    server = fleet.start(lease_seconds=LONG_LEASE)
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    chat = fleet.chat(server, user)
+    blocking: list[Json] = []
+    caller = threading.Thread(target=lambda: blocking.append(chat.blocking()), daemon=True)
+    caller.start()
+    with chat.open(params={"ids": 1}) as stream, chat.open() as plain:
+        for each in (stream, plain):
+            each.until("So far")
+        unread = chat.background()
+        fake.wait_until(lambda: fake.open_streams == 4)
+        server.begin_stop(30.0)
+        taken_back(fleet, stream.task_id, plain.task_id, unread["task_id"])
+        # Who comes now is served, too: there is no other place to go to.
+        with chat.follow(stream.task_id) as late:
+            late.until("So far")
+            gate.open()
+            for each in (stream, plain, late):
+                heard = each.rest()
+                assert (heard.answer, heard.last["event"]) == ("So far, so good", "message_end")
+    caller.join(BOUND)
+    assert blocking[0]["answer"] == "So far, so good"
+    gone(server, BOUND)
+    for task_id in (stream.task_id, plain.task_id, blocking[0]["task_id"], unread["task_id"]):
+        turn = fleet.rows(task_id).turn
+        assert (turn.outcome, turn.epoch, turn.adoptions) == ("completed", 3, 0)
+    assert (fake.posts, fake.cancels) == (4, [])
+
+
+def test_what_does_not_end_in_time_is_left_to_the_next_process(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    """At the end of the drain the turn is nobody's again; whoever starts next goes on with it at once."""
+    server = fleet.start(lease_seconds=LONG_LEASE)
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    with fleet.chat(server, user).open() as plain:
+        plain.until("So far")
+        server.begin_stop(4.0)
+        taken_back(fleet, plain.task_id)
+        assert plain.rest().kinds == ["message"]
+    gone(server, A_MOMENT)
+    assert fleet.rows(plain.task_id).turn.owner is None
+    gate.open()
+    heard = fleet.chat(fleet.start(lease_seconds=LONG_LEASE), user).resumed(plain.task_id)
+    assert (heard.answer, heard.last["event"]) == ("So far, so good", "message_end")
+    assert fake.posts == 1
+
+
+def test_workers_that_leave_together_serve_their_turns_to_their_end(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    """`serve --workers 2`: none of them adopts what the others release."""
+    workers = fleet.process("--workers", "2", DRAIN_SECONDS=30, LEASE_SECONDS=LONG_LEASE)
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    limits = httpx.Limits(max_keepalive_connections=0)
+    headers = {"Authorization": f"Bearer {API_KEY}"}
+    with (
+        httpx.Client(
+            base_url=workers.url, headers=headers, limits=limits, timeout=BOUND, trust_env=False
+        ) as client,
+        ExitStack() as stack,
+    ):
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        chat = Chat(client, user)
+        streams = [stack.enter_context(chat.open(params={"ids": number % 2})) for number in range(6)]
+        for stream in streams:
+            stream.until("So far")
+        workers.send(signal.SIGTERM)
+        taken_back(fleet, *(stream.task_id for stream in streams))
+        gate.open()
+        for stream in streams:
+            heard = stream.rest()
+            assert (heard.answer, heard.last["event"]) == ("So far, so good", "message_end")
+        assert workers.exited() == 0
+    assert fake.posts == 6
+
+
+@pytest.mark.parametrize("how", ["down", "frozen", "frozen before"])
+def test_a_process_without_its_database_is_gone_in_time(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, how: str
+) -> None:
+    """With turns, readers and requests that wait for it; without a traceback."""
+    fake.script = script(said("So far"), gate, succeed())
+    with postgres_proxy(fleet.database_url) as proxy:
+        process = fleet.process(
+            DATABASE_URL=through(proxy, fleet.database_url), DRAIN_SECONDS=DRAIN, LEASE_SECONDS=LONG_LEASE
+        )
+        chat = fleet.chat(process, user)
+        wait_until(lambda: chat.client.get("/readyz").status_code == 200)
+        with chat.open() as plain, chat.open(params={"ids": 1}) as stream:
+            plain.until("So far")
+            stream.until("So far")
+            if how == "down":
+                proxy.cut()
+            else:
+                proxy.freeze()
+            waiting = [threading.Thread(target=_ask, args=(chat,), daemon=True) for _ in range(4)]
+            for each in waiting:
+                each.start()
+            if how == "frozen before":
+                # Heartbeats and requests hang in it by now.
+                with pytest.raises(httpx.TimeoutException):
+                    chat.client.get("/conversations", params={"user": user}, timeout=3.0)
+            began = time.monotonic()
+            process.send(signal.SIGTERM)
+            process.exited()
+            assert time.monotonic() - began < DRAIN + A_MOMENT
+        assert "Traceback" not in process.output
+        assert "rror while closing" not in process.output
+    # The lease runs out, and another process goes on.
+    for task_id in (plain.task_id, stream.task_id):
+        fleet.change(task_id, owner=None, lease_until=None)
+    gate.open()
+    other = fleet.start(lease_seconds=LONG_LEASE)
+    for task_id in (plain.task_id, stream.task_id):
+        assert fleet.chat(other, user).resumed(task_id).last["event"] == "message_end"
+
+
+def _ask(chat: Chat) -> None:
+    with suppress(httpx.TransportError):
+        chat.post()
+
+
+def test_a_run_whose_creation_hangs_keeps_nobody(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+    """The backend takes POST /runs and never answers: the turn fails visibly, and the process is gone."""
+    process = fleet.process(DRAIN_SECONDS=DRAIN, LEASE_SECONDS=LONG_LEASE)
+    fake.script = lambda _: Script(create="hang")
+    chat = fleet.chat(process, user)
+    with chat.open() as plain:
+        fake.wait_until(lambda: fake.posts == 1)
+        began = time.monotonic()
+        process.send(signal.SIGTERM)
+        heard = plain.rest()
+        assert (heard.last["event"], heard.last["code"]) == ("error", "turn_interrupted")
+    process.exited()
+    assert time.monotonic() - began < DRAIN + A_MOMENT
+    assert "Traceback" not in process.output
+    turn = fleet.rows(plain.task_id).turn
+    assert (turn.outcome, turn.error_code) == ("failed", "turn_interrupted")
+
+
+def test_a_process_that_leaves_refuses_new_turns_while_it_serves_the_old(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    server: GatewayServer = fleet.start(lease_seconds=LONG_LEASE)
+    fake.script = script(said("So far"), gate, succeed())
+    chat = fleet.chat(server, user)
+    with chat.open() as plain:
+        plain.until("So far")
+        server.begin_stop(30.0)
+        taken_back(fleet, plain.task_id)
+        refused(chat.post(), 503, "service_unavailable")
+        refused(chat.client.get("/readyz"), 503, "service_unavailable")
+        chat.stop(plain.task_id)
+        assert plain.rest().last["event"] == "message_end"
+    gone(server, BOUND)
+    assert fleet.rows(plain.task_id).turn.outcome == "stopped"
