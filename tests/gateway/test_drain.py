@@ -17,6 +17,7 @@ from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, Json, refused
 from tests.gateway.fleet import Fleet, adopted, drives
+from tests.gateway.process import START_SECONDS
 from tests.gateway_server import API_KEY, BOUND, GatewayServer, wait_until
 
 LONG_LEASE = 60.0
@@ -231,7 +232,7 @@ def test_workers_share_a_port_and_drain_under_live_streams(
         ) as client,
         ExitStack() as stack,
     ):
-        wait_until(lambda: _is_ready(client))
+        wait_until(lambda: _is_ready(client), START_SECONDS)
         chat = Chat(client, user)
         streams = [stack.enter_context(chat.open(params={"ids": number % 2})) for number in range(12)]
         for stream in streams:
@@ -264,7 +265,7 @@ def test_workers_end_with_their_parent(fleet: Fleet, fake: ScriptedBackend, gate
     other = fleet.start(lease_seconds=LONG_LEASE)
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     with workers.client() as client:
-        wait_until(lambda: _is_ready(client))
+        wait_until(lambda: _is_ready(client), START_SECONDS)
         with Chat(client, user).open(params={"ids": 1}) as stream:
             stream.until("So far")
             children = workers.children()

@@ -14,7 +14,8 @@ from tests.fakes.scripted_backend import ScriptedBackend
 from tests.fakes.tcp_proxy import postgres_proxy, through
 from tests.gateway.chat import Chat, Json, refused
 from tests.gateway.fleet import Fleet
-from tests.gateway.test_drain import gone
+from tests.gateway.process import START_SECONDS
+from tests.gateway.test_drain import _is_ready, gone
 from tests.gateway_server import API_KEY, BOUND, GatewayServer, wait_until
 
 LONG_LEASE = 60.0
@@ -59,7 +60,7 @@ def test_the_only_process_serves_its_turns_to_their_end(
                 assert (heard.answer, heard.last["event"]) == ("So far, so good", "message_end")
     caller.join(BOUND)
     assert blocking[0]["answer"] == "So far, so good"
-    gone(server, BOUND)
+    gone(server)
     for task_id in (stream.task_id, plain.task_id, blocking[0]["task_id"], unread["task_id"]):
         turn = fleet.rows(task_id).turn
         assert (turn.outcome, turn.epoch, turn.adoptions) == ("completed", 3, 0)
@@ -77,7 +78,7 @@ def test_what_does_not_end_in_time_is_left_to_the_next_process(
         server.begin_stop(4.0)
         taken_back(fleet, plain.task_id)
         assert plain.rest().kinds == ["message"]
-    gone(server, A_MOMENT)
+    gone(server)
     assert fleet.rows(plain.task_id).turn.owner is None
     gate.open()
     heard = fleet.chat(fleet.start(lease_seconds=LONG_LEASE), user).resumed(plain.task_id)
@@ -99,7 +100,7 @@ def test_workers_that_leave_together_serve_their_turns_to_their_end(
         ) as client,
         ExitStack() as stack,
     ):
-        wait_until(lambda: client.get("/readyz").status_code == 200)
+        wait_until(lambda: _is_ready(client), START_SECONDS)
         chat = Chat(client, user)
         streams = [stack.enter_context(chat.open(params={"ids": number % 2})) for number in range(6)]
         for stream in streams:
@@ -192,5 +193,5 @@ def test_a_process_that_leaves_refuses_new_turns_while_it_serves_the_old(
         refused(chat.client.get("/readyz"), 503, "service_unavailable")
         chat.stop(plain.task_id)
         assert plain.rest().last["event"] == "message_end"
-    gone(server, BOUND)
+    gone(server)
     assert fleet.rows(plain.task_id).turn.outcome == "stopped"
