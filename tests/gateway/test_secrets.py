@@ -12,8 +12,7 @@ import yaml
 from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_gateway.cli.serving import server_config
-from agent_gateway.settings import Settings
+from agent_gateway.server.config import server_config
 from tests.fakes.script import (
     Cut,
     Emit,
@@ -322,8 +321,8 @@ def test_a_result_the_database_refuses_fails_the_turn_and_is_not_logged(
     not_logged(every_log, *CREDENTIALS, *TEXTS)
 
 
-def test_the_server_logs_no_urls(tmp_path: Path) -> None:
+def test_the_server_logs_no_urls() -> None:
     """They hold tickets."""
-    config = server_config(Settings(_env_file=None, data_dir=tmp_path), None)
+    config = server_config(None)
     assert config.access_log is False
     assert config.log_config is None

@@ -16,7 +16,7 @@ from agent_gateway.app import app_of_worker, create_app, owned_database, prepare
 from agent_gateway.app_config import AppConfig
 from agent_gateway.cli.listen import url_of
 from agent_gateway.errors import ConfigError
-from agent_gateway.server.connection import Connection
+from agent_gateway.server.config import server_config
 from agent_gateway.settings import Settings
 
 START_FAILED = 2
@@ -64,7 +64,7 @@ def serve_here(settings: Settings, config: AppConfig, sockets: list[socket.socke
         app = create_app(settings, config=config, prepared=True)
         try:
             with suppress(KeyboardInterrupt):
-                Server(server_config(settings, app)).run(sockets)
+                Server(_configured(settings, app)).run(sockets)
         except OSError as error:
             # Who bound the same address in the same moment was faster.
             raise ConfigError(f"can not listen on {url_of(settings.host, settings.port)}: {error}") from None
@@ -76,7 +76,7 @@ def serve_in_workers(
     """Serve in so many processes, each replaced when it dies, until a signal ends them all."""
     asyncio.run(prepare(settings))
     app = partial(app_of_worker, settings, config)
-    server = server_config(settings, app, factory=True, workers=workers)
+    server = _configured(settings, app, factory=True, workers=workers)
     _say_where(server)
     with suppress(KeyboardInterrupt):
         supervisor = Supervisor(server, sockets)
@@ -85,25 +85,8 @@ def serve_in_workers(
             raise typer.Exit(START_FAILED)
 
 
-def server_config(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
-    """How the application is served."""
-    return uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        http=Connection,
-        loop="agent_gateway.server.listener:Loop",
-        ws="none",
-        log_config=None,
-        # URLs hold tickets.
-        access_log=False,
-        lifespan="on",
-        timeout_keep_alive=65,
-        # After the drain nothing is worth waiting for longer.
-        timeout_graceful_shutdown=5,
-        server_header=False,
-        **more,
-    )
+def _configured(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
+    return server_config(app, host=settings.host, port=settings.port, **more)
 
 
 def _say_where(config: uvicorn.Config) -> None:

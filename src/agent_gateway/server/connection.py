@@ -8,6 +8,9 @@ one read say, whatever is sent on it. Who sends or reads too slowly is cut.
 import asyncio
 import json
 import logging
+from array import array
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import Any, Final
 
 from typing_extensions import override
@@ -314,7 +317,7 @@ class Connection(asyncio.Protocol):
         unsent = self.transport.get_write_buffer_size()
         if not unsent:
             self._writing.rest()
-        elif self._writing.is_stalled(now, self._written - unsent):
+        elif self._writing.is_stalled(now, self._written - unsent - _unheard(self.transport)):
             logger.info("a client was cut: it took nothing for %.0f s", STALL_SECONDS)
             self.cut()
             return
@@ -333,6 +336,19 @@ class Connection(asyncio.Protocol):
                 self.cut()
             else:
                 self.transport.close()
+
+
+def _unheard(transport: asyncio.Transport) -> int:
+    """Bytes that the system holds for a client that has not received them: megabytes, for a slow one.
+
+    They are what a slow client goes on with for long before anything more is taken from here.
+    """
+    waiting = array("i", [0])
+    try:
+        ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, waiting)
+    except OSError:
+        return 0
+    return waiting[0]
 
 
 def _address(transport: asyncio.Transport, name: str) -> tuple[str, int] | None:
