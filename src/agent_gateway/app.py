@@ -400,7 +400,17 @@ async def _install(
 async def _install_default_app(settings: Settings, apps: AppStore, keys: KeyStore, config: AppConfig) -> None:
     app_id = (await apps.apply(DEFAULT_SLUG, config, built_in=settings.app_file is None)).app_id
     if key := settings.api_key.get_secret_value():
-        await keys.put(app_id, key, "AGENT_GATEWAY_API_KEY")
+        found = await keys.bootstrap(app_id, key)
+        if found.replaced:
+            logger.warning(
+                "AGENT_GATEWAY_API_KEY (or the secret key) has changed: the key before is revoked; "
+                "it works again when it is set again"
+            )
+        if not found.works:
+            logger.error(
+                "AGENT_GATEWAY_API_KEY opens nothing here: it was revoked, or is a key of another app; "
+                "set another one"
+            )
     elif key := await keys.make_first(app_id):
         # Printed, not logged: a key belongs on the operator's screen once, and in no log.
         print(f"\n  API key of the default app (shown only once): {key}\n", flush=True)  # noqa: T201

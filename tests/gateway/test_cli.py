@@ -30,8 +30,9 @@ def command(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "COLUMNS": "200",
     }
 
-    def run(*arguments: str, answer: str = "") -> Result:
-        return CliRunner().invoke(cli.app, list(arguments), input=answer, env=environ)
+    def run(*arguments: str, answer: str = "", **settings: str) -> Result:
+        given = {f"AGENT_GATEWAY_{name}": value for name, value in settings.items()}
+        return CliRunner().invoke(cli.app, list(arguments), input=answer, env={**environ, **given})
 
     return run
 
@@ -91,9 +92,28 @@ def test_a_key_is_shown_once_and_its_hash_is_all_that_is_kept(command: Command, 
     assert key not in command("key", "list", "my-app").output
 
 
+def test_keys_of_another_secret_are_listed_as_such(command: Command, database_url: str) -> None:
+    apply_app(database_url, "an-app")
+    command("key", "create", "an-app")
+    other = SECRET_KEY[::-1]
+    command("key", "create", "an-app", SECRET_KEY=other)
+    command("key", "create", "an-app", "--expires", "1", SECRET_KEY=other)
+    listed = command("key", "list", "an-app").output
+    assert [re.split(" {2,}", line)[2] for line in listed.splitlines()[1:]] == [
+        *("works", "other SECRET_KEY", "other SECRET_KEY")
+    ]
+    for line in listed.splitlines()[2:]:
+        command("key", "revoke", line.split()[0])
+    listed = command("key", "list", "an-app", SECRET_KEY=other).output
+    assert [re.split(" {2,}", line)[2] for line in listed.splitlines()[1:]] == [
+        *("other SECRET_KEY", "revoked", "revoked")
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("key", "create", "nothing", "--label", "AGENT_GATEWAY_API_KEY"), "is for the key that"),
         (("app", "show", "nothing"), "no app 'nothing'"),
         (("app", "export", "nothing"), "no app 'nothing'"),
         (("app", "delete", "nothing", "--yes"), "no app 'nothing'"),

@@ -11,14 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from agent_gateway.domain import AppId, KeyId
 from agent_gateway.routes import dependencies
 from agent_gateway.store.database import now_plus
-from agent_gateway.store.keys import USE_SECONDS, KeyStore
+from agent_gateway.store.keys import BOOTSTRAP_LABEL, USE_SECONDS, KeyStore
 from agent_gateway.store.tables import api_keys
 from tests.fakes.script import Gate, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, refused
 from tests.gateway.fleet import Fleet, within
-from tests.gateway.rows import apply_app, look, make_key, with_database
+from tests.gateway.process import PRINTED_KEY
+from tests.gateway.rows import apply_app, installed, look, make_key, with_database
 from tests.gateway_server import SECRET_KEY, GatewayServer, StartGateway, wait_until
 
 
@@ -136,3 +137,87 @@ def duty(server: GatewayServer) -> bool:
         return {task.get_name() for task in asyncio.all_tasks()}
 
     return "write_use" in within(server, names())
+
+
+# -- the key of the settings -----------------------------------------------------------------------
+
+
+def works(server: GatewayServer, key: str) -> bool:
+    with installed(server).client(key) as client:
+        status = client.get("/info").status_code
+    assert status in (200, 401)
+    return status == 200
+
+
+def test_the_key_of_the_settings_is_the_one_they_name_now(
+    start_gateway: StartGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another one takes its place, and it works again when it is set again."""
+
+    def start(key: str) -> GatewayServer:
+        return start_gateway(api_key=key)
+
+    server = start("app-one")
+    assert works(server, "app-one")
+    server.stop()
+    assert "is revoked" not in caplog.text
+    server = start("app-two")
+    assert [works(server, key) for key in ("app-one", "app-two")] == [False, True]
+    assert caplog.text.count("the key before is revoked") == 1
+    server.stop()
+    server = start("app-one")
+    assert [works(server, key) for key in ("app-one", "app-two")] == [True, False]
+    assert caplog.text.count("the key before is revoked") == 2
+    assert "opens nothing" not in caplog.text
+
+
+def test_a_key_of_the_settings_that_an_operator_revoked_stays_so(
+    start_gateway: StartGateway, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also when it had been replaced before; the log says that it opens nothing."""
+    for key in ("app-one", "app-two"):
+        installed(start_gateway(api_key=key)).stop()
+
+    async def ids(session: AsyncSession) -> list[str]:
+        named = api_keys.c.label == BOOTSTRAP_LABEL
+        found = await session.scalars(
+            select(api_keys.c.id).where(named).order_by(api_keys.c.created_at, api_keys.c.id)
+        )
+        return list(found)
+
+    for key_id in look(database_url, ids):
+        revoke(database_url, KeyId(key_id))
+    assert "opens nothing" not in caplog.text
+    for count, key in enumerate(("app-one", "app-two"), 1):
+        server = start_gateway(api_key=key)
+        assert not works(server, key)
+        assert caplog.text.count("AGENT_GATEWAY_API_KEY opens nothing here") == count
+        server.stop()
+
+
+def test_a_key_of_another_app_is_told(
+    start_gateway: StartGateway, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, key = make_key(database_url, an_app(database_url))
+    assert works(start_gateway(api_key=key), key), "for its own app"
+    assert "AGENT_GATEWAY_API_KEY opens nothing here" in caplog.text
+
+
+def test_a_first_key_is_made_anew_for_another_secret(
+    start_gateway: StartGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All keys of before open nothing: without one nobody could use the gateway."""
+
+    def printed(**settings: str) -> str | None:
+        server = installed(start_gateway(api_key="", **settings))
+        found = PRINTED_KEY.search(capsys.readouterr().out)
+        assert found is None or works(server, found[1])
+        server.stop()
+        return found[1] if found else None
+
+    first = printed()
+    assert first
+    assert printed() is None
+    second = printed(secret_key=SECRET_KEY[::-1])
+    assert second not in (None, first)
+    assert printed() is None, "the first one works again"

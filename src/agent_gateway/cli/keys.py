@@ -10,7 +10,7 @@ from agent_gateway.domain import KeyId, canonical_uuid
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
 from agent_gateway.store.database import Database
-from agent_gateway.store.keys import KeyStore, ListedKey
+from agent_gateway.store.keys import BOOTSTRAP_LABEL, KeyStore, ListedKey
 
 DAY: Final = 24 * 3600.0
 
@@ -26,6 +26,9 @@ def create(
     ] = None,
 ) -> None:
     """Make an API key and print it: the only time that it is shown."""
+
+    if label.strip() == BOOTSTRAP_LABEL:
+        raise ConfigError(f"the label {BOOTSTRAP_LABEL} is for the key that this variable names")
 
     async def work(database: Database, settings: Settings) -> tuple[KeyId, str]:
         app = await app_named(database, slug)
@@ -51,7 +54,7 @@ def list_keys(slug: Slug) -> None:
             (
                 key.id,
                 " ".join(key.label.split()) or "-",
-                "revoked" if key.revoked_at else "expired" if key.expired else "works",
+                _state(key),
                 minute(key.created_at),
                 minute(key.expires_at) if key.expires_at else "never",
                 minute(key.last_used_at) if key.last_used_at else "never",
@@ -77,6 +80,14 @@ def revoke(
     if revoked is None:
         raise ConfigError(f"there is no key {key_id!r}: see `agent-gateway key list APP`")
     typer.echo(f"{known}: revoked" if revoked else f"{known}: was revoked before")
+
+
+def _state(key: ListedKey) -> str:
+    if key.revoked_at:
+        return "replaced" if key.replaced else "revoked"
+    if key.expired:
+        return "expired"
+    return "other SECRET_KEY" if key.of_another_secret else "works"
 
 
 def _store(database: Database, settings: Settings) -> KeyStore:

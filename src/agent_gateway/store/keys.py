@@ -25,6 +25,8 @@ from agent_gateway.store.tables import (
     request_counts,
 )
 
+BOOTSTRAP_LABEL: Final = "AGENT_GATEWAY_API_KEY"
+"""Label of the keys that came from the settings; no other has it."""
 USE_SECONDS: Final = 60.0
 """At most this often is it written when a key was used."""
 
@@ -48,8 +50,22 @@ class ListedKey:
     last_used_at: datetime | None
     """Right to about a minute."""
     revoked_at: datetime | None
+    replaced: bool
+    """Revoked because the settings named another key in its place."""
     expired: bool
     """By the database's clock."""
+    of_another_secret: bool
+    """It opens nothing as long as the secret key is not the one it was made under."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrapped:
+    """What became of the key that the settings name."""
+
+    replaced: int
+    """Keys that they named before, revoked just now."""
+    works: bool
+    """False when an operator has revoked it, or when it opens another app."""
 
 
 class KeyStore:
@@ -58,6 +74,7 @@ class KeyStore:
     def __init__(self, database: Database, secret: bytes) -> None:
         self._database = database
         self._secret = secret
+        self._mark = hmac.digest(secret, b"agent-gateway secret mark", "sha256").hex()[:16]
 
     async def put(self, app_id: AppId, key: str, label: str) -> None:
         """Let this key open the app; nothing happens when it is known already."""
@@ -67,11 +84,35 @@ class KeyStore:
             if await connection.scalar(known) is None:
                 await self._write(connection, app_id, key, label)
 
-    async def make_first(self, app_id: AppId) -> str | None:
-        """Make a key when the app never had one; the returned text is nowhere else."""
+    async def bootstrap(self, app_id: AppId, key: str) -> Bootstrapped:
+        """Let the key of the settings open the app, and no other one that they named before."""
+        named = (api_keys.c.app_id == app_id) & (api_keys.c.label == BOOTSTRAP_LABEL)
+        mine = api_keys.c.hash == self._hash(key)
         async with self._database.transaction() as connection:
             await _lock_app(connection, app_id)
-            if await connection.scalar(select(api_keys.c.id).where(api_keys.c.app_id == app_id).limit(1)):
+            replaced = await connection.execute(
+                update(api_keys)
+                .where(named, ~mine, api_keys.c.revoked_at.is_(None))
+                .values(revoked_at=now_plus(), replaced=True)
+            )
+            await connection.execute(
+                update(api_keys)
+                .where(named, mine, api_keys.c.replaced)
+                .values(revoked_at=None, replaced=False)
+            )
+            known = await connection.execute(select(api_keys.c.app_id, api_keys.c.revoked_at).where(mine))
+            if (row := known.first()) is None:
+                await self._write(connection, app_id, key, BOOTSTRAP_LABEL)
+            works = row is None or (row.app_id == app_id and row.revoked_at is None)
+            return Bootstrapped(replaced.rowcount, works)
+
+    async def make_first(self, app_id: AppId) -> str | None:
+        """Make a key when the app never had one under this secret; the returned text is nowhere else."""
+        of_this_secret = or_(api_keys.c.secret_mark.is_(None), api_keys.c.secret_mark == self._mark)
+        ever = select(api_keys.c.id).where(api_keys.c.app_id == app_id, of_this_secret).limit(1)
+        async with self._database.transaction() as connection:
+            await _lock_app(connection, app_id)
+            if await connection.scalar(ever):
                 return None
             key = _new_key()
             await self._write(connection, app_id, key, "made at first start")
@@ -89,7 +130,14 @@ class KeyStore:
         key_id = KeyId(new_id())
         times = {"created_at": now_plus(), "expires_at": None if seconds is None else now_plus(seconds)}
         await connection.execute(
-            insert(api_keys).values(id=key_id, app_id=app_id, label=label, hash=self._hash(key), **times)
+            insert(api_keys).values(
+                id=key_id,
+                app_id=app_id,
+                label=label,
+                hash=self._hash(key),
+                secret_mark=self._mark,
+                **times,
+            )
         )
         return key_id
 
@@ -110,7 +158,9 @@ class KeyStore:
                     expires_at=row.expires_at,
                     last_used_at=row.last_used_at,
                     revoked_at=row.revoked_at,
+                    replaced=row.replaced,
                     expired=bool(row.expired),
+                    of_another_secret=row.secret_mark not in (None, self._mark),
                 )
                 for row in rows
             ]
@@ -119,8 +169,11 @@ class KeyStore:
         """Let a key open nothing any more. False when it did not before, None when there is no such key."""
         async with self._database.transaction() as connection:
             known = api_keys.c.id == key_id
+            # What only was replaced would work again once the settings name it.
             revoked = await connection.execute(
-                update(api_keys).where(known, api_keys.c.revoked_at.is_(None)).values(revoked_at=now_plus())
+                update(api_keys)
+                .where(known, or_(api_keys.c.revoked_at.is_(None), api_keys.c.replaced))
+                .values(revoked_at=now_plus(), replaced=False)
             )
             if revoked.rowcount:
                 return True

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ColumnElement,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    false,
     literal_column,
     text,
 )
@@ -148,6 +150,10 @@ class ApiKeyRow(Row, table=True):
     expires_at: datetime | None = _time(nullable=True)
     last_used_at: datetime | None = _time(nullable=True)
     """Written at most once a minute."""
+    secret_mark: str | None = Field(default=None, sa_column=Column(String(16), nullable=True))
+    """Which secret key its hash was made with; NULL for keys from before that was kept."""
+    replaced: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
+    """Revoked because the settings name another key; named again it works again."""
 
 
 class RequestCountRow(Row, table=True):
