@@ -17,7 +17,7 @@ from tests.gateway_server import API_KEY, BOUND, SECRET_KEY, wait_until
 
 START_SECONDS = 60.0
 """How long a process may take to start on a busy machine: it imports for seconds."""
-STARTED = re.compile(r"running on (http://[0-9.]+:[0-9]+)")
+STARTED = re.compile(r"running on (http://(?:[0-9.]+|\[[0-9a-f:]+\]):[0-9]+)")
 PRINTED_KEY = re.compile(r"API key[^:]*: (\S+)")
 
 

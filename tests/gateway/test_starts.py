@@ -4,6 +4,8 @@ In this process, which is faster, where the start fails before it serves.
 """
 
 import os
+import pickle
+import re
 import resource
 import socket
 import sqlite3
@@ -12,16 +14,25 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
 from agent_gateway import cli, logs
+from agent_gateway.app import app_of_worker
+from agent_gateway.app_config import default_app
+from agent_gateway.cli.listen import bind, listening_on
 from agent_gateway.errors import ConfigError
+from agent_gateway.settings import Settings
 from agent_gateway.store.sqlite_file import served_alone
+from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat
 from tests.gateway.process import GatewayProcess, environment
+from tests.gateway.test_message_files import local, told
+from tests.gateway.test_uploads import upload
 from tests.gateway_server import API_KEY, SECRET_KEY
 
 Command = Callable[..., Result]
@@ -265,3 +276,69 @@ def test_a_database_without_room_is_told_before_it_serves(command: Command, tmp_
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert str(path) in told
     assert command("migrate").exit_code == 0
+
+
+# -- where it listens ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("0", "127.0.0.1"),
+        ("::", "[::1]"),
+        ("::0", "[::1]"),
+        ("::1", "[::1]"),
+    ],
+)
+def test_agents_are_told_what_is_really_listened_on(host: str, local: str) -> None:
+    """With a port that only the system knows before."""
+    sockets = bind(host, 0)
+    try:
+        address, port = listening_on(sockets)
+        settings = Settings(_env_file=None, host=address, port=port)
+        assert settings.agent_url == f"http://{local}:{port}"
+        for one in sockets:
+            one.listen()
+        with socket.create_connection((local.strip("[]"), port), timeout=10):
+            pass
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def test_everywhere_is_both_kinds_of_addresses() -> None:
+    (one,) = bind("::", 0)
+    with one:
+        one.listen()
+        for local in ("127.0.0.1", "::1"):
+            with socket.create_connection((local, one.getsockname()[1]), timeout=10):
+                pass
+
+
+def test_the_workers_of_a_process_have_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that is started when the environment and the files have changed."""
+    settings = Settings(_env_file=None, host="::1", port=4711, secret_key=SECRET_KEY)
+    app = pickle.dumps(partial(app_of_worker, settings, default_app()))
+    monkeypatch.setenv("AGENT_GATEWAY_PORT", "1")
+    made = pickle.loads(app)
+    assert made.func is app_of_worker
+    assert (made.args[0].model_dump(), made.args[1]) == (settings.model_dump(), default_app())
+
+
+def test_an_agent_gets_the_files_of_a_process_on_any_port(
+    fake: ScriptedBackend, tmp_path: Path, user: str
+) -> None:
+    """`serve --host :: --port 0`: the URL that the agent is told leads to the file."""
+    with (
+        GatewayProcess(tmp_path, "--host", "::", BACKEND_URL=fake.url, API_KEY=API_KEY) as process,
+        process.client() as client,
+    ):
+        chat = Chat(client, user)
+        kept = upload(chat, "notes.txt", b"Seen by the agent", "text/plain")
+        chat.blocking("Read this", files=[local(kept["id"], "document")])
+        (url,) = re.findall(r"http://\S+", told(fake)[1])
+        assert url.startswith(process.url.replace("[::]", "[::1]"))
+        assert httpx.get(url, trust_env=False).content == b"Seen by the agent"
