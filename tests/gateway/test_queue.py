@@ -198,7 +198,7 @@ def test_an_app_may_interrupt_what_still_runs(
 
 
 def test_the_last_of_many_interruptions_wins(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
-    """All of them run in their order; none is lost, and none runs beside another."""
+    """Whatever was there before it is stopped, each visibly; none runs beside another."""
     one, two = fleet.start(), fleet.start()
     fleet.app("app-interrupts", on_busy="interrupt")
     chats = [fleet.chat(server, user, "app-interrupts") for server in (one, two)]
@@ -216,9 +216,40 @@ def test_the_last_of_many_interruptions_wins(fleet: Fleet, fake: ScriptedBackend
     rows = sorted((fleet.rows(turn["task_id"]).turn for turn in [first, *turns]), key=lambda row: row.seq)
     assert rows[0].outcome == "stopped"
     assert rows[-1].outcome == "completed"
-    ended = [row.ended_at for row in rows if row.ended_at is not None]
-    assert len(ended) == len(rows)
+    assert all(row.ended_at is not None for row in rows)
+    # Those of which a run was made went one after the other.
+    ended = [row.ended_at for row in rows if row.run_id is not None and row.ended_at is not None]
     assert ended == sorted(ended)
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_interrupting_ends_what_waits_too(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, where: str
+) -> None:
+    """Only the newest message is answered next, however many wait; their readers hear that at once."""
+    one, two = fleet.start(lease_seconds=300), fleet.start(lease_seconds=300)
+    fleet.app("app-interrupts", on_busy="interrupt")
+    chat = fleet.chat(one, user, "app-interrupts")
+    # It does not obey: what comes meanwhile has to wait.
+    fake.queue(script(said("First"), gate, succeed(), cancel="ignore"))
+    with chat.open("One") as first:
+        conversation = first.until("First")[0]["conversation_id"]
+        with chat.open("Two", conversation_id=conversation) as second:
+            assert second.block() == PING
+            assert fleet.rows(second.task_id).turn.state == "queued"
+            other = fleet.chat(one if where == "here" else two, user, "app-interrupts")
+            more = [
+                other.background(f"More {number}", conversation_id=conversation)
+                for number in range(MOST_QUEUED + 1)
+            ]
+            heard = second.rest()
+            assert (heard.kinds, heard.ids) == (["message_end"], [GATEWAY_END])
+        gate.open()
+        assert first.rest().last["event"] == "message_end"
+    assert chat.resumed(more[-1]["task_id"]).answer == f"You said: More {MOST_QUEUED}."
+    row = fleet.rows(second.task_id).turn
+    assert (row.outcome, row.stop_reason, row.run_id) == ("stopped", "interrupted", None)
+    assert fake.posts == 2
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])

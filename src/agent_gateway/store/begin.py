@@ -1,5 +1,6 @@
 """Begin: a turn's first rows in one transaction (I1, R3, R15)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -14,7 +15,6 @@ from agent_gateway.domain import (
     ConversationId,
     Form,
     FormAnswer,
-    RunId,
     TaskId,
     Turn,
     TurnRequest,
@@ -30,12 +30,13 @@ from agent_gateway.errors import (
 )
 from agent_gateway.input_form import merged, read_inputs
 from agent_gateway.store.admission import check_query, take_place, version_of
-from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.database import Database
 from agent_gateway.store.files import resolve_files
 from agent_gateway.store.forms import close_form, form_columns, form_of
 from agent_gateway.store.idempotency import claim_key, find_by_key
 from agent_gateway.store.inputs import own_inputs
 from agent_gateway.store.new_turn import NewTurn, Terms, insert_turn
+from agent_gateway.store.stopping import Stopped, interrupt
 from agent_gateway.store.tables import (
     conversations,
     end_users,
@@ -55,9 +56,8 @@ class Begun:
     """A turn that was begun: `planned` and ours to run, or `queued` behind an active one."""
 
     turn: Turn
-    interrupted: TaskId | None = None
-    """The active turn that this one asked to stop, by the app's policy."""
-    interrupted_run: RunId | None = None
+    interrupted: Sequence[Stopped] = ()
+    """The turns before it that it asked to stop, by the app's policy."""
 
 
 async def begin(
@@ -151,8 +151,7 @@ async def _write_rows(
     )
     if active is None or place.app.config.on_busy != "interrupt":
         return Begun(turn)
-    await connection.execute(_INTERRUPT, {"task": active.id})
-    return Begun(turn, TaskId(active.id), RunId(active.run_id) if active.run_id else None)
+    return Begun(turn, await interrupt(connection, place.conversation_id, task_id, terms.turn_seconds))
 
 
 async def _resume(
@@ -198,8 +197,10 @@ async def _go_on(
     sent = read_inputs(app.config.user_input_form, request.inputs, starting=False)
     active = (await connection.execute(_ACTIVE_TURN, scope)).first()
     if active is not None:
-        waiting = await connection.scalar(_WAITING, scope) or 0
-        if app.config.on_busy == "reject" or waiting >= MOST_QUEUED:
+        if app.config.on_busy == "reject":
+            raise ConversationBusy(active.id)
+        # With "interrupt" none of those that wait will be left.
+        if app.config.on_busy == "enqueue" and (await connection.scalar(_WAITING, scope) or 0) >= MOST_QUEUED:
             raise ConversationBusy(active.id)
     if app.version_id != row.app_version_id:
         await connection.execute(_MOVE_ON, {**scope, "version": app.version_id})
@@ -266,11 +267,6 @@ _ACTIVE_TURN = select(turns.c.id, turns.c.run_id).where(
 )
 _WAITING = select(func.count()).where(
     turns.c.conversation_id == bindparam("conversation"), turns.c.state == TurnState.QUEUED.value
-)
-_INTERRUPT = (
-    update(turns)
-    .where(turns.c.id == bindparam("task"))
-    .values(stop_at=func.coalesce(turns.c.stop_at, now_plus()), stop_reason="interrupted")
 )
 _STATE = (
     select(snapshots.c.data, forms.c.snapshot.label("form_snapshot"), *form_columns())

@@ -36,6 +36,25 @@ async def stop_turn(connection: AsyncConnection, row: Row[Any], reason: str, tur
     return await write_result(connection, row, result, turn_seconds)
 
 
+async def interrupt(
+    connection: AsyncConnection, conversation_id: ConversationId, by: TaskId, turn_seconds: float
+) -> list[Stopped]:
+    """Stop all that a new turn found in its conversation, which is locked: what runs, and what waits.
+
+    What waits ends at once; the active turn is asked to stop, and its owner ends it.
+    """
+    stopped: list[Stopped] = []
+    for row in (await connection.execute(_UNENDED, {"conversation": conversation_id})).all():
+        if row.id == by:
+            continue
+        if row.state == TurnState.QUEUED:
+            await stop_turn(connection, row, "interrupted", turn_seconds)
+        else:
+            await connection.execute(_STOP, {"task": row.id, "reason": "interrupted"})
+        stopped.append(_stopped(row))
+    return stopped
+
+
 async def delete_conversation(
     connection: AsyncConnection, caller: Caller, conversation_id: ConversationId, turn_seconds: float
 ) -> tuple[list[Stopped], bool] | None:
@@ -57,8 +76,11 @@ async def delete_conversation(
         await stop_turn(connection, row, "deleted", turn_seconds)
     runs_on = any(row.state in (TurnState.SENDING, TurnState.RUNNING) for row in rows)
     closing = not runs_on and await put_closing(connection, conversation_id)
-    stopped = [Stopped(TaskId(row.id), RunId(row.run_id) if row.run_id else None) for row in rows]
-    return stopped, closing
+    return [_stopped(row) for row in rows], closing
+
+
+def _stopped(row: Row[Any]) -> Stopped:
+    return Stopped(TaskId(row.id), RunId(row.run_id) if row.run_id else None)
 
 
 async def _keep_asked_session(connection: AsyncConnection, conversation_id: str) -> None:

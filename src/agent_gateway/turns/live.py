@@ -124,8 +124,8 @@ class LiveTurns(Generic[Form]):
                 raise
         if not isinstance(begun, Begun):
             return begun
-        if begun.interrupted is not None:
-            self.stop_run(begun.interrupted, begun.interrupted_run)
+        for stopped in begun.interrupted:
+            self._pass_on(stopped)
         return self._begun(begun.turn)
 
     async def submit(self, app_id: AppId, token: str, submission: Submission) -> LiveTurn[Form]:
