@@ -244,6 +244,17 @@ class StoredFile(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """Ids by which a client finds a turn again in what the agent logs; empty when it gave none."""
+
+    id: str = ""
+    session_id: str = ""
+
+
+NO_TRACE: Final = Trace()
+
+
+@dataclass(frozen=True, slots=True)
 class TurnRequest:
     """What a client asked for in one POST /chat-messages."""
 
@@ -254,6 +265,7 @@ class TurnRequest:
     idempotency_key: str | None = None
     auto_name: bool = True
     """Whether the app may name the conversation, if this begins one."""
+    trace: Trace = NO_TRACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +300,7 @@ class Turn:
     """False for a turn that must be ended without being run again (R11)."""
     form: Form | None = None
     """The form whose answer this turn carries."""
+    trace: Trace = NO_TRACE
 
     @property
     def opening(self) -> int:

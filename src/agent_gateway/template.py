@@ -23,6 +23,8 @@ TURN_NAMES: Final = (
     "conversation_id",
     "message_id",
     "agent_id",
+    "trace_id",
+    "trace_session_id",
 )
 """Placeholders without a prefix: what every turn knows."""
 ANSWER: Final = "answer"

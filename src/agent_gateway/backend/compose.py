@@ -175,6 +175,8 @@ class _Values:
             "conversation_id": turn.conversation_id,
             "message_id": turn.message_id,
             "agent_id": config.agent_id or turn.app.id,
+            "trace_id": turn.trace.id,
+            "trace_session_id": turn.trace.session_id,
         }
         self._inputs = {name: turn.inputs[name] for name in config.input_names if name in turn.inputs}
         self._environ = environ

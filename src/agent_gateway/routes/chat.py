@@ -38,6 +38,7 @@ from agent_gateway.routes.schemas.chat import BackgroundTurn, BusyBody, ChatMess
 from agent_gateway.routes.sse import TurnStream, once_found
 from agent_gateway.routes.stream_events import EVENT_STREAM
 from agent_gateway.routes.tickets import Ticket
+from agent_gateway.routes.trace import TraceDep
 from agent_gateway.turns.live import LiveTurn
 
 FIRST_EVENT_SECONDS: Final = 0.9
@@ -102,6 +103,7 @@ async def post_chat_message(
     app: UncountedAppDep,
     gateway: GatewayDep,
     credentials: Credentials,
+    traced: TraceDep,
     mode: ModeQuery = None,
     ids: Annotated[bool, Query(description="Send SSE `id:` lines on this stream, too.")] = False,
     idempotency_key: IdempotencyKey = None,
@@ -116,6 +118,7 @@ async def post_chat_message(
         conversation_id=ConversationId(body.conversation_id) if body.conversation_id else None,
         idempotency_key=idempotency_key,
         auto_name=body.auto_generate_name,
+        trace=traced.with_body(body.trace_id),
     )
     if last_event_id is not None:
         after = _position(last_event_id, "Last-Event-ID")

@@ -19,6 +19,7 @@ from agent_gateway.domain import (
     MessageId,
     RunId,
     TaskId,
+    Trace,
     Turn,
     TurnState,
 )
@@ -200,6 +201,7 @@ def _turn(row: Row[Any], terms: Terms) -> Turn:
         checkpoint=row.checkpoint,
         runnable=row.adoptions < POISON and row.fold_version in terms.fold_versions,
         form=form,
+        trace=Trace(row.trace_id or "", row.trace_session_id or ""),
     )
 
 

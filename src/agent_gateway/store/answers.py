@@ -18,6 +18,7 @@ from agent_gateway.domain import (
     MessageId,
     Submission,
     TaskId,
+    Trace,
     Turn,
     TurnState,
     new_id,
@@ -114,7 +115,7 @@ async def _begin(
 ) -> TaskId:
     """Close the form with this answer, and write the turn that carries it.
 
-    It goes on as the question's turn began: same version of the app, same inputs.
+    It goes on as the question's turn began: same version of the app, same inputs, same trace.
     """
     task_id, now = TaskId(new_id()), datetime.now(UTC)
     form = await close_form(connection, form_of(asked), answer, task_id)
@@ -132,6 +133,7 @@ async def _begin(
         owner=None if busy else owner,
         form_id=form.id,
         inputs_of=MessageId(asked.inputs_of or asked.form_message_id),
+        trace=Trace(asked.trace_id or "", asked.trace_session_id or ""),
     )
     await insert_turn(connection, terms, new, now)
     return task_id
@@ -142,6 +144,8 @@ _FORM = (
         *form_columns(),
         forms.c.conversation_id,
         turns.c.app_version_id,
+        turns.c.trace_id,
+        turns.c.trace_session_id,
         messages.c.inputs_of,
         app_versions.c.config,
         now_plus().label("now"),

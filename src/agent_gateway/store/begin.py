@@ -131,6 +131,7 @@ async def _write_rows(
         state=TurnState.QUEUED if active else TurnState.PLANNED,
         owner=None if active else terms.owner,
         form_id=form.id if form else None,
+        trace=request.trace,
     )
     turn = Turn(
         task_id=task_id,
@@ -148,6 +149,7 @@ async def _write_rows(
         seconds_left=terms.turn_seconds,
         state=new.state,
         form=form,
+        trace=request.trace,
     )
     if active is None or place.app.config.on_busy != "interrupt":
         return Begun(turn)

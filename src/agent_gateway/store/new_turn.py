@@ -9,12 +9,14 @@ from sqlalchemy import bindparam, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain import (
+    NO_TRACE,
     AppVersionId,
     ConversationId,
     FormId,
     InputFile,
     MessageId,
     TaskId,
+    Trace,
     TurnState,
     new_id,
 )
@@ -51,6 +53,7 @@ class NewTurn:
     owner: str | None
     form_id: FormId | None = None
     inputs_of: MessageId | None = None
+    trace: Trace = NO_TRACE
 
 
 async def insert_turn(connection: AsyncConnection, terms: Terms, new: NewTurn, now: datetime) -> MessageId:
@@ -82,6 +85,8 @@ async def insert_turn(connection: AsyncConnection, terms: Terms, new: NewTurn, n
             "state": new.state,
             "owner": new.owner,
             "form_id": new.form_id,
+            "trace_id": new.trace.id or None,
+            "trace_session_id": new.trace.session_id or None,
             "lease_seconds": terms.lease_seconds,
             "turn_seconds": terms.turn_seconds,
             "fold_version": terms.fold_versions[0],
@@ -108,6 +113,8 @@ _INSERT_TURN = insert(turns).values(
             "owner",
             "fold_version",
             "form_id",
+            "trace_id",
+            "trace_session_id",
             "created_at",
         )
     },

@@ -271,6 +271,8 @@ class TurnRow(Row, table=True):
     end_position: int | None = None
     form_id: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
     """The form whose answer this turn carries. No foreign key: forms refer to turns."""
+    trace_id: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    trace_session_id: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
     created_at: datetime = _time()
     ended_at: datetime | None = _time(nullable=True)
 

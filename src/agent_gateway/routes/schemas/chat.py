@@ -85,6 +85,15 @@ class ChatMessageBody(Body):
         True, description="Whether the app may name the conversation that this begins."
     )
 
+    trace_id: str | None = Field(
+        None, description="Passed on to the agent as `${trace_id}`. What is no id is ignored."
+    )
+
+    @field_validator("trace_id", mode="before")
+    @classmethod
+    def _text_or_nothing(cls, value: Any) -> str | None:
+        return value if isinstance(value, str) else None
+
     @field_validator("query")
     @classmethod
     def _not_blank(cls, value: str) -> str:
