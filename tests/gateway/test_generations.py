@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from agent_gateway.settings import Settings
 from agent_gateway.store.tables import SnapshotRow
 from tests.fakes.run import Logged
 from tests.fakes.script import Gate, fail, script, text
@@ -24,7 +26,7 @@ from tests.gateway.chat import Chat, refused
 from tests.gateway.errands import all_done, snapshot_row
 from tests.gateway.questions import asked, submitted, token_of
 from tests.gateway.rows import look
-from tests.gateway_server import StartGateway, wait_until
+from tests.gateway_server import GatewayServer, StartGateway, wait_until
 
 APP = """
 name: Both
@@ -64,13 +66,17 @@ def backend() -> Iterator[ScriptedBackend]:
 def start_chat(
     backend: ScriptedBackend, start_gateway: StartGateway, tmp_path: Path, user: str
 ) -> Iterator[StartChat]:
-    """A chat with the app of both generations, at a gateway of its own."""
+    """A chat with the app of both generations, at a gateway of its own; another one is its restart."""
+    servers: list[GatewayServer] = []
     with ExitStack() as stack:
 
         def start(*, seconds: float = 1000, **settings: Any) -> Chat:
+            for server in servers:
+                server.stop()
             path = tmp_path / "app.yaml"
             path.write_text(APP.format(seconds=seconds), "utf-8")
             server = start_gateway(backend_url=backend.url, app_file=path, **settings)
+            servers.append(server)
             return Chat(stack.enter_context(server.client()), user)
 
         yield start
@@ -233,11 +239,11 @@ def test_a_question_answered_after_upgrade_and_roll_back_is_the_tools_result(
     assert calls["call_ask_1"]["action"] == {"id": "approve", "label": "Approve"}
 
 
-def test_a_second_gateway_finds_out_by_itself(start_chat: StartChat, backend: ScriptedBackend) -> None:
-    """The choice is kept by each process, not in the database that they share."""
+def test_a_restarted_gateway_finds_out_by_itself(start_chat: StartChat, backend: ScriptedBackend) -> None:
+    """The choice is kept by each process, not in the database."""
     conversation_id = start_chat().blocking("One")["conversation_id"]
     backend.speaks = 2
-    # A new process, as after a restart: it asks before it sends anything.
+    # It asks before it sends anything.
     again = start_chat()
     assert again.blocking("Two", conversation_id=conversation_id)["answer"] == "You said: Two."
     assert spoken(backend) == [1, 2]
@@ -252,6 +258,17 @@ def test_the_setting_is_believed_when_the_backend_says_nothing(
     chat = start_chat(backend_schema=schema)
     assert chat.blocking("Hi")["answer"] == "You said: Hi."
     assert spoken(backend) == [schema]
+
+
+@pytest.mark.parametrize(("written", "read"), [("1", 1), ("2", 2), ("", None)])
+def test_the_setting_is_a_number_in_the_environment(
+    written: str, read: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENT_GATEWAY_BACKEND_SCHEMA", written)
+    assert Settings(_env_file=None).backend_schema == read
+    monkeypatch.setenv("AGENT_GATEWAY_BACKEND_SCHEMA", "3")
+    with pytest.raises(ValidationError, match="Input should be 1 or 2"):
+        Settings(_env_file=None)
 
 
 @pytest.mark.parametrize("speaks", [1, 2])
