@@ -8,7 +8,9 @@ whoever tells it: the process that ran the turn or one that read the rows (R2).
 """
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from heapq import merge
 from typing import Final
 
 import msgspec
@@ -123,7 +125,7 @@ class Result:
     """What a turn produced and how it ended: written by `finish`, read back for late readers."""
 
     outcome: Outcome
-    chunks: tuple[LLMChunk, ...]
+    chunks: Sequence[LLMChunk]
     steps: tuple[Step, ...]
     """Each with the position of the event that last announced it."""
     end_position: int
@@ -142,40 +144,57 @@ class Result:
     files: tuple[StoredFile, ...] = ()
     """What the agent made and is stored, each with the position of its event."""
 
+    text: str | None = field(default=None, compare=False)
+    """The whole text of the answer where it is at hand."""
+
     @property
     def answer(self) -> str:
         """The whole text of the answer."""
+        if self.text is not None:
+            return self.text
         return "".join(chunk.text for chunk in self.chunks)
 
 
 def rest_of(result: Result, after: int) -> list[TurnEvent]:
     """The events of an ended turn beyond position `after`; empty when there are none (R13)."""
+    return list(told_after(result, after))
+
+
+def told_after(result: Result, after: int) -> Iterator[TurnEvent]:
+    """`rest_of`, each event made when it is asked for: an answer may have a million chunks."""
     if after >= result.end_position:
-        return []
-    told = _merged(result)
-    last = told[-1].position if told else 0
-    rest: list[TurnEvent] = list(told[bisect_right(told, after, key=lambda event: event.position) :])
-    if result.end_position >= GATEWAY_END and last < after < GATEWAY_REPLACE:
+        return
+    others = _others(result)
+    last: TurnEvent | None = None
+    first = bisect_right(result.chunks, after, key=_position)
+    chunks = (result.chunks[number] for number in range(first, len(result.chunks)))
+    for last in merge(chunks, (event for event in others if event.position > after), key=_position):
+        yield last
+    seen = max((event.position for event in (*result.chunks[-1:], *others)), default=0)
+    if result.end_position >= GATEWAY_END and seen < after < GATEWAY_REPLACE:
         # This reader followed the run further than what was stored: its text must shrink.
-        rest.append(MessageReplace(GATEWAY_REPLACE, result.answer, "turn_ended_early"))
-    rest += [MessageFile(file.position, file) for file in result.files if file.position > after]
+        yield (last := MessageReplace(GATEWAY_REPLACE, result.answer, "turn_ended_early"))
+    for file in result.files:
+        if file.position > after:
+            yield (last := MessageFile(file.position, file))
     if result.outcome is Outcome.FAILED:
-        rest.append(TurnFailed(result.end_position, result.error_code or "internal_server_error"))
-        return rest
+        yield TurnFailed(result.end_position, result.error_code or "internal_server_error")
+        return
     if result.form is not None and after < result.end_position - 2:
-        rest.append(HumanInputRequired(result.end_position - 2, result.form))
-    if after < result.end_position - 1 and not (rest and isinstance(rest[-1], MessageReplace)):
-        rest.append(ClosingMessage(result.end_position - 1, result.answer))
-    rest.append(MessageEnd(result.end_position, result.usage or Usage(), result.files))
-    return rest
+        yield (last := HumanInputRequired(result.end_position - 2, result.form))
+    if after < result.end_position - 1 and not isinstance(last, MessageReplace):
+        yield ClosingMessage(result.end_position - 1, result.answer)
+    yield MessageEnd(result.end_position, result.usage or Usage(), result.files)
 
 
-def _merged(result: Result) -> list[FormAnswered | LLMChunk | AgentThought]:
-    told: list[FormAnswered | LLMChunk | AgentThought] = [
-        *result.chunks,
-        *(AgentThought(step.position, step) for step in result.steps),
-    ]
+def _others(result: Result) -> list[FormAnswered | AgentThought]:
+    """What is told among the chunks, in order."""
+    others: list[FormAnswered | AgentThought] = [AgentThought(step.position, step) for step in result.steps]
     if result.answered is not None:
-        told.append(FormAnswered(1, result.answered))
-    told.sort(key=lambda event: event.position)
-    return told
+        others.append(FormAnswered(1, result.answered))
+    others.sort(key=_position)
+    return others
+
+
+def _position(event: TurnEvent) -> int:
+    return event.position

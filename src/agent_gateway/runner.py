@@ -110,6 +110,7 @@ class TurnRunner:
         self._turned = False
         """Ownership or the row changed: what is going on has to be looked at anew."""
         self._news = asyncio.Event()
+        self._saw_run_end = False
 
     async def run(self) -> None:
         """Drive or follow the turn to its one end. Raises only when cancelled."""
@@ -191,12 +192,12 @@ class TurnRunner:
             self._turn_round()
 
     async def clean_up(self) -> None:
-        """After the end was told: cancel a run that we ended without having seen its end.
+        """After the end was told and `slim`: cancel a run that we ended without having seen its end.
 
         Who ended the turn tries first, being the only one who can when the run is held in its memory;
         the outbox tries again (R8).
         """
-        if not self.owned or self.result is None or self._fold.run_end is not None:
+        if not self.owned or self.result is None or self._saw_run_end:
             return
         if self.run_id is None and self._creation is not None:
             # No further attempt; one that is on its way is waited for, for its run would be nobody's.
@@ -211,10 +212,12 @@ class TurnRunner:
 
     def slim(self) -> None:
         """Let go of what only a running turn needs; its log and result stay for late readers."""
-        self.turn = replace(self.turn, snapshot=None, checkpoint=None)
+        self.turn = replace(self.turn, query="", inputs={}, files=[], snapshot=None, checkpoint=None)
         if self.result is not None:
             self.result = replace(self.result, snapshot=None)
+        self._saw_run_end = self._fold.run_end is not None
         self._fold.run_end = None
+        self._fold.chunks.clear()
         self._fold.files.clear()
 
     async def cancel_run(self) -> None:

@@ -3,19 +3,23 @@
 import random
 import struct
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from agent_gateway.backend.protocol import RunEvent
 from agent_gateway.backend.translate import conclude
-from agent_gateway.domain import Outcome
-from agent_gateway.events import GATEWAY_REPLACE, LLMChunk, Result, rest_of
-from agent_gateway.store.marks import pack, unpack
+from agent_gateway.domain import Outcome, Step
+from agent_gateway.events import GATEWAY_REPLACE, LLMChunk, Result, rest_of, told_after
+from agent_gateway.store.marks import StoredChunks, pack, unpack
 from tests.fakes.run_events import ends, fed, runs
 
 
-def stored(chunks: list[LLMChunk]) -> tuple[LLMChunk, ...]:
+def stored(chunks: list[LLMChunk]) -> Sequence[LLMChunk]:
     return unpack(pack(chunks), "".join(chunk.text for chunk in chunks))
 
 
@@ -43,6 +47,31 @@ def test_marks_take_about_a_byte_a_chunk() -> None:
         chunks = [LLMChunk(number + 1, "x" * lengths.randint(1, 9)) for number in range(count)]
         assert len(pack(chunks)) < 1.1 * count
         assert stored(chunks) == tuple(chunks)
+
+
+class Counted(StoredChunks):
+    """Stored chunks that count how many of them were made."""
+
+    made = 0
+
+    @override
+    def __getitem__(self, index: Any) -> Any:
+        self.made += 1
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("left", [0, 1, 10])
+def test_what_is_told_late_costs_what_is_told(left: int) -> None:
+    """Of a million stored chunks only those that are sent are made, and a few to find them."""
+    count = 1_000_000
+    chunks = Counted("x" * count, range(1, count + 1), range(1, count + 1))
+    steps = (Step(1, 5, thought="early"),)
+    result = Result(Outcome.COMPLETED, chunks, steps, count + 2, text="x" * count)
+    told = rest_of(result, count - left)
+    assert [event.position for event in told] == [*range(count - left + 1, count + 1), count + 1, count + 2]
+    assert chunks.made < left + 40
+    first = next(told_after(result, 0))
+    assert (first.position, chunks.made < left + 90) == (1, True)
 
 
 @given(runs, ends)

@@ -7,7 +7,7 @@ from typing import Final
 
 from agent_gateway.domain import AppId, TaskId
 from agent_gateway.errors import NotFound, StoreError, Unavailable
-from agent_gateway.events import Result, rest_of
+from agent_gateway.events import Result
 from agent_gateway.routes.dependencies import Gateway
 from agent_gateway.routes.payloads import Encode, WireForm
 from agent_gateway.routes.sse import ended_frames, live_frames
@@ -46,7 +46,7 @@ class Found:
     def nothing_left(self, after: int) -> bool:
         """True when the turn has ended and there is no event beyond this position."""
         result = self.source if isinstance(self.source, Result) else self.source.result
-        return result is not None and not rest_of(result, after)
+        return result is not None and after >= result.end_position
 
     def frames(self, form: WireForm, after: int, ping_seconds: float) -> AsyncGenerator[bytes]:
         """The frames of one reader."""

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from agent_gateway.errors import GatewayError, StoreUnavailable
-from agent_gateway.events import GATEWAY_REPLACE, Result, rest_of
+from agent_gateway.events import GATEWAY_REPLACE, Result, told_after
 from agent_gateway.routes.middleware import HEAD_ONLY
 from agent_gateway.routes.payloads import PING, Encode, WireForm
 from agent_gateway.turns.live import LiveTurn
@@ -56,6 +56,7 @@ async def live_frames(
                 # This reader has seen more of the run, elsewhere, than this process ever folded.
                 for piece in stored_frames(live.log.encode, live.result, form, after):
                     yield piece
+                    await asyncio.sleep(0)
                 return
             # A log that is still being folded again may be behind what this reader has seen.
             index = max(index, log.index_after(after))
@@ -64,6 +65,8 @@ async def live_frames(
                 index = reached
                 if data:
                     yield data
+                if len(data) >= MAX_WRITE:
+                    await asyncio.sleep(0)
             elif log.closed:
                 return
             elif form.ids and live.handed_over:
@@ -80,7 +83,7 @@ def _retry(between: tuple[int, int]) -> bytes:
 def stored_frames(encode: Encode, result: Result, form: WireForm, after: int) -> Iterator[bytes]:
     """The rest of an ended turn, from its stored result: whole frames, about MAX_WRITE bytes at once."""
     piece = bytearray()
-    for event in rest_of(result, after):
+    for event in told_after(result, after):
         piece += encode(event, form)
         if len(piece) >= MAX_WRITE:
             yield bytes(piece)
@@ -94,6 +97,8 @@ async def ended_frames(encode: Encode, result: Result, form: WireForm, after: in
         yield _retry(RETRY_MS)
     for piece in stored_frames(encode, result, form, after):
         yield piece
+        # A reader that takes everything at once must not keep the others waiting.
+        await asyncio.sleep(0)
 
 
 async def once_found(

@@ -8,9 +8,48 @@ import sys
 import zlib
 from array import array
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
+from typing import Final, overload
+
+from typing_extensions import override
 
 from agent_gateway.events import LLMChunk
+
+BLOCK: Final = 16_384
+"""Chunks that are worked on at once."""
+
+
+class StoredChunks(Sequence[LLMChunk]):
+    """The chunks of a stored answer, each cut out of it when it is asked for."""
+
+    def __init__(self, answer: str, positions: Sequence[int], ends: Sequence[int]) -> None:
+        self._answer = answer
+        self._positions = positions
+        self._ends = ends
+        """Where each chunk ends, in characters."""
+
+    @override
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @overload
+    def __getitem__(self, index: int) -> LLMChunk: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[LLMChunk, ...]: ...
+    @override
+    def __getitem__(self, index: int | slice) -> LLMChunk | tuple[LLMChunk, ...]:
+        if isinstance(index, slice):
+            return tuple(self[number] for number in range(*index.indices(len(self))))
+        if index < 0:
+            index += len(self)
+        start = self._ends[index - 1] if index else 0
+        return LLMChunk(self._positions[index], self._answer[start : self._ends[index]])
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def pack(chunks: Sequence[LLMChunk]) -> bytes:
@@ -26,17 +65,19 @@ def pack(chunks: Sequence[LLMChunk]) -> bytes:
     return zlib.compress(numbers.tobytes(), level=1)
 
 
-def unpack(marks: bytes, answer: str) -> tuple[LLMChunk, ...]:
-    """Cut the stored answer into its chunks again; no marks mean no chunks."""
-    if not marks:
-        return ()
-    numbers = array("I", zlib.decompress(marks))
+def unpack(marks: bytes, answer: str) -> StoredChunks:
+    """The chunks of a stored answer again; no marks mean no chunks."""
+    numbers = array("I", zlib.decompress(marks) if marks else b"")
     if sys.byteorder == "big":
         numbers.byteswap()
     count = len(numbers) // 2
-    chunks: list[LLMChunk] = []
-    start = 0
-    for position, length in zip(accumulate(numbers[:count]), numbers[count:], strict=True):
-        chunks.append(LLMChunk(position, answer[start : start + length]))
-        start += length
-    return tuple(chunks)
+    return StoredChunks(answer, _sums(numbers[:count]), _sums(numbers[count:]))
+
+
+def _sums(numbers: Sequence[int]) -> Sequence[int]:
+    """The running sums: block by block, so that a thread that does this leaves the others their turn."""
+    sums, last = array("I"), 0
+    for start in range(0, len(numbers), BLOCK):
+        sums.extend(islice(accumulate(numbers[start : start + BLOCK], initial=last), 1, None))
+        last = sums[-1]
+    return sums

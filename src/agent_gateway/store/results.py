@@ -1,9 +1,10 @@
 """How turns end in the rows, and how an ended turn is read back."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 import msgspec
 from sqlalchemy import Row, bindparam, insert, select, update
@@ -34,6 +35,11 @@ from agent_gateway.store.tables import (
     steps,
     turns,
 )
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+MUCH: Final = 20_000
+"""Chunks or characters of an answer from which on they are packed and unpacked in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,8 @@ async def read_result(database: Database, task_id: TaskId) -> Result | None:
         made = await read_made_files(session, [message])
         return Result(
             outcome=Outcome(turn.outcome),
-            chunks=marks.unpack(message.marks, message.answer),
+            chunks=await _in_time(len(message.answer), marks.unpack, message.marks, message.answer),
+            text=message.answer,
             steps=tuple(steps.get(message.id, ())),
             end_position=turn.end_position or GATEWAY_END,
             error_code=turn.error_code,
@@ -129,6 +136,11 @@ async def read_steps(session: AsyncSession, message_ids: Sequence[str]) -> dict[
     return steps
 
 
+async def _in_time(size: int, work: Callable[[*Ts], T], *of: *Ts) -> T:
+    """Do this in a thread when there is so much of it that it would hold up the event loop."""
+    return work(*of) if size < MUCH else await asyncio.to_thread(work, *of)
+
+
 async def lock_conversation(connection: AsyncConnection, conversation_id: str) -> Row[Any, Any, Any]:
     """Lock a conversation's row: the first lock of every write about its turns (R10)."""
     return (await connection.execute(_LOCK_CONVERSATION, {"conversation": conversation_id})).one()
@@ -147,7 +159,7 @@ async def write_result(
         {
             "message": turn.message_id,
             "answer": result.answer,
-            "marks": marks.pack(result.chunks),
+            "marks": await _in_time(len(result.chunks), marks.pack, result.chunks),
             "usage": msgspec.to_builtins(result.usage) if result.usage else None,
         },
     )

@@ -225,17 +225,19 @@ class LiveTurns(Generic[Form]):
             if self._running.get(live.turn.task_id) is live:
                 del self._running[live.turn.task_id]
             if live.result is not None:
+                live.runner.slim()
                 self._keep(live)
         # Only now: a backend that does not answer must not hold up the turn's readers.
         try:
             await live.runner.clean_up()
         except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
             logger.error("turn %s: its run was not cleaned up: %s", live.turn.task_id, type(error).__name__)
-        live.runner.slim()
 
     def _keep(self, live: LiveTurn[Form]) -> None:
         self._ended[live.turn.task_id] = live
-        live.kept_bytes = live.log.size
+        live.log.freeze()
+        # Who ran it has the texts of its result in the log; who read it from the rows has them twice.
+        live.kept_bytes = live.log.size + (0 if live.runner.owned else live.log.told_size)
         self._ended_bytes += live.kept_bytes
         while self._ended_bytes > KEEP_BYTES:
             self._forget(next(iter(self._ended)))

@@ -27,7 +27,7 @@ class LiveTurn(Generic[Form]):
         self.readers = 0
         self.unread_since = asyncio.get_running_loop().time()
         self.task: asyncio.Task[None] | None = None
-        self._turn = turn
+        self._whose = (turn.app.id, turn.user)
 
     @property
     def turn(self) -> Turn:
@@ -41,7 +41,7 @@ class LiveTurn(Generic[Form]):
 
     def belongs_to(self, app_id: str, user: str) -> bool:
         """True for the app and user whose turn this is (I11)."""
-        return self._turn.app.id == app_id and self._turn.user == user
+        return self._whose == (app_id, user)
 
     def hand_over(self) -> None:
         """Send the readers that can resume elsewhere: this process leaves, and another one has the turn."""

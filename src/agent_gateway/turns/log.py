@@ -7,9 +7,12 @@ slow one lags behind, costs nothing but its index, and gets everything that pile
 import asyncio
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Sequence
+from sys import getsizeof
 from typing import Final, Generic, TypeVar
 
-from agent_gateway.events import LLMChunk, TurnEvent
+import msgspec
+
+from agent_gateway.events import AgentThought, LLMChunk, TurnEvent
 
 Form = TypeVar("Form", bound=Hashable)
 
@@ -24,20 +27,32 @@ class EventLog(Generic[Form]):
         self.events: list[TurnEvent] = []
         self.closed = False
         """True after the terminal event, or when the log ends here and goes on elsewhere."""
+        self.told_size = 0
+        """Bytes that its events take, about."""
+        self.size = 0
+        """The same with the frames that are kept for other readers."""
         self.encode = encode
-        self._frames: dict[Form, list[bytes]] = {}
+        self._frames: dict[Form, list[bytes | None]] = {}
+        self._frozen = False
         self._waiters: set[asyncio.Future[bool]] = set()
 
     def extend(self, events: Sequence[TurnEvent]) -> None:
         """Append events and wake every reader."""
         if events:
             self.events += events
+            size = sum(map(_size_of, events))
+            self.told_size += size
+            self.size += size
             self.wake()
 
     def close(self) -> None:
         """Nothing will be appended any more."""
         self.closed = True
         self.wake()
+
+    def freeze(self) -> None:
+        """From now on it takes no more memory: frames that nobody has read yet are not kept."""
+        self._frozen = True
 
     def wake(self) -> None:
         """Wake every reader, to look at more than this log."""
@@ -51,16 +66,28 @@ class EventLog(Generic[Form]):
     def read(self, form: Form, index: int) -> tuple[bytes, int]:
         """Frames from an index on, joined, and the index to go on from; empty when there are none."""
         frames = self._frames.setdefault(form, [])
-        if len(frames) < len(self.events):
-            encode = self.encode
-            frames += [encode(event, form) for event in self.events[len(frames) :]]
+        if (missing := len(self.events) - len(frames)) > 0:
+            # Only places: nobody waits here for what a late reader has seen long ago.
+            frames += [None] * missing
         if index + 1 == len(frames):
-            return frames[index], index + 1
+            return self._frame(frames, form, index), index + 1
+        found: list[bytes] = []
         end, size = index, 0
         while end < len(frames) and size < MAX_WRITE:
-            size += len(frames[end])
+            frame = self._frame(frames, form, end)
+            found.append(frame)
+            size += len(frame)
             end += 1
-        return b"".join(frames[index:end]), end
+        return b"".join(found), end
+
+    def _frame(self, frames: list[bytes | None], form: Form, index: int) -> bytes:
+        frame = frames[index]
+        if frame is None:
+            frame = self.encode(self.events[index], form)
+            if not self._frozen:
+                frames[index] = frame
+                self.size += getsizeof(frame)
+        return frame
 
     async def wait(self, index: int, seconds: float) -> bool:
         """Wait until there is an event at `index` or the log is closed; False when it took too long."""
@@ -76,11 +103,15 @@ class EventLog(Generic[Form]):
             timer.cancel()
             self._waiters.discard(woken)
 
-    @property
-    def size(self) -> int:
-        """Bytes of its frames and texts: what keeping this log costs, roughly."""
-        frames = sum(len(frame) for frames in self._frames.values() for frame in frames)
-        return frames + sum(len(event.text) + 100 for event in self.events if isinstance(event, LLMChunk))
+
+def _size_of(event: TurnEvent) -> int:
+    """Bytes that an event takes, about; the constants are those of its objects."""
+    if event.__class__ is LLMChunk:
+        return 80 + getsizeof(event.text)
+    if isinstance(event, AgentThought):
+        step = event.step
+        return 400 + getsizeof(step.thought) + getsizeof(step.tool_input) + getsizeof(step.observation)
+    return 400 + len(msgspec.json.encode(event))
 
 
 def _resolve(future: asyncio.Future[bool], value: bool) -> None:
