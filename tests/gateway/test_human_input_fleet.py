@@ -29,7 +29,7 @@ from tests.gateway.questions import (
     told,
 )
 from tests.gateway.rows import look, never
-from tests.gateway_server import wait_until
+from tests.gateway_server import BOUND, wait_until
 
 
 def expire(fleet: Fleet, heard: Heard, seconds: float = 0.0) -> None:
@@ -132,11 +132,11 @@ def race(fleet: Fleet, fake: ScriptedBackend, chats: list[Chat], rival: str) -> 
     barrier = threading.Barrier(2)
 
     def first() -> str:
-        barrier.wait(5)
+        barrier.wait(BOUND)
         return outcome(submit(chats[0], token, size="s"))
 
     def second() -> str:
-        barrier.wait(5)
+        barrier.wait(BOUND)
         match rival:
             case "submit":
                 return outcome(submit(chats[1], token, "reject", size="l"))

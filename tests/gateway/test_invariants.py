@@ -61,7 +61,7 @@ from tests.gateway.rows import (
     look,
     rows_of,
 )
-from tests.gateway_server import API_KEY, GatewayServer, StartGateway, wait_until
+from tests.gateway_server import API_KEY, BOUND, GatewayServer, StartGateway, wait_until
 
 OTHER_KEY = "app-other-key"
 TERMINAL = ("message_end", "error")
@@ -80,7 +80,7 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
     barrier = threading.Barrier(len(calls))
 
     def run(call: Callable[[], Any]) -> Any:
-        barrier.wait(5)
+        barrier.wait(BOUND)
         return call()
 
     with ThreadPoolExecutor(len(calls)) as executor:
@@ -102,12 +102,16 @@ def test_I1_the_message_is_committed_before_the_run_is_created(  # noqa: N802
 
     fake.script = observe
     first = chat.blocking("One", inputs={"a": 1})
-    chat.blocking("Two", conversation_id=first["conversation_id"])
+    chat.blocking("Two", conversation_id=first["conversation_id"], inputs={"b": 2})
     assert [rows.message.query for rows in seen] == ["One", "Two"]
     assert [rows.turn.state for rows in seen] == ["sending", "sending"]
     assert [rows.message.answer for rows in seen] == ["", ""]
     assert seen[0].message.id == first["message_id"]
-    assert seen[0].message.inputs == {"a": 1}
+    assert seen[1].message.inputs == {"b": 2}, "the others are the conversation's"
+    assert [message["inputs"] for message in chat.messages(first["conversation_id"])] == [
+        {"a": 1},
+        {"a": 1, "b": 2},
+    ]
     assert seen[0].turn.lease_until is not None
 
 

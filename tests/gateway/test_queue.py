@@ -28,7 +28,7 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
     barrier = threading.Barrier(len(calls))
 
     def run(call: Callable[[], Any]) -> Any:
-        barrier.wait(5)
+        barrier.wait(BOUND)
         return call()
 
     with ThreadPoolExecutor(len(calls)) as executor:
