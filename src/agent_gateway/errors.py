@@ -29,7 +29,6 @@ BackendError                    never shown to clients: mapped to TurnError by t
 ├── BackendGarbage              bytes that are not the run protocol
 ├── RunLost                     the backend does not know the run
 ├── RunGap                      the run's log no longer holds what comes next
-├── NoCleanUp                   the backend makes no clean-up runs
 └── RunNotSucceeded             a run that the gateway made on its own account failed
 
 StoreError                      the database said no
@@ -272,12 +271,15 @@ class RunGap(BackendError):
     """The run's log does not go on where it was left: events were trimmed."""
 
 
-class NoCleanUp(BackendError):
-    """The backend makes no clean-up runs: it keeps no session that one could close."""
-
-
 class RunNotSucceeded(BackendError):
-    """A run that the gateway made on its own account did not come to a good end."""
+    """A run that the gateway made on its own account did not come to a good end; the text says why.
+
+    `misses_model`: the backend runs nothing without a model, so it knows no clean-up runs.
+    """
+
+    def __init__(self, why: str, *, misses_model: bool = False) -> None:
+        super().__init__(f"the run did not succeed: {why}")
+        self.misses_model = misses_model
 
 
 class StoreError(Exception):

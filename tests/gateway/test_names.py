@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.fakes.script import Gate, fail, final_output, script, succeed, text
+from tests.fakes.script import Gate, Step, echo, fail, final_output, script, succeed, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.fakes.session import Json, query_of
 from tests.gateway.chat import Chat, refused
@@ -103,6 +103,38 @@ def test_naming_that_fails_is_given_up(helpful: Chat, fake: ScriptedBackend, url
     helpful.blocking("And then?", conversation_id=answered["conversation_id"])
     assert errands(url) == []
     assert name_of(helpful) == "Where to?"
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        (fail("QuotaExceededError", "sk-secret"), "the run did not succeed: QuotaExceededError"),
+        (
+            fail(error="Missing required 'llm' layer."),
+            "the run did not succeed: its composition has no model",
+        ),
+    ],
+)
+def test_the_log_says_why_there_is_no_name(
+    helpful: Chat,
+    fake: ScriptedBackend,
+    url: str,
+    caplog: pytest.LogCaptureFixture,
+    ending: Step,
+    said: str,
+) -> None:
+    """A composition without its model is the operator's mistake here, and says nothing of clean-up runs."""
+    fake.script = told_apart(name=script(ending))
+    conversation_id = helpful.blocking("Where to?")["conversation_id"]
+    all_done(url)
+    [line] = [line for line in caplog.messages if "given up" in line]
+    assert line.endswith(f"RunNotSucceeded: {said}")
+    assert "sk-secret" not in caplog.text
+    fake.script = echo
+    posts = fake.posts
+    helpful.client.request("DELETE", f"/conversations/{conversation_id}", json={"user": helpful.user})
+    all_done(url)
+    assert fake.posts == posts + 1, "the session is closed all the same"
 
 
 def test_a_failed_turn_is_no_reason_for_a_name(helpful: Chat, fake: ScriptedBackend, url: str) -> None:

@@ -532,6 +532,7 @@ async def test_a_real_model_streams_and_remembers(model_server: ModelServer, pre
     ("model", "reason"),
     [
         ("m-429", "InvokeRateLimitError"),
+        ("m-402", "QuotaExceededError"),
         ("m-401", "InvokeAuthorizationError"),
         ("m-403", "InvokeAuthorizationError"),
         ("m-400", "InvokeBadRequestError"),
@@ -555,6 +556,22 @@ async def test_provider_failures_have_reasons_and_never_the_key(
     assert after.types[-1] == "run_succeeded"
     assert API_KEY.encode() not in b"".join(event.body for event in run.events)
     assert API_KEY not in caplog.text
+
+
+async def test_a_run_that_never_stops_calling_tools_reaches_its_limit() -> None:
+    async def stream(
+        messages: list[ModelMessage], _: AgentInfo
+    ) -> AsyncIterator[str | dict[int, DeltaThinkingPart] | dict[int, DeltaToolCall]]:
+        yield {0: DeltaToolCall("again", "{}", tool_call_id=str(len(messages)))}
+
+    def again() -> str:
+        return "again"
+
+    async with embedded() as backend:
+        agent = Agent[object, str](FunctionModel(stream_function=stream), tools=[again])
+        backend._agents._agents[""] = agent
+        told = await ask(backend, request("Hello"))
+    assert (told.types[-1], told.end["reason"]) == ("run_failed", "agent_run_limit_exceeded")
 
 
 async def test_nobody_listening_at_the_provider_is_a_connection_error(

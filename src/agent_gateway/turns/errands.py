@@ -139,11 +139,13 @@ class Errands:
         hopeless = errand.tries >= MOST_FAILURES and isinstance(error, RunNotSucceeded | TurnError)
         if hopeless or errand.tries >= patience.tries or errand.age_seconds > patience.seconds:
             logger.error(
-                "errand %s of turn %s: given up after %d tries: %s",
+                "errand %s of turn %s: given up after %d tries: %s: %s",
                 errand.kind,
                 errand.task_id,
                 errand.tries,
                 type(error).__name__,
+                # The texts of these errors are the gateway's own; a timeout has none.
+                error,
             )
             await undisturbed(self._outbox.done(errand))
             return

@@ -12,9 +12,11 @@ from contextlib import aclosing
 from agent_gateway.backend.compose import compose_closing, compose_small
 from agent_gateway.backend.outputs import name_in, questions_in
 from agent_gateway.backend.protocol import Backend, CreateRunRequest
+from agent_gateway.backend.reasons import cause
+from agent_gateway.backend.run_end import RunEnd
 from agent_gateway.backend.translate import Fold
 from agent_gateway.domain import Exchange, RunId, Turn
-from agent_gateway.errors import BackendError, NoCleanUp, RunLost, RunNotSucceeded, TurnError
+from agent_gateway.errors import BackendError, RunLost, RunNotSucceeded, TurnError
 from agent_gateway.runner import CANCEL_SECONDS, cancel_quietly
 
 logger = logging.getLogger(__name__)
@@ -53,7 +55,9 @@ class SmallRuns:
             return
         try:
             await self._output(compose_closing(turn, self._environ), seconds)
-        except NoCleanUp:
+        except RunNotSucceeded as error:
+            if not error.misses_model:
+                raise
             # It keeps no sessions, and will say so every time: nobody asks it again.
             self._closes = False
             logger.info("the backend makes no clean-up runs: sessions are not closed there")
@@ -87,8 +91,14 @@ class SmallRuns:
                     break
         if fold.run_end is None:
             raise RunLost("the stream ended without a terminal event")
-        if fold.run_end.misses_model:
-            raise NoCleanUp("the run has no model")
-        if fold.run_end.type != "run_succeeded" or fold.run_end.question is not None:
-            raise RunNotSucceeded("the run did not succeed")
-        return fold.run_end.text or fold.answer
+        return _output_of(fold.run_end) or fold.answer
+
+
+def _output_of(end: RunEnd) -> str:
+    if end.type == "run_succeeded" and end.question is None:
+        return end.text
+    if end.misses_model:
+        raise RunNotSucceeded("its composition has no model", misses_model=True)
+    if end.type == "run_failed":
+        raise RunNotSucceeded(cause(end.error_type, end.reason))
+    raise RunNotSucceeded(end.type if end.question is None else "it asks a human")

@@ -12,7 +12,9 @@ from agent_gateway.backend.embedded.runs import RunFailed
 
 _REASONS: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]] = (
     # The first match counts: the specific kinds are subclasses of `ModelRequestRejectedError`.
-    ((exceptions.ModelRateLimitError, exceptions.ModelQuotaExceededError), "InvokeRateLimitError"),
+    (exceptions.ModelQuotaExceededError, "QuotaExceededError"),
+    (exceptions.UsageLimitExceeded, "agent_run_limit_exceeded"),
+    (exceptions.ModelRateLimitError, "InvokeRateLimitError"),
     (exceptions.ModelAuthenticationError, "InvokeAuthorizationError"),
     (exceptions.ModelRequestRejectedError, "InvokeBadRequestError"),
     ((exceptions.ModelUnavailableError, exceptions.ModelServerError), "InvokeServerUnavailableError"),
