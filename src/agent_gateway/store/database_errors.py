@@ -28,7 +28,9 @@ class mapped_errors:  # noqa: N801 - a context manager used as a word
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, IntegrityError):
             return
-        if isinstance(error, PoolTimeoutError | OSError | TimeoutError):
+        if isinstance(error, PoolTimeoutError | OSError | TimeoutError | MemoryError) or _is_threadless(
+            error
+        ):
             raise StoreUnavailable(type(error).__name__) from error
         if isinstance(error, DBAPIError):
             # Not chained: the whole text quotes what users wrote, which must not reach logs.
@@ -54,6 +56,11 @@ def is_useless(error: BaseException) -> bool:
 def is_anothers_session(error: BaseException) -> bool:
     """True when statements are missing that this connection prepared: a pooler gave it another session."""
     return _sqlstate(error).startswith(_FOREIGN_STATEMENTS)
+
+
+def _is_threadless(error: BaseException) -> bool:
+    """True when the system gives this process no further thread; each connection of SQLite needs one."""
+    return isinstance(error, RuntimeError) and str(error) == "can't start new thread"
 
 
 def _sqlstate(error: BaseException | None) -> str:

@@ -13,6 +13,7 @@ from agent_gateway.store.database import undisturbed
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.answers import Answers
+from agent_gateway.turns.descriptors import require_descriptors
 from agent_gateway.turns.errands import Errands
 from agent_gateway.turns.live import Form, LiveTurn, LiveTurns
 
@@ -176,7 +177,11 @@ class Duties(Generic[Form]):
                 self._live.stop_run(task_id, None)
 
     async def prove(self) -> None:
-        """Raise StoreUnavailable when this process can not renew its leases: it should take no turns."""
+        """Raise StoreUnavailable or Unavailable when this process should take no turns.
+
+        It can not renew their leases, or can not open what they need.
+        """
+        require_descriptors()
         if self._trust.steady:
             return
         try:

@@ -32,6 +32,7 @@ from agent_gateway.store.begin import Begun
 from agent_gateway.store.database import undisturbed
 from agent_gateway.store.stopping import Stopped
 from agent_gateway.store.turns import NOT_BEGUN
+from agent_gateway.turns.descriptors import require_descriptors
 from agent_gateway.turns.handover import Handover
 from agent_gateway.turns.live_turn import Form, LiveTurn
 from agent_gateway.turns.log import EventLog
@@ -156,6 +157,7 @@ class LiveTurns(Generic[Form]):
             raise Unavailable("This server is shutting down. Please try again.", retry_after=1)
         if self._is_full():
             raise Unavailable("Too many turns are running. Please try again.", retry_after=5)
+        require_descriptors()
         self._beginning += 1
         try:
             yield

@@ -1,0 +1,63 @@
+"""A process that can open nothing more: what runs goes on, nothing is begun that could only fail."""
+
+import resource
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent_gateway.errors import StoreUnavailable
+from agent_gateway.store.database_errors import mapped_errors
+from tests.fakes.script import Gate, delta, script, succeed
+from tests.fakes.script import text as said
+from tests.fakes.scripted_backend import ScriptedBackend
+from tests.gateway.chat import refused
+from tests.gateway.fleet import Fleet
+from tests.gateway.process import GatewayProcess
+from tests.gateway_server import wait_until
+
+
+@contextmanager
+def nothing_more(process: GatewayProcess) -> Generator[None]:
+    """While this lasts the process can open no further descriptor; what is open stays."""
+    pid = process._process.pid
+    used = {int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    lowest_free = next(number for number in range(len(used) + 1) if number not in used)
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_process_without_descriptors_begins_no_turn_and_ends_those_it_has(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    process = fleet.process(LEASE_SECONDS=3)
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    chat, other = fleet.chat(process, user), fleet.chat(process, user)
+    wait_until(lambda: other.client.get("/readyz").status_code == 200)
+    with chat.open() as stream:
+        stream.until("So far")
+        with nothing_more(process):
+            # On a connection that is open already.
+            refused(other.client.get("/readyz"), 503, "service_unavailable")
+            refused(other.post(response_mode="background"), 503, "service_unavailable")
+            assert other.client.get("/healthz").status_code == 200
+            gate.open()
+            heard = stream.rest()
+        assert (heard.answer, heard.last["event"]) == ("So far, so good", "message_end")
+    wait_until(lambda: other.client.get("/readyz").status_code == 200)
+    assert other.blocking()["answer"] == "So far, so good"
+    turn = fleet.rows(heard.task_id).turn
+    assert (turn.outcome, turn.epoch, turn.adoptions) == ("completed", 1, 0)
+    assert fake.posts == 2
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+def test_what_the_system_refuses_is_no_fault_of_the_data(error: Exception) -> None:
+    """A turn's end that meets it is tried again, and not given up as one that can not be stored."""
+    with pytest.raises(StoreUnavailable), mapped_errors():
+        raise error
