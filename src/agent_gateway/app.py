@@ -305,7 +305,7 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
     turns, apps, keys = TurnStore(database, terms), AppStore(database), KeyStore(database, secret)
     file_store = FileStore(database, open_files(settings))
     seconds = settings.turn_timeout_seconds + 3600
-    file_tickets = FileTickets(secret, seconds=seconds, public_url=settings.public_url)
+    file_tickets = FileTickets(secret, seconds=seconds, clock=database.clock, public_url=settings.public_url)
     encoder = frame_encoder(file_tickets.url)
     await database.hold()
     backend = build_backend(settings)
@@ -318,7 +318,9 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
                 files=file_store,
                 limits=Limits(idle_seconds=settings.idle_timeout_seconds),
                 environ=os.environ,
-                file_url=FileTickets(secret, seconds=seconds, public_url=settings.agent_url).url,
+                file_url=FileTickets(
+                    secret, seconds=seconds, clock=database.clock, public_url=settings.agent_url
+                ).url,
             ),
             most=settings.max_active_turns,
             shared=not settings.embedded_database,
@@ -334,7 +336,7 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
     small_runs = SmallRuns(backend, os.environ)
     errands = Errands(turns.outbox, backend, small_runs, live.draining)
     stack.push_async_callback(errands.aclose)
-    key_ring = KeyRing(keys)
+    key_ring = KeyRing(keys, database.clock)
     form_store = FormStore(database)
     answers = Answers(form_store)
     duties = Duties(live, turns, errands, answers, file_store, settings.lease_seconds, installed)
@@ -362,7 +364,7 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
         small_runs=small_runs,
         errands=errands,
         keys=key_ring,
-        tickets=Tickets(secret, seconds=seconds, public_url=settings.public_url),
+        tickets=Tickets(secret, seconds=seconds, clock=database.clock, public_url=settings.public_url),
         files=file_store,
         file_tickets=file_tickets,
         file_sizes=SizeLimits(
@@ -388,6 +390,8 @@ async def _install(
     while not installed.is_set():
         try:
             if await schema_is_current(database):
+                # Now the database's clock is known, too.
+                await database.now()
                 await _install_default_app(settings, apps, keys, config)
                 installed.set()
                 return

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -431,15 +432,15 @@ def test_a_signed_url_opens_exactly_one_file(chat: Chat, server: GatewayServer) 
         refused(anybody.get(path), 401, "unauthorized")
         refused(anybody.get(f"{path}?ticket={ticket[:-2]}xx"), 401, "unauthorized")
         refused(anybody.get(f"{path}?ticket="), 401, "unauthorized")
-        foreign = FileTickets(b"another secret", seconds=60).url(file["id"])
+        foreign = FileTickets(b"another secret", seconds=60, clock=time.time).url(file["id"])
         refused(anybody.get(foreign), 401, "unauthorized")
-        expired = FileTickets(SECRET_KEY.encode(), seconds=-3 * 24 * 3600).url(file["id"])
+        expired = FileTickets(SECRET_KEY.encode(), seconds=-3 * 24 * 3600, clock=time.time).url(file["id"])
         refused(anybody.get(expired), 401, "unauthorized")
         # A ticket for one file is none for another, whoever's it is.
         unknown = anybody.get(f"/files/{uuid4()}/download?ticket={ticket}")
         refused(unknown, 404, "file_not_found")
         assert anybody.get(f"/files/{other['id']}/download?ticket={ticket}").content == unknown.content
-        nowhere = FileTickets(SECRET_KEY.encode(), seconds=60).url(str(uuid4()))
+        nowhere = FileTickets(SECRET_KEY.encode(), seconds=60, clock=time.time).url(str(uuid4()))
         assert anybody.get(nowhere).content == unknown.content
 
 

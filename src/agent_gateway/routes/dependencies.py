@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from time import monotonic, time
+from time import monotonic
 from typing import Annotated, Final
 
 from fastapi import Depends, Request, Security
@@ -12,7 +12,7 @@ from agent_gateway.domain import App, KeyId
 from agent_gateway.errors import StoreError, TooManyRequests, Unauthorized, Unavailable
 from agent_gateway.filetypes import SizeLimits
 from agent_gateway.routes.payloads import Encoder, WireForm
-from agent_gateway.routes.tickets import FileTickets, Tickets
+from agent_gateway.routes.tickets import Clock, FileTickets, Tickets
 from agent_gateway.store.apps import AppStore
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database
@@ -40,6 +40,7 @@ class KeyRing:
     """Finds apps by API key, remembering those it found for KEY_SECONDS; counts their use."""
 
     keys: KeyStore
+    clock: Clock
     _known: dict[str, tuple[OpenedKey, float]] = field(default_factory=dict)
     _used: set[KeyId] = field(default_factory=set)
     _looking: dict[str, asyncio.Future[OpenedKey | None]] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class KeyRing:
         opened = await self._find(key)
         most = opened.app.config.limits.requests_per_minute
         if most is not None and await self.keys.count_request(opened.id) > most:
-            next_minute = 60 - int(time()) % 60
+            next_minute = 60 - int(self.clock()) % 60
             raise TooManyRequests("Too many requests with this API key. Please try again later.", next_minute)
 
     async def write_use(self) -> None:

@@ -1,7 +1,6 @@
 """Answers to forms: a human submits one, or nobody does in time. Each begins the conversation's next turn."""
 
 import logging
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -117,15 +116,16 @@ async def _begin(
 
     It goes on as the question's turn began: same version of the app, same inputs, same trace.
     """
-    task_id, now = TaskId(new_id()), datetime.now(UTC)
+    task_id = TaskId(new_id())
     form = await close_form(connection, form_of(asked), answer, task_id)
     scope = {"conversation": asked.conversation_id}
+    place = (await connection.execute(_NEXT_SEQ, scope)).one()
     busy = await connection.scalar(_ACTIVE_TURN, scope) is not None
     new = NewTurn(
         task_id=task_id,
         conversation_id=ConversationId(asked.conversation_id),
         app_version_id=AppVersionId(asked.app_version_id),
-        seq=int(await connection.scalar(_NEXT_SEQ, {**scope, "now": now}) or 0),
+        seq=place.last_seq,
         query=query_of(form.definition, answer),
         inputs={},
         files=[],
@@ -135,7 +135,7 @@ async def _begin(
         inputs_of=MessageId(asked.inputs_of or asked.form_message_id),
         trace=Trace(asked.trace_id or "", asked.trace_session_id or ""),
     )
-    await insert_turn(connection, terms, new, now)
+    await insert_turn(connection, terms, new, place.updated_at)
     return task_id
 
 
@@ -173,6 +173,6 @@ _ACTIVE_TURN = select(turns.c.id).where(
 _NEXT_SEQ = (
     update(conversations)
     .where(conversations.c.id == bindparam("conversation"))
-    .values(last_seq=conversations.c.last_seq + 1, updated_at=bindparam("now"))
-    .returning(conversations.c.last_seq)
+    .values(last_seq=conversations.c.last_seq + 1, updated_at=now_plus())
+    .returning(conversations.c.last_seq, conversations.c.updated_at)
 )

@@ -1,7 +1,7 @@
 """Apps and their immutable versions."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import ColumnElement, ScalarSelect, Select, func, insert, or_, select, update
@@ -65,7 +65,6 @@ class AppStore:
             return await self._apply(slug, config, built_in)
 
     async def _apply(self, slug: str, config: AppConfig, built_in: bool) -> Applied:
-        now = datetime.now(UTC)
         async with self._database.transaction() as connection:
             found = await connection.execute(
                 select(apps.c.id, apps.c.version_id)
@@ -75,8 +74,8 @@ class AppStore:
             row = found.first()
             app_id = AppId(row.id) if row else AppId(new_id())
             if row is None:
-                values = {"id": app_id, "tenant_id": config.tenant_id, "slug": slug, "created_at": now}
-                await connection.execute(insert(apps), values)
+                values = {"id": app_id, "tenant_id": config.tenant_id, "slug": slug}
+                await connection.execute(insert(apps).values(created_at=now_plus()), values)
             newest = (await connection.execute(_newest_version(app_id))).first()
             if newest is not None and row is not None and newest.id == row.version_id:
                 # Read and written again: a release that knows more keys has changed nothing by that.
@@ -84,7 +83,7 @@ class AppStore:
                 if stored == config.model_dump_json() or (built_in and stored not in BUILT_IN):
                     return Applied(app_id, newest.number, changed=False)
             number = newest.number + 1 if newest else 1
-            await _add_version(connection, app_id, number, config, now)
+            await _add_version(connection, app_id, number, config)
             return Applied(app_id, number, changed=True)
 
     async def find(self, app_id: AppId) -> App | None:
@@ -167,12 +166,10 @@ def _newest_version(app_id: AppId) -> Select[tuple[object, ...]]:
     return versions.order_by(app_versions.c.number.desc()).limit(1)
 
 
-async def _add_version(
-    connection: AsyncConnection, app_id: AppId, number: int, config: AppConfig, now: datetime
-) -> None:
+async def _add_version(connection: AsyncConnection, app_id: AppId, number: int, config: AppConfig) -> None:
     version_id, text = new_id(), config.model_dump_json()
-    values = {"id": version_id, "app_id": app_id, "number": number, "config": text, "created_at": now}
-    await connection.execute(insert(app_versions), values)
+    values = {"id": version_id, "app_id": app_id, "number": number, "config": text}
+    await connection.execute(insert(app_versions).values(created_at=now_plus()), values)
     await connection.execute(
         update(apps).where(apps.c.id == app_id).values(version_id=version_id, tenant_id=config.tenant_id)
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Row, and_, bindparam, func, insert, select, update
@@ -30,7 +30,7 @@ from agent_gateway.errors import (
 )
 from agent_gateway.input_form import merged, read_inputs
 from agent_gateway.store.admission import check_query, take_place, version_of
-from agent_gateway.store.database import Database
+from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.files import resolve_files
 from agent_gateway.store.forms import close_form, form_columns, form_of
 from agent_gateway.store.idempotency import claim_key, find_by_key
@@ -93,6 +93,8 @@ class _Place:
 
     conversation_id: ConversationId
     seq: int
+    now: datetime
+    """When it came there, by the database's clock."""
     app: App
     """In the version that the conversation's next turn runs on."""
     inputs: dict[str, Any]
@@ -108,14 +110,13 @@ class _Place:
 async def _write_rows(
     connection: AsyncConnection, terms: Terms, caller: Caller, request: TurnRequest, task_id: TaskId
 ) -> Begun:
-    now = datetime.now(UTC)
     if request.idempotency_key:
-        await claim_key(connection, caller, request, task_id, now)
+        await claim_key(connection, caller, request, task_id)
     check_query(caller.app, request)
     if request.conversation_id:
-        place = await _go_on(connection, caller, request, request.conversation_id, task_id, now)
+        place = await _go_on(connection, caller, request, request.conversation_id, task_id)
     else:
-        place = await _new_conversation(connection, caller, request, now)
+        place = await _new_conversation(connection, caller, request)
     active, form = place.active, place.form
     if active is None:
         await take_place(connection, caller.app)
@@ -136,8 +137,8 @@ async def _write_rows(
     turn = Turn(
         task_id=task_id,
         conversation_id=place.conversation_id,
-        message_id=await insert_turn(connection, terms, new, now),
-        created_at=int(now.timestamp()),
+        message_id=await insert_turn(connection, terms, new, place.now),
+        created_at=int(place.now.timestamp()),
         app=place.app,
         user=caller.user,
         query=request.query,
@@ -181,16 +182,13 @@ async def _go_on(
     request: TurnRequest,
     conversation_id: ConversationId,
     task_id: TaskId,
-    now: datetime,
 ) -> _Place:
     """Lock the caller's conversation by giving it its next number, and see how it stands.
 
     Raises ConversationBusy when the app wants that, or when too many turns wait already.
     """
     scope = {"conversation": conversation_id}
-    found = await connection.execute(
-        _NEXT_SEQ, {**scope, "app": caller.app.id, "user": caller.user, "now": now}
-    )
+    found = await connection.execute(_NEXT_SEQ, {**scope, "app": caller.app.id, "user": caller.user})
     row = found.first()
     if row is None:
         raise NotFound("Conversation Not Exists.")
@@ -208,28 +206,26 @@ async def _go_on(
         await connection.execute(_MOVE_ON, {**scope, "version": app.version_id})
     inputs = merged(row.inputs, sent)
     own = own_inputs(row.inputs, inputs)
-    place = _Place(conversation_id, row.last_seq, app, inputs, own, active=active)
+    place = _Place(conversation_id, row.last_seq, row.updated_at, app, inputs, own, active=active)
     if active is not None:
         return place
     snapshot, form = await _resume(connection, app, request, task_id)
     return replace(place, snapshot=snapshot, form=form)
 
 
-async def _new_conversation(
-    connection: AsyncConnection, caller: Caller, request: TurnRequest, now: datetime
-) -> _Place:
+async def _new_conversation(connection: AsyncConnection, caller: Caller, request: TurnRequest) -> _Place:
     inputs = read_inputs(caller.app.config.user_input_form, request.inputs, starting=True)
     scope = {"app": caller.app.id, "user": caller.user}
     end_user_id = await connection.scalar(_END_USER, scope)
     if end_user_id is None:
         end_user_id = new_id()
-        row = {"id": end_user_id, "app_id": scope["app"], "external_id": scope["user"], "created_at": now}
-        await connection.execute(insert(end_users), row)
-    place = _Place(ConversationId(new_id()), 1, caller.app, inputs, {})
-    await connection.execute(
-        insert(conversations),
+        row = {"id": end_user_id, "app_id": scope["app"], "external_id": scope["user"]}
+        await connection.execute(insert(end_users).values(created_at=now_plus()), row)
+    conversation_id = ConversationId(new_id())
+    now = await connection.scalar(
+        _NEW_CONVERSATION,
         {
-            "id": place.conversation_id,
+            "id": conversation_id,
             "app_id": caller.app.id,
             "app_version_id": caller.app.version_id,
             "end_user_id": end_user_id,
@@ -237,16 +233,19 @@ async def _new_conversation(
             "naming": "open" if request.auto_name else "closed",
             "inputs": inputs,
             "introduction": caller.app.config.opening_statement,
-            "last_seq": place.seq,
-            "created_at": now,
-            "updated_at": now,
         },
     )
-    return place
+    assert isinstance(now, datetime)
+    return _Place(conversation_id, 1, now, caller.app, inputs, {})
 
 
 _END_USER = select(end_users.c.id).where(
     end_users.c.app_id == bindparam("app"), end_users.c.external_id == bindparam("user")
+)
+_NEW_CONVERSATION = (
+    insert(conversations)
+    .values(last_seq=1, created_at=now_plus(), updated_at=now_plus())
+    .returning(conversations.c.updated_at)
 )
 _NEXT_SEQ = (
     update(conversations)
@@ -256,8 +255,13 @@ _NEXT_SEQ = (
         conversations.c.end_user_id == _END_USER.scalar_subquery(),
         conversations.c.deleted_at.is_(None),
     )
-    .values(last_seq=conversations.c.last_seq + 1, updated_at=bindparam("now"))
-    .returning(conversations.c.last_seq, conversations.c.app_version_id, conversations.c.inputs)
+    .values(last_seq=conversations.c.last_seq + 1, updated_at=now_plus())
+    .returning(
+        conversations.c.last_seq,
+        conversations.c.updated_at,
+        conversations.c.app_version_id,
+        conversations.c.inputs,
+    )
 )
 _MOVE_ON = (
     update(conversations)

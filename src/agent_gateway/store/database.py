@@ -1,11 +1,13 @@
 """The database: transactions and database time."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Double, Integer, cast, literal, text
+from sqlalchemy import Double, Integer, cast, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -23,8 +25,6 @@ from agent_gateway.store.tables import UtcDateTime
 T = TypeVar("T")
 PING_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 1.0
-_READ_ONLY: Final = text("SELECT current_setting('transaction_read_only')")
-"""`on` for a replica, too, and for a database that was set to read only."""
 
 
 class now_plus(FunctionElement[Any]):  # noqa: N801 - reads as the SQL function it stands for
@@ -70,6 +70,24 @@ def _minute_sqlite(element: this_minute, compiler: SQLCompiler, **kw: Any) -> st
     return "CAST((julianday('now') - 2440587.5) * 1440 AS INTEGER)"
 
 
+class DatabaseClock:
+    """The database's time without asking for it: it was asked before, and time goes by alike everywhere.
+
+    A process's own clock may be wrong, and may step. Before anything was asked it has to do.
+    """
+
+    def __init__(self) -> None:
+        self._ahead: float | None = None
+
+    def __call__(self) -> float:
+        """Seconds since 1970."""
+        return time.time() if self._ahead is None else time.monotonic() + self._ahead
+
+    def set(self, told: datetime) -> None:
+        """The database has just told its time."""
+        self._ahead = told.timestamp() - time.monotonic()
+
+
 class Database:
     """Connections and transactions. `close` it.
 
@@ -80,6 +98,7 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 5, lease_seconds: float = 8.0) -> None:
         self.url = async_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.clock = DatabaseClock()
         self._postgres: Postgres | None = None
         if self.is_sqlite:
             self._connections: Connections | FileConnections = FileConnections(
@@ -117,12 +136,15 @@ class Database:
         """Prove within a bound that the database answers and can be written; raises StoreUnavailable."""
 
         async def look() -> None:
+            if self._postgres is None:
+                await self.now()
+                return
             async with self.reading() as session:
-                if self._postgres is None:
-                    await session.execute(text("SELECT 1"))
-                elif (await session.execute(_READ_ONLY)).scalar_one() == "on":
-                    self._postgres.distrust()
-                    raise StoreUnavailable("the database can only be read: a replica, or set to read only")
+                told = (await session.execute(_TIME_AND_MODE)).one()
+            self.clock.set(told.time)
+            if told.read_only == "on":
+                self._postgres.distrust()
+                raise StoreUnavailable("the database can only be read: a replica, or set to read only")
 
         with mapped_errors():
             async with asyncio.timeout(PING_SECONDS):
@@ -131,6 +153,13 @@ class Database:
     def abort(self) -> None:
         """Give up what still waits for a database that does not answer; nothing works any more after this."""
         self._connections.abort()
+
+    async def now(self) -> datetime:
+        """The database's time, by which everything is judged that more than one process sees."""
+        async with self.reading() as session:
+            told: datetime = (await session.execute(_TIME)).scalar_one()
+        self.clock.set(told)
+        return told
 
     async def close(self) -> None:
         """Close every connection, once what goes on undisturbed has had a moment to end."""
@@ -141,6 +170,14 @@ class Database:
                 await asyncio.wait(stuck, timeout=CLOSE_SECONDS)
         for engine in self._connections.engines:
             await engine.dispose()
+
+
+_TIME = select(now_plus())
+_TIME_AND_MODE = select(
+    now_plus().label("time"),
+    # `on` for a replica, too, and for a database that was set to read only.
+    func.current_setting("transaction_read_only").label("read_only"),
+)
 
 
 async def undisturbed(work: Coroutine[Any, Any, T]) -> T:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, cast
 
 from sqlalchemy import bindparam, delete, select
@@ -12,7 +12,7 @@ from sqlmodel import col
 
 from agent_gateway.domain import AppId, Caller, MessageId, Rating, new_id
 from agent_gateway.errors import NotFound
-from agent_gateway.store.database import Database
+from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.tables import (
     ConversationRow,
     FeedbackRow,
@@ -48,7 +48,6 @@ class FeedbackStore:
         self, caller: Caller, message_id: MessageId, rating: Rating | None, content: str | None
     ) -> None:
         """Rate a message of the caller's anew, or take its rating back; NotFound for any other message."""
-        now = datetime.now(UTC)
         scope = {"message": message_id, "app": caller.app.id, "user": caller.user}
         async with self._database.transaction() as connection:
             owned = (await connection.execute(_OWNED, scope)).first()
@@ -65,8 +64,6 @@ class FeedbackStore:
                 "end_user_id": owned.end_user_id,
                 "rating": rating,
                 "content": content,
-                "created_at": now,
-                "updated_at": now,
             }
             await connection.execute(_UPSERT[connection.dialect.name], row)
 
@@ -102,7 +99,7 @@ def _feedback(row: FeedbackRow) -> Feedback:
 
 
 def _upsert(dialect_insert: Any) -> Any:
-    statement = dialect_insert(feedbacks)
+    statement = dialect_insert(feedbacks).values(created_at=now_plus(), updated_at=now_plus())
     new = statement.excluded
     return statement.on_conflict_do_update(
         index_elements=["message_id"],

@@ -79,7 +79,7 @@ class FileStore:
 
         Raises ObjectsUnavailable.
         """
-        file_id, now = FileId(new_id()), datetime.now(UTC)
+        file_id, now = FileId(new_id()), await self._database.now()
         size = 0
 
         async def counted() -> AsyncIterator[bytes]:
@@ -152,7 +152,7 @@ class FileStore:
         while gone := await self._forget_unused():
             await self._objects.delete(gone)
         # Whatever left bytes without a row did so within a moment; older days have been looked at.
-        now = datetime.now(UTC)
+        now = await self._database.now()
         for days in (1, 2):
             await self._delete_orphans(day_prefix(now - timedelta(days=days)), now)
 

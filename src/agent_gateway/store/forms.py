@@ -7,7 +7,6 @@ submission, a message, the expiry and a deletion that meet, one wins and the oth
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -103,7 +102,6 @@ async def open_form(
             "tool_call_id": question.tool_call_id if question.snapshot else "",
             "definition": msgspec.json.encode(question.definition).decode(),
             "snapshot": question.snapshot if question.tool_call_id else None,
-            "created_at": datetime.now(UTC),
             "seconds": seconds,
         },
     )
@@ -200,6 +198,7 @@ def _task(text: str | None) -> TaskId | None:
 
 
 _NEW = insert(forms).values(
+    created_at=now_plus(),
     expires_at=now_plus(bindparam("seconds")),
     **{
         name: bindparam(name)
@@ -213,7 +212,6 @@ _NEW = insert(forms).values(
             "tool_call_id",
             "definition",
             "snapshot",
-            "created_at",
         )
     },
 )

@@ -1,7 +1,6 @@
 """Idempotency-Keys: the same key and body never make a second turn (R15)."""
 
 import hashlib
-from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -39,14 +38,14 @@ async def forget_old_keys(database: Database) -> int:
 
 
 async def claim_key(
-    connection: AsyncConnection, caller: Caller, request: TurnRequest, task_id: TaskId, now: datetime
+    connection: AsyncConnection, caller: Caller, request: TurnRequest, task_id: TaskId
 ) -> None:
     """The key's row comes first, so that of two equal posts the loser meets the key (R3)."""
     scope = _key_scope(caller, request)
     await connection.execute(_FORGET_OLD_KEY, scope)
-    row = {"turn_id": task_id, "body_hash": _body_hash(request), "created_at": now}
+    row = {"turn_id": task_id, "body_hash": _body_hash(request)}
     await connection.execute(
-        insert(idempotency), {"app_id": scope["app"], "user_id": scope["user"], "key": scope["key"], **row}
+        _CLAIM, {"app_id": scope["app"], "user_id": scope["user"], "key": scope["key"], **row}
     )
 
 
@@ -71,3 +70,4 @@ _FIND_KEY = select(idempotency.c.turn_id, idempotency.c.body_hash).where(
 _FORGET_OLD_KEY = delete(idempotency).where(
     *_KEY_SCOPE, idempotency.c.created_at < now_plus(-IDEMPOTENCY_SECONDS)
 )
+_CLAIM = insert(idempotency).values(created_at=now_plus())

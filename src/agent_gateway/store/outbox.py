@@ -8,7 +8,6 @@ again. So everything here is done at least once (R7, R8, R16).
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -136,7 +135,7 @@ async def put(
     dialect_insert: Any = postgres_insert if connection.dialect.name == "postgresql" else sqlite_insert
     await connection.execute(
         dialect_insert(outbox)
-        .values(**row, next_try_at=now_plus(seconds), created_at=datetime.now(UTC))
+        .values(**row, next_try_at=now_plus(seconds), created_at=now_plus())
         .on_conflict_do_nothing(index_elements=["turn_id", "kind"])
     )
 

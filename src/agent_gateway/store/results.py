@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 import msgspec
@@ -167,12 +166,11 @@ async def write_result(
         rows = [{"message_id": turn.message_id, **msgspec.structs.asdict(step)} for step in result.steps]
         await connection.execute(insert(steps), rows)
     await write_made_files(connection, turn.message_id, result.files)
-    now = datetime.now(UTC)
     if result.snapshot is not None:
         await move_snapshot(connection, turn.conversation_id, turn.seq, result.snapshot)
     if turn.form_id is not None:
         await forget_snapshot(connection, turn)
-    await connection.execute(_TOUCH_CONVERSATION, {"conversation": turn.conversation_id, "now": now})
+    await connection.execute(_TOUCH_CONVERSATION, {"conversation": turn.conversation_id})
     await connection.execute(
         _END_TURN,
         {
@@ -187,13 +185,13 @@ async def write_result(
 
 async def move_snapshot(connection: AsyncConnection, conversation_id: str, seq: int, snapshot: str) -> None:
     """Make this the conversation's session snapshot, unless it has that of a later turn (I7)."""
-    row = {"conversation_id": conversation_id, "seq": seq, "updated_at": datetime.now(UTC)}
-    await connection.execute(_UPSERT_SNAPSHOT[connection.dialect.name], {**row, "data": snapshot})
+    row = {"conversation_id": conversation_id, "seq": seq, "data": snapshot}
+    await connection.execute(_UPSERT_SNAPSHOT[connection.dialect.name], row)
 
 
 def _upsert_snapshot(dialect_insert: Any) -> Any:
     """Move the conversation's snapshot forward, never back (I7)."""
-    statement = dialect_insert(snapshots)
+    statement = dialect_insert(snapshots).values(updated_at=now_plus())
     new = statement.excluded
     return statement.on_conflict_do_update(
         index_elements=["conversation_id"],
@@ -217,9 +215,7 @@ _WRITE_ANSWER = (
     .values(answer=bindparam("answer"), marks=bindparam("marks"), usage=bindparam("usage"))
 )
 _TOUCH_CONVERSATION = (
-    update(conversations)
-    .where(conversations.c.id == bindparam("conversation"))
-    .values(updated_at=bindparam("now"))
+    update(conversations).where(conversations.c.id == bindparam("conversation")).values(updated_at=now_plus())
 )
 _END_TURN = (
     update(turns)
