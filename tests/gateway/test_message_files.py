@@ -277,6 +277,14 @@ def test_only_so_many_files(chat: Chat, server: GatewayServer, fake: ScriptedBac
         refused(other.post(files=[kept, kept]), 400, "too_many_files")
         error = refused(other.post(files=[remote("https://x.test/a.png")]), 400, "invalid_param")
         assert "files.0.transfer_method" in error["message"]
+    local_only = FileUploadConfig(allowed_file_types=["document"], allowed_file_upload_methods=["local_file"])
+    config = default_app().model_copy(update={"file_upload": local_only})
+    add_app(server.settings.resolved_database_url(), key := f"app-local-{chat.user}", config)
+    with server.client(key) as client:
+        twice = [remote("https://x.test/a.png"), remote("https://x.test/a.txt", "document")]
+        error = refused(Chat(client, chat.user).post(files=twice), 400, "invalid_param")
+        wrong = [one.partition(":")[0] for one in error["message"].split("; ")]
+        assert wrong == ["files.0.transfer_method", "files.0.type", "files.1.transfer_method"]
     assert fake.posts == 0
 
 

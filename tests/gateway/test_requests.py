@@ -130,6 +130,18 @@ def test_a_wrong_body_is_named(chat: Chat, fake: ScriptedBackend, change: dict[s
     assert fake.posts == 0
 
 
+def test_all_mistakes_are_told_at_once(chat: Chat, fake: ScriptedBackend) -> None:
+    body = {"user": " ", "response_mode": "sometimes", "files": [{"type": "film"}], "conversation_id": 7}
+    answer = chat.client.post(
+        "/chat-messages", json=body, params={"mode": "loud"}, headers={"Idempotency-Key": "k" * 256}
+    )
+    told = refused(answer, 400, "invalid_param")["message"].split("; ")
+    named = {one.partition(": ")[0] for one in told}
+    fields = {"query", "user", "response_mode", "files.0.type", "files.0.transfer_method", "conversation_id"}
+    assert named == {*fields, "mode", "Idempotency-Key"}
+    assert fake.posts == 0
+
+
 @pytest.mark.parametrize("missing", ["query", "user"])
 def test_a_missing_field_is_named(chat: Chat, missing: str) -> None:
     body: dict[str, Any] = {"query": "Hi", "user": chat.user, "inputs": {}}

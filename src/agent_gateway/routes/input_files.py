@@ -12,7 +12,7 @@ from agent_gateway.routes.schemas.chat import InputFileBody
 def input_files(app: App, given: Sequence[InputFileBody]) -> list[InputFile]:
     """These files of a body; whether the stored ones are the caller's is found out when the turn begins.
 
-    Raises InvalidParam naming the file, or UploadRefused when there are too many.
+    Raises InvalidParam naming each that does not fit, or UploadRefused when there are too many.
     """
     upload = app.config.file_upload
     if given and not upload.enabled:
@@ -21,14 +21,15 @@ def input_files(app: App, given: Sequence[InputFileBody]) -> list[InputFile]:
         raise UploadRefused(
             "too_many_files", f"files: at most {upload.number_limits} can come with a message."
         )
-    files: list[InputFile] = []
+    problems: list[str] = []
     for index, file in enumerate(given):
         if file.transfer_method not in upload.allowed_file_upload_methods:
-            raise InvalidParam(f"files.{index}.transfer_method: this app does not allow it")
+            problems.append(f"files.{index}.transfer_method: this app does not allow it")
         if file.type not in upload.allowed_file_types and file.upload_file_id is None:
-            raise InvalidParam(f"files.{index}.type: this app takes no files of this kind")
-        files.append(_input_file(file))
-    return files
+            problems.append(f"files.{index}.type: this app takes no files of this kind")
+    if problems:
+        raise InvalidParam("; ".join(problems))
+    return [_input_file(file) for file in given]
 
 
 def _input_file(file: InputFileBody) -> InputFile:

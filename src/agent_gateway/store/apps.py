@@ -185,7 +185,9 @@ _OPENING_KEYS: ScalarSelect[int] = (
     .scalar_subquery()
 )
 _CONVERSATIONS: ScalarSelect[int] = (
-    select(func.count()).where(conversations.c.app_id == apps.c.id).scalar_subquery()
+    select(func.count())
+    .where(conversations.c.app_id == apps.c.id, conversations.c.deleted_at.is_(None))
+    .scalar_subquery()
 )
 _LISTED = (
     select(

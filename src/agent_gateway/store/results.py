@@ -21,7 +21,6 @@ from agent_gateway.store.files import read_made_files, write_made_files
 from agent_gateway.store.forms import forget_snapshot, forms_of_turn
 from agent_gateway.store.queue import promote
 from agent_gateway.store.tables import (
-    AppRow,
     AppVersionRow,
     ConversationRow,
     EndUserRow,
@@ -69,13 +68,11 @@ async def read_view(database: Database, app_id: AppId, user: str, task_id: TaskI
             .join(ConversationRow, col(ConversationRow.id) == col(TurnRow.conversation_id))
             .join(EndUserRow, col(EndUserRow.id) == col(ConversationRow.end_user_id))
             .join(AppVersionRow, col(AppVersionRow.id) == col(TurnRow.app_version_id))
-            .join(AppRow, col(AppRow.id) == col(ConversationRow.app_id))
             .where(
                 col(TurnRow.id) == task_id,
                 col(ConversationRow.app_id) == app_id,
                 col(EndUserRow.external_id) == user,
                 col(ConversationRow.deleted_at).is_(None),
-                col(AppRow.deleted_at).is_(None),
             )
         )
         row = found.first()
