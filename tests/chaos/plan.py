@@ -144,4 +144,11 @@ def _steps(query: str, dice: random.Random) -> Iterator[Step]:
 def _tokens(query: str, dice: random.Random) -> list[str]:
     count = dice.randint(3, 40)
     odd = ["", "", "", "é", "🙂", "\u2028", "\n", '"\\']
-    return [f"{query}#{number}{dice.choice(odd)} " for number in range(count)]
+    tokens = [f"{query}#{number}{dice.choice(odd)} " for number in range(count)]
+    return [piece for token in tokens for piece in _cut_in_two(token)]
+
+
+def _cut_in_two(token: str) -> list[str]:
+    """As backends do that cut a character between its halves."""
+    before, emoji, after = token.partition("🙂")
+    return [f"{before}\ud83d", f"\ude42{after}"] if emoji else [token]

@@ -167,6 +167,7 @@ def _run(number: int, run: Run) -> RunTruth:
             if entry.event["type"] in STATUS_OF:
                 ending = entry.event
                 break
+    text = _whole(text)
     data = ending.get("data", {})
     asked = "deferred_tool_call" in data
     snapshot_out = data.get("session_snapshot")
@@ -191,7 +192,12 @@ def _answer(text: str, data: Json, *, asked: bool) -> str:
     output = data.get("output")
     if text or output is None:
         return text
-    return output if isinstance(output, str) else json.dumps(output, separators=(",", ":"))
+    return _whole(output) if isinstance(output, str) else json.dumps(output, separators=(",", ":"))
+
+
+def _whole(text: str) -> str:
+    """The text with the halves that belong together as one character, and U+FFFD for those that do not."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _same(value: Any) -> str:
