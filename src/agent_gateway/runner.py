@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from agent_gateway.backend.compose import compose
+from agent_gateway.backend.conclusion import conclude, cut_short
 from agent_gateway.backend.made_files import MadeFile, as_stored
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.reasons import cause
 from agent_gateway.backend.shown_files import to_be_shown
-from agent_gateway.backend.translate import Fold, conclude, cut_short
+from agent_gateway.backend.translate import Fold
 from agent_gateway.domain import Outcome, RunId, StoredFile, Turn, TurnState
 from agent_gateway.errors import (
     BackendError,

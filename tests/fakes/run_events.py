@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
+from agent_gateway.backend.conclusion import conclude
 from agent_gateway.backend.made_files import as_stored
 from agent_gateway.backend.protocol import RunEvent
-from agent_gateway.backend.translate import Fold, conclude
+from agent_gateway.backend.translate import Fold
 from agent_gateway.domain import Step, StoredFile
 from agent_gateway.events import MAX_CHUNK, AgentThought, LLMChunk, Result, TurnEvent
 

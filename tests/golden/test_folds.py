@@ -12,10 +12,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from agent_gateway.backend.conclusion import conclude, cut_short
 from agent_gateway.backend.made_files import as_stored
 from agent_gateway.backend.protocol import RunEvent, decode_event
 from agent_gateway.backend.sse import FrameDecoder
-from agent_gateway.backend.translate import FOLD_VERSIONS, Fold, conclude, cut_short
+from agent_gateway.backend.translate import FOLD_VERSIONS, Fold
 from agent_gateway.domain import Outcome, StoredFile, Usage
 from agent_gateway.errors import FAILURES
 from agent_gateway.events import (

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_gateway.backend.conclusion import conclude, cut_short
 from agent_gateway.backend.protocol import RunEvent
-from agent_gateway.backend.translate import conclude, cut_short
 from agent_gateway.domain import FileId, Outcome, Step, StoredFile, Usage
 from agent_gateway.events import (
     GATEWAY_END,

@@ -8,8 +8,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_gateway.backend.conclusion import conclude, cut_short
 from agent_gateway.backend.protocol import TERMINAL, RunEvent
-from agent_gateway.backend.translate import Fold, conclude, cut_short
+from agent_gateway.backend.translate import Fold
 from agent_gateway.domain import Usage, clean_text
 from agent_gateway.events import MAX_CHUNK, rest_of
 from tests.fakes.forms import stored as with_form

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_gateway.backend.conclusion import conclude, cut_short
 from agent_gateway.backend.protocol import RunEvent, decode_event
-from agent_gateway.backend.translate import FOLD_VERSIONS, Fold, conclude, cut_short
+from agent_gateway.backend.translate import FOLD_VERSIONS, Fold
 from agent_gateway.events import AgentThought, LLMChunk, TurnEvent, rest_of
 from agent_gateway.store import marks
 from tests.fakes.run_events import agent, call, delta, file, result, succeeded, think, thought_over

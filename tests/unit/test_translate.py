@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from agent_gateway.backend.conclusion import conclude, cut_short
 from agent_gateway.backend.made_files import MAX_FILES, MAX_FILES_BYTES
 from agent_gateway.backend.protocol import TERMINAL, RunEvent, decode_event
 from agent_gateway.backend.question import NO_TEXT
@@ -16,8 +17,6 @@ from agent_gateway.backend.translate import (
     MAX_THOUGHT,
     MAX_TOOL_INPUT,
     MAX_TOOL_NAME,
-    conclude,
-    cut_short,
 )
 from agent_gateway.domain import Outcome, Step, Usage
 from agent_gateway.errors import FAILURES

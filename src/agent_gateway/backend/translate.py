@@ -3,31 +3,26 @@
 Pure and total. Whoever folds the same run events gets the same turn events with the same
 positions: nothing here depends on a clock, a random id or how the bytes were cut (I8). Events that
 are not understood are ignored, never an error. The fold stops at the first terminal run event;
-what follows from that one is decided by `conclude` and told only after it was stored (R2).
+what follows from that one is decided in conclusion.py and told only after it was stored (R2).
 """
 
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
 from agent_gateway.backend.halves import ends_in_half, packed, unpacked, whole
 from agent_gateway.backend.lenient import as_dict, as_str, read_object
-from agent_gateway.backend.made_files import MadeFile, files_in, linked_files, placed, read_file, read_link
+from agent_gateway.backend.made_files import MadeFile, files_in, linked_files, read_file, read_link
 from agent_gateway.backend.protocol import START, TERMINAL, Cursors, RunEvent
-from agent_gateway.backend.reasons import failure_code
 from agent_gateway.backend.run_end import RunEnd, read_run_end
-from agent_gateway.domain import Outcome, Step, StoredFile, clean_json, clean_text
+from agent_gateway.domain import Step, clean_json, clean_text
 from agent_gateway.events import (
-    GATEWAY_REPLACE,
     MAX_CHUNK,
     AgentThought,
     LLMChunk,
-    Result,
     TurnEvent,
-    gateway_end,
     split_text,
 )
 
@@ -295,62 +290,6 @@ class Fold:
         step = msgspec.structs.replace(step, position=self.position)
         self.steps[step.number - 1 : step.number] = [step]
         out.append(AgentThought(self.position, step))
-
-
-def conclude(fold: Fold, *, stop_asked: bool, files: Sequence[StoredFile] = ()) -> Result:
-    """What the fold's terminal run event decides. `stop_asked`: the turn's stop_at was set first (R9).
-
-    `files` are those of the fold's that were stored.
-    """
-    end = fold.run_end
-    assert end is not None
-    chunks, position = list(fold.chunks), fold.position
-    outcome, code = _outcome(end, stop_asked=stop_asked)
-    text = end.text if outcome is Outcome.COMPLETED else ""
-    question = end.question if outcome is Outcome.COMPLETED else None
-    if question and chunks and text:
-        text = "\n\n" + text
-    if text and (question or not chunks):
-        pieces = split_text(text, position + 1)
-        chunks += pieces
-        position += len(pieces)
-    made = placed(files, position)
-    return Result(
-        outcome=outcome,
-        chunks=tuple(chunks),
-        steps=tuple(fold.steps),
-        files=made,
-        # The place before message_end is the closing message's, in every app mode (R1); the form of a
-        # question comes before that.
-        end_position=position + len(made) + (1 if outcome is Outcome.FAILED else 3 if question else 2),
-        error_code=code,
-        usage=end.usage,
-        # An open question is no state to go on from: the one from before it stays.
-        snapshot=None if end.question else end.snapshot,
-        question=replace(question, snapshot=end.snapshot) if question else None,
-    )
-
-
-def cut_short(fold: Fold, code: str | None, files: Sequence[StoredFile] = ()) -> Result:
-    """An end the gateway makes itself: failed with `code`, or stopped when there is none (R8)."""
-    return Result(
-        outcome=Outcome.FAILED if code else Outcome.STOPPED,
-        chunks=tuple(fold.chunks),
-        steps=tuple(fold.steps),
-        files=placed(files, GATEWAY_REPLACE),
-        end_position=gateway_end(len(files)),
-        error_code=code,
-    )
-
-
-def _outcome(end: RunEnd, *, stop_asked: bool) -> tuple[Outcome, str | None]:
-    if end.type == "run_succeeded" and not (end.question and stop_asked):
-        return Outcome.COMPLETED, None
-    if stop_asked:
-        return Outcome.STOPPED, None
-    if end.type == "run_cancelled":
-        return Outcome.FAILED, "turn_interrupted"
-    return Outcome.FAILED, failure_code(end.error_type, end.reason)
 
 
 def _tool_name(part: dict[str, Any]) -> str:
