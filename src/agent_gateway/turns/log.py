@@ -6,6 +6,7 @@ slow one lags behind, costs nothing but its index, and gets everything that pile
 
 import asyncio
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from sys import getsizeof
 from typing import Final, Generic, TypeVar
@@ -18,6 +19,8 @@ Form = TypeVar("Form", bound=Hashable)
 
 MAX_WRITE: Final = 256 * 1024
 """Bytes after which a read stops, so that no reader is handed a whole long log at once."""
+WAKE_AT_ONCE: Final = 32
+"""Readers that one round of the loop wakes: whoever else wants to be served comes in between."""
 
 
 class EventLog(Generic[Form]):
@@ -34,7 +37,9 @@ class EventLog(Generic[Form]):
         self.encode = encode
         self._frames: dict[Form, list[bytes | None]] = {}
         self._frozen = False
-        self._waiters: set[asyncio.Future[bool]] = set()
+        self._waiters: dict[asyncio.Future[bool], None] = {}
+        self._due: deque[asyncio.Future[bool]] = deque()
+        """Those of an earlier wake that have not been woken yet."""
 
     def extend(self, events: Sequence[TurnEvent]) -> None:
         """Append events and wake every reader."""
@@ -55,9 +60,18 @@ class EventLog(Generic[Form]):
         self._frozen = True
 
     def wake(self) -> None:
-        """Wake every reader, to look at more than this log."""
-        for woken in self._waiters:
-            _resolve(woken, True)
+        """Wake every reader, to look at more than this log; all within a few rounds of the loop."""
+        is_waking = bool(self._due)
+        self._due.extend(self._waiters)
+        self._waiters.clear()
+        if not is_waking:
+            self._wake_some()
+
+    def _wake_some(self) -> None:
+        for _ in range(min(WAKE_AT_ONCE, len(self._due))):
+            _resolve(self._due.popleft(), True)
+        if self._due:
+            asyncio.get_running_loop().call_soon(self._wake_some)
 
     def index_after(self, position: int) -> int:
         """Index of the first event beyond a position."""
@@ -95,13 +109,13 @@ class EventLog(Generic[Form]):
             return True
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[bool] = loop.create_future()
-        self._waiters.add(woken)
+        self._waiters[woken] = None
         timer = loop.call_later(seconds, _resolve, woken, False)
         try:
             return await woken
         finally:
             timer.cancel()
-            self._waiters.discard(woken)
+            self._waiters.pop(woken, None)
 
 
 def _size_of(event: TurnEvent) -> int:
