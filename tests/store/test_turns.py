@@ -214,6 +214,28 @@ async def test_i4_what_nobody_holds_is_adopted_by_whoever_looks(world: World) ->
     assert await process.finish(taken, lambda _: completed()) == completed()
 
 
+async def test_a_release_takes_what_it_or_the_one_before_began(world: World) -> None:
+    """What another release folds is left to it until it is late, and then only ended (R17)."""
+    turns = {
+        version: await world.begun_by(world.process(folds=(version, version - 1))) for version in (2, 3, 4)
+    }
+    for turn in turns.values():
+        await world.expire(turn)
+    assert {version: (await world.row(turn)).fold_version for version, turn in turns.items()} == {
+        2: 2,
+        3: 3,
+        4: 4,
+    }
+    process = world.process(folds=(3, 2))
+    taken = {turn.task_id: turn for turn in await process.adopt(expired=True)}
+    assert taken.keys() == {turns[2].task_id, turns[3].task_id}
+    assert all(turn.runnable for turn in taken.values())
+    assert [taken[turns[version].task_id].fold_version for version in (2, 3)] == [2, 3]
+    await world.change(turns[4], deadline_at=now_plus(-1))
+    [late] = await process.adopt(expired=True)
+    assert (late.task_id, late.runnable) == (turns[4].task_id, False)
+
+
 async def test_of_many_sweeps_at_once_one_adopts(world: World) -> None:
     lost = [await world.begin() for _ in range(5)]
     for turn in lost:

@@ -80,9 +80,11 @@ class World:
         """The turn writes of the process that most tests are about."""
         return self.process(self.owner)
 
-    def process(self, owner: str | None = None, *, lease_seconds: float = 60.0) -> TurnStore:
-        """The turn writes of a process; without an owner, of another one."""
-        return TurnStore(self.database, Terms(owner or new_id(), lease_seconds, 600.0, (1,)))
+    def process(
+        self, owner: str | None = None, *, lease_seconds: float = 60.0, folds: tuple[int, ...] = (1,)
+    ) -> TurnStore:
+        """The turn writes of a process; without an owner, of another one. `folds` are those it knows."""
+        return TurnStore(self.database, Terms(owner or new_id(), lease_seconds, 600.0, folds))
 
     async def begin(
         self, caller: Caller | None = None, conversation_id: str | None = None, **request: Any
