@@ -56,7 +56,8 @@ OPERATIONS: dict[str, Operation] = {
     "getHealth": Operation(Scope.OPEN),
     "getReadiness": Operation(Scope.OPEN),
     "sendChatMessage": Operation(
-        Scope.USER, body={"query": "Go on", "inputs": {}, "conversation_id": "{conversation_id}"}
+        Scope.USER,
+        body={"query": "Go on", "inputs": {}, "conversation_id": "{conversation_id}", "trace_id": "t-1"},
     ),
     # Stopping says the same whatever there was to stop.
     "stopChatMessage": Operation(Scope.USER, body={}, unknown=200),

@@ -25,8 +25,10 @@ from tests.gateway.chat import Json, refused
 from tests.gateway_server import API_KEY
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-MALFORMED = ("nonsense", "%00", "0", "null", f"{uuid4()}0", "x" * 300, "%ED%A0%80", "%25", "ü")
+MALFORMED = ("nonsense", "%00", "0", "null", f"{uuid4()}0", "x" * 300, "%25", "ü")
 """Percent-encoded, as in a path."""
+NO_TEXT = ("%ED%A0%80", "%D5%C5", "a%FF")
+"""The same, of bytes that are not UTF-8."""
 PREFIXES = ("", "/v1")
 
 keyed = [name for name, it in OPERATIONS.items() if it.scope in (Scope.APP, Scope.USER)]
@@ -53,7 +55,7 @@ def unknown_ids(name: str) -> dict[str, str]:
 def id_fields(route: Route) -> dict[str, list[str]]:
     """The ids that are not in the path, by where they are."""
     return {
-        where: [field for field in fields if field.endswith("_id")]
+        where: [field for field in fields if field.endswith("_id") and field != "trace_id"]
         for where, fields in (("query", route.parameters("query")), ("body", route.fields))
     }
 
@@ -142,7 +144,8 @@ def test_what_belongs_to_others_does_not_exist(world: World, name: str, prefix: 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("name", with_id)
 def test_an_id_that_is_none_is_unknown_or_named(world: World, name: str, prefix: str) -> None:
-    """In a path it is as good as unknown; in a query or a body it is an error of the request."""
+    """In a path it is as good as unknown; in a query or a body it is an error of the request, and so is
+    everywhere what is no text."""
     operation, route = OPERATIONS[name], routes()[name]
     ids, user = own_ids(name, world)
     for key in ids_of(name):
@@ -153,6 +156,9 @@ def test_an_id_that_is_none_is_unknown_or_named(world: World, name: str, prefix:
         for text in MALFORMED:
             malformed = request_for(name, {**ids, key: text}, user).send(world.client, prefix)
             assert told(malformed) == told(unknown), f"{key}={text}"
+        for text in NO_TEXT:
+            answer = request_for(name, {**ids, key: text}, user).send(world.client, prefix)
+            assert refused(answer, 400, "invalid_param")["message"].startswith(f"{key}: "), text
     for where, fields in id_fields(route).items():
         for field in fields:
             for text in ("nonsense", "0", "\x00", f"{uuid4()}0", "null"):
