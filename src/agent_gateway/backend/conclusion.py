@@ -46,7 +46,11 @@ def conclude(fold: Fold, *, stop_asked: bool, files: Sequence[StoredFile] = ()) 
 
 
 def cut_short(fold: Fold, code: str | None, files: Sequence[StoredFile] = ()) -> Result:
-    """An end the gateway makes itself: failed with `code`, or stopped when there is none (R8)."""
+    """An end the gateway makes itself: failed with `code`, or stopped when there is none (R8).
+
+    Half of a character that is held back is left out: elsewhere, a reader may have been told the whole one
+    at the next position.
+    """
     return Result(
         outcome=Outcome.FAILED if code else Outcome.STOPPED,
         chunks=tuple(fold.chunks),
