@@ -37,6 +37,8 @@ class Recorder:
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
+        self.passed: list[str] = []
+        """`X-Passed` of all requests, which proxies set; empty for what no proxy has passed on."""
         self.begun = 0
         self.ended = 0
         self.gate = threading.Event()
@@ -48,12 +50,14 @@ class Recorder:
             await send({"type": "lifespan.shutdown.complete"})
             return
         self.begun += 1
+        passed = b",".join(value for name, value in scope["headers"] if name == b"x-passed").decode()
+        self.passed.append(passed)
         try:
-            await self._answer(scope, receive, send)
+            await self._answer(scope, passed, receive, send)
         finally:
             self.ended += 1
 
-    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+    async def _answer(self, scope: Any, passed: str, receive: Any, send: Any) -> None:
         if scope["path"] == "/hold":
             await asyncio.to_thread(self.gate.wait, BOUND)
         body, more = b"", scope["path"] != "/early"
@@ -68,6 +72,8 @@ class Recorder:
         if scope["path"] == "/wait":
             await asyncio.to_thread(self.gate.wait, BOUND)
         text = {"method": scope["method"], "path": scope["path"], "size": len(body)}
+        if passed:
+            text["passed"] = passed
         content = b"x" * self.BIG if scope["path"] == "/big" else json.dumps(text).encode()
         length = (b"content-length", str(len(content)).encode())
         await send({"type": "http.response.start", "status": 200, "headers": [length]})
@@ -133,10 +139,15 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """A bare socket that can read responses."""
+    """A bare socket, to a port or to the path of a Unix socket, that can read responses."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self.socket = socket.create_connection((host, port), timeout=BOUND)
+    def __init__(self, address: int | str) -> None:
+        if isinstance(address, str):
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.settimeout(BOUND)
+            self.socket.connect(address)
+        else:
+            self.socket = socket.create_connection(("127.0.0.1", address), timeout=BOUND)
         self._read = self.socket.makefile("rb")
 
     def __enter__(self) -> Self:

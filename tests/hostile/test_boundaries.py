@@ -11,21 +11,8 @@ from hypothesis import strategies as st
 from agent_gateway.server.body import ChunkedBody
 from agent_gateway.server.head import CHUNKED, END, Head, Refused
 from tests.gateway_server import wait_until
+from tests.hostile.messages import HIDDEN, UPGRADES, Change, changed, changes, messages
 from tests.hostile.raw import RecordingServer, Seen, chunked, request
-
-HIDDEN = request("DELETE", "/hidden")
-"""A request, for those who take a body for one."""
-UPGRADES = {
-    "h2c": ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"),
-    "websocket": (
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    ),
-    "a proxy's lines": ("Connection: upgrade", "Upgrade: "),
-    "another": ("Upgrade: TLS/1.0, anything", "Connection: keep-alive, Upgrade"),
-}
 
 
 @pytest.fixture(scope="module")
@@ -231,26 +218,6 @@ def test_head_has_no_body_and_the_next_response_follows(recording: RecordingServ
 
 # -- fuzzed: the bytes cut anywhere ------------------------------------------------------------------
 
-texts = st.sampled_from([b"", b"hello", HIDDEN, b"0\r\n\r\n", HIDDEN * 20, b"\r\n" * 3])
-
-
-@st.composite
-def messages(draw: st.DrawFn) -> tuple[bytes, Seen]:
-    """The bytes of a request of the grammar, and what an application has to see."""
-    path = f"/{draw(st.integers(0, 99))}"
-    body = draw(texts)
-    extra = draw(st.sampled_from([(), *UPGRADES.values(), ("Expect: 100-continue",), ("X: é", "x: y")]))
-    if draw(st.booleans()):
-        return request("POST", path, *extra, body=body), Seen("POST", path, body, True)
-    cuts = sorted(draw(st.lists(st.integers(0, len(body)), max_size=4)))
-    pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True) if a < b]
-    sent = chunked(
-        *pieces,
-        extension=draw(st.sampled_from([b"", b";a", b' ; a="b"'])),
-        trailers=draw(st.sampled_from([b"", b"a: b\r\n", b"Host: x\r\nContent-Length: 3\r\n"])),
-    )
-    return request("PUT", path, *extra, "Transfer-Encoding: chunked") + sent, Seen("PUT", path, body, True)
-
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sent=st.lists(messages(), min_size=1, max_size=4), seed=st.integers(0, 2**32))
@@ -326,27 +293,16 @@ def theirs(data: bytes) -> list[Seen]:
         return found
 
 
-BITS = [b"\r\n", b"\n", b"\r", b" ", b"\t", b"0", b"5", b";", b":", b"chunked", b"Content-Length: 3\r\n"]
-BITS += [b"Transfer-Encoding: chunked\r\n", b"\x00", b"\x0b", b",", b"HTTP/1.1", HIDDEN, b"0\r\n\r\n"]
-
-
 @settings(max_examples=1500, deadline=None)
 @given(
     sent=st.lists(messages(), min_size=1, max_size=3),
-    changes=st.lists(
-        st.tuples(st.integers(0, 10_000), st.integers(0, 3), st.sampled_from(BITS)), min_size=1, max_size=4
-    ),
+    changes=changes(),
 )
 @example(
     sent=[(request("POST", "/", "Content-Length: 3"), Seen("", "", b"", True))], changes=[(0, 0, b"\r\n")]
 )
-def test_another_parser_finds_the_same_ends(
-    sent: list[tuple[bytes, Seen]], changes: list[tuple[int, int, bytes]]
-) -> None:
+def test_another_parser_finds_the_same_ends(sent: list[tuple[bytes, Seen]], changes: list[Change]) -> None:
     """Bytes broken at random: what both take for a request is the same one for both."""
-    data = b"".join(raw for raw, _ in sent)
-    for at, cut, bit in changes:
-        place = at % (len(data) + 1)
-        data = data[:place] + bit + data[place + cut :]
+    data = changed(b"".join(raw for raw, _ in sent), changes)
     for mine, other in zip(ours(data), theirs(data), strict=False):
         assert mine == other

@@ -1,0 +1,166 @@
+"""Behind a real nginx that keeps its connections: no client's bytes become a request of another's."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.gateway_server import BOUND, wait_until
+from tests.hostile.messages import HIDDEN, UPGRADES, Change, changed, changes, messages
+from tests.hostile.raw import Client, RecordingServer, Seen, chunked, request
+
+CONFIGURATION = """
+daemon off; master_process off; worker_processes 1; pid {folder}/pid; error_log {folder}/log crit;
+events {{ worker_connections 256; }}
+http {{
+  access_log off; ignore_invalid_headers off; underscores_in_headers on; merge_slashes off;
+  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  upstream gateway {{ server 127.0.0.1:{port}; keepalive 4; }}
+  add_header X-Passed $request_id always;
+  server {{ listen unix:{folder}/plain; location / {{ proxy_pass http://gateway;
+    proxy_set_header X-Passed $request_id; }} }}
+  server {{ listen unix:{folder}/kept; location / {{ proxy_pass http://gateway;
+    proxy_set_header X-Passed $request_id; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}
+  server {{ listen unix:{folder}/unbuffered; location / {{ proxy_pass http://gateway;
+    proxy_set_header X-Passed $request_id; proxy_http_version 1.1; proxy_set_header Connection "";
+    proxy_set_header Expect $http_expect;
+    proxy_request_buffering off; proxy_buffering off; }} }}
+  server {{ listen unix:{folder}/upgrading; location / {{ proxy_pass http://gateway;
+    proxy_set_header X-Passed $request_id; proxy_http_version 1.1; proxy_request_buffering off;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header HTTP2-Settings $http_http2_settings; proxy_set_header Connection "Upgrade"; }} }}
+}}
+"""
+KINDS = ("plain", "kept", "unbuffered", "upgrading")
+
+
+@pytest.fixture(scope="module")
+def behind() -> Iterator[RecordingServer]:
+    with RecordingServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def nginx(behind: RecordingServer) -> Iterator[Path]:
+    """The folder with the sockets of an nginx before the server, one for each kind of configuration."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program, "the tests need nginx: dev/setup installs it where it can"
+    with tempfile.TemporaryDirectory(prefix="nginx-") as name:
+        folder = Path(name)
+        (folder / "conf").write_text(CONFIGURATION.format(folder=folder, port=behind.port))
+        command = [program, "-p", name, "-e", f"{name}/log", "-c", f"{name}/conf"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+            wait_until(lambda: process.poll() is not None or all((folder / kind).exists() for kind in KINDS))
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            yield folder
+            process.send_signal(signal.SIGTERM)
+            process.wait(BOUND)
+
+
+def all_passed(behind: RecordingServer) -> None:
+    """Every request that was seen is one that nginx passed on, and none was seen twice."""
+    assert all(behind.app.passed), behind.app.seen
+    assert len(set(behind.app.passed)) == len(behind.app.passed)
+
+
+def forget(behind: RecordingServer) -> None:
+    behind.app.seen.clear()
+    behind.app.passed.clear()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None)
+@given(sent=st.lists(messages(), min_size=1, max_size=4))
+def test_each_request_has_its_response(
+    nginx: Path, behind: RecordingServer, kind: str, sent: list[tuple[bytes, Seen]]
+) -> None:
+    forget(behind)
+    with Client(str(nginx / kind)) as client:
+        client.send(b"".join(raw for raw, _ in sent))
+        for _, seen in sent:
+            answer = client.answer()
+            told = {"method": seen.method, "path": seen.path, "size": len(seen.body)}
+            assert answer.json == {**told, "passed": answer.headers["x-passed"]}
+    assert behind.app.seen == [seen for _, seen in sent]
+    all_passed(behind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=150, deadline=None)
+@given(sent=st.lists(messages(), min_size=1, max_size=3), broken=changes())
+def test_broken_bytes_harm_nobody_else(
+    nginx: Path, behind: RecordingServer, kind: str, sent: list[tuple[bytes, Seen]], broken: list[Change]
+) -> None:
+    """Whatever nginx makes of them, and however the client leaves: the next one gets its own response."""
+    forget(behind)
+    with Client(str(nginx / kind)) as client:
+        client.send(changed(b"".join(raw for raw, _ in sent), broken))
+    with Client(str(nginx / kind)) as client:
+        client.send(request("POST", "/next", body=HIDDEN))
+        answer = client.answer()
+        assert answer.json["passed"] == answer.headers["x-passed"]
+        assert (answer.json["path"], answer.json["size"]) == ("/next", len(HIDDEN))
+    all_passed(behind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("upgrade", UPGRADES)
+def test_a_clients_upgrade_passes_as_a_request(
+    nginx: Path, behind: RecordingServer, kind: str, upgrade: str
+) -> None:
+    forget(behind)
+    head = request("POST", "/upgrade", *UPGRADES[upgrade], f"Content-Length: {len(HIDDEN)}")
+    with Client(str(nginx / kind)) as client:
+        client.send(head, HIDDEN)
+        assert client.answer().json["size"] == len(HIDDEN)
+    all_passed(behind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_before_the_body_do_not_mix(nginx: Path, behind: RecordingServer, kind: str) -> None:
+    """The server answers without the body, which comes later: through connections that nginx keeps."""
+    forget(behind)
+    for size in (10, 1000, 100_000, 300_000):
+        for body in (HIDDEN * (size // len(HIDDEN) + 1), b"x" * size):
+            for sent in (
+                request("POST", "/early", f"Content-Length: {len(body)}") + body,
+                request("POST", "/early", "Transfer-Encoding: chunked") + chunked(body[:9], body[9:]),
+            ):
+                with Client(str(nginx / kind)) as client:
+                    client.send(sent[:200], sent[200:])
+                    early = client.answer()
+                with Client(str(nginx / kind)) as client:
+                    client.send(request("GET", "/next"))
+                    answer = client.answer()
+                assert (answer.status, answer.json["path"]) == (200, "/next")
+                assert answer.json["passed"] == answer.headers["x-passed"]
+                assert early.status in (200, 502), early
+    all_passed(behind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bodies_that_are_broken_off_do_not_mix(nginx: Path, behind: RecordingServer, kind: str) -> None:
+    forget(behind)
+    for sent in (
+        request("POST", "/cut", "Content-Length: 1000") + HIDDEN,
+        request("POST", "/cut", "Content-Length: 100000") + b"x" * 50_000 + HIDDEN,
+        request("POST", "/cut", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n",
+        request("POST", "/cut", "Transfer-Encoding: chunked") + b"ffff\r\n" + HIDDEN,
+    ):
+        with Client(str(nginx / kind)) as client:
+            client.send(sent)
+        with Client(str(nginx / kind)) as client:
+            client.send(request("GET", "/next"))
+            answer = client.answer()
+            assert answer.json["passed"] == answer.headers["x-passed"]
+    wait_until(lambda: behind.app.begun == behind.app.ended)
+    assert [seen.whole for seen in behind.app.seen if seen.path == "/cut"].count(True) == 0
+    all_passed(behind)
