@@ -221,3 +221,15 @@ def test_a_first_key_is_made_anew_for_another_secret(
     second = printed(secret_key=SECRET_KEY[::-1])
     assert second not in (None, first)
     assert printed() is None, "the first one works again"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_short_secret_key_is_warned_about(
+    start_gateway: StartGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With Postgres it is refused (tests/unit/test_settings.py)."""
+    start_gateway(secret_key="x" * 32).stop()
+    assert "fewer than 32 characters" not in caplog.text
+    start_gateway(secret_key="swordfish").stop()
+    assert caplog.text.count("fewer than 32 characters") == 1
+    assert "swordfish" not in caplog.text

@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import resource
+import signal
 import socket
 import sqlite3
 import stat
@@ -27,13 +28,16 @@ from agent_gateway.app_config import default_app
 from agent_gateway.cli.listen import bind, listening_on
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
+from agent_gateway.store.apps import AppStore
 from agent_gateway.store.sqlite_file import served_alone
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat
-from tests.gateway.process import GatewayProcess, environment
+from tests.gateway.fleet import Fleet
+from tests.gateway.process import START_SECONDS, GatewayProcess, environment
+from tests.gateway.rows import with_database
 from tests.gateway.test_message_files import local, told
 from tests.gateway.test_uploads import upload
-from tests.gateway_server import API_KEY, SECRET_KEY
+from tests.gateway_server import API_KEY, SECRET_KEY, wait_until
 
 Command = Callable[..., Result]
 
@@ -342,3 +346,28 @@ def test_an_agent_gets_the_files_of_a_process_on_any_port(
         (url,) = re.findall(r"http://\S+", told(fake)[1])
         assert url.startswith(process.url.replace("[::]", "[::1]"))
         assert httpx.get(url, trust_env=False).content == b"Seen by the agent"
+
+
+def test_a_worker_in_place_of_another_has_what_the_first_was_given(fleet: Fleet, tmp_path: Path) -> None:
+    """Whatever has become of the files since then; two of them are ready again."""
+    file = tmp_path / "app.yaml"
+    file.write_text("name: Before")
+    process = fleet.process("--workers", "2", APP_FILE=file)
+
+    def ready(count: int) -> bool:
+        return process.output.count("Application startup complete") >= count
+
+    wait_until(lambda: ready(2), START_SECONDS)
+    file.write_text("name: After")
+    (process.folder / ".env").write_text("AGENT_GATEWAY_DRAIN_SECONDS=soon")
+    workers = [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    workers[0].kill()
+    wait_until(lambda: ready(3), START_SECONDS)
+    assert process.output.count(f"worker {workers[0].pid} has died") == 1
+    app = with_database(fleet.database_url, lambda database: AppStore(database).find_by_slug("default"))
+    assert app is not None
+    assert (app.config.name, app.number) == ("Before", 1)
+    process.send(signal.SIGTERM)
+    assert process.exited(60) == 0
+    assert "Traceback" not in process.output

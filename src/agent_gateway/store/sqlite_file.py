@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import logging
 import os
 import sqlite3
 from collections.abc import Generator
@@ -16,6 +17,8 @@ from agent_gateway.errors import ConfigError, StoreError
 PRIVATE: Final = 0o600
 WAIT_SECONDS: Final = 5.0
 """How long a command that writes may hold the database up."""
+
+logger = logging.getLogger(__name__)
 
 
 def sqlite_path(url: URL) -> Path:
@@ -71,7 +74,8 @@ def make_private(path: Path) -> None:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise ConfigError(f"the mode of {file} can not be set: {error.strerror}") from None
+            # Somebody else's file, or a file system without modes: an operator has chosen it.
+            logger.warning("others may read %s: its mode can not be set (%s)", file, error.strerror)
 
 
 def prove_writable(path: Path) -> None:
