@@ -104,8 +104,9 @@ def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path: Path, user:
 def test_the_port_is_taken_before_anything_is_made(command: Command, tmp_path: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = str(taken.getsockname()[1])
-        told = refusal(command("serve", "--port", port))
-    assert told.startswith(f"http://127.0.0.1:{port} is in use by another process")
+        refusals = [refusal(command(name, "--port", port)) for name in ("serve", "backend")]
+    for said in refusals:
+        assert said.startswith(f"http://127.0.0.1:{port} is in use by another process")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -87,6 +87,9 @@ def openapi(
 def backend(host: Host = None, port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000) -> None:
     """Serve the embedded agent over HTTP, in the run protocol."""
     settings = read_settings(host, port)
+    # So that an address that can not be used is told in one line.
+    for one in bind(settings.host, port):
+        one.close()
     from agent_gateway.backend.embedded.server import serve_backend
 
     serve_backend(settings.host, port, settings.model, settings.backend_token.get_secret_value() or None)
