@@ -163,3 +163,14 @@ def _until(client: Client, sign: bytes) -> bytes:
         assert piece, data
         data += piece
     return data
+
+
+def test_a_turn_over_a_connection_that_asks_for_another_protocol(gateway: GatewayServer) -> None:
+    """As the default HTTP client of a JDK sends it: the body in a packet of its own."""
+    upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
+    head, _, body = turn("blocking").partition(b"\r\n\r\n")
+    with connected(gateway) as client:
+        for _ in range(2):
+            client.send(head + "".join(f"\r\n{line}" for line in upgrade).encode() + b"\r\n\r\n", body)
+            answer = client.answer()
+            assert (answer.status, answer.json["answer"]) == (200, "You said: Hi.")
