@@ -154,6 +154,11 @@ BAD_STREAMS = {
         "internal_server_error",
         "encoding 'br'",
     ),
+    "gzip by its old name": (
+        Answer(200, zipped(), (SSE, ("Content-Encoding", "x-gzip"))),
+        "internal_server_error",
+        "encoding 'x-gzip'",
+    ),
     "two encodings": (
         Answer(200, b"x", (SSE, ("Content-Encoding", "gzip, br"))),
         "internal_server_error",

@@ -65,7 +65,7 @@ MOST_RUN_ID: Final = 1024
 _EVENT_STREAM: Final = "text/event-stream"
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}")
 _PLAIN: Final = ("", "identity")
-_PACKED: Final = ("gzip", "x-gzip", "deflate")
+_PACKED: Final = ("gzip", "deflate")
 """Encodings that are unpacked, although none is asked for: there are proxies that compress all the same."""
 _UNKNOWN_RUN: Final = "the backend does not know the run"
 
