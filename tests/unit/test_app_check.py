@@ -74,6 +74,14 @@ def llm(model: Any) -> Json:
             {"name": "a", "type": "plain.prompt", "config": {"user": {"a": 1}}},
             f"{PLACE}.config.user: must be a text or a list of texts",
         ),
+        (
+            {"name": "a", "type": "user_prompt", "config": {"text": "x", "files": "See ${files}"}},
+            f"{PLACE}.config.files: must be '${{files}}' and nothing else",
+        ),
+        (
+            {"name": "a", "type": "user_prompt", "config": {"text": "x", "files": ["${files}"]}},
+            f"{PLACE}.config.files: must be '${{files}}' and nothing else",
+        ),
         ({"name": "a", "type": "plain.prompt", "config": "x"}, f"{PLACE}.config: must be a mapping"),
         (llm(3), f"{PLACE}.config.model: must be a text"),
         (

@@ -86,6 +86,8 @@ def _of_config(path: str, kind: str, config: Any) -> Iterator[str]:
             yield f"{path}.{key}: must be a text or a list of texts"
         elif kind == "prompt" and key == "text" and not isinstance(value, str):
             yield f"{path}.{key}: must be a text"
+        elif kind == "prompt" and key == "files" and not _is_files(value):
+            yield f"{path}.{key}: must be '${{files}}' and nothing else"
         elif kind == "llm" and value is not None:
             problem = _model_problem(value) if isinstance(value, str) else "must be a text"
             if problem is not None:
@@ -100,6 +102,14 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, str) or (
         isinstance(value, list) and all(isinstance(text, str) for text in value)
     )
+
+
+def _is_files(value: Any) -> bool:
+    """Whether it is a list of files, or becomes one: a placeholder alone keeps the type of its value."""
+    if isinstance(value, str):
+        parts = parse(value)
+        return len(parts) == 1 and isinstance(parts[0], Placeholder)
+    return value is None or (isinstance(value, list) and all(isinstance(file, dict) for file in value))
 
 
 def _models(config: AppConfig) -> Iterator[tuple[str, str]]:
