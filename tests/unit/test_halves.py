@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent_gateway.backend.conclusion import conclude, cut_short
 from agent_gateway.backend.protocol import RunEvent, decode_event
-from agent_gateway.backend.translate import FOLD_VERSIONS, Fold
+from agent_gateway.backend.translate import FOLD_VERSIONS, NESTED_TOO_DEEP, Fold
 from agent_gateway.events import AgentThought, LLMChunk, TurnEvent, rest_of
 from agent_gateway.store import marks
 from tests.fakes.run_events import agent, call, delta, file, result, succeeded, think, thought_over
@@ -92,6 +92,17 @@ def test_arguments_and_results_of_tools_come_whole() -> None:
     assert (second.tool, second.tool_input) == ("weather" + LOST, f'{{"city":"a{LOST}"}}')
     assert second.observation == f'["{WHOLE}","{LOST}"]'
     assert Fold.load(fold.dump()).steps == fold.steps
+
+
+def test_a_result_with_a_half_that_is_nested_deeply_does_not_end_the_turn() -> None:
+    deep: Any = []
+    for _ in range(900):
+        deep = [deep]
+    fold = Fold()
+    told = fold.feed([wire(result("weather", "c", [HIGH, deep])), wire(delta("on"))])
+    # How deep is too deep depends on the version of Python.
+    assert fold.steps[0].observation.startswith((NESTED_TOO_DEEP, f'["{LOST}",[['))
+    assert [event.position for event in told] == [1, 2]
 
 
 def test_an_end_with_halves_is_read_and_keeps_its_snapshot() -> None:

@@ -8,6 +8,7 @@ what follows from that one is decided in conclusion.py and told only after it wa
 
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -137,8 +138,8 @@ class Fold:
     @classmethod
     def load(cls, checkpoint: bytes, version: int = FOLD_VERSION) -> "Fold":
         """The fold of that version that was dumped; it goes on behind its cursors."""
-        packed, files = msgspec.msgpack.decode(checkpoint, type=tuple[bytes, list[MadeFile]])
-        state = msgspec.msgpack.decode(zlib.decompress(packed), type=_Checkpoint)
+        held, files = msgspec.msgpack.decode(checkpoint, type=tuple[bytes, list[MadeFile]])
+        state = msgspec.msgpack.decode(zlib.decompress(held), type=_Checkpoint)
         fold = cls(version=version)
         fold.files, fold.files_left_out = files, state.files_left_out
         fold.position, fold.steps, fold.cursors = state.position, state.steps, state.cursors
@@ -303,9 +304,10 @@ def _json_text(value: object) -> str:
     if isinstance(value, str):
         return clean_text(value)
     try:
-        text = msgspec.json.encode(value).decode()
-        return msgspec.json.encode(clean_json(value)).decode() if "\\u0000" in text else text
-    except UnicodeEncodeError:
+        with suppress(UnicodeEncodeError):
+            text = msgspec.json.encode(value).decode()
+            if "\\u0000" not in text:
+                return text
         return msgspec.json.encode(clean_json(value)).decode()
     except RecursionError:
         return NESTED_TOO_DEEP
