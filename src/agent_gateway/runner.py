@@ -305,8 +305,7 @@ class TurnRunner:
         return None
 
     async def _create_run(self) -> bool:
-        images = await self._images()
-        request = compose(self.turn, self._resources.environ, self._resources.file_url, images)
+        request = compose(self.turn, self._resources.environ, self._resources.file_url, await self._images())
         self._sending = True
         try:
             if not await patiently(lambda: self._store.arm(self.turn)):
@@ -379,14 +378,13 @@ class TurnRunner:
         Whoever has it then tells its end, and our readers must hear that although we could not write.
         """
         storing = asyncio.ensure_future(patiently(lambda: self._store.finish(turn, decide)))
+        storing.add_done_callback(lambda _: self._news.set())
         try:
             while not storing.done():
                 self._news.clear()
                 if not self.owned or self.turn is not turn:
                     return None
-                news = asyncio.ensure_future(self._news.wait())
-                await asyncio.wait({storing, news}, return_when=asyncio.FIRST_COMPLETED)
-                news.cancel()
+                await self._news.wait()
             return storing.result()
         finally:
             storing.cancel()
