@@ -16,8 +16,8 @@ QUESTION_LENGTH: Final = 200
 MOST_READ: Final = 20_000
 """Characters that are looked at, behind what the model thought."""
 
-_THOUGHT_ENDS: Final = re.compile(r"(?i)</(?:think|thinking|thought|reasoning)>")
-"""The last one counts, and some models leave the beginning out."""
+_THOUGHT: Final = re.compile(r"(?is).*</(?:think|thinking|thought|reasoning)>")
+"""Up to its last end; some models leave the beginning out."""
 _THOUGHT_BEGINS: Final = re.compile(r"(?i)<(?:think|thinking|thought|reasoning)>")
 _FENCED: Final = re.compile(r"(?ms)^[ \t]*(```+|~~~+)[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)")
 _FENCE: Final = re.compile(r"```[a-zA-Z]*")
@@ -45,8 +45,8 @@ def questions_in(output: str) -> list[str]:
 
 
 def _texts(output: str) -> list[str]:
-    for end in list(_THOUGHT_ENDS.finditer(output))[-1:]:
-        output = output[end.end() :]
+    if thought := _THOUGHT.match(output):
+        output = output[thought.end() :]
     text = _THOUGHT_BEGINS.split(output, maxsplit=1)[0][:MOST_READ]
     if (fenced := _FENCED.search(text)) and fenced[2].strip():
         text = fenced[2]

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agent_gateway.backend.lenient import loads
 from agent_gateway.backend.protocol import EMPTY_OBJECT
 from agent_gateway.domain import clean_json
 
@@ -125,7 +126,7 @@ class _LenientSnapshot(msgspec.Struct):
 
 def _repaired(raw: bytes) -> bytes:
     """The same JSON with what only Python reads replaced: for the other form it is written anew anyway."""
-    return msgspec.json.encode(clean_json(json.loads(raw, parse_constant=lambda _: None)))
+    return msgspec.json.encode(clean_json(loads(raw)))
 
 
 def _with_no_open_call(history: msgspec.Raw) -> dict[str, Any]:
