@@ -11,7 +11,7 @@ from typing import Final
 from tests.chaos.postgres import role_of
 from tests.fakes.tcp_fault_proxy import Target, TcpFaultProxy, hold_port
 
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 120.0
 PROBE_SECONDS: Final = 0.5
 
 
