@@ -12,11 +12,12 @@ from tests.fakes.script import Gate, Script, delta, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.fakes.tcp_proxy import postgres_proxy, through
-from tests.gateway.chat import Chat, Json, refused
+from tests.gateway.chat import PING, Chat, Json, refused
 from tests.gateway.fleet import Fleet
 from tests.gateway.process import START_SECONDS
+from tests.gateway.rows import installed
 from tests.gateway.test_drain import _is_ready, gone
-from tests.gateway_server import API_KEY, BOUND, GatewayServer, wait_until
+from tests.gateway_server import API_KEY, BOUND, GatewayServer, StartGateway, wait_until
 
 LONG_LEASE = 60.0
 DRAIN = 2.0
@@ -65,6 +66,28 @@ def test_the_only_process_serves_its_turns_to_their_end(
         turn = fleet.rows(task_id).turn
         assert (turn.outcome, turn.epoch, turn.adoptions) == ("completed", 3, 0)
     assert (fake.posts, fake.cancels) == (4, [])
+
+
+def test_what_waits_in_the_queue_of_the_only_process_is_served_too(
+    start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    """It leaves its queue while the process leaves, and is nobody's: its reader is here."""
+    server = installed(start_gateway(lease_seconds=LONG_LEASE))
+    fake.queue(script(said("First"), gate, succeed()))
+    with server.client() as client:
+        chat = Chat(client, user)
+        with chat.open("One") as first:
+            conversation = first.until("First")[0]["conversation_id"]
+            with chat.open("Two", conversation_id=conversation) as second:
+                assert second.block() == PING
+                server.begin_stop(30.0)
+                wait_until(lambda: client.get("/readyz").status_code == 503)
+                gate.open()
+                assert first.rest().last["event"] == "message_end"
+                heard = second.rest()
+    assert (heard.answer, heard.last["event"]) == ("You said: Two.", "message_end")
+    gone(server)
+    assert fake.posts == 2
 
 
 def test_what_does_not_end_in_time_is_left_to_the_next_process(

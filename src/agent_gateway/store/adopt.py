@@ -28,6 +28,7 @@ from agent_gateway.store.forms import form_columns, form_of
 from agent_gateway.store.inputs import all_inputs, asking_messages, refers, stored_inputs
 from agent_gateway.store.new_turn import Terms
 from agent_gateway.store.tables import (
+    ACTIVE_STATES,
     app_versions,
     conversations,
     end_users,
@@ -56,6 +57,8 @@ class TurnStatus:
     epoch: int
     elsewhere: bool
     """True while another process owns it."""
+    free: bool
+    """True while it is active and nobody owns it."""
 
 
 async def adopt(database: Database, terms: Terms, *, expired: bool, everyone: bool = False) -> list[Turn]:
@@ -133,6 +136,7 @@ async def statuses(database: Database, terms: Terms, task_ids: list[TaskId]) -> 
                 ended=row.state == TurnState.ENDED,
                 epoch=row.epoch,
                 elsewhere=row.owner is not None and row.owner != terms.owner,
+                free=row.owner is None and row.state in ACTIVE_STATES,
             )
             for row in rows
         }

@@ -16,53 +16,62 @@ logger = logging.getLogger(__name__)
 
 
 class Handover(Generic[Form]):
-    """The turns that this process offers to others."""
+    """The turns that this process offers to others, and those that nobody has."""
 
-    def __init__(self, store: TurnStore) -> None:
+    def __init__(self, store: TurnStore, *, alone: bool) -> None:
+        self.alone = alone
+        """True when there is no other process, or once nobody wanted a turn."""
         self.offered: dict[TaskId, LiveTurn[Form]] = {}
         """What was released and has not been adopted yet."""
         self._store = store
-        self._until: dict[TaskId, float] = {}
+        self._free_since: dict[TaskId, float] = {}
         self._next_look = 0.0
-        self._alone = False
-        """True once nobody wanted a turn: there is no other process."""
 
     async def offer(self, turns: list[LiveTurn[Form]]) -> None:
-        """Release these turns, unless it is known that nobody is there to adopt them."""
-        if turns and not self._alone:
-            until = asyncio.get_running_loop().time() + ADOPT_SECONDS
-            for live in await self._released(turns):
-                self.offered[live.turn.task_id] = live
-                self._until[live.turn.task_id] = until
+        """Release these turns; their readers stay until another process has them."""
+        now = asyncio.get_running_loop().time()
+        for live in await self._released(turns):
+            self.offered[live.turn.task_id] = live
+            self._free_since[live.turn.task_id] = now
 
     async def release(self, turns: list[LiveTurn[Form]]) -> None:
         """Release these turns for good: another process adopts them, now or when it starts."""
         for live in await self._released(turns):
             live.hand_over()
 
-    async def settle(self) -> None:
-        """See who adopted what was offered, and send the readers there; take back what waited too long."""
+    async def settle(self, read: list[LiveTurn[Form]]) -> None:
+        """See who adopted what was offered, and send the readers there; take what nobody wants.
+
+        `read` are followed turns with readers: one that left its queue meanwhile may be nobody's, too.
+        """
         now = asyncio.get_running_loop().time()
-        if not self.offered or now < self._next_look:
+        turns = {live.turn.task_id: live for live in read} | self.offered
+        if not turns or now < self._next_look:
             return
         self._next_look = now + LOOK_SECONDS
-        statuses = await self._store.statuses(list(self.offered))
-        for task_id, live in list(self.offered.items()):
+        statuses = await self._store.statuses(list(turns))
+        for task_id in turns:
             status = statuses.get(task_id)
-            if status is None or status.ended or status.elsewhere:
-                self._forget(task_id)
+            if status is not None and status.free:
+                self._free_since.setdefault(task_id, now)
+            else:
+                self._free_since.pop(task_id, None)
+            settled = status is None or status.ended or status.elsewhere
+            if settled and (live := self.offered.pop(task_id, None)):
                 live.hand_over()
-        late = [task_id for task_id, until in self._until.items() if until < now]
+        late = [
+            task_id
+            for task_id, since in self._free_since.items()
+            if task_id in turns and (self.alone or now - since > ADOPT_SECONDS)
+        ]
         if late:
-            self._alone = True
+            self.alone = True
             logger.info("draining: %d turns were adopted by nobody and go on here", len(late))
-            for turn in await self._store.take_back(late):
-                if live := self._forget(turn.task_id):
-                    live.runner.adopt(turn)
-
-    def _forget(self, task_id: TaskId) -> LiveTurn[Form] | None:
-        self._until.pop(task_id, None)
-        return self.offered.pop(task_id, None)
+        for turn in await self._store.take_back(late) if late else ():
+            self._free_since.pop(turn.task_id, None)
+            self.offered.pop(turn.task_id, None)
+            turns[turn.task_id].handed_over = False
+            turns[turn.task_id].runner.adopt(turn)
 
     async def _released(self, turns: list[LiveTurn[Form]]) -> list[LiveTurn[Form]]:
         if not turns:

@@ -69,8 +69,6 @@ class LiveTurns(Generic[Form]):
         self._backend = resources.backend
         self._store = resources.store
         self._most = most
-        self._shared = shared
-        """Whether other processes are there to hand turns to; a process alone ends its turns itself."""
         self._encoder = encoder
         self._beginning = 0
         self._loading: dict[TaskId, asyncio.Future[Turn | None]] = {}
@@ -80,7 +78,7 @@ class LiveTurns(Generic[Form]):
         self._tasks = asyncio.TaskGroup()
         self._started: set[asyncio.Task[None]] = set()
         self._disowning: set[asyncio.Task[None]] = set()
-        self._handover: Handover[Form] = Handover(self._store)
+        self._handover: Handover[Form] = Handover(self._store, alone=not shared)
         self._drained = False
 
     async def __aenter__(self) -> Self:
@@ -315,7 +313,7 @@ class LiveTurns(Generic[Form]):
         if self._running:
             logger.info("draining: %d turns, up to %.0f s", len(self._running), seconds)
         while True:
-            done = not self._shared or await self._in_time(self._hand_over(), until)
+            done = await self._in_time(self._hand_over(), until)
             if loop.time() >= until or not (self._beginning or self._loading or self._held()):
                 break
             await asyncio.sleep(0.05 if done else 0.5)
@@ -348,12 +346,13 @@ class LiveTurns(Generic[Form]):
 
     async def _hand_over(self) -> None:
         """Offer what others can go on with, once each, and send the readers that can resume after it."""
-        for live in self.followed():
-            if not live.handed_over and live.turn.task_id not in self._handover.offered:
-                live.hand_over()
-        if self._backend.replayable:
-            await self._handover.offer([live for live in self._releasable() if not live.runner.sending])
-        await self._handover.settle()
+        if not self._handover.alone:
+            for live in self.followed():
+                if not live.handed_over and live.turn.task_id not in self._handover.offered:
+                    live.hand_over()
+            if self._backend.replayable:
+                await self._handover.offer([live for live in self._releasable() if not live.runner.sending])
+        await self._handover.settle([live for live in self.followed() if live.readers])
 
     async def _in_time(self, work: Coroutine[Any, Any, None], until: float) -> bool:
         """Do this, but not for longer than the drain and a moment: the database may be away or frozen."""
