@@ -25,6 +25,8 @@ FileId = NewType("FileId", str)
 RunId = NewType("RunId", str)
 """The backend's name for its execution of a turn; never shown to clients."""
 
+FEEDBACK_CHARACTERS: Final = 16_384
+"""Of what a user says about an answer: a page of a hundred is bounded by it."""
 NAME_LENGTH: Final = 64
 """Characters of a conversation's name that was not given by its user."""
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.gateway.conftest import (
+    chat,
     client,
     database_url,
     fake,
@@ -23,6 +24,7 @@ from tests.gateway.conftest import (
 from tests.hostile.raw import RecordingServer
 
 __all__ = [
+    "chat",
     "client",
     "database_url",
     "fake",

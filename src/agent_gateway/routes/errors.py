@@ -1,7 +1,7 @@
 """Errors on the wire: the one table from code to status, and the envelope of every non-2xx body."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -22,6 +22,9 @@ from agent_gateway.errors import (
 from agent_gateway.routes.schemas.base import ErrorBody
 
 logger = logging.getLogger(__name__)
+
+MOST_TOLD: Final = 20
+"""Mistakes that one answer names."""
 
 STATUSES: Final[Mapping[str, int]] = {
     "invalid_param": 400,
@@ -186,4 +189,10 @@ def _explain(error: RequestValidationError) -> str:
         where = ".".join(str(part) for part in problem["loc"][1:])
         message = str(problem["msg"]).removeprefix("Value error, ")
         told.append(f"{where}: {message}" if where else message)
-    return "; ".join(dict.fromkeys(told)) or "The request is not valid."
+    return told_together(list(dict.fromkeys(told))) or "The request is not valid."
+
+
+def told_together(mistakes: Sequence[str]) -> str:
+    """Mistakes in one text; of many the first ones, and how many more there are."""
+    more = len(mistakes) - MOST_TOLD
+    return "; ".join([*mistakes[:MOST_TOLD], *([f"and {more} more"] if more > 0 else [])])

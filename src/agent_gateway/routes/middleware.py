@@ -6,7 +6,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent_gateway.errors import GatewayError, StoreError
+from agent_gateway.errors import GatewayError, InvalidParam, StoreError
+from agent_gateway.routes.body_values import MOST_VALUES, ValueCounter
 from agent_gateway.routes.dependencies import bearer, get_app
 from agent_gateway.routes.errors import BodyNotRead
 
@@ -37,7 +38,8 @@ class RequestBodies:
 
     Nothing of a body is read before the request's key was looked at: every route that takes one needs a
     key. Then it reads every body as JSON unless it is a form, since clients leave the content type out or
-    get it wrong; and refuses to read more than `most` bytes of it. Uploads have limits of their own.
+    get it wrong; and refuses to read more than `most` bytes or MOST_VALUES values of it. Uploads have limits
+    of their own.
     """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
@@ -52,11 +54,13 @@ class RequestBodies:
         headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
         given = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
         most: int | None = self._most
+        counter: ValueCounter | None = None
         if given.lower().startswith(b"multipart/"):
             if scope["path"].endswith(UPLOAD_PATH):
                 most = None
         else:
             scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
+            counter = ValueCounter()
         size: int | None = None
 
         async def guarded() -> Message:
@@ -68,6 +72,10 @@ class RequestBodies:
             size += len(message.get("body", b""))
             if most is not None and size > most:
                 raise HTTPException(413, f"The body is larger than {most} bytes.")
+            if counter is not None:
+                counter.feed(message.get("body", b""))
+                if counter.values > MOST_VALUES:
+                    raise BodyNotRead(InvalidParam(f"The body has more than {MOST_VALUES} values."))
             return message
 
         await self._app(scope, guarded, send)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, cast
 
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import Row, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlmodel import col
 
-from agent_gateway.domain import AppId, Caller, MessageId, Rating, new_id
+from agent_gateway.domain import FEEDBACK_CHARACTERS, AppId, Caller, MessageId, Rating, new_id
 from agent_gateway.errors import NotFound
 from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.tables import (
@@ -73,7 +73,7 @@ class FeedbackStore:
         What was said of a conversation is gone with it.
         """
         query = (
-            select(FeedbackRow)
+            select(*_LISTED)
             .join(ConversationRow, col(ConversationRow.id) == col(FeedbackRow.conversation_id))
             .where(col(FeedbackRow.app_id) == app_id, col(ConversationRow.deleted_at).is_(None))
             .order_by(col(FeedbackRow.created_at).desc(), col(FeedbackRow.id).desc())
@@ -81,10 +81,10 @@ class FeedbackStore:
             .limit(limit)
         )
         async with self._database.reading() as session:
-            return [_feedback(row) for row in await session.scalars(query)]
+            return [_feedback(row) for row in await session.execute(query)]
 
 
-def _feedback(row: FeedbackRow) -> Feedback:
+def _feedback(row: Row[*tuple[Any, ...]]) -> Feedback:
     return Feedback(
         id=row.id,
         app_id=row.app_id,
@@ -96,6 +96,13 @@ def _feedback(row: FeedbackRow) -> Feedback:
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
+
+
+# Of an older release a text may be of any length.
+_LISTED = [
+    func.substr(column, 1, FEEDBACK_CHARACTERS).label(column.name) if column.name == "content" else column
+    for column in feedbacks.c
+]
 
 
 def _upsert(dialect_insert: Any) -> Any:

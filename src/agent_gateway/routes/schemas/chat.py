@@ -1,6 +1,6 @@
 """Public JSON of turns."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
@@ -8,6 +8,9 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from agent_gateway.domain import canonical_uuid
 from agent_gateway.filetypes import FileType
 from agent_gateway.routes.schemas.base import NOT_BLANK, Body, ErrorBody, Metadata, UnixTime, User
+
+MOST_FILES: Final = 100
+"""Files that any app takes with a message, and more."""
 
 
 class InputFileBody(Body):
@@ -107,6 +110,14 @@ class ChatMessageBody(Body):
         if value is not None:
             return value
         return cls.model_fields[info.field_name].get_default(call_default_factory=True)
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _not_too_many(cls, value: Any) -> Any:
+        # Before each is looked at, and all that is wrong with it told.
+        if isinstance(value, list) and len(value) > MOST_FILES:
+            raise ValueError(f"must be at most {MOST_FILES}")
+        return value
 
     @field_validator("conversation_id")
     @classmethod

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from agent_gateway.domain import Rating
+from agent_gateway.domain import FEEDBACK_CHARACTERS, Rating
 from agent_gateway.routes.schemas.base import Body, User
 
 
@@ -13,7 +13,9 @@ class FeedbackBody(Body):
     """Body of POST /messages/{message_id}/feedbacks."""
 
     rating: Rating | None = Field(None, description="Null takes the rating back.")
-    content: str | None = Field(None, description="More about it, in the user's words.")
+    content: str | None = Field(
+        None, max_length=FEEDBACK_CHARACTERS, description="More about it, in the user's words."
+    )
     user: User
 
 
