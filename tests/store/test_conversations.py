@@ -181,3 +181,11 @@ async def test_a_first_id_is_of_the_same_conversation(world: World) -> None:
     for first_id in (elsewhere.message_id, theirs.message_id, new_id()):
         with pytest.raises(NotFound):
             await world.lists.messages(world.ann, turn.conversation_id, limit=20, first_id=first_id)
+
+
+@pytest.mark.parametrize("sort_by", ORDERS)
+async def test_pages_of_times_that_the_database_gave(world: World, sort_by: SortBy) -> None:
+    """SQLite keeps them more finely than a datetime does: none is on two pages."""
+    begun = {(await world.ended()).conversation_id for _ in range(8)}
+    found = [page[0] for page in await pages(world, world.ann, sort_by, 1)]
+    assert (len(found), set(found)) == (8, begun)

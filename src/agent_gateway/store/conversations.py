@@ -117,13 +117,15 @@ class ConversationStore:
         async with self._database.reading() as session:
             query = _scoped(caller)
             if last_id:
-                last = (
-                    await session.scalars(_scoped(caller).where(col(ConversationRow.id) == last_id))
-                ).first()
-                if last is None:
+                last = _scoped(caller).where(col(ConversationRow.id) == last_id)
+                if (await session.scalars(last.with_only_columns(col(ConversationRow.id)))).first() is None:
                     raise NotFound("Last Conversation Not Exists.")
-                value = getattr(last, sort_by.removeprefix("-"))
-                query = query.where(_beyond(key, value, col(ConversationRow.id), last.id, descending))
+                # As the database has it: SQLite keeps its times more finely than a datetime does.
+                stored = conversations.alias()
+                value = select(stored.c[sort_by.removeprefix("-")]).where(stored.c.id == last_id)
+                query = query.where(
+                    _beyond(key, value.scalar_subquery(), col(ConversationRow.id), last_id, descending)
+                )
             order = (
                 [key.desc(), col(ConversationRow.id).desc()] if descending else [key, col(ConversationRow.id)]
             )
