@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -42,7 +42,7 @@ from agent_gateway.routes import (
     variables,
     workflow,
 )
-from agent_gateway.routes.dependencies import Gateway, KeyRing
+from agent_gateway.routes.dependencies import Gateway, Installed, KeyRing
 from agent_gateway.routes.middleware import HeadRequests, RequestBodies
 from agent_gateway.routes.payloads import WireForm, frame_encoder
 from agent_gateway.routes.request_text import require_text
@@ -52,7 +52,7 @@ from agent_gateway.settings import SECRET_CHARACTERS, Settings
 from agent_gateway.signals import draining_first
 from agent_gateway.store.apps import DEFAULT_SLUG, AppStore
 from agent_gateway.store.conversations import ConversationStore
-from agent_gateway.store.database import Database
+from agent_gateway.store.database import Database, undisturbed
 from agent_gateway.store.database_url import async_url
 from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
@@ -62,6 +62,7 @@ from agent_gateway.store.keys import USE_SECONDS, KeyStore
 from agent_gateway.store.migrations import migrate, schema_is_current
 from agent_gateway.store.new_turn import Terms
 from agent_gateway.store.objects import Objects
+from agent_gateway.store.secrets import NOTE_SECONDS, Secrets
 from agent_gateway.store.sqlite_file import make_private, prove_writable, served_alone, sqlite_path, usable
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.answers import Answers
@@ -76,6 +77,12 @@ INSTALL_SECONDS: Final = 2.0
 CANCEL_SECONDS: Final = 1.0
 LEAVE_SECONDS: Final = 2.0
 """How long requests may go on after the drain."""
+
+LEAVE_SECONDS: Final = 1.0
+"""How long a process that ends waits for its last word to the database."""
+OTHERS_DIFFER: Final = (
+    "Other processes work on this database with another AGENT_GATEWAY_SECRET_KEY: set theirs, or stop them."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -332,7 +339,8 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
         while orphans := await turns.adopt(expired=True, everyone=True):
             for turn in orphans:
                 live.adopt(turn)
-    installed = asyncio.Event()
+    installed = Installed()
+    secrets = None if settings.embedded_database else Secrets(database, terms.owner, secret)
     small_runs = SmallRuns(backend, os.environ)
     errands = Errands(turns.outbox, backend, small_runs, live.draining)
     stack.push_async_callback(errands.aclose)
@@ -340,9 +348,15 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
     form_store = FormStore(database)
     answers = Answers(form_store)
     duties = Duties(live, turns, errands, answers, file_store, settings.lease_seconds, installed)
-    stack.push_async_callback(_cancel, *duties.start((key_ring.write_use, USE_SECONDS)))
+    noting = []
+    if secrets is not None:
+        noting.append((secrets.note, NOTE_SECONDS))
+        stack.push_async_callback(_leave, secrets)
+    stack.push_async_callback(_cancel, *duties.start((key_ring.write_use, USE_SECONDS), *noting))
     # Last, since a key that is printed has to work.
-    install = asyncio.create_task(_install(settings, database, apps, keys, config, installed), name="install")
+    install = asyncio.create_task(
+        _install(settings, database, apps, keys, config, installed, secrets), name="install"
+    )
     stack.push_async_callback(_cancel, install)
     if settings.embedded_database:
         await install
@@ -384,12 +398,19 @@ async def _install(
     apps: AppStore,
     keys: KeyStore,
     config: AppConfig,
-    installed: asyncio.Event,
+    installed: Installed,
+    secrets: Secrets | None,
 ) -> None:
     """Install the default app as soon as the database has a schema this code can use."""
     while not installed.is_set():
         try:
+            installed.missing = Installed.missing
             if await schema_is_current(database):
+                if secrets is not None and not await secrets.are_shared():
+                    installed.missing = OTHERS_DIFFER
+                    logger.error("%s", OTHERS_DIFFER)
+                    await asyncio.sleep(INSTALL_SECONDS)
+                    continue
                 # Now the database's clock is known, too.
                 await database.now()
                 await _install_default_app(settings, apps, keys, config)
@@ -418,6 +439,13 @@ async def _install_default_app(settings: Settings, apps: AppStore, keys: KeyStor
     elif key := await keys.make_first(app_id):
         # Printed, not logged: a key belongs on the operator's screen once, and in no log.
         print(f"\n  API key of the default app (shown only once): {key}\n", flush=True)  # noqa: T201
+
+
+async def _leave(secrets: Secrets) -> None:
+    """Best effort: without it others wait for a minute before they take another secret key."""
+    with suppress(StoreError, TimeoutError):
+        async with asyncio.timeout(LEAVE_SECONDS):
+            await undisturbed(secrets.leave())
 
 
 async def _cancel(*tasks: asyncio.Task[None]) -> None:

@@ -90,11 +90,18 @@ class KeyRing:
         return opened
 
 
+class Installed(asyncio.Event):
+    """Set when the database can be used and the default app is in place."""
+
+    missing: str = "The database schema is behind: run `agent-gateway migrate`."
+    """Why not yet; the text is for operators, and safe."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gateway:
     """Everything that lives as long as the service does."""
 
-    installed: asyncio.Event
+    installed: Installed
     """Set once the schema is current and the default app is in place."""
     database: Database
     turns: TurnStore

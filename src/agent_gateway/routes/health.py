@@ -29,6 +29,6 @@ async def get_readyz(gateway: GatewayDep) -> Health:
         raise Unavailable("This server is shutting down.")
     await gateway.database.ping()
     if not gateway.installed.is_set():
-        raise Unavailable("The database schema is behind: run `agent-gateway migrate`.")
+        raise Unavailable(gateway.installed.missing)
     await gateway.duties.prove()
     return Health(status="ok")

@@ -16,6 +16,7 @@ from sqlmodel import col
 from agent_gateway.app_config import read_config
 from agent_gateway.domain import App, AppId, AppVersionId, KeyId, new_id
 from agent_gateway.store.database import Database, now_plus, this_minute
+from agent_gateway.store.secrets import mark_of
 from agent_gateway.store.tables import (
     ApiKeyRow,
     AppRow,
@@ -74,7 +75,7 @@ class KeyStore:
     def __init__(self, database: Database, secret: bytes) -> None:
         self._database = database
         self._secret = secret
-        self._mark = hmac.digest(secret, b"agent-gateway secret mark", "sha256").hex()[:16]
+        self._mark = mark_of(secret)
 
     async def put(self, app_id: AppId, key: str, label: str) -> None:
         """Let this key open the app; nothing happens when it is known already."""

@@ -414,6 +414,16 @@ class IdempotencyRow(Row, table=True):
     created_at: datetime = _time(index=True)
 
 
+class ProcessRow(Row, table=True):
+    """A process that works on this database, and when it said so last."""
+
+    __tablename__ = "processes"  # pyrefly: ignore[bad-override]
+    owner: str = Field(sa_column=Column(uuid_type(), primary_key=True))
+    secret_mark: str = Field(sa_column=Column(String(16), nullable=False))
+    """Tells which secret key it has, and nothing about it."""
+    noted_at: datetime = _time()
+
+
 class OutboxRow(Row, table=True):
     """What is still to be done at the backend about a turn, by any process (store/outbox.py)."""
 
@@ -465,3 +475,4 @@ feedbacks = _tables["feedbacks"]
 idempotency = _tables["idempotency"]
 outbox = _tables["outbox"]
 forms = _tables["forms"]
+processes = _tables["processes"]

@@ -1,0 +1,67 @@
+"""Processes with different secret keys on one database: keys and tickets of one are nothing to the other."""
+
+import signal
+from typing import Final
+
+import httpx
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from agent_gateway.store.database import now_plus
+from agent_gateway.store.secrets import ALIVE_SECONDS
+from agent_gateway.store.tables import processes
+from tests.gateway.fleet import Fleet
+from tests.gateway.process import GatewayProcess
+from tests.gateway.rows import look
+from tests.gateway_server import wait_until
+
+ANOTHER: Final = "another-secret-as-long-as-they-have-to-be"
+
+
+def readiness(process: GatewayProcess) -> tuple[int, str]:
+    response = httpx.get(f"{process.url}/readyz", timeout=20, trust_env=False)
+    return response.status_code, response.json().get("message", "")
+
+
+def ready(process: GatewayProcess) -> bool:
+    return readiness(process)[0] == 200
+
+
+def test_a_process_with_another_secret_key_is_not_ready_and_changes_nothing(fleet: Fleet, user: str) -> None:
+    one = fleet.process()
+    wait_until(lambda: ready(one))
+    other = fleet.process(SECRET_KEY=ANOTHER)
+    wait_until(lambda: "AGENT_GATEWAY_SECRET_KEY" in readiness(other)[1])
+    assert readiness(other)[0] == 503
+    assert "Other processes work on this database with another AGENT_GATEWAY_SECRET_KEY" in other.output
+    assert ANOTHER not in other.output
+    # The key of the first was not replaced, and its turns are its own.
+    assert fleet.chat(one, user).blocking()["answer"]
+    assert ready(one)
+    # When the first has left, the other is right.
+    one.send(signal.SIGTERM)
+    one.exited()
+    wait_until(lambda: ready(other))
+    assert fleet.chat(other, user).blocking()["answer"]
+
+
+def test_one_that_was_killed_is_waited_for_a_moment_only(fleet: Fleet) -> None:
+    one = fleet.process()
+    wait_until(lambda: ready(one))
+    one.send(signal.SIGKILL)
+    one.exited()
+    other = fleet.process(SECRET_KEY=ANOTHER)
+    wait_until(lambda: "AGENT_GATEWAY_SECRET_KEY" in readiness(other)[1])
+
+    async def age(session: AsyncSession) -> None:
+        await session.execute(update(processes).values(noted_at=now_plus(-ALIVE_SECONDS - 1)))
+
+    look(fleet.database_url, age)
+    wait_until(lambda: ready(other))
+
+
+def test_the_same_secret_key_is_shared(fleet: Fleet) -> None:
+    processes = [fleet.process() for _ in range(3)]
+    for process in processes:
+        wait_until(lambda process=process: ready(process))
+        assert "SECRET_KEY" not in process.output
