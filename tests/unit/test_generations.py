@@ -211,6 +211,12 @@ def test_a_question_to_humans_is_left_out_of_schema_2() -> None:
     assert layers_sent(layers, 1, "acme.") == layers
 
 
+def test_a_file_in_schema_2_may_ask_humans_where_there_are_questions() -> None:
+    written = [*layers_of("schema2/plain"), {"name": "ask_human", "config": {}}]
+    assert layers_sent(written, 2) == written[:-1]
+    assert layers_sent(written, 1)[-1] == {"name": "ask_human", "type": "dify.ask_human", "config": {}}
+
+
 def test_a_layer_that_nobody_knows_is_sent_and_told_to_the_operator(caplog: pytest.LogCaptureFixture) -> None:
     layers = [*BASE, {"name": "new_thing", "type": "acme.new_thing", "config": {"x": 1}}]
     with caplog.at_level(logging.WARNING):

@@ -47,10 +47,13 @@ _PROMPT: Final = _Kind(
 )
 _USER_PROMPT: Final = _Kind("user_prompt", "user_prompt", ("user_prompt", "agent_app_user_prompt"))
 _CONTEXT: Final = "execution_context"
+_ASK_HUMAN: Final = _Kind("ask_human", "ask_human", ("ask_human",))
+"""Only schema 1 has questions to humans: there is no such name in schema 2, but a file may be written so."""
 _KINDS: Final = (
     # Of two endings the longer one first.
     _USER_PROMPT,
     _PROMPT,
+    _ASK_HUMAN,
     _Kind(_CONTEXT, _CONTEXT, (_CONTEXT,)),
     _Kind("history", "pydantic_ai.history", ("history",), vendor=False),
     _Kind("llm", "plugin.llm", ("llm",), (_CONTEXT,)),
@@ -63,8 +66,6 @@ _KINDS: Final = (
     _Kind("config", "config", ("config",), ("shell",)),
 )
 _KIND_OF_NAME: Final = {name: kind for kind in _KINDS for name in kind.names}
-_ASK_HUMAN: Final = "ask_human"
-"""Only schema 1 has questions to humans."""
 
 
 def in_generation(request: CreateRunRequest, generation: Generation) -> CreateRunRequest:
@@ -178,13 +179,9 @@ def _referring(config: dict[str, Any], kind: _Kind, names: set[str]) -> tuple[di
 
 def _named(layers: list[Layer]) -> list[Layer]:
     """The layers by registered names, with all that they say in their configs."""
-    kept = [layer for layer in layers if not _asks_humans(layer)]
+    kept = [layer for layer in layers if _kind(layer) is not _ASK_HUMAN]
     names = _registered_names(kept)
     return [Layer(name=names[layer.name], config=_config(layer, names)) for layer in kept]
-
-
-def _asks_humans(layer: Layer) -> bool:
-    return (layer.type if isinstance(layer.type, str) else layer.name).endswith(_ASK_HUMAN)
 
 
 def _registered_names(layers: list[Layer]) -> dict[str, str]:
