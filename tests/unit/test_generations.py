@@ -212,7 +212,8 @@ def test_a_question_to_humans_is_left_out_of_schema_2() -> None:
 
 
 def test_a_file_in_schema_2_may_ask_humans_where_there_are_questions() -> None:
-    written = [*layers_of("schema2/plain"), {"name": "ask_human", "config": {}}]
+    asks: dict[str, Any] = {"name": "ask_human", "config": {}}
+    written = [*layers_of("schema2/plain"), asks]
     assert layers_sent(written, 2) == written[:-1]
     assert layers_sent(written, 1)[-1] == {"name": "ask_human", "type": "dify.ask_human", "config": {}}
 
