@@ -24,13 +24,27 @@ class JSONFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
+class TextFormatter(logging.Formatter):
+    """One line per record, and its traceback after it."""
+
+    @override
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        # What a terminal would act on is shown instead.
+        return line if line.isprintable() else "".join(map(_shown, line))
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
 def configure(style: Literal["text", "json"]) -> None:
     """Send all logs of the process to standard error in this style."""
     handler = logging.StreamHandler(sys.stderr)
     if style == "json":
         handler.setFormatter(JSONFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # One line per request to other services, with their full URLs, is noise at best.
     for name in ("httpx", "httpx2", "httpcore", "openai", "alembic"):

@@ -128,14 +128,14 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(StoreError)
     async def store_error(request: Request, error: StoreError) -> JSONResponse:
-        logger.error("%s %s: store: %s", request.method, request.url.path, error)
+        logger.error("%s %s: store: %s", request.method, _route(request), error)
         if isinstance(error, StoreUnavailable):
             return envelope("service_unavailable", _DATABASE_AWAY, retry_after=2)
         return envelope("internal_server_error", "The request could not be stored.")
 
     @app.exception_handler(ObjectError)
     async def object_error(request: Request, error: ObjectError) -> JSONResponse:
-        logger.error("%s %s: file store: %s", request.method, request.url.path, error)
+        logger.error("%s %s: file store: %s", request.method, _route(request), error)
         if isinstance(error, ObjectMissing):
             return envelope(FileNotFound.code, FileNotFound().message)
         return envelope("service_unavailable", _FILES_AWAY, retry_after=2)
@@ -145,6 +145,11 @@ def install(app: FastAPI) -> None:
         if isinstance(not_read.error, GatewayError):
             return await gateway_error(request, not_read.error)
         return await store_error(request, not_read.error)
+
+
+def _route(request: Request) -> str:
+    """Which route was asked for. Not the path itself: that may hold the token of a form, or any bytes."""
+    return str(getattr(request.scope.get("route"), "path", "(no route)"))
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
