@@ -44,7 +44,7 @@ def test_as_many_values_as_there_may_be_and_long_texts(chat: Chat, fake: Scripte
 )
 def test_thousands_of_files(chat: Chat, file: Any) -> None:
     """Each mistake of each was told: 8 MiB of empty files were answered with 170 MB after 35 s."""
-    for count in (101, 10_000):
+    for count in (101, 4_000):
         response = chat.post("Hi", files=[file] * count)
         assert refused(response, 400, "invalid_param")["message"] == "files: must be at most 100"
 

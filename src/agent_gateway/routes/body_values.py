@@ -7,7 +7,7 @@ empty lists take seconds. So many values are refused before anything is parsed.
 import re
 from typing import Final
 
-MOST_VALUES: Final = 50_000
+MOST_VALUES: Final = 20_000
 """Values of a body: of lists and objects, and these themselves."""
 
 _REST: Final = re.compile(rb'(?:[^"\\]++|\\.)*+("?)', re.DOTALL)
