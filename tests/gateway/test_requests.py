@@ -14,6 +14,9 @@ from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, Heard, refused
 from tests.gateway_server import API_KEY, GatewayServer
 
+NOBODY = "00000000-0000-7000-8000-000000000000"
+"""The id of nothing; the same in every process, since names of tests are made of it."""
+
 
 @pytest.mark.parametrize(
     "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "nonsense"]
@@ -288,11 +291,11 @@ def test_a_user_that_is_no_text_is_refused_everywhere(chat: Chat, user: str) -> 
     ("method", "path", "more"),
     [
         ("POST", "/chat-messages", '"query": "Hi", "inputs": {}, '),
-        ("POST", f"/chat-messages/{uuid4()}/stop", ""),
-        ("DELETE", f"/conversations/{uuid4()}", ""),
-        ("POST", f"/conversations/{uuid4()}/name", '"name": "N", '),
-        ("PUT", f"/conversations/{uuid4()}/variables/{uuid4()}", '"value": 1, '),
-        ("POST", f"/messages/{uuid4()}/feedbacks", '"rating": "like", '),
+        ("POST", f"/chat-messages/{NOBODY}/stop", ""),
+        ("DELETE", f"/conversations/{NOBODY}", ""),
+        ("POST", f"/conversations/{NOBODY}/name", '"name": "N", '),
+        ("PUT", f"/conversations/{NOBODY}/variables/{NOBODY}", '"value": 1, '),
+        ("POST", f"/messages/{NOBODY}/feedbacks", '"rating": "like", '),
         ("POST", "/form/human_input/token", '"action": "a", "inputs": {}, '),
     ],
 )

@@ -11,6 +11,9 @@ from tests.gateway.chat import Chat, Json, refused
 from tests.gateway.rows import add_app
 from tests.gateway_server import GatewayServer
 
+NOBODY = "00000000-0000-7000-8000-000000000000"
+"""The id of nothing; the same in every process, since names of tests are made of it."""
+
 
 def variables(chat: Chat, conversation_id: str, **params: Any) -> httpx.Response:
     given = {"user": chat.user, **params}
@@ -178,11 +181,11 @@ def test_annotations_are_off(client: httpx.Client) -> None:
     ("method", "path", "status", "code"),
     [
         ("POST", "/completion-messages", 400, "app_unavailable"),
-        ("POST", f"/completion-messages/{uuid4()}/stop", 400, "app_unavailable"),
+        ("POST", f"/completion-messages/{NOBODY}/stop", 400, "app_unavailable"),
         ("POST", "/workflows/run", 400, "not_workflow_app"),
         ("GET", "/workflows/logs", 400, "not_workflow_app"),
         ("GET", "/datasets", 501, "not_supported"),
-        ("POST", f"/datasets/{uuid4()}/retrieve", 501, "not_supported"),
+        ("POST", f"/datasets/{NOBODY}/retrieve", 501, "not_supported"),
         ("GET", "/workspaces/current/models/model-types/llm", 501, "not_supported"),
     ],
 )
