@@ -3,10 +3,9 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -19,8 +18,15 @@ from agent_gateway.backend.compose import has_place_for_files
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.translate import FOLD_VERSIONS
 from agent_gateway.domain import new_id
-from agent_gateway.errors import ConfigError, StoreError
+from agent_gateway.errors import StoreError
 from agent_gateway.filetypes import SizeLimits
+from agent_gateway.preparation import (
+    check_database,
+    open_database,
+    open_files,
+    owned_database,
+    prepare,
+)
 from agent_gateway.routes import (
     app_info,
     audio,
@@ -53,17 +59,14 @@ from agent_gateway.signals import draining_first
 from agent_gateway.store.apps import DEFAULT_SLUG, AppStore
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.database import Database, undisturbed
-from agent_gateway.store.database_url import async_url
 from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.forms import FormStore
 from agent_gateway.store.keys import USE_SECONDS, KeyStore
-from agent_gateway.store.migrations import migrate, schema_is_current
+from agent_gateway.store.migrations import schema_is_current
 from agent_gateway.store.new_turn import Terms
-from agent_gateway.store.objects import Objects
 from agent_gateway.store.secrets import NOTE_SECONDS, Secrets
-from agent_gateway.store.sqlite_file import make_private, prove_writable, served_alone, sqlite_path, usable
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns.answers import Answers
 from agent_gateway.turns.errands import Errands
@@ -182,12 +185,6 @@ def check(settings: Settings) -> AppConfig:
     return config
 
 
-def check_database(settings: Settings) -> Path | None:
-    """Raise ConfigError for a URL of no database we know; where it is, if it is an SQLite file."""
-    url = async_url(settings.resolved_database_url())
-    return sqlite_path(url) if settings.embedded_database else None
-
-
 def build_backend(settings: Settings) -> Backend:
     """The agent backend these settings name; ConfigError when the model can not be used."""
     if settings.backend_url:
@@ -201,76 +198,6 @@ def build_backend(settings: Settings) -> Backend:
     from agent_gateway.backend.embedded import EmbeddedBackend
 
     return EmbeddedBackend(settings.model)
-
-
-def open_database(settings: Settings) -> Database:
-    """The database these settings name; close it. Raises ConfigError."""
-    check_database(settings)
-    return Database(
-        settings.resolved_database_url(),
-        pool_size=settings.database_pool_size,
-        lease_seconds=settings.lease_seconds,
-    )
-
-
-@contextmanager
-def owned_database(settings: Settings) -> Generator[None]:
-    """Be the one process that serves the SQLite file, until the block is left; nothing with Postgres.
-
-    Raises ConfigError, before anything is touched.
-    """
-    path = check_database(settings)
-    if path is None:
-        yield
-        return
-    make_data_dir(settings)
-    with served_alone(path):
-        yield
-
-
-async def prepare(settings: Settings) -> None:
-    """Make what a start needs: the folder of files, and with SQLite a database and a secret key.
-
-    Raises ConfigError and StoreError; no half of a database is left behind.
-    """
-    open_files(settings)
-    if settings.embedded_database:
-        await migrate_database(settings)
-        settings.resolved_secret_key(make=True)
-
-
-async def migrate_database(settings: Settings) -> None:
-    """Bring the schema up to date. An SQLite file is made when there is none, and is its owner's alone.
-
-    Raises ConfigError and StoreError.
-    """
-    path = check_database(settings)
-    make_data_dir(settings)
-    database = open_database(settings)
-    try:
-        with usable(path) if path else nullcontext():
-            await migrate(database)
-    finally:
-        await database.close()
-    if path:
-        make_private(path)
-        await asyncio.to_thread(prove_writable, path)
-
-
-def make_data_dir(settings: Settings) -> None:
-    """Make the folder of the default database; ConfigError when that is not possible."""
-    if settings.database_url:
-        return
-    folder = settings.data_dir.absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"AGENT_GATEWAY_DATA_DIR: {folder} can not be made: {error.strerror}") from None
-
-
-def open_files(settings: Settings) -> Objects:
-    """The file store these settings name; ConfigError when it is none."""
-    return Objects(settings.files_url, settings.data_dir / "files")
 
 
 def load_config(settings: Settings) -> AppConfig:

@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
-from agent_gateway.app import check, create_app, migrate_database
+from agent_gateway.app import check, create_app
 from agent_gateway.cli import apps, keys
 from agent_gateway.cli.environment import read_settings
 from agent_gateway.cli.listen import bind, listening_on
 from agent_gateway.cli.serving import serve_here, serve_in_workers
 from agent_gateway.errors import ConfigError, StoreError
+from agent_gateway.preparation import migrate_database
 from agent_gateway.settings import Settings
 
 app = typer.Typer(

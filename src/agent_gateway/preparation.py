@@ -1,0 +1,93 @@
+"""What the settings say of the database and the folder of files, and what a start needs of them.
+
+An SQLite file is made, migrated and owned here, before anything else may touch it.
+"""
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from agent_gateway.errors import ConfigError
+from agent_gateway.settings import Settings
+from agent_gateway.store.database import Database
+from agent_gateway.store.database_url import async_url
+from agent_gateway.store.migrations import migrate
+from agent_gateway.store.objects import Objects
+from agent_gateway.store.sqlite_file import make_private, prove_writable, served_alone, sqlite_path, usable
+
+
+def check_database(settings: Settings) -> Path | None:
+    """Raise ConfigError for a URL of no database we know; where it is, if it is an SQLite file."""
+    url = async_url(settings.resolved_database_url())
+    return sqlite_path(url) if settings.embedded_database else None
+
+
+def open_database(settings: Settings) -> Database:
+    """The database these settings name; close it. Raises ConfigError."""
+    check_database(settings)
+    return Database(
+        settings.resolved_database_url(),
+        pool_size=settings.database_pool_size,
+        lease_seconds=settings.lease_seconds,
+    )
+
+
+@contextmanager
+def owned_database(settings: Settings) -> Generator[None]:
+    """Be the one process that serves the SQLite file, until the block is left; nothing with Postgres.
+
+    Raises ConfigError, before anything is touched.
+    """
+    path = check_database(settings)
+    if path is None:
+        yield
+        return
+    make_data_dir(settings)
+    with served_alone(path):
+        yield
+
+
+async def prepare(settings: Settings) -> None:
+    """Make what a start needs: the folder of files, and with SQLite a database and a secret key.
+
+    Raises ConfigError and StoreError; no half of a database is left behind.
+    """
+    open_files(settings)
+    if settings.embedded_database:
+        await migrate_database(settings)
+        settings.resolved_secret_key(make=True)
+
+
+async def migrate_database(settings: Settings) -> None:
+    """Bring the schema up to date. An SQLite file is made when there is none, and is its owner's alone.
+
+    Raises ConfigError and StoreError.
+    """
+    path = check_database(settings)
+    make_data_dir(settings)
+    database = open_database(settings)
+    try:
+        with usable(path) if path else nullcontext():
+            await migrate(database)
+    finally:
+        await database.close()
+    if path:
+        make_private(path)
+        await asyncio.to_thread(prove_writable, path)
+
+
+def make_data_dir(settings: Settings) -> None:
+    """Make the folder of the default database; ConfigError when that is not possible."""
+    if settings.database_url:
+        return
+    folder = settings.data_dir.absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"AGENT_GATEWAY_DATA_DIR: {folder} can not be made: {error.strerror}") from None
+
+
+def open_files(settings: Settings) -> Objects:
+    """The file store these settings name; ConfigError when it is none."""
+    return Objects(settings.files_url, settings.data_dir / "files")
