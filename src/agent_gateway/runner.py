@@ -49,6 +49,8 @@ LAST_LOOK_SECONDS: Final = 2.0
 CANCEL_SECONDS: Final = 5.0
 KEEP_FILE_SECONDS: Final = 8.0
 """How long the file store may be away before a turn ends without a file that its agent made."""
+READ_FILES_SECONDS: Final = 8.0
+"""How long the images that a model is to see may take to be read, all together."""
 LOOK_SECONDS: Final = 10.0
 """Between looks at the row of a turn that somebody else ends, after the first quick ones."""
 
@@ -331,13 +333,16 @@ class TurnRunner:
         """The bytes of the images that the model is to see; one that can not be read is sent as a URL."""
         wanted = to_be_shown(self.turn.app.config.composition, self.turn.files)
         images: dict[str, bytes] = {}
-        for file_id in wanted:
-            try:
-                async with asyncio.timeout(KEEP_FILE_SECONDS):
-                    images[file_id] = await self._resources.files.read_all(file_id)
-            except (GatewayError, ObjectError, StoreError, TimeoutError) as error:
-                kind = type(error).__name__
-                logger.warning("turn %s: an image is sent as a URL: %s", self.turn.task_id, kind)
+        try:
+            async with asyncio.timeout(READ_FILES_SECONDS):
+                for file_id in wanted:
+                    try:
+                        images[file_id] = await self._resources.files.read_all(file_id)
+                    except (GatewayError, ObjectError, StoreError) as error:
+                        kind = type(error).__name__
+                        logger.warning("turn %s: an image is sent as a URL: %s", self.turn.task_id, kind)
+        except TimeoutError:
+            logger.warning("turn %s: images are sent as URLs: the file store is slow", self.turn.task_id)
         return images
 
     def _rearm(self) -> None:

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import os
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -199,6 +201,37 @@ def test_an_image_whose_bytes_are_gone_is_sent_as_a_url(
     [image] = fake.requests[-1].body["composition"]["layers"][0]["config"]["files"]
     assert f"/files/{kept['id']}/download?ticket=" in image["url"]
     assert "base64_data" not in image
+
+
+def let_go(fifo: Path) -> None:
+    os.close(os.open(fifo, os.O_RDWR))
+
+
+def test_a_file_store_that_hangs_holds_a_turn_up_only_once(
+    start_gateway: StartGateway,
+    fake: ScriptedBackend,
+    user: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("agent_gateway.runner.READ_FILES_SECONDS", 0.5)
+    app = tmp_path / "app.yaml"
+    app.write_text(NEWER % ', files: "${files}"')
+    server = start_gateway(app_file=app)
+    with server.client() as client, ExitStack() as opened:
+        chat = Chat(client, user)
+        kept = [upload(chat, name) for name in ("a.png", "b.png", "c.png")]
+        for file in kept[1:]:
+            [path] = (server.settings.data_dir / "files").rglob(f"*{file['id']}*")
+            path.unlink()
+            # Whoever opens it to read waits until somebody opens it to write.
+            os.mkfifo(path)
+            opened.callback(let_go, path)
+        assert chat.blocking("Look", files=[local(file["id"]) for file in kept])["answer"]
+    images = fake.requests[-1].body["composition"]["layers"][0]["config"]["files"]
+    assert ["url" in image for image in images] == [False, True, True]
+    assert sum("sent as" in line for line in caplog.messages) == 1
 
 
 def test_a_file_that_answers_a_question_reaches_the_agent(chat: Chat, fake: ScriptedBackend) -> None:
