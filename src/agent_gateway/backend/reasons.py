@@ -21,7 +21,8 @@ _CODES: Final[dict[str, str]] = {
 """Keys of errors.FAILURES by the error type or the reason of a failed run."""
 _KNOWLEDGE: Final = re.compile(r"(?i)[a-z_.]*(knowledge|dataset)")
 """What a knowledge base refuses has many codes; all of them name it."""
-_WORD: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_WORD: Final = re.compile(r"[A-Za-z][A-Za-z_.]{0,47}")
+"""Names of errors and reasons have no digits and no dashes, which keys have."""
 _NO_MODEL: Final = re.compile(r"Missing required .?llm\b")
 
 
