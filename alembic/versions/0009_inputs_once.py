@@ -1,10 +1,10 @@
 """The inputs of a conversation are kept once: its messages keep only what they sent otherwise.
 
-Only messages of ended turns are changed. One that keeps everything itself is read right, too; so a process of
-the release before, which knows no other kind, can go on with the turns that it has begun.
+No message is rewritten: one that keeps everything itself is read right, too. A large table would be locked
+for as long as that takes, and a process of the release before, which knows no other kind, could not go on
+with what it has begun.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +29,6 @@ messages = sa.table(
     sa.column("inputs_of", ID),
 )
 conversations = sa.table("conversations", sa.column("id", ID), sa.column("inputs", JSON))
-turns = sa.table("turns", sa.column("message_id", ID), sa.column("state", sa.String))
 
 SAME_CONVERSATION = conversations.c.id == messages.c.conversation_id
 NONE = "{}"
@@ -37,29 +36,6 @@ NONE = "{}"
 
 def upgrade() -> None:
     op.add_column("messages", sa.Column("inputs_of", ID, nullable=True))
-    ended = sa.exists().where(turns.c.message_id == messages.c.id, turns.c.state == "ended")
-    kept = sa.cast(conversations.c.inputs, sa.Text)
-    given = sa.cast(messages.c.inputs, sa.Text)
-    the_same = sa.select(kept).where(SAME_CONVERSATION).correlate(messages).scalar_subquery() == given
-    op.execute(
-        sa.update(messages).where(given != NONE, ended, the_same).values(inputs=sa.literal_column("'{}'"))
-    )
-    if op.get_context().as_sql:
-        # Written down for somebody to run: what has to be read first stays as it is, which is right, too.
-        return
-    others = (
-        sa.select(messages.c.id, messages.c.inputs, conversations.c.inputs.label("kept"))
-        .join(conversations, SAME_CONVERSATION)
-        .where(given != NONE, kept != NONE, ended)
-    )
-    for row in _one_by_one(others):
-        own = {
-            name: value
-            for name, value in row.inputs.items()
-            if name not in row.kept or json.dumps(value) != json.dumps(row.kept[name])
-        }
-        if len(own) < len(row.inputs):
-            _write(row.id, own)
 
 
 def downgrade() -> None:

@@ -85,8 +85,8 @@ async def test_an_answer_has_the_inputs_of_what_asked(world: World) -> None:
     assert await stored(world) == [{}, {"own": "y" * 1000}, {}, {}, {}]
 
 
-async def test_rows_of_the_release_before_show_the_same_and_shrink(world: World) -> None:
-    """A message kept everything itself. So does one still whose turn goes on: another process may run it."""
+async def test_rows_of_the_release_before_show_the_same_and_stay_as_they_are(world: World) -> None:
+    """A message kept everything itself, and processes of that release still work with it."""
     conversation = (await told(world, MIXED)).conversation_id
     others: list[dict[str, Any]] = [{}, {"a": 1.0}, {"f": "new"}, {"b": False, "f": None}]
     for other in others:
@@ -95,10 +95,10 @@ async def test_rows_of_the_release_before_show_the_same_and_shrink(world: World)
     before = await shown(world, conversation)
 
     await run_alembic(world.database, "downgrade", "0008")
-    assert [list(one) for one in await stored(world)] == [list(one) for one in before]
+    assert repr(await stored(world)) == repr(before)
     await migrate(world.database)
     assert repr(await shown(world, conversation)) == repr(before)
-    assert await stored(world) == [{}, {}, {"a": 1.0}, {"f": "new"}, {"b": False}, {**MIXED, "g": 2}]
+    assert repr(await stored(world)) == repr(before)
     loaded = await world.turns.load(running.task_id)
     assert loaded is not None
     assert loaded.inputs == {**MIXED, "g": 2}
