@@ -81,7 +81,7 @@ CANCEL_SECONDS: Final = 1.0
 LEAVE_SECONDS: Final = 2.0
 """How long requests may go on after the drain."""
 
-LEAVE_SECONDS: Final = 1.0
+LAST_WORD_SECONDS: Final = 1.0
 """How long a process that ends waits for its last word to the database."""
 OTHERS_DIFFER: Final = (
     "Other processes work on this database with another AGENT_GATEWAY_SECRET_KEY: set theirs, or stop them."
@@ -371,7 +371,7 @@ async def _install_default_app(settings: Settings, apps: AppStore, keys: KeyStor
 async def _leave(secrets: Secrets) -> None:
     """Best effort: without it others wait for a minute before they take another secret key."""
     with suppress(StoreError, TimeoutError):
-        async with asyncio.timeout(LEAVE_SECONDS):
+        async with asyncio.timeout(LAST_WORD_SECONDS):
             await undisturbed(secrets.leave())
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 import httpx
 import pytest
 
+from agent_gateway.turns import leases, live
 from tests.fakes.script import Gate, Script, delta, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
@@ -66,6 +67,25 @@ def test_the_only_process_serves_its_turns_to_their_end(
         turn = fleet.rows(task_id).turn
         assert (turn.outcome, turn.epoch, turn.adoptions) == ("completed", 3, 0)
     assert (fake.posts, fake.cancels) == (4, [])
+
+
+def test_the_only_process_ends_a_turn_that_nobody_has_read_for_long(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is offered is not dropped for want of readers: it may come back."""
+    monkeypatch.setattr(live, "UNREAD_SECONDS", 0.0)
+    monkeypatch.setattr(leases, "STATUS_SECONDS", 0.1)
+    server = fleet.start(lease_seconds=LONG_LEASE)
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    task_id = fleet.chat(server, user).background()["task_id"]
+    fake.wait_until(lambda: fake.open_streams == 1)
+    server.begin_stop(30.0)
+    taken_back(fleet, task_id)
+    gate.open()
+    gone(server)
+    turn = fleet.rows(task_id).turn
+    assert (turn.outcome, turn.epoch, turn.adoptions) == ("completed", 3, 0)
+    assert (fake.posts, fake.cancels) == (1, [])
 
 
 def test_what_waits_in_the_queue_of_the_only_process_is_served_too(

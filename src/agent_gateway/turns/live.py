@@ -266,9 +266,11 @@ class LiveTurns(Generic[Form]):
         return [live for live in self._running.values() if not live.runner.owned]
 
     def drop_unread(self) -> None:
-        """Stop following turns that nobody has read for a while."""
+        """Stop following turns that nobody has read for a while; what is offered may come back."""
         oldest = asyncio.get_running_loop().time() - UNREAD_SECONDS
         for live in self.followed():
+            if live.turn.task_id in self._handover.offered:
+                continue
             if not live.readers and live.unread_since < oldest and live.task:
                 # Gone from here at once: who comes now must not find what is about to end.
                 del self._running[live.turn.task_id]
