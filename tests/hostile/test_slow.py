@@ -130,6 +130,20 @@ def test_a_download_that_is_read_slowly_but_read(recording: RecordingServer) -> 
         assert recording.connections, "it was cut"
 
 
+@pytest.mark.parametrize(
+    ("lines", "more"), [((), b""), (("Connection: close",), b"GET")], ids=["kept", "closing"]
+)
+def test_who_reads_slowly_gets_all(recording: RecordingServer, lines: tuple[str, ...], more: bytes) -> None:
+    """Nobody is idle, or has to be got rid of, before the last byte of the response was taken."""
+    recording.server.config.timeout_keep_alive = 1
+    with unread(recording, request("GET", "/big", *lines) + more) as client:
+        for _ in range(8):
+            assert client._read.read(20_000)
+            time.sleep(SECONDS / 2)
+        assert len(client._read.read(recording.app.BIG - 8 * 20_000)) == recording.app.BIG - 8 * 20_000
+        closed(recording)
+
+
 def test_idle_connections_stay_for_the_next_request(recording: RecordingServer) -> None:
     with recording.client() as client:
         for _ in range(2):

@@ -90,6 +90,7 @@ class Connection(asyncio.Protocol):
         self._deadline: float | None = None
         """When the head has to be here; None while a request is answered."""
         self._reading, self._writing = Pace(), Pace()
+        self._looked = self._loop.time()
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
@@ -314,10 +315,14 @@ class Connection(asyncio.Protocol):
         """Called every LOOK_SECONDS."""
         now = self._loop.time()
         self._look_again = self._loop.call_later(LOOK_SECONDS, self._look)
+        passed, self._looked = now - self._looked, now
         unsent = self.transport.get_write_buffer_size()
         if not unsent:
             self._writing.rest()
-        elif self._writing.is_stalled(now, self._written - unsent - _unheard(self.transport)):
+        elif self._deadline is not None:
+            # Who has not got all of the response yet is not idle.
+            self._deadline += passed
+        if unsent and self._writing.is_stalled(now, self._written - unsent - _unheard(self.transport)):
             logger.info("a client was cut: it took nothing for %.0f s", STALL_SECONDS)
             self.cut()
             return
@@ -332,8 +337,6 @@ class Connection(asyncio.Protocol):
         if self._deadline is not None and now >= self._deadline:
             if self._buffer and not self._lingering:
                 self._refuse(too_slow())
-            elif unsent:
-                self.cut()
             else:
                 self.transport.close()
 
