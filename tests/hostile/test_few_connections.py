@@ -1,10 +1,16 @@
 """The database gives a process fewer connections than it wants: healthy turns end as they should."""
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
+import asyncpg
 import pytest
 
+from agent_gateway.store.database import Database
 from tests.fakes.script import Gate, delta, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
@@ -154,3 +160,43 @@ def test_readers_of_a_process_that_lost_its_connections_hear_what_others_stored(
     assert not is_ready(one)
     role.limit(8)
     wait_until(lambda: is_ready(one))
+
+
+@pytest.mark.anyio
+async def test_who_waits_for_a_connection_does_not_ask_for_one_all_the_time(
+    role: LimitedRole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while requests still use connections that they have to give to a duty."""
+    role.limit(2)
+    database, connect = Database(role.url), asyncpg.connect
+    asked: Counter[asyncio.Task[Any] | None] = Counter()
+
+    async def counted(*args: Any, **kwargs: Any) -> Any:
+        asked[asyncio.current_task()] += 1
+        return await connect(*args, **kwargs)
+
+    async def use(work: AbstractAsyncContextManager[Any]) -> None:
+        async with work:
+            pass
+
+    monkeypatch.setattr(asyncpg, "connect", counted)
+    try:
+        async with asyncio.timeout(20), database.reading() as one:
+            await one.connection()
+            async with database.reading() as other:
+                await other.connection()
+                duty = asyncio.create_task(use(database.transaction("duty")))
+                await until(lambda: asked[duty] >= 2)
+                request = asyncio.create_task(use(database.reading()))
+                await until(lambda: asked[duty] >= 5 and asked[request] >= 1)
+                # Once for each place in the pool that is free.
+                assert asked[request] <= 3
+            await duty
+        await request
+    finally:
+        await database.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)

@@ -15,7 +15,6 @@ from typing import Any, Final, Literal
 from asyncpg.exceptions import TooManyConnectionsError
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.pool import QueuePool
 
 from agent_gateway.errors import StoreUnavailable
 
@@ -52,11 +51,6 @@ class _CountedPool:
         """How many connections are open."""
         return len(self._open)
 
-    def has_idle(self) -> bool:
-        """True when a connection is open that nobody uses."""
-        pool = self.engine.pool
-        return isinstance(pool, QueuePool) and self.opened > pool.checkedout()
-
     def abort(self) -> None:
         """Break all of them, at once."""
         for connection in list(self._open):
@@ -78,6 +72,8 @@ class Connections:
             pool: _CountedPool(make(size), size) for pool, size in RESERVED.items()
         }
         self._permits = asyncio.Semaphore(pool_size)
+        self._used = 0
+        """Connections that requests use or ask for. The engine's pool forgets those it has given up."""
         self._holding = False
         self._generation = 0
         """Raised when requests have to give their connections up."""
@@ -154,6 +150,8 @@ class Connections:
                     for counted in self._reserved.values():
                         await self._filled(counted)
                 async with AsyncExitStack() as opening:
+                    opening.callback(self._unused)
+                    self._used += 1
                     connection = await self._opened(opening)
                     # Only when the connection is back may another request have it.
                     stack.callback(self._permits.release)
@@ -163,12 +161,15 @@ class Connections:
                 if not _is_refused(error) or not self._requests.opened:
                     self._permits.release()
                     raise
-                if self._requests.has_idle():
+                if self._requests.opened > self._used:
                     # The pool offered a place whose connection broke, while another one is there.
                     self._permits.release()
                     continue
                 # What is open has to do for a while: this place is not given to anybody.
                 asyncio.get_running_loop().call_later(GROW_SECONDS, self._permits.release)
+
+    def _unused(self) -> None:
+        self._used -= 1
 
     async def _opened(self, stack: AsyncExitStack) -> AsyncConnection:
         generation = self._generation
@@ -208,9 +209,9 @@ class Connections:
             if not gave_way:
                 gave_way = True
                 logger.warning("too few database connections: requests give theirs to the duties")
-                # The idle ones are closed now, the others when they come back.
-                self._generation += 1
-                await self._requests.engine.dispose()
+            # The idle ones are closed now, the others when they come back; again if a request was faster.
+            self._generation += 1
+            await self._requests.engine.dispose()
             await asyncio.sleep(pause)
         return await stack.enter_async_context(counted.engine.connect())
 
