@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from agent_gateway.app_config import AppConfig
 from agent_gateway.domain import Caller
 from agent_gateway.errors import StoreUnavailable
+from agent_gateway.store import postgres
 from agent_gateway.store.database import Database
 from agent_gateway.store.migrations import LOCK, _revisions, exclusive, migrate, schema_is_current
 from alembic import command
@@ -198,6 +199,17 @@ async def test_processes_at_once_migrate_once(empty_database_url: str) -> None:
             await process.stdout.readline()
         await asyncio.gather(*(process.communicate(b"go\n") for process in started))
     assert [process.returncode for process in started] == [0, 0, 0]
+
+
+async def test_a_statement_of_a_migration_has_no_time_limit(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither at the server nor at the driver: an index of a large table takes minutes."""
+    monkeypatch.setattr(postgres, "COMMAND_SECONDS", 0.1)
+    database = Database(postgres_url)
+    async with exclusive(database.url) as connection:
+        await connection.execute(text("SELECT pg_sleep(1)"))
+    await database.close()
 
 
 async def test_waiting_for_the_lock_has_no_time_limit(postgres_url: str) -> None:

@@ -18,7 +18,7 @@ from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.connections import UNDISTURBED, Connections, FileConnections, Pool
 from agent_gateway.store.database_errors import mapped_errors
 from agent_gateway.store.database_url import async_url, postgres_address
-from agent_gateway.store.postgres import Postgres, limits
+from agent_gateway.store.postgres import COMMAND_SECONDS, Postgres, limits
 from agent_gateway.store.sqlite import sqlite_engine
 from agent_gateway.store.tables import UtcDateTime
 
@@ -105,7 +105,7 @@ class Database:
                 lambda size: sqlite_engine(self.url, size), pool_size
             )
         else:
-            self._postgres = Postgres(postgres_address(self.url), limits(lease_seconds))
+            self._postgres = Postgres(postgres_address(self.url), limits(lease_seconds), COMMAND_SECONDS)
             self._connections = Connections(self._postgres.pooled_engine, pool_size)
 
     async def hold(self) -> None:

@@ -70,7 +70,7 @@ async def exclusive(url: URL) -> AsyncGenerator[AsyncConnection]:
         await asyncio.to_thread(_switch_to_wal, url.database or "")
         engine = _sqlite_engine(url)
     else:
-        engine = Postgres(postgres_address(url), NO_LIMITS).engine(poolclass=NullPool)
+        engine = Postgres(postgres_address(url), NO_LIMITS, None).engine(poolclass=NullPool)
     try:
         async with engine.begin() as connection:
             if connection.dialect.name == "postgresql":

@@ -18,7 +18,8 @@ from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.database_errors import is_anothers_session, is_useless
 from agent_gateway.store.database_url import NAME, Host, PostgresAddress
 
-COMMAND_SECONDS: Final = 10
+COMMAND_SECONDS: Final = 10.0
+"""How long a statement may go without an answer: longer than the server lets it run."""
 PROBE_SECONDS: Final = 3.0
 """How long an idle connection may take to answer before it is used again."""
 
@@ -78,8 +79,12 @@ class PooledConnection(asyncpg.Connection):
 class Postgres:
     """Makes engines for one address, which share what any of their connections found out."""
 
-    def __init__(self, address: PostgresAddress, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, address: PostgresAddress, settings: Mapping[str, str], command_seconds: float | None
+    ) -> None:
+        """`settings` are those of every session; no answer within `command_seconds` is a lost one."""
         self._address = address
+        self._command_seconds = command_seconds
         self._settings = {**settings, **address.settings}
         self._hosts: list[Host | None] = [*address.hosts] or [None]
         self._distrusted = 0.0
@@ -169,7 +174,7 @@ class Postgres:
         for host in list(self._hosts):
             try:
                 found = await asyncpg.connect(
-                    **self._address.arguments(host), command_timeout=COMMAND_SECONDS, **arguments
+                    **self._address.arguments(host), command_timeout=self._command_seconds, **arguments
                 )
             except (OSError, TimeoutError, ValueError, *_DRIVER_ERRORS) as error:
                 if _refuses_settings(error):
