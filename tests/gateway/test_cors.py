@@ -77,6 +77,16 @@ def test_a_preflight_is_answered(open_server: GatewayServer, origin: str, path: 
 
 
 @one_database
+def test_a_page_may_ask_for_a_head_with_its_key(open_server: GatewayServer) -> None:
+    asked = {"Access_Control_Request_Method": "HEAD", "Access_Control_Request_Headers": "authorization"}
+    status, headers, _ = exchange(open_server, "OPTIONS /conversations", Origin=PAGE, **asked)
+    assert (status, headers["access-control-allow-origin"]) == (200, PAGE)
+    key = f"Bearer {API_KEY}"
+    status, _, body = exchange(open_server, "HEAD /conversations?user=a", Origin=PAGE, Authorization=key)
+    assert (status, body) == (200, b"")
+
+
+@one_database
 @pytest.mark.parametrize(
     "origin",
     [

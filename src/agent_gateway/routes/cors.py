@@ -5,7 +5,7 @@ from typing import Final
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 EXPOSED: Final = ("X-Turn-Events-URL", "X-Task-Id", "Retry-After")
 """Response headers that a page may read besides those it always may."""
 
