@@ -88,6 +88,22 @@ def test_an_upload_of_parts_without_end_is_refused(gateway: GatewayServer) -> No
             assert (answer.status, answer.json["code"]) == (400, "invalid_param")
 
 
+def test_names_that_take_long_to_decode_do_not_take_long(gateway: GatewayServer) -> None:
+    """What decodes mail looks through the rest of a name at every beginning of a word that has no end."""
+    words = b"=?utf-8?Q?a" * 360
+    values = (b'form-data; name="x"; filename="=?a?b?c?=' + words, *[words] * 5, words + b'"')
+    part = b"--b\r\n" + b"".join(b"Content-Disposition: %b\r\n" % value for value in values) + b"\r\n\r\n"
+    process = psutil.Process()
+    used = process.cpu_times().user
+    with connected(gateway) as client:
+        client.send(
+            request("POST", "/files/upload", KEYED, FORM, body=part * 17 + FILE + b"film\r\n--b--\r\n")
+        )
+        answer = client.answer()
+    assert answer.status == 400, "it has no user"
+    assert process.cpu_times().user - used < 4
+
+
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 

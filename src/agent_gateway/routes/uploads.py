@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 from agent_gateway.errors import InvalidParam, UploadRefused
-from agent_gateway.routes.disposition import read_disposition
+from agent_gateway.routes.disposition import read_disposition, read_filename
 from agent_gateway.routes.request_text import checked
 
 FILE_FIELD: Final = "file"
@@ -137,8 +137,9 @@ class UploadForm:
     def _on_headers_finished(self) -> None:
         assert self._part is not None
         part = self._part
-        part.name, filename = read_disposition(part.headers.get(b"content-disposition", b""))
-        if filename is None:
+        disposition = part.headers.get(b"content-disposition", b"")
+        part.name, has_file = read_disposition(disposition)
+        if not has_file:
             return
         if self._seen_file:
             raise UploadRefused("too_many_files", "Only one file can be uploaded at once.")
@@ -147,7 +148,7 @@ class UploadForm:
         part.is_ignored = not part.is_file
         if part.is_file:
             content_type = part.headers.get(b"content-type", b"").decode("latin-1")
-            self._pieces.append(FilePart(filename, content_type))
+            self._pieces.append(FilePart(read_filename(disposition), content_type))
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         assert self._part is not None
