@@ -68,6 +68,7 @@ AMBIGUOUS = {
     "a lone CR": ("X: y\rContent-Length: 5",),
     "NUL": ("X: y\x00",),
     "no name": (": x",),
+    "two hosts": ("Host: other",),
     "no colon": ("Content-Length",),
 }
 

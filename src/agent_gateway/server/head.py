@@ -57,6 +57,8 @@ class Head:
             raise malformed()
         if self.version not in ("1.0", "1.1"):
             raise Refused(505, "http_version_not_supported", "HTTP/1.1 is spoken here.")
+        if sum(name == b"host" for name, _ in self.headers) > 1:
+            raise malformed()
         self.body_size = self._body_size()
         self.path, self.raw_path, self.query = _target(self._url)
 
