@@ -7,19 +7,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncGenerator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.config import Config
 from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.app_config import AppConfig
 from agent_gateway.domain import Caller
 from agent_gateway.errors import StoreUnavailable
-from agent_gateway.store import postgres
+from agent_gateway.store import postgres as postgres_module
 from agent_gateway.store.database import Database
 from agent_gateway.store.migrations import LOCK, _revisions, exclusive, migrate, schema_is_current
 from alembic import command
@@ -205,7 +206,7 @@ async def test_a_statement_of_a_migration_has_no_time_limit(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither at the server nor at the driver: an index of a large table takes minutes."""
-    monkeypatch.setattr(postgres, "COMMAND_SECONDS", 0.1)
+    monkeypatch.setattr(postgres_module, "COMMAND_SECONDS", 0.1)
     database = Database(postgres_url)
     async with exclusive(database.url) as connection:
         await connection.execute(text("SELECT pg_sleep(1)"))
@@ -229,6 +230,26 @@ async def test_waiting_for_the_lock_has_no_time_limit(postgres_url: str) -> None
         assert await schema_is_current(database)
     finally:
         await database.close()
+
+
+async def test_a_migration_that_meets_a_running_process_begins_again(postgres: Database) -> None:
+    """Which has locked a table that the migration wants next, and wants one that this has locked."""
+    world = await World.make(postgres)
+    waits = text("SELECT 1 FROM pg_locks WHERE relation = 'turns'::regclass AND NOT granted")
+    await world.ended()
+    await run_alembic(postgres, "downgrade", "0006")
+    async with asyncio.timeout(30):
+        async with postgres.transaction() as running, postgres.transaction("duty") as watching:
+            await running.execute(text("SELECT id FROM turns FOR UPDATE"))
+            migrating = asyncio.create_task(migrate(postgres))
+            while not (await watching.execute(waits)).first():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            with suppress(DBAPIError):
+                # One of the two is ended by the server.
+                await running.execute(text("SELECT id FROM messages"))
+            await running.rollback()
+        await migrating
+    assert await schema_is_current(postgres)
 
 
 async def test_a_failed_migration_leaves_nothing(empty: Database) -> None:

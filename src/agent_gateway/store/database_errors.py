@@ -58,6 +58,11 @@ def is_anothers_session(error: BaseException) -> bool:
     return _sqlstate(error).startswith(_FOREIGN_STATEMENTS)
 
 
+def is_deadlock(error: DBAPIError) -> bool:
+    """True when the transaction was ended because another one waited for it, and it for that."""
+    return _sqlstate(error.orig) == "40P01"
+
+
 def _is_threadless(error: BaseException) -> bool:
     """True when the system gives this process no further thread; each connection of SQLite needs one."""
     return isinstance(error, RuntimeError) and str(error) == "can't start new thread"

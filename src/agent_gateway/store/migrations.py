@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, Connection, event, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from agent_gateway.domain import new_id
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.database import Database
-from agent_gateway.store.database_errors import mapped_errors
+from agent_gateway.store.database_errors import is_deadlock, mapped_errors
 from agent_gateway.store.database_url import postgres_address
 from agent_gateway.store.postgres import NO_LIMITS, Postgres
 from agent_gateway.store.sqlite_file import PRIVATE, sqlite_path
@@ -49,8 +50,16 @@ async def migrate(database: Database) -> None:
         if database.is_sqlite and not await asyncio.to_thread(sqlite_path(database.url).exists):
             await _make_file(sqlite_path(database.url), database.url)
             return
-        async with exclusive(database.url) as connection:
-            await connection.run_sync(_upgrade)
+        for may_fail in (True, True, False):
+            try:
+                async with exclusive(database.url) as connection:
+                    await connection.run_sync(_upgrade)
+                return
+            except DBAPIError as error:
+                # Turns are written while the tables are locked one after the other.
+                if not (may_fail and is_deadlock(error)):
+                    raise
+                logger.info("the migration met a transaction of a running process: it begins again")
 
 
 async def schema_is_current(database: Database) -> bool:
