@@ -117,6 +117,20 @@ def test_a_host_that_is_not_here(command: Command, tmp_path: Path, host: str) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_with_an_address_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `localhost` in a container without IPv6."""
+    addresses = [("192.0.2.1", 0), ("127.0.0.1", 0)]
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    for port in (0, 8000):
+        sockets = bind("localhost", port)
+        try:
+            assert [one.getsockname()[0] for one in sockets] == ["127.0.0.1"]
+        finally:
+            for one in sockets:
+                one.close()
+
+
 def test_one_file_has_one_owner_under_all_its_names(command: Command, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "other").symlink_to("one")

@@ -8,13 +8,15 @@ from typing import Final
 from agent_gateway.errors import ConfigError
 
 EVERYWHERE: Final = "::"
+_NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+"""What binding says of an address that the machine knows by name only, such as that of IPv6 in many containers."""
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
     """Sockets bound to all addresses of this host, which do not listen yet; close them.
 
     With port 0 it is one, since each would get a port of its own. `::` is IPv4, too, where the system can.
-    Raises ConfigError.
+    Addresses that the machine does not have are left out, unless it has none of them. Raises ConfigError.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -22,13 +24,21 @@ def bind(host: str, port: int) -> list[socket.socket]:
         raise ConfigError(f"AGENT_GATEWAY_HOST: {host!r} is no address of this machine") from None
     addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
     bound: list[socket.socket] = []
-    try:
-        for family, address in addresses[: 1 if port == 0 else None]:
+    missing: OSError | None = None
+    for family, address in addresses:
+        try:
             bound.append(_bound(family, address))
-    except OSError as error:
-        for one in bound:
-            one.close()
-        raise ConfigError(_refusal(error, host, port)) from None
+        except OSError as error:
+            if error.errno in _NOT_HERE:
+                missing = error
+                continue
+            for one in bound:
+                one.close()
+            raise ConfigError(_refusal(error, host, port)) from None
+        if port == 0:
+            break
+    if missing is not None and not bound:
+        raise ConfigError(_refusal(missing, host, port))
     return bound
 
 
