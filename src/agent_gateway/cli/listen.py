@@ -9,7 +9,7 @@ from agent_gateway.errors import ConfigError
 
 EVERYWHERE: Final = "::"
 _NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
-"""What binding says of an address that the machine knows by name only, such as that of IPv6 in many containers."""
+"""What binding says of an address that the machine has by name only, as of IPv6 in many containers."""
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
