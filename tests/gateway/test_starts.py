@@ -121,7 +121,11 @@ def test_a_name_with_an_address_that_is_not_here(monkeypatch: pytest.MonkeyPatch
     """As `localhost` in a container without IPv6."""
     addresses = [("192.0.2.1", 0), ("127.0.0.1", 0)]
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+    def getaddrinfo(*_: object, **__: object) -> object:
+        return found
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     for port in (0, 8000):
         sockets = bind("localhost", port)
         try:
