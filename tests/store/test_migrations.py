@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from agent_gateway.app_config import AppConfig
 from agent_gateway.domain import Caller
 from agent_gateway.errors import StoreUnavailable
+from agent_gateway.store import migrations
 from agent_gateway.store import postgres as postgres_module
 from agent_gateway.store.database import Database
 from agent_gateway.store.migrations import LOCK, _revisions, exclusive, migrate, schema_is_current
@@ -249,6 +250,22 @@ async def test_a_migration_that_meets_a_running_process_begins_again(postgres: D
                 await running.execute(text("SELECT id FROM messages"))
             await running.rollback()
         await migrating
+    assert await schema_is_current(postgres)
+
+
+async def test_a_migration_does_not_stop_the_service_behind_a_long_reader(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who wants a table waits behind the migration that waits for the reader, a backup for example."""
+    monkeypatch.setattr(migrations, "LOCK_MILLISECONDS", 100)
+    await World.make(postgres)
+    await run_alembic(postgres, "downgrade", "0006")
+    async with postgres.transaction("duty") as backup:
+        await backup.execute(text("LOCK TABLE messages IN ACCESS SHARE MODE"))
+        with pytest.raises(StoreUnavailable, match="lock timeout"):
+            await migrate(postgres)
+        assert not await schema_is_current(postgres)
+    await migrate(postgres)
     assert await schema_is_current(postgres)
 
 

@@ -58,9 +58,10 @@ def is_anothers_session(error: BaseException) -> bool:
     return _sqlstate(error).startswith(_FOREIGN_STATEMENTS)
 
 
-def is_deadlock(error: DBAPIError) -> bool:
-    """True when the transaction was ended because another one waited for it, and it for that."""
-    return _sqlstate(error.orig) == "40P01"
+def is_held_up(error: DBAPIError) -> bool:
+    """True when the transaction was ended because it waited for another one: for too long, or each for the
+    other."""
+    return _sqlstate(error.orig) in ("40P01", "55P03")
 
 
 def _is_threadless(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 from agent_gateway.domain import new_id
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.database import Database
-from agent_gateway.store.database_errors import is_deadlock, mapped_errors
+from agent_gateway.store.database_errors import is_held_up, mapped_errors
 from agent_gateway.store.database_url import postgres_address
 from agent_gateway.store.postgres import NO_LIMITS, Postgres
 from agent_gateway.store.sqlite_file import PRIVATE, sqlite_path
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 LOCK: Final = 7_261_830_419
 """Key of the advisory lock: any number, but the same in every release."""
+
+LOCK_MILLISECONDS: Final = 3000
+"""How long a migration waits for a table that somebody reads for long, as a backup does. Whoever wants that
+table waits behind it: less than the running processes bear."""
 
 WAIT_SECONDS: Final = 60
 """How long a process waits for another one that migrates the same SQLite file."""
@@ -57,7 +61,7 @@ async def migrate(database: Database) -> None:
                 return
             except DBAPIError as error:
                 # Turns are written while the tables are locked one after the other.
-                if not (may_fail and is_deadlock(error)):
+                if not (may_fail and is_held_up(error)):
                     raise
                 logger.info("the migration met a transaction of a running process: it begins again")
 
@@ -167,6 +171,8 @@ def _upgrade(connection: Connection) -> None:
     from alembic import command
 
     if not _is_current(connection):
+        if connection.dialect.name == "postgresql":
+            connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}"))
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
