@@ -154,8 +154,10 @@ def test_what_was_applied_outlives_a_start_without_an_app_file(
 ) -> None:
     """The built-in app is only what is there when nobody said anything else."""
     start_gateway(app_mode="agent").stop()
-    with start_gateway(app_mode="agent-chat").client() as client:
+    server = start_gateway(app_mode="agent-chat")
+    with server.client() as client:
         assert client.get("/info").json()["mode"] == "agent-chat"
+    server.stop()
     apply_app(database_url, "default", name="Mine")
     with start_gateway(app_mode="agent").client() as client:
         info = client.get("/info").json()

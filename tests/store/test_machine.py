@@ -117,12 +117,16 @@ class Machine(RuleBasedStateMachine):
     def begin(self, process: int, number: int) -> Any:
         conversation = self.conversations[number]
         active = self.active(conversation)
-        if active and sum(turn.state == "queued" for turn in self.of(conversation)) >= MOST_QUEUED:
+        waiting = [turn for turn in self.of(conversation) if turn.state == "queued"]
+        if active and number == 0 and len(waiting) >= MOST_QUEUED:
             with pytest.raises(ConversationBusy):
                 self._post(process, number, conversation)
             return multiple()
         if active and number == 1:
             active.stop = True
+            for turn in waiting:
+                turn.stop = True
+                self.end(turn, Outcome.STOPPED)
         return self._begin(process, number, conversation)
 
     def _begin(self, process: int, number: int, conversation: str | None) -> Handle:
@@ -232,7 +236,7 @@ class Machine(RuleBasedStateMachine):
         assert {turn.task_id for turn in adopted} == free
         for task_id in free:
             turn = self.expected[task_id]
-            turn.adoptions += turn.owner is not None
+            turn.adoptions += turn.owner not in (None, self.owners[process])
             turn.owner, turn.epoch, turn.expired = self.owners[process], turn.epoch + 1, False
         for turn in adopted:
             row = self.expected[turn.task_id]
