@@ -1,6 +1,6 @@
 """A pytest plugin: a run in which a test was skipped, or is expected to fail, is not a good run.
 
-Loaded by the pytest settings in pyproject.toml. AGENT_GATEWAY_TEST_ALLOW_SKIPS=1 lets skips pass
+Loaded by the pytest settings in pyproject.toml. TEST_ALLOW_SKIPS=1 lets skips pass
 on a machine that lacks something.
 """
 
@@ -11,7 +11,7 @@ import pytest
 
 def _not_run(config: pytest.Config) -> int:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or os.environ.get("AGENT_GATEWAY_TEST_ALLOW_SKIPS") == "1":
+    if reporter is None or os.environ.get("TEST_ALLOW_SKIPS") == "1":
         return 0
     return sum(len(reporter.stats.get(kind, [])) for kind in ("skipped", "xfailed"))
 
@@ -26,5 +26,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if count := _not_run(config):
         terminalreporter.section("skipped tests fail the run", red=True)
         terminalreporter.line(
-            f"{count} skipped or expected to fail; AGENT_GATEWAY_TEST_ALLOW_SKIPS=1 allows it"
+            f"{count} skipped or expected to fail; TEST_ALLOW_SKIPS=1 allows it"
         )

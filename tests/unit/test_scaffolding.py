@@ -65,7 +65,7 @@ def test_a_skipped_test_fails_the_run(tmp_path: Path, body: str, allow: str, cod
             ".",
         ],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "AGENT_GATEWAY_TEST_ALLOW_SKIPS": allow},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TEST_ALLOW_SKIPS": allow},
         capture_output=True,
         text=True,
         check=False,
