@@ -25,6 +25,4 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if count := _not_run(config):
         terminalreporter.section("skipped tests fail the run", red=True)
-        terminalreporter.line(
-            f"{count} skipped or expected to fail; TEST_ALLOW_SKIPS=1 allows it"
-        )
+        terminalreporter.line(f"{count} skipped or expected to fail; TEST_ALLOW_SKIPS=1 allows it")
