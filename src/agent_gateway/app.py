@@ -58,7 +58,7 @@ from agent_gateway.settings import SECRET_CHARACTERS, Settings
 from agent_gateway.signals import draining_first
 from agent_gateway.store.apps import DEFAULT_SLUG, AppStore
 from agent_gateway.store.conversations import ConversationStore
-from agent_gateway.store.database import Database, undisturbed
+from agent_gateway.store.database import Database
 from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
 from agent_gateway.store.files import FileStore
@@ -68,6 +68,7 @@ from agent_gateway.store.migrations import schema_is_current
 from agent_gateway.store.new_turn import Terms
 from agent_gateway.store.secrets import NOTE_SECONDS, Secrets
 from agent_gateway.store.turns import TurnStore
+from agent_gateway.store.undisturbed import undisturbed
 from agent_gateway.turns.answers import Answers
 from agent_gateway.turns.errands import Errands
 from agent_gateway.turns.leases import Duties

@@ -36,9 +36,9 @@ from agent_gateway.errors import (
     TurnError,
 )
 from agent_gateway.events import GATEWAY_END, FormAnswered, MessageReplace, Result, TurnEvent, rest_of
-from agent_gateway.store.database import undisturbed
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns import TurnStore
+from agent_gateway.store.undisturbed import undisturbed
 
 T = TypeVar("T")
 

@@ -3,13 +3,14 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import asyncpg
 import pytest
 
+from agent_gateway.store.connections import Pool
 from agent_gateway.store.database import Database
 from tests.fakes.script import Gate, delta, script, succeed
 from tests.fakes.script import text as said
@@ -160,6 +161,85 @@ def test_readers_of_a_process_that_lost_its_connections_hear_what_others_stored(
     assert not is_ready(one)
     role.limit(8)
     wait_until(lambda: is_ready(one))
+
+
+class HeldClosing:
+    """Closing connections takes the so many-th task that does it until the test lets it go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, task: int) -> None:
+        self._close, self._task = asyncpg.Connection.close, task
+        self._tasks: list[asyncio.Task[Any] | None] = []
+        self.reached, self.let_go = asyncio.Event(), asyncio.Event()
+        held = self
+
+        async def close(connection: asyncpg.Connection, **options: Any) -> None:
+            if (task := asyncio.current_task()) not in held._tasks:
+                held._tasks.append(task)
+            if held._tasks.index(task) + 1 == held._task:
+                held.reached.set()
+                await held.let_go.wait()
+            await held._close(connection, **options)
+
+        monkeypatch.setattr(asyncpg.Connection, "close", close)
+
+
+@asynccontextmanager
+async def pooled(role: LimitedRole, connections: int) -> AsyncGenerator[Database]:
+    """A database of which requests have so many connections, all that there are, and use none."""
+    role.limit(connections)
+    database = Database(role.url)
+    try:
+        async with asyncio.timeout(20):
+            async with AsyncExitStack() as requests:
+                for _ in range(connections):
+                    await (await requests.enter_async_context(database.reading())).connection()
+            yield database
+    finally:
+        await database.close()
+
+
+async def used(database: Database, pool: Pool) -> None:
+    async with database.transaction(pool):
+        pass
+
+
+async def both_duties(database: Database) -> None:
+    """Two transactions at once, for which requests have to give up what they have."""
+    async with database.transaction("duty"), database.transaction("duty"):
+        pass
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_was_taken_while_others_were_given_up_is_given_up_later(
+    role: LimitedRole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it goes back to nobody would look for it: it would be open for ever, and of no use."""
+    async with pooled(role, 2) as database:
+        closing = HeldClosing(monkeypatch, task=1)
+        duty = asyncio.create_task(used(database, "duty"))
+        await closing.reached.wait()
+        async with database.reading() as session:
+            await session.connection()
+            closing.let_go.set()
+            await duty
+        await both_duties(database)
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_was_made_while_two_duties_wanted_some_is_not_forgotten(
+    role: LimitedRole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both give up what requests have; the one that is slower does not forget what was opened since."""
+    async with pooled(role, 3) as database:
+        closing = HeldClosing(monkeypatch, task=2)
+        pools: list[Pool] = ["duty", "heartbeats"]
+        duties = {asyncio.create_task(used(database, pool)) for pool in pools}
+        await asyncio.wait(duties, return_when=asyncio.FIRST_COMPLETED)
+        async with database.reading() as session:
+            await session.connection()
+        closing.let_go.set()
+        await asyncio.gather(*duties)
+        await both_duties(database)
 
 
 @pytest.mark.anyio

@@ -11,8 +11,8 @@ from agent_gateway.events import Result
 from agent_gateway.routes.dependencies import Gateway
 from agent_gateway.routes.payloads import Encode, WireForm
 from agent_gateway.routes.sse import ended_frames, live_frames
-from agent_gateway.store.database import undisturbed
 from agent_gateway.store.results import TurnView
+from agent_gateway.store.undisturbed import undisturbed
 from agent_gateway.turns.live import LiveTurn
 
 LOOK_SECONDS: Final = 1.0

@@ -15,8 +15,11 @@ from typing import Any, Final, Literal
 from asyncpg.exceptions import TooManyConnectionsError
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import Pool as SqlPool
+from sqlalchemy.util import greenlet_spawn
 
 from agent_gateway.errors import StoreUnavailable
+from agent_gateway.store.undisturbed import UNDISTURBED, undisturbed
 
 Pool = Literal["requests", "duty", "heartbeats"]
 
@@ -29,8 +32,6 @@ GROW_SECONDS: Final = 2.0
 WAYS_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Pauses in which the server notices that a connection was given up."""
 ABORT_SECONDS: Final = 0.1
-UNDISTURBED: Final = "undisturbed"
-"""Name of the tasks that go on although who waits for them is cancelled."""
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +76,7 @@ class Connections:
         self._used = 0
         """Connections that requests use or ask for. The engine's pool forgets those it has given up."""
         self._holding = False
-        self._generation = 0
-        """Raised when requests have to give their connections up."""
+        self._giving_up = asyncio.Lock()
         self._aborted = False
         self._timers: set[asyncio.Timeout] = set()
 
@@ -172,15 +172,29 @@ class Connections:
         self._used -= 1
 
     async def _opened(self, stack: AsyncExitStack) -> AsyncConnection:
-        generation = self._generation
-        connection = await stack.enter_async_context(self._requests.engine.connect())
+        pool = self._requests.engine.pool
+        connection = await self._requests.engine.connect()
 
-        async def give_up() -> None:
-            if generation != self._generation and not connection.closed:
+        async def give_back() -> None:
+            if self._is_given_up(pool) and not connection.closed:
                 await connection.invalidate()
+            await connection.close()
+            if self._is_given_up(pool):
+                # It went there while it was rolled back. Nobody would take it from there, nor close it.
+                await greenlet_spawn(pool.dispose)
 
-        stack.push_async_callback(give_up)
+        stack.push_async_callback(lambda: undisturbed(give_back()))
         return connection
+
+    async def _give_up(self) -> None:
+        """Close the idle connections of requests, and those that are used when they come back."""
+        # Two at once would lose the pool that the first of them makes, with all that is in it.
+        async with self._giving_up:
+            await self._requests.engine.dispose()
+
+    def _is_given_up(self, pool: SqlPool) -> bool:
+        """True when requests had to give up the connections of this pool for a duty."""
+        return pool is not self._requests.engine.pool
 
     async def _filled(self, counted: _CountedPool) -> None:
         """Open what is missing of these connections; whoever comes meanwhile waits for the same attempt."""
@@ -209,9 +223,8 @@ class Connections:
             if not gave_way:
                 gave_way = True
                 logger.warning("too few database connections: requests give theirs to the duties")
-            # The idle ones are closed now, the others when they come back; again if a request was faster.
-            self._generation += 1
-            await self._requests.engine.dispose()
+            # Again if a request was faster.
+            await undisturbed(self._give_up())
             await asyncio.sleep(pause)
         return await stack.enter_async_context(counted.engine.connect())
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from sqlalchemy import Double, Integer, cast, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -15,14 +15,14 @@ from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.functions import FunctionElement
 
 from agent_gateway.errors import StoreUnavailable
-from agent_gateway.store.connections import UNDISTURBED, Connections, FileConnections, Pool
+from agent_gateway.store.connections import Connections, FileConnections, Pool
 from agent_gateway.store.database_errors import mapped_errors
 from agent_gateway.store.database_url import async_url, postgres_address
 from agent_gateway.store.postgres import COMMAND_SECONDS, Postgres, limits
 from agent_gateway.store.sqlite import sqlite_engine
 from agent_gateway.store.tables import UtcDateTime
+from agent_gateway.store.undisturbed import UNDISTURBED, undisturbed
 
-T = TypeVar("T")
 PING_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 1.0
 
@@ -178,15 +178,3 @@ _TIME_AND_MODE = select(
     # `on` for a replica, too, and for a database that was set to read only.
     func.current_setting("transaction_read_only").label("read_only"),
 )
-
-
-async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for a unit of work that goes on to its end although who waits is cancelled.
-
-    Half a conversation with the database would leave its connection unusable, and a cancelled
-    commit usually happens all the same.
-    """
-    task = asyncio.create_task(work, name=UNDISTURBED)
-    # Nobody may be left to hear of its failure.
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return await asyncio.shield(task)

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from agent_gateway.domain import AppId, Caller, FileId, InputFile, MessageId, StoredFile, new_id
 from agent_gateway.errors import FileNotFound, ObjectsUnavailable
 from agent_gateway.filetypes import Description
-from agent_gateway.store.database import Database, now_plus, undisturbed
+from agent_gateway.store.database import Database, now_plus
 from agent_gateway.store.objects import Objects, day_prefix, object_key
 from agent_gateway.store.tables import (
     MessageRow,
@@ -32,6 +32,7 @@ from agent_gateway.store.tables import (
     message_files,
     messages,
 )
+from agent_gateway.store.undisturbed import undisturbed
 
 UNUSED_SECONDS: Final = 24 * 3600
 """How long an upload is kept that no message uses."""

@@ -13,8 +13,8 @@ from typing import Final
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.errors import BackendError, RunNotSucceeded, StoreError, TurnError
 from agent_gateway.runner import CANCEL_SECONDS
-from agent_gateway.store.database import undisturbed
 from agent_gateway.store.outbox import Errand, ErrandKind, Outbox
+from agent_gateway.store.undisturbed import undisturbed
 from agent_gateway.turns.small_runs import SmallRuns
 
 MOST: Final = 8

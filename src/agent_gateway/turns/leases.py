@@ -9,9 +9,9 @@ from typing import Final, Generic
 from agent_gateway.errors import ObjectError, StoreError, StoreUnavailable
 from agent_gateway.store.adopt import BATCH
 from agent_gateway.store.answers import EXPIRED
-from agent_gateway.store.database import undisturbed
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns import TurnStore
+from agent_gateway.store.undisturbed import undisturbed
 from agent_gateway.turns.answers import Answers
 from agent_gateway.turns.descriptors import require_descriptors
 from agent_gateway.turns.errands import Errands

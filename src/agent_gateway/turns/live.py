@@ -29,9 +29,9 @@ from agent_gateway.errors import StoreError, StoreUnavailable, Unavailable
 from agent_gateway.events import TurnEvent
 from agent_gateway.runner import Resources, TurnRunner, cancel_quietly, patiently
 from agent_gateway.store.begin import Begun
-from agent_gateway.store.database import undisturbed
 from agent_gateway.store.stopping import Stopped
 from agent_gateway.store.turns import NOT_BEGUN
+from agent_gateway.store.undisturbed import undisturbed
 from agent_gateway.turns.descriptors import require_descriptors
 from agent_gateway.turns.handover import Handover
 from agent_gateway.turns.live_turn import Form, LiveTurn
