@@ -25,8 +25,9 @@ class TcpProxy:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lost_request = b""
-        self._before = 0
+        self._marker = b""
+        self._marked: set[asyncio.Event] = set()
+        self._later: int | None = None
         self._flowing = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -54,12 +55,12 @@ class TcpProxy:
         """No byte goes either way until `cut`; connections stay open and are accepted."""
         self._loop.call_soon_threadsafe(self._flowing.clear)
 
-    def lose_answer(self, request: bytes, before: int = 0) -> None:
-        """Pass on the next request with these bytes in it, and break the connection instead of answering.
+    def lose_commit(self, of: bytes, later: int = 0) -> None:
+        """Pass on a COMMIT to Postgres, and break the connection instead of answering.
 
-        `before` that many such requests are still answered.
+        It is that of the next transaction with the bytes `of` in it, or the so many-th after it.
         """
-        self._lost_request, self._before = request, before
+        self._marker, self._later = of, later
 
     def _do(self, work: Awaitable[None]) -> None:
         async def run() -> None:
@@ -103,7 +104,7 @@ class TcpProxy:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                if self._is_lost(data):
+                if self._is_lost(data, mute):
                     mute.set()
                 await self._flowing.wait()
                 writer.write(data)
@@ -111,13 +112,19 @@ class TcpProxy:
         with suppress(OSError):
             writer.close()
 
-    def _is_lost(self, data: bytes) -> bool:
-        if not self._lost_request or self._lost_request not in data:
+    def _is_lost(self, data: bytes, connection: asyncio.Event) -> bool:
+        if self._later is None:
             return False
-        self._before -= 1
-        if self._before >= 0:
+        if self._marker and self._marker in data:
+            self._marked.add(connection)
+        if b"COMMIT" not in data or (self._marker and connection not in self._marked):
             return False
-        self._lost_request = b""
+        # From here on every connection counts.
+        self._marker = b""
+        self._later -= 1
+        if self._later >= 0:
+            return False
+        self._later = None
         return True
 
     async def _back(

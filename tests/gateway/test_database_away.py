@@ -270,7 +270,7 @@ def test_connections_that_postgres_ends_are_replaced(
         assert rows.snapshot is not None
 
 
-@pytest.mark.parametrize(("write", "commits_before"), [("arm", 1), ("running", 2), ("finish", 3)])
+@pytest.mark.parametrize(("write", "commits_later"), [("arm", 1), ("running", 2), ("finish", 3)])
 def test_a_write_whose_answer_was_lost_is_not_done_twice(  # noqa: PLR0917
     proxy: TcpProxy,
     postgres_url: str,
@@ -279,7 +279,7 @@ def test_a_write_whose_answer_was_lost_is_not_done_twice(  # noqa: PLR0917
     user: str,
     monkeypatch: pytest.MonkeyPatch,
     write: str,
-    commits_before: int,
+    commits_later: int,
 ) -> None:
     """It is committed, but the connection breaks before the owner knows (R14)."""
     url = through(proxy, postgres_url)
@@ -291,11 +291,11 @@ def test_a_write_whose_answer_was_lost_is_not_done_twice(  # noqa: PLR0917
     ):
         chat = Chat(client, user)
         conversation = chat.blocking()["conversation_id"]
-        proxy.lose_answer(b"COMMIT", commits_before)
-        heard = chat.streaming(conversation_id=conversation)
+        proxy.lose_commit(b"Once more", commits_later)
+        heard = chat.streaming("Once more", conversation_id=conversation)
         assert heard.kinds[-1] == "message_end"
         assert heard.kinds.count("message_end") == 1
-        assert heard.answer == "You said: Hello."
+        assert heard.answer == "You said: Once more."
         rows = rows_of(postgres_url, heard.task_id)
         assert (rows.turn.outcome, rows.turn.epoch, rows.message.answer) == ("completed", 1, heard.answer)
         assert rows.snapshot is not None
@@ -315,7 +315,7 @@ def test_a_begin_whose_answer_was_lost_runs_once(
     """The client is told to try again; its turn is adopted as one whose process died before it ran."""
     url = through(proxy, postgres_url)
     shared = {"backend_url": fake.url, "lease_seconds": 0.9}
-    # Without a sweep: it commits, too.
+    # Nobody adopts the turn before the client asks again.
     monkeypatch.setattr(leases.Duties, "sweep", never)
     with (
         GatewayServer(tmp_path / "1", database_url=url, **shared) as server,
@@ -323,7 +323,7 @@ def test_a_begin_whose_answer_was_lost_runs_once(
     ):
         chat = Chat(client, user)
         conversation = chat.blocking()["conversation_id"]
-        proxy.lose_answer(b"COMMIT")
+        proxy.lose_commit(b"the key")
         again = {"conversation_id": conversation, "headers": {"Idempotency-Key": "the key"}}
         refused(chat.post(**again), 503, "service_unavailable")
         assert fake.posts == 1
@@ -349,7 +349,7 @@ def test_a_begin_without_a_key_whose_answer_was_lost_is_ended(
     with fragile.client() as client:
         chat = Chat(client, user)
         conversation = chat.blocking("One")["conversation_id"]
-        proxy.lose_answer(b"COMMIT")
+        proxy.lose_commit(b"Two")
         refused(chat.post("Two", conversation_id=conversation), 503, "service_unavailable")
         task_id = newest_turn(postgres_url, conversation)
         wait_until(lambda: rows_of(postgres_url, task_id).turn.state == "ended")
