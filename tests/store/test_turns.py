@@ -4,12 +4,13 @@ import asyncio
 import dataclasses
 
 import pytest
+from sqlalchemy import update
 
 from agent_gateway.domain import Outcome, RunId, TaskId, Turn, TurnState, new_id
 from agent_gateway.events import GATEWAY_END, rest_of
 from agent_gateway.store.database import now_plus
 from agent_gateway.store.stopping import Stopped
-from tests.store.world import World, completed
+from tests.store.world import World, app_versions, completed
 
 pytestmark = pytest.mark.anyio
 
@@ -234,6 +235,21 @@ async def test_a_release_takes_what_it_or_the_one_before_began(world: World) -> 
     await world.change(turns[4], deadline_at=now_plus(-1))
     [late] = await process.adopt(expired=True)
     assert (late.task_id, late.runnable) == (turns[4].task_id, False)
+
+
+async def test_a_turn_of_an_app_that_can_not_be_read_is_ended_when_it_is_late(
+    world: World,
+) -> None:
+    """Its configuration is that of a newer release, which was rolled back."""
+    turn = await in_state(world, "running")
+    await world.expire(turn)
+    await world.execute(update(app_versions).values(config='{"name": "Newer", "mode": "unheard-of"}'))
+    assert await world.process().adopt(expired=True) == []
+    await world.expire(turn)
+    await world.change(turn, deadline_at=now_plus(-1))
+    [late] = await (process := world.process()).adopt(expired=True)
+    assert (late.task_id, late.runnable, late.run_id) == (turn.task_id, False, RUN)
+    assert await process.finish(late, lambda _: completed()) == completed()
 
 
 async def test_of_many_sweeps_at_once_one_adopts(world: World) -> None:

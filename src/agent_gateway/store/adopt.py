@@ -1,7 +1,7 @@
 """Adoption: taking over turns that nobody holds (R4, R10, R11), and reading turns to follow them."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Row, bindparam, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from agent_gateway.app_config import read_config
+from agent_gateway.app_config import AppConfig, default_app, read_config
 from agent_gateway.domain import (
     App,
     AppId,
@@ -171,19 +171,21 @@ async def save_checkpoints(database: Database, terms: Terms, held: list[tuple[Tu
 async def read_turns(connection: AsyncConnection, terms: Terms, *which: ColumnElement[bool]) -> list[Turn]:
     """Turns as their rows stand, with all that running them needs.
 
-    Left out are those whose app's configuration this release can not read.
+    One whose app's configuration this release can not read is left to another release; when it is late
+    it is not runnable, so that it ends (R17).
     """
     found: list[Turn] = []
     for row in await connection.execute(_TURN.where(*which)):
         try:
-            found.append(_turn(row, terms))
+            found.append(_turn(row, terms, read_config(row.config)))
         except ValidationError:
             logger.error("turn %s: the configuration of its app can not be read by this release", row.id)
+            if row.deadline_at < row.now:
+                found.append(replace(_turn(row, terms, default_app()), runnable=False))
     return found
 
 
-def _turn(row: Row[Any], terms: Terms) -> Turn:
-    config = read_config(row.config)
+def _turn(row: Row[Any], terms: Terms, config: AppConfig) -> Turn:
     form = form_of(row) if row.form_token else None
     return Turn(
         task_id=TaskId(row.id),
