@@ -10,6 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from agent_gateway.errors import StoreUnavailable
+from agent_gateway.store import connections
 from agent_gateway.store.connections import Pool
 from agent_gateway.store.database import Database
 from tests.fakes.script import Gate, delta, script, succeed
@@ -275,6 +277,86 @@ async def test_who_waits_for_a_connection_does_not_ask_for_one_all_the_time(
         await request
     finally:
         await database.close()
+
+
+@pytest.mark.anyio
+async def test_a_duty_waits_for_the_connections_that_are_given_up_for_another(
+    role: LimitedRole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused while the last of them is being closed, when requests have none to give any more."""
+    async with pooled(role, 1) as database:
+        closing, refusals = HeldClosing(monkeypatch, task=1), Refusals(monkeypatch)
+        duty = asyncio.create_task(used(database, "duty"))
+        await closing.reached.wait()
+        before = refusals.count
+        heartbeat = asyncio.create_task(used(database, "heartbeats"))
+        await until(lambda: refusals.count > before)
+        role.limit(2)
+        closing.let_go.set()
+        await asyncio.gather(duty, heartbeat)
+
+
+@pytest.mark.anyio
+async def test_a_request_that_is_refused_again_and_again_waits_no_longer_than_others(
+    role: LimitedRole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is a place for it, and no connection: it is told so, however often it may ask meanwhile."""
+    monkeypatch.setattr(connections, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "GROW_SECONDS", 0.1)
+    role.limit(1)
+    database = Database(role.url, pool_size=2)
+    async with asyncio.timeout(20), database.transaction():
+        with pytest.raises(StoreUnavailable, match="no database connection was free"):
+            await used(database, "requests")
+    await used(database, "requests")
+    await database.close()
+
+
+@pytest.mark.anyio
+async def test_the_place_of_a_request_that_is_cancelled_is_free_when_its_connection_is_closed(
+    role: LimitedRole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before: others would ask for a connection that can not be had yet."""
+    monkeypatch.setattr(connections, "WAIT_SECONDS", 0.1)
+    role.limit(1)
+    database, leave, entered = Database(role.url, pool_size=1), asyncio.Event(), asyncio.Event()
+
+    async def request() -> None:
+        async with database.transaction():
+            entered.set()
+            await leave.wait()
+
+    first = asyncio.create_task(request())
+    async with asyncio.timeout(20):
+        await entered.wait()
+        refusals, closing = Refusals(monkeypatch), HeldClosing(monkeypatch, task=1)
+        duty = asyncio.create_task(used(database, "duty"))
+        await until(lambda: refusals.count >= 1)
+        leave.set()
+        await closing.reached.wait()
+        first.cancel()
+        await asyncio.wait({first})
+        with pytest.raises(StoreUnavailable, match="no database connection was free"):
+            await used(database, "requests")
+        closing.let_go.set()
+        await asyncio.gather(duty, return_exceptions=True)
+    await database.close()
+
+
+class Refusals:
+    """Counts how often the database had no connection left."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        connect, self.count = asyncpg.connect, 0
+
+        async def counted(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return await connect(*args, **kwargs)
+            except asyncpg.TooManyConnectionsError:
+                self.count += 1
+                raise
+
+        monkeypatch.setattr(asyncpg, "connect", counted)
 
 
 async def until(condition: Callable[[], bool]) -> None:

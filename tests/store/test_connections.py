@@ -52,6 +52,37 @@ async def test_a_pool_that_stays_empty_is_unavailable(
     await database.close()
 
 
+async def test_requests_do_not_wait_for_a_duty_whose_connection_is_held(postgres: Database) -> None:
+    """It counts as open while it is used: what is missing is opened, and nothing is waited for."""
+    await postgres.hold()
+    async with asyncio.timeout(5), postgres.transaction("duty"):
+        await postgres.ping()
+
+
+async def test_what_is_given_up_twice_is_given_up(postgres: Database) -> None:
+    """By a process that leaves, and again when it closes; what takes its time to end is no hindrance."""
+    began, cancelled, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        async with postgres.transaction():
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+                await go_on.wait()
+
+    working = asyncio.create_task(work())
+    async with asyncio.timeout(20):
+        await began.wait()
+        postgres.abort()
+        await cancelled.wait()
+        postgres.abort()
+        go_on.set()
+        with pytest.raises(StoreUnavailable):
+            await working
+
+
 async def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(text("UPDATE apps SET tenant_id = 'x'"))

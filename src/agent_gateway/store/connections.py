@@ -8,6 +8,8 @@ than it wants, requests do with what is left, and give up theirs when a duty has
 import asyncio
 import errno
 import logging
+import math
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Literal
@@ -43,6 +45,7 @@ class _CountedPool:
         self.engine = engine
         self.size = size
         self._open: set[Any] = set()
+        self._closed_at = -math.inf
         self.filling: asyncio.Task[None] | None = None
         event.listen(engine.sync_engine, "connect", self._connected)
         event.listen(engine.sync_engine, "close", self._closed)
@@ -51,6 +54,11 @@ class _CountedPool:
     def opened(self) -> int:
         """How many connections are open."""
         return len(self._open)
+
+    @property
+    def closed_lately(self) -> bool:
+        """True when the server may not have noticed yet that one of them is closed."""
+        return time.monotonic() - self._closed_at < sum(WAYS_SECONDS)
 
     def abort(self) -> None:
         """Break all of them, at once."""
@@ -62,6 +70,7 @@ class _CountedPool:
 
     def _closed(self, connection: Any, _: object) -> None:
         self._open.discard(connection)
+        self._closed_at = time.monotonic()
 
 
 class Connections:
@@ -97,7 +106,9 @@ class Connections:
         # What is still being opened can not be broken like this.
         loop = asyncio.get_running_loop()
         for timer in list(self._timers):
-            timer.reschedule(loop.time() + ABORT_SECONDS)
+            # This may be done twice: what was given up then may still be on its way out.
+            if not timer.expired():
+                timer.reschedule(loop.time() + ABORT_SECONDS)
 
     @asynccontextmanager
     async def _abortable(self) -> AsyncGenerator[AsyncExitStack]:
@@ -143,20 +154,14 @@ class Connections:
         return await self._connected(stack, self._reserved["heartbeats"])
 
     async def _for_request(self, stack: AsyncExitStack) -> AsyncConnection:
+        until = _latest()
         while True:
-            await _permit(self._permits)
+            await _permit(self._permits, until)
             try:
                 if self._holding:
                     for counted in self._reserved.values():
                         await self._filled(counted)
-                async with AsyncExitStack() as opening:
-                    opening.callback(self._unused)
-                    self._used += 1
-                    connection = await self._opened(opening)
-                    # Only when the connection is back may another request have it.
-                    stack.callback(self._permits.release)
-                    stack.push_async_callback(opening.pop_all().aclose)
-                    return connection
+                return await self._opened(stack)
             except BaseException as error:
                 if not _is_refused(error) or not self._requests.opened:
                     self._permits.release()
@@ -168,20 +173,27 @@ class Connections:
                 # What is open has to do for a while: this place is not given to anybody.
                 asyncio.get_running_loop().call_later(GROW_SECONDS, self._permits.release)
 
-    def _unused(self) -> None:
-        self._used -= 1
-
     async def _opened(self, stack: AsyncExitStack) -> AsyncConnection:
         pool = self._requests.engine.pool
-        connection = await self._requests.engine.connect()
+        self._used += 1
+        try:
+            connection = await self._requests.engine.connect()
+        except BaseException:
+            self._used -= 1
+            raise
 
         async def give_back() -> None:
-            if self._is_given_up(pool) and not connection.closed:
-                await connection.invalidate()
-            await connection.close()
-            if self._is_given_up(pool):
-                # It went there while it was rolled back. Nobody would take it from there, nor close it.
-                await greenlet_spawn(pool.dispose)
+            try:
+                if self._is_given_up(pool) and not connection.closed:
+                    await connection.invalidate()
+                await connection.close()
+                if self._is_given_up(pool):
+                    # It went there while it was rolled back. Nobody would take it from there, nor close it.
+                    await greenlet_spawn(pool.dispose)
+            finally:
+                # Only when it is back may another request have it, though who used it is gone already.
+                self._used -= 1
+                self._permits.release()
 
         stack.push_async_callback(lambda: undisturbed(give_back()))
         return connection
@@ -191,6 +203,10 @@ class Connections:
         # Two at once would lose the pool that the first of them makes, with all that is in it.
         async with self._giving_up:
             await self._requests.engine.dispose()
+
+    def _may_give(self) -> bool:
+        """True when requests have a connection, or have given one up whose place may not be free yet."""
+        return bool(self._requests.opened) or self._giving_up.locked() or self._requests.closed_lately
 
     def _is_given_up(self, pool: SqlPool) -> bool:
         """True when requests had to give up the connections of this pool for a duty."""
@@ -209,7 +225,9 @@ class Connections:
         async with AsyncExitStack() as stack:
             # All at once: what is in the pool is handed out before another is opened.
             for _ in range(counted.size):
-                await self._connected(stack, counted)
+                # One that is in use is open, too: requests do not wait until it is back.
+                if counted.opened < counted.size:
+                    await self._connected(stack, counted)
 
     async def _connected(self, stack: AsyncExitStack, counted: _CountedPool) -> AsyncConnection:
         """A reserved connection, at the cost of one that a request has, if need be."""
@@ -218,7 +236,7 @@ class Connections:
             try:
                 return await stack.enter_async_context(counted.engine.connect())
             except (StoreUnavailable, OSError) as error:
-                if not _is_refused(error) or not (gave_way or self._requests.opened):
+                if not _is_refused(error) or not (gave_way or self._may_give()):
                     raise
             if not gave_way:
                 gave_way = True
@@ -262,7 +280,7 @@ class FileConnections:
     @asynccontextmanager
     async def reading(self, *, anyhow: bool = False) -> AsyncGenerator[AsyncConnection]:
         """A connection to read on; here each reader gets one."""
-        await _permit(self._readers)
+        await _permit(self._readers, _latest())
         try:
             async with self._engine.connect() as connection:
                 yield connection
@@ -270,9 +288,14 @@ class FileConnections:
             self._readers.release()
 
 
-async def _permit(permits: asyncio.Semaphore) -> None:
+def _latest() -> float:
+    """Until when who comes now waits."""
+    return asyncio.get_running_loop().time() + WAIT_SECONDS
+
+
+async def _permit(permits: asyncio.Semaphore, until: float) -> None:
     try:
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout_at(until):
             await permits.acquire()
     except TimeoutError:
         raise StoreUnavailable("no database connection was free") from None
