@@ -119,7 +119,8 @@ def test_a_killed_process_leaves_nothing_undone(
     running = [chat.background() for _ in range(3)]
     fake.wait_until(lambda: fake.posts == 3)
     queued = chat.background("Next", conversation_id=running[0]["conversation_id"])
-    wait_until(lambda: fleet.rows(running[2]["task_id"]).turn.state == "running")
+    for turn in running:
+        wait_until(lambda turn=turn: fleet.rows(turn["task_id"]).turn.state == "running")
     with chat.open("Cut") as stream:
         stream.until("So far")
         victim.send(signal.SIGKILL)
@@ -186,10 +187,11 @@ def test_a_run_that_nobody_knows_is_not_made_again(
 
 
 def test_a_turn_that_was_only_planned_starts(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
-    one, two = fleet.start(), fleet.start()
-    task_id = begun(one, user, "Planned")
+    one = fleet.start()
     die(one)
+    task_id = begun(one, user, "Planned")
     assert fleet.rows(task_id).turn.state == "planned"
+    two = fleet.start()
     assert fleet.chat(two, user).resumed(task_id).answer == "You said: Planned."
     assert (fake.posts, fleet.rows(task_id).turn.epoch) == (1, 2)
 
@@ -210,6 +212,7 @@ def test_a_turn_that_kills_its_owners_is_ended(
     row = fleet.rows(event["task_id"]).turn
     assert (row.outcome, row.error_code, row.adoptions) == ("failed", "turn_interrupted", 5)
     # One last look for an end that decides after all (R8), then it is cancelled.
+    fake.wait_until(lambda: bool(fake.cancels))
     assert len(fake.streams) <= streams + 1
     assert [cancel.run_id for cancel in fake.cancels] == [row.run_id]
     heard = chat.resumed(event["task_id"], after=event["event_id"])
@@ -235,11 +238,10 @@ def test_a_checkpoint_stands_in_for_a_log_that_was_trimmed(
         stream.until("!")
         task_id = stream.task_id
         wait_until(lambda: _saved_position(fleet, task_id) == one.gateway.live.running()[0].runner.position)
+        # Of the stream that is open it takes nothing.
+        fake.trim(run_id_of(fleet, task_id), kept)
         die(one)
         before = stream.rest()
-    run_id = fleet.rows(task_id).turn.run_id
-    assert run_id is not None
-    fake.trim(run_id, kept)
     chat = fleet.chat(two, user)
     with chat.follow(task_id) as fresh, chat.follow(task_id, after=before.ids[-1]) as resumed:
         if kept:
@@ -258,6 +260,12 @@ def test_a_checkpoint_stands_in_for_a_log_that_was_trimmed(
     assert fake.posts == 1
 
 
+def run_id_of(fleet: Fleet, task_id: str) -> str:
+    run_id = fleet.rows(task_id).turn.run_id
+    assert run_id is not None
+    return run_id
+
+
 def _saved_position(fleet: Fleet, task_id: str) -> int | None:
     checkpoint = fleet.rows(task_id).turn.checkpoint
     return Fold.load(checkpoint).position if checkpoint else None
@@ -272,8 +280,8 @@ def test_a_turn_is_folded_as_it_was_begun(
     fake.script = script(said("half \ud83d"), gate, said("\ude00 done"), succeed())
     task_id = fleet.chat(one, user).background()["task_id"]
     wait_until(lambda: fleet.rows(task_id).turn.run_id)
-    die(one)
     fleet.change(task_id, fold_version=version)
+    die(one)
     chat, other = fleet.chat(two, user), fleet.chat(three, user)
     wait_until(lambda: drives(two, task_id) or drives(three, task_id))
     with chat.follow(task_id) as stream, other.follow(task_id) as also:
@@ -299,10 +307,8 @@ def test_a_held_half_is_part_of_a_checkpoint(
         stream.until("half ")
         task_id = stream.task_id
         wait_until(lambda: _saved_position(fleet, task_id) == 2)
+        fake.trim(run_id_of(fleet, task_id), 2)
         die(one)
-    run_id = fleet.rows(task_id).turn.run_id
-    assert run_id is not None
-    fake.trim(run_id, 2)
     with fleet.chat(two, user).follow(task_id) as after:
         adopted(two, task_id)
         gate.open()
@@ -333,11 +339,9 @@ def test_a_reader_ahead_of_what_was_stored_is_told_so(fleet: Fleet, fake: Script
     fake.script = script(said("So ", "far"), Gate(), succeed())
     with fleet.chat(one, user).open(params={"ids": 1}) as stream:
         stream.until("far")
+        fake.forget(run_id_of(fleet, stream.task_id))
         die(one)
         before = stream.rest()
-    run_id = fleet.rows(before.task_id).turn.run_id
-    assert run_id is not None
-    fake.forget(run_id)
     heard = fleet.chat(two, user).resumed(before.task_id, after=before.ids[-1])
     assert (heard.kinds, heard.ids) == (["message_replace", "error"], [GATEWAY_REPLACE, GATEWAY_END])
     assert (heard.answer, heard.last["code"]) == ("", "turn_interrupted")
