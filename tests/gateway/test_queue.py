@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from agent_gateway import runner
 from agent_gateway.events import GATEWAY_END
 from agent_gateway.store.begin import MOST_QUEUED
 from agent_gateway.store.turns import TurnStore
@@ -57,7 +58,7 @@ def test_many_messages_at_once_are_answered_in_their_order(
     rows = [fleet.rows(turn["task_id"]).turn for turn in turns]
     assert {row.state for row in rows} == {"queued"}
     assert sorted(row.seq for row in rows) == list(range(2, 10))
-    assert fake.posts == 1
+    fake.wait_until(lambda: fake.posts == 1)
     gate.open()
     for number, turn in enumerate([first, *turns]):
         assert chats[(number + 1) % 3].resumed(turn["task_id"]).last["event"] == "message_end"
@@ -205,6 +206,8 @@ def test_the_last_of_many_interruptions_wins(fleet: Fleet, fake: ScriptedBackend
     fake.queue(script(said("First"), Gate(), succeed()))
     first = chats[0].background("0")
     conversation = first["conversation_id"]
+    # Interrupted before that, it would leave its script to another.
+    fake.wait_until(lambda: fake.posts == 1)
     turns = at_once(
         *[
             lambda number=number: chats[number % 2].background(str(number), conversation_id=conversation)
@@ -224,9 +227,11 @@ def test_the_last_of_many_interruptions_wins(fleet: Fleet, fake: ScriptedBackend
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
 def test_interrupting_ends_what_waits_too(
-    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, where: str
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """Only the newest message is answered next, however many wait; their readers hear that at once."""
+    # The active turn is there until its run ends.
+    monkeypatch.setattr(runner, "STOP_SECONDS", 300.0)
     one, two = fleet.start(lease_seconds=300), fleet.start(lease_seconds=300)
     fleet.app("app-interrupts", on_busy="interrupt")
     chat = fleet.chat(one, user, "app-interrupts")
@@ -261,7 +266,7 @@ def test_stopping_a_waiting_turn_ends_only_that(
     fake.queue(script(said("First"), gate, delta("!"), succeed()))
     first = chat.background("One")
     conversation = first["conversation_id"]
-    fake.wait_until(lambda: fake.posts == 1)
+    wait_until(lambda: fleet.rows(first["task_id"]).turn.state == "running")
     with chat.open("Two", conversation_id=conversation) as second:
         assert second.block() == PING
         third = other.background("Three", conversation_id=conversation)
@@ -394,13 +399,13 @@ def test_a_second_post_may_come_before_the_first_has_its_run(
 
     def slow(_: Json) -> Script:
         reached.set()
-        proceed.wait(5)
+        proceed.wait(BOUND)
         return script(said("On", "ce"), succeed())
 
     fake.script = slow
     key = {"headers": {"Idempotency-Key": "the same"}}
     first = chats[0].background("Once", **key)
-    assert reached.wait(5)
+    assert reached.wait(BOUND)
     with chats[1].open("Once", **key) as second:
         assert second.task_id == first["task_id"]
         assert second.block() == PING
