@@ -23,7 +23,7 @@ from tests.fakes.script import (
     tool_result,
 )
 from tests.fakes.scripted_backend import ScriptedBackend
-from tests.fakes.session import query_of
+from tests.fakes.session import Json, query_of
 from tests.gateway.chat import Chat, Heard
 from tests.gateway.rows import newest_turn
 from tests.gateway_server import BOUND, GatewayServer
@@ -99,11 +99,15 @@ def test_stop_while_the_run_is_being_made(chat: Chat, fake: ScriptedBackend) -> 
 
 def test_stop_while_the_backend_refuses(chat: Chat, fake: ScriptedBackend) -> None:
     """A turn that can not be sent yet ends as stopped as well."""
-    fake.script = refuse(503)
-    begun = chat.background()
-    fake.wait_until(lambda: fake.posts >= 1)
-    chat.stop(begun["task_id"])
-    heard = chat.resumed(begun["task_id"])
+
+    def refusing(body: Json) -> Script:
+        # Now, and not some time later: the turn would fail after a second.
+        chat.stop(body["idempotency_key"])
+        return refuse(503)
+
+    fake.script = refusing
+    heard = chat.resumed(chat.background()["task_id"])
+    assert fake.posts >= 1
     fake.script = script(text("You said: Still there?."), succeed())
     assert_stopped(chat, heard, "")
 
