@@ -8,10 +8,11 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from agent_gateway.routes import chat as routes
 from tests.fakes.script import Gate, delta, fail, script, succeed, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, refused
-from tests.gateway_server import GatewayServer, StartGateway
+from tests.gateway_server import BOUND, GatewayServer, StartGateway
 
 
 @pytest.fixture
@@ -167,9 +168,10 @@ def test_a_key_outlives_a_restart(
 
 
 def test_a_failed_turn_does_not_invite_the_same_key_again(
-    chat: Chat, fake: ScriptedBackend, key: dict[str, str]
+    chat: Chat, fake: ScriptedBackend, key: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The key remembers the failure, so trying again with it is no use: no Retry-After."""
+    monkeypatch.setattr(routes, "FIRST_EVENT_SECONDS", BOUND)
     fake.script = script(fail("InvokeConnectionError"))
     for mode in ("streaming", "blocking"):
         response = chat.post(response_mode=mode, headers=key)
