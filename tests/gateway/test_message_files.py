@@ -215,7 +215,7 @@ def test_a_file_store_that_hangs_holds_a_turn_up_only_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("agent_gateway.runner.READ_FILES_SECONDS", 0.5)
+    monkeypatch.setattr("agent_gateway.runner.READ_FILES_SECONDS", 3.0)
     app = tmp_path / "app.yaml"
     app.write_text(NEWER % ', files: "${files}"')
     server = start_gateway(app_file=app)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import socket
+import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 from pathlib import Path
@@ -44,7 +45,7 @@ from tests.fakes.script import (
 )
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.fakes.session import history_of
-from tests.fakes.strict import openapi
+from tests.fakes.strict import complaints, openapi
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +61,7 @@ def fake() -> Generator[ScriptedBackend]:
 
 @pytest.fixture
 async def client(fake: ScriptedBackend) -> AsyncGenerator[HTTPBackend]:
-    backend = HTTPBackend(fake.url, reconnect_seconds=2)
+    backend = HTTPBackend(fake.url, reconnect_seconds=20)
     yield backend
     await backend.aclose()
 
@@ -156,7 +157,7 @@ class TestCreate:
 
     async def test_503_without_end(self, fake: ScriptedBackend) -> None:
         fake.script = refuse(503)
-        backend = HTTPBackend(fake.url, reconnect_seconds=0.5)
+        backend = HTTPBackend(fake.url, reconnect_seconds=2)
         with pytest.raises(BackendRefused, match="503"):
             await backend.create_run(request())
         await backend.aclose()
@@ -210,7 +211,7 @@ class TestCreate:
     async def test_no_answer(
         self, fake: ScriptedBackend, client: HTTPBackend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("agent_gateway.backend.client.CREATE_SECONDS", 0.2)
+        monkeypatch.setattr("agent_gateway.backend.client.CREATE_SECONDS", 3.0)
         fake.script = script(create="hang")
         with pytest.raises(BackendUnreachable) as caught:
             await client.create_run(request())
@@ -347,7 +348,7 @@ class TestGenerations:
 
     async def test_a_mixture_that_never_fits_is_given_up(self, fake: ScriptedBackend) -> None:
         fake.speaks, fake.flips = 1, True
-        backend = HTTPBackend(fake.url, reconnect_seconds=0.5)
+        backend = HTTPBackend(fake.url, reconnect_seconds=2)
         await backend.create_run(real_request())
         with pytest.raises(BackendRefused, match="422"):
             await backend.create_run(real_request())
@@ -359,7 +360,8 @@ class TestGenerations:
     async def test_a_document_that_nobody_gets_holds_no_turn_up_for_long(
         self, fake: ScriptedBackend, client: HTTPBackend, document: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("agent_gateway.backend.client.CALL_SECONDS", 0.2)
+        if document == "hang":
+            monkeypatch.setattr("agent_gateway.backend.client.CALL_SECONDS", 1.0)
         fake.speaks, fake.document = 2, document
         for _ in range(3):
             run_id = await client.create_run(real_request())
@@ -423,14 +425,24 @@ class TestGenerations:
         await recognition.aclose()
 
     async def test_cancelled_before_a_refusal_it_sends_no_other(
-        self, fake: ScriptedBackend, client: HTTPBackend
+        self, fake: ScriptedBackend, client: HTTPBackend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         fake.speaks = 1
         await client.create_run(real_request())
         fake.speaks = 2
+        reached, go_on = threading.Event(), threading.Event()
+
+        def slow_complaints(body: Any, generation: Generation) -> list[Any]:
+            reached.set()
+            go_on.wait(20)
+            return complaints(body, generation)
+
+        monkeypatch.setattr("tests.fakes.scripted_backend.complaints", slow_complaints)
         creating = asyncio.create_task(client.create_run(real_request()))
-        await fake.until(lambda: fake.posts == 2)
+        assert await asyncio.to_thread(reached.wait, 20)
         creating.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await creating
         assert fake.posts == 2
@@ -609,19 +621,20 @@ class TestLostStreams:
         self, fake: ScriptedBackend, parts: list[Keepalive]
     ) -> None:
         fake.script = script(text("a"), [*parts, Cut(clean=True)] * 200, succeed())
-        backend = HTTPBackend(fake.url, reconnect_seconds=0.4)
+        backend = HTTPBackend(fake.url, reconnect_seconds=2)
         with pytest.raises(BackendUnreachable):
             await run(backend)
         await backend.aclose()
         assert 2 < len(fake.streams) < 100
 
     async def test_progress_renews_the_budget(self, fake: ScriptedBackend) -> None:
-        fake.script = script(*([*text("a"), Cut()] for _ in range(25)), succeed())
-        backend = HTTPBackend(fake.url, reconnect_seconds=0.3)
+        # Each pause takes up to a tenth of a second: all of them more than the budget, none of them near it.
+        fake.script = script(*([*text("a"), Cut()] for _ in range(70)), succeed())
+        backend = HTTPBackend(fake.url, reconnect_seconds=2)
         loop = asyncio.get_running_loop()
         start = loop.time()
-        assert said(await run(backend)) == "a" * 25
-        assert loop.time() - start > 0.3
+        assert said(await run(backend)) == "a" * 70
+        assert loop.time() - start > 2
         await backend.aclose()
 
     async def test_a_backend_that_is_gone(self, fake: ScriptedBackend) -> None:
@@ -696,10 +709,10 @@ class TestCancel:
     async def test_failures(
         self, fake: ScriptedBackend, client: HTTPBackend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("agent_gateway.backend.client.CALL_SECONDS", 0.2)
         fake.queue(script(Gate(), cancel=500), script(Gate(), cancel="hang"))
         with pytest.raises(BackendRefused, match="500"):
             await client.cancel(await client.create_run(request()))
+        monkeypatch.setattr("agent_gateway.backend.client.CALL_SECONDS", 0.2)
         with pytest.raises(BackendUnreachable):
             await client.cancel(await client.create_run(request()))
         fake.stop()

@@ -282,7 +282,7 @@ async def test_a_silent_run_gets_keepalives(monkeypatch: pytest.MonkeyPatch) -> 
             told = b""
             async for piece in response.aiter_raw():
                 told += piece
-                if told.count(b": keepalive\n\n") == 3:
+                if told.count(b": keepalive\n\n") >= 3:
                     break
     assert told.endswith(b": keepalive\n\n")
 
