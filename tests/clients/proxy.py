@@ -42,7 +42,7 @@ class CuttingProxy:
                     heads.append(text.lower())
         return heads
 
-    def wait_for_connections(self, count: int, seconds: float = 15) -> None:
+    def wait_for_connections(self, count: int, seconds: float = 60) -> None:
         """Until so many connections were made, cut ones too."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self._sent) >= count, seconds), "too few connections"
