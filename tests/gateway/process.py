@@ -51,6 +51,12 @@ class GatewayProcess:
             raise
         self.url = found[1]
 
+    def ready(self) -> Self:
+        """Wait until it takes turns: with Postgres it may answer its probes before that."""
+        with self.client() as client:
+            wait_until(lambda: client.get("/readyz").status_code == 200, START_SECONDS)
+        return self
+
     @property
     def output(self) -> str:
         """All that it has written so far."""

@@ -344,7 +344,7 @@ def test_what_a_process_leaves_undone_the_next_one_does(
 
 
 def test_kill_between_delete_and_clean_up(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
-    victim = fleet.process()
+    victim = fleet.process().ready()
     chat = fleet.chat(victim, user)
     conversation_id = chat.blocking()["conversation_id"]
     fake.queue(script(gate, succeed(output=None)))

@@ -300,7 +300,8 @@ def test_a_signal_drains_a_process(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, number: signal.Signals
 ) -> None:
     """With readers of all kinds; it exits as a process does that was asked to."""
-    process, other = fleet.process(LEASE_SECONDS=LONG_LEASE), fleet.start(lease_seconds=LONG_LEASE)
+    process = fleet.process(LEASE_SECONDS=LONG_LEASE).ready()
+    other = fleet.start(lease_seconds=LONG_LEASE)
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     chat = fleet.chat(process, user)
     with chat.open(params={"ids": 1}) as stream, chat.open() as plain:

@@ -65,7 +65,7 @@ def test_it_is_answered_anywhere(fleet: Fleet, fake: ScriptedBackend, user: str)
 
 
 def test_it_outlives_the_process_that_asked(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
-    process = fleet.process()
+    process = fleet.process().ready()
     heard = asked(fleet.chat(process, user), fake)
     process.send(signal.SIGKILL)
     process.exited()

@@ -26,7 +26,8 @@ def test_sigterm_lets_a_stream_end(database_url: str, tmp_path: Path, user: str)
         process.client() as client,
     ):
         chat = Chat(client, user)
-        with chat.open("count to 50") as stream:
+        process.ready()
+        with chat.open("count to 200") as stream:
             stream.until("3 ")
             process.send(signal.SIGTERM)
             wait_until(lambda: client.get("/readyz").status_code == 503)
@@ -38,7 +39,7 @@ def test_sigterm_lets_a_stream_end(database_url: str, tmp_path: Path, user: str)
             assert int(response.headers["Retry-After"]) > 0
             heard = stream.rest()
         assert heard.kinds[-1] == "message_end"
-        assert heard.answer.endswith("49 50. Done.")
+        assert heard.answer.endswith("199 200. Done.")
         assert process.exited() in (0, -signal.SIGTERM)
     assert "Traceback" not in process.output
     assert API_KEY not in process.output

@@ -90,7 +90,7 @@ def test_any_cursor_gets_its_rest_after_a_take_over(
         reader.start()
     wait_until(
         lambda: (
-            sum(live.readers for each in (two, three) for live in each.gateway.live._running.values())
+            sum(live.readers for each in (two, three) for live in list(each.gateway.live._running.values()))
             == len(readers)
         )
     )
@@ -113,7 +113,7 @@ def test_a_killed_process_leaves_nothing_undone(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """kill -9 with turns in every state: each reaches its end at the other process, with one run."""
-    victim, other = fleet.process(), fleet.start()
+    victim, other = fleet.process().ready(), fleet.start()
     fake.script = script(said("So far"), gate, succeed())
     chat = fleet.chat(victim, user)
     running = [chat.background() for _ in range(3)]
@@ -142,7 +142,7 @@ def test_what_a_frozen_process_does_late_changes_nothing(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """SIGSTOP for longer than a lease, SIGCONT: its finish is fenced, its readers hear the same end (I9)."""
-    frozen, other = fleet.process(), fleet.start()
+    frozen, other = fleet.process().ready(), fleet.start()
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     with fleet.chat(frozen, user).open(params={"ids": 1}) as stream:
         stream.until("So far")

@@ -206,7 +206,7 @@ def _ask(chat: Chat) -> None:
 
 def test_a_run_whose_creation_hangs_keeps_nobody(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
     """The backend takes POST /runs and never answers: the turn fails visibly, and the process is gone."""
-    process = fleet.process(DRAIN_SECONDS=DRAIN, LEASE_SECONDS=LONG_LEASE)
+    process = fleet.process(DRAIN_SECONDS=DRAIN, LEASE_SECONDS=LONG_LEASE).ready()
     fake.script = lambda _: Script(create="hang")
     chat = fleet.chat(process, user)
     with chat.open() as plain:

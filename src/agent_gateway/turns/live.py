@@ -258,12 +258,12 @@ class LiveTurns(Generic[Form]):
         return live
 
     def running(self) -> list[LiveTurn[Form]]:
-        """The turns that this process drives."""
-        return [live for live in self._running.values() if live.runner.owned]
+        """The turns that this process drives. This and the next may be asked from any thread."""
+        return [live for live in tuple(self._running.values()) if live.runner.owned]
 
     def followed(self) -> list[LiveTurn[Form]]:
         """The turns that this process only reads."""
-        return [live for live in self._running.values() if not live.runner.owned]
+        return [live for live in tuple(self._running.values()) if not live.runner.owned]
 
     def drop_unread(self) -> None:
         """Stop following turns that nobody has read for a while; what is offered may come back."""
