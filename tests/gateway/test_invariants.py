@@ -668,25 +668,28 @@ def test_I9_a_write_under_an_older_epoch_changes_nothing(  # noqa: N802
 
 
 def test_I10_a_run_is_asked_for_again_only_when_nothing_can_have_happened(  # noqa: N802
-    chat: Chat, server: GatewayServer, fake: ScriptedBackend
+    start_gateway: StartGateway, fake: ScriptedBackend, user: str
 ) -> None:
     """After a 503 or a refused connection there is another POST; after a lost answer there is none."""
-    fake.queue(refuse(503), refuse(503))
-    runs = len(fake.runs)
-    assert chat.blocking()["answer"] == "You said: Hello."
-    assert (fake.posts, len(fake.runs)) == (3, runs + 1)
+    server = installed(start_gateway(backend_reconnect_seconds=BOUND))
+    with server.client() as client:
+        chat = Chat(client, user)
+        fake.queue(refuse(503), refuse(503))
+        runs = len(fake.runs)
+        assert chat.blocking()["answer"] == "You said: Hello."
+        assert (fake.posts, len(fake.runs)) == (3, runs + 1)
 
-    fake.stop()
-    with ThreadPoolExecutor(1) as executor:
-        posting = executor.submit(chat.blocking)
-        wait_until(server.gateway.live.running)
-        fake.start()
-        assert posting.result()["answer"] == "You said: Hello."
-    assert (fake.posts, len(fake.runs)) == (4, runs + 2)
+        fake.stop()
+        with ThreadPoolExecutor(1) as executor:
+            posting = executor.submit(chat.blocking)
+            wait_until(server.gateway.live.running)
+            fake.start()
+            assert posting.result()["answer"] == "You said: Hello."
+        assert (fake.posts, len(fake.runs)) == (4, runs + 2)
 
-    fake.queue(Script(create="cut"))
-    refused(chat.post(), 503, "service_unavailable")
-    assert (fake.posts, len(fake.runs)) == (5, runs + 3)
+        fake.queue(Script(create="cut"))
+        refused(chat.post(), 503, "service_unavailable")
+        assert (fake.posts, len(fake.runs)) == (5, runs + 3)
 
 
 def test_I10_the_same_key_at_the_same_time_makes_one_turn(  # noqa: N802

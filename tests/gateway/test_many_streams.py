@@ -68,7 +68,7 @@ async def open_all(server: GatewayServer) -> list[Reader]:
         async with slots:
             await reader.open()
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(80):
         await asyncio.gather(*(opened(reader) for reader in readers))
     return readers
 
@@ -103,7 +103,7 @@ async def test_a_thousand_open_streams(
     await asyncio.to_thread(a_turn_of_somebody_else, server)
     assert fake.open_streams == STREAMS
     gate.open()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(80):
         await asyncio.gather(*(reader.rest() for reader in readers))
     for reader in readers:
         assert b'"answer":"two"' in reader.raw
