@@ -1,6 +1,8 @@
 """SIGTERM when nobody is there to take over, when the database is away, when the backend hangs."""
 
+import asyncio
 import signal
+import socket
 import threading
 import time
 from contextlib import ExitStack, suppress
@@ -8,6 +10,7 @@ from contextlib import ExitStack, suppress
 import httpx
 import pytest
 
+from agent_gateway.server.listener import Listener
 from agent_gateway.turns import leases, live
 from tests.fakes.script import Gate, Script, delta, script, succeed
 from tests.fakes.script import text as said
@@ -19,6 +22,7 @@ from tests.gateway.process import START_SECONDS
 from tests.gateway.rows import installed
 from tests.gateway.test_drain import _is_ready, gone
 from tests.gateway_server import API_KEY, BOUND, GatewayServer, StartGateway, wait_until
+from tests.hostile.raw import RecordingServer
 
 LONG_LEASE = 60.0
 DRAIN = 2.0
@@ -238,3 +242,21 @@ def test_a_process_that_leaves_refuses_new_turns_while_it_serves_the_old(
         assert plain.rest().last["event"] == "message_end"
     gone(server)
     assert fleet.rows(plain.task_id).turn.outcome == "stopped"
+
+
+def test_who_is_accepted_as_the_server_stops_does_not_keep_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All connections are told to end; one that is not among them yet would be waited for."""
+    connect = Listener._connect
+
+    async def late(listener: Listener, accepted: socket.socket) -> None:
+        recording.server.should_exit = True
+        while not listener._closed:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        await connect(listener, accepted)
+
+    monkeypatch.setattr(Listener, "_connect", late)
+    with RecordingServer() as recording, recording.client() as client:
+        assert client.is_closed()
+    assert "timeout graceful shutdown exceeded" not in caplog.text

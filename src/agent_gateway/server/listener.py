@@ -125,6 +125,9 @@ class Listener:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _, connection = await self._loop.connect_accepted_socket(self._factory, accepted)
             self._open = connection.state.connections
+            if self._closed:
+                # It was accepted before, and came too late to be told that the server stops.
+                connection.shutdown()
         except OSError:
             # Gone before it began.
             accepted.close()
