@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import uvicorn
+from typing_extensions import override
 
 from agent_gateway.server.config import server_config
 from agent_gateway.server.connection import Connection
@@ -80,6 +81,16 @@ class Recorder:
         await send({"type": "http.response.body", "body": content})
 
 
+class _Loop(Loop):
+    """The server's event loop, with a clock that may be `ahead` of the real one."""
+
+    ahead = 0.0
+
+    @override
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
 class RecordingServer:
     """The server of this project with a Recorder behind it, in a thread."""
 
@@ -91,7 +102,8 @@ class RecordingServer:
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def _serve(self) -> None:
-        with asyncio.Runner(loop_factory=Loop) as runner:
+        with asyncio.Runner(loop_factory=_Loop) as runner:
+            self._loop: Any = runner.get_loop()
             runner.run(self.server.serve([self._socket]))
 
     def __enter__(self) -> Self:
@@ -117,6 +129,13 @@ class RecordingServer:
         return sum(
             len(one._buffer) + (len(one._exchange.body) if one._exchange else 0) for one in self.connections
         )
+
+    def pass_time(self, seconds: float) -> None:
+        """So much time passes for the server, at once; it looks at its connections just before and after."""
+        for ahead in (0.0, seconds):
+            self._loop.ahead += ahead
+            now = self._loop.time()
+            wait_until(lambda now=now: all(one._looked > now for one in self.connections))
 
     @contextmanager
     def client(self) -> Generator["Client"]:
