@@ -77,6 +77,8 @@ from agent_gateway.turns.small_runs import SmallRuns
 
 INSTALL_SECONDS: Final = 2.0
 """How often a process that is not ready looks at its database again."""
+LISTEN_SECONDS: Final = 5.0
+"""How long a process that starts waits for its database to answer before it listens."""
 
 CANCEL_SECONDS: Final = 1.0
 LEAVE_SECONDS: Final = 2.0
@@ -285,12 +287,13 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
     install = asyncio.create_task(
         _install(settings, database, apps, keys, config, installed, secrets), name="install"
     )
+    install.add_done_callback(lambda _: installed.tried.set())
     stack.push_async_callback(_cancel, install)
     if settings.embedded_database:
         await install
     else:
         # Usually a moment. Without a usable database the process answers its probes all the same.
-        await asyncio.wait({install}, timeout=INSTALL_SECONDS / 2)
+        await _first_attempt(installed)
     return Gateway(
         installed=installed,
         database=database,
@@ -337,6 +340,7 @@ async def _install(
                 if secrets is not None and not await secrets.are_shared():
                     installed.missing = OTHERS_DIFFER
                     logger.error("%s", OTHERS_DIFFER)
+                    installed.tried.set()
                     await asyncio.sleep(INSTALL_SECONDS)
                     continue
                 # Now the database's clock is known, too.
@@ -347,7 +351,14 @@ async def _install(
             logger.error("the database schema is behind: run `agent-gateway migrate`")
         except StoreError as error:
             logger.error("the database can not be used: %s", error)
+        installed.tried.set()
         await asyncio.sleep(INSTALL_SECONDS)
+
+
+async def _first_attempt(installed: Installed) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LISTEN_SECONDS):
+            await installed.tried.wait()
 
 
 async def _install_default_app(settings: Settings, apps: AppStore, keys: KeyStore, config: AppConfig) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from agent_gateway import app
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.database import Database
 from tests.certificates import make_certificates
 from tests.gateway.process import GatewayProcess, environment
-from tests.gateway_server import SECRET_KEY
+from tests.gateway_server import BOUND, SECRET_KEY, GatewayServer
 from tests.pgbouncer import PgBouncer
 
 pytestmark = pytest.mark.anyio
@@ -74,6 +75,15 @@ def test_a_server_without_its_database_is_not_ready_and_logs_lines(tmp_path: Pat
         assert "Traceback" not in process.output
         assert "AGENT_GATEWAY_DATABASE_URL" in process.output
         assert SECRET not in process.output
+
+
+def test_a_server_whose_database_refuses_it_answers_probes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It listens once its database has answered, whatever that said."""
+    monkeypatch.setattr(app, "LISTEN_SECONDS", 10 * BOUND)
+    with GatewayServer(tmp_path, database_url="postgresql://u:p@127.0.0.1:1/db") as server:
+        assert httpx.get(f"{server.url}/healthz", timeout=BOUND, trust_env=False).status_code == 200
 
 
 async def says(url: str) -> str:

@@ -96,6 +96,11 @@ class Installed(asyncio.Event):
     missing: str = "The database schema is behind: run `agent-gateway migrate`."
     """Why not yet; the text is for operators, and safe."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried = asyncio.Event()
+        """Set once the first attempt is over, however it ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
