@@ -52,7 +52,6 @@ class PgBouncer:
         postgres = self._stack.enter_context(postgres_proxy(self._postgres_url))
         held = self._stack.enter_context(hold_port())
         self._port = held.getsockname()[1]
-        held.close()
         user = make_url(self._postgres_url).username or "postgres"
         config = folder / "pgbouncer.ini"
         config.write_text(

@@ -9,6 +9,8 @@ from typing import Final, Self
 
 from sqlalchemy import make_url
 
+from tests.fakes.tcp_fault_proxy import hold_port
+
 Pipe = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 POSTGRES_PORT: Final = 5432
@@ -18,7 +20,9 @@ class TcpProxy:
     """Listens on a port of 127.0.0.1 and passes bytes on to a TCP port or a Unix socket."""
 
     def __init__(self, target: str | tuple[str, int]) -> None:
-        self.port = 0
+        self._held = hold_port()
+        self.port: int = self._held.getsockname()[1]
+        """Nobody else gets it while it is cut."""
         self._target = target
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -42,6 +46,7 @@ class TcpProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
+        self._held.close()
 
     def open(self) -> None:
         """Listen, always on the same port; nothing happens when it does."""
@@ -73,7 +78,6 @@ class TcpProxy:
             return
         self._flowing.set()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _cut(self) -> None:
         if self._server is not None:
