@@ -1,5 +1,6 @@
 """SIGTERM under load: nothing new, nothing lost, and gone in time (R12)."""
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -12,11 +13,13 @@ import httpx
 import psutil  # pyrefly: ignore[untyped-import]
 import pytest
 
+from agent_gateway.domain import Turn
+from agent_gateway.store.turns import TurnStore
 from tests.fakes.script import Gate, Script, delta, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, Json, refused
-from tests.gateway.fleet import Fleet, adopted, drives
+from tests.gateway.fleet import Fleet, adopted, begun, drives
 from tests.gateway.process import START_SECONDS
 from tests.gateway_server import API_KEY, BOUND, GatewayServer, wait_until
 
@@ -107,6 +110,38 @@ def test_an_idle_process_is_gone_at_once(fleet: Fleet, fake: ScriptedBackend, ga
     for task_id in turns:
         assert fleet.chat(two, user).resumed(task_id).last["event"] == "message_end"
     assert fake.posts == 5
+
+
+def test_what_a_sweep_adopts_while_its_process_begins_to_drain_is_handed_over(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM between the commit that adopts and its answer: the turn is ours already, and not left alone."""
+    one = fleet.start(lease_seconds=LONG_LEASE)
+    fake.script = script(said("So far"), gate, succeed())
+    adopt, live, adopting = TurnStore.adopt, one.gateway.live, threading.Event()
+
+    async def slow(store: TurnStore, **options: bool) -> list[Turn]:
+        turns = await adopt(store, **options)
+        if turns and store is one.gateway.turns:
+            adopting.set()
+            await live.draining.wait()
+            for _ in range(1000):
+                await asyncio.sleep(0)
+        return turns
+
+    monkeypatch.setattr(TurnStore, "adopt", slow)
+    task_id = begun(one, user, "Hello")
+    fleet.change(task_id, owner=None, lease_until=None)
+    assert adopting.wait(BOUND)
+    two = fleet.start(lease_seconds=LONG_LEASE)
+    one.begin_stop(LONG_DRAIN)
+    gone(one)
+    adopted(two, task_id)
+    gate.open()
+    heard = fleet.chat(two, user).resumed(task_id)
+    assert (heard.answer, heard.last["event"]) == ("So far", "message_end")
+    assert fleet.rows(task_id).turn.outcome == "completed"
+    assert fake.posts == 1
 
 
 def test_a_run_that_is_being_created_is_handed_over_when_it_is_known(

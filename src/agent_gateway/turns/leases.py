@@ -203,10 +203,11 @@ class Duties(Generic[Form]):
 
     async def _adopt(self, *, expired: bool) -> int:
         """Adopt, and drive what was adopted even if the sweep waits for it no longer: it is ours now."""
-        adopted = await self._store.adopt(expired=expired)
-        for turn in adopted:
-            logger.info("turn %s: adopted under epoch %d", turn.task_id, turn.epoch)
-            self._live.adopt(turn)
+        with self._live.adopting():
+            adopted = await self._store.adopt(expired=expired)
+            for turn in adopted:
+                logger.info("turn %s: adopted under epoch %d", turn.task_id, turn.epoch)
+                self._live.adopt(turn)
         return len(adopted)
 
     async def watch(self) -> None:

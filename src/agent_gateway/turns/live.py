@@ -71,6 +71,7 @@ class LiveTurns(Generic[Form]):
         self._most = most
         self._encoder = encoder
         self._beginning = 0
+        self._adopting = 0
         self._loading: dict[TaskId, asyncio.Future[Turn | None]] = {}
         self._running: dict[TaskId, LiveTurn[Form]] = {}
         self._ended: OrderedDict[TaskId, LiveTurn[Form]] = OrderedDict()
@@ -190,8 +191,20 @@ class LiveTurns(Generic[Form]):
         except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
             logger.error("turn %s: could not be disowned: %s", task_id, type(error).__name__)
 
+    @contextmanager
+    def adopting(self) -> Generator[None]:
+        """While the store is asked for turns to adopt: what it gives, a drain has to hand over."""
+        self._adopting += 1
+        try:
+            yield
+        finally:
+            self._adopting -= 1
+
     def adopt(self, turn: Turn) -> None:
         """Drive a turn that the store has just given to this process."""
+        if self._drained:
+            # Nothing is begun that could not be ended: whoever can adopts it when its lease has run out.
+            return
         if live := self._running.get(turn.task_id):
             live.handed_over = False
             live.runner.adopt(turn)
@@ -316,7 +329,7 @@ class LiveTurns(Generic[Form]):
             logger.info("draining: %d turns, up to %.0f s", len(self._running), seconds)
         while True:
             done = await self._in_time(self._hand_over(), until)
-            if loop.time() >= until or not (self._beginning or self._loading or self._held()):
+            if loop.time() >= until or not self._is_busy():
                 break
             await asyncio.sleep(0.05 if done else 0.5)
         if self._backend.replayable and done:
@@ -332,6 +345,10 @@ class LiveTurns(Generic[Form]):
         await self._until_ended()
         self._drained = True
         return done
+
+    def _is_busy(self) -> bool:
+        """True while there are turns to hand over, or may be in a moment."""
+        return bool(self._beginning or self._adopting or self._loading or self._held())
 
     def _held(self) -> list[LiveTurn[Form]]:
         """What keeps a draining process: its own turns, and those that somebody reads to the end here."""
