@@ -137,6 +137,18 @@ def news_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def early_failures_have_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn that fails before it said anything is told by its status, however slow the machine is."""
+    monkeypatch.setattr("agent_gateway.routes.chat.FIRST_EVENT_SECONDS", 10.0)
+
+
+@pytest.fixture
+def no_turn_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who leaves waits until another process adopts its turns, however slow that one is."""
+    monkeypatch.setattr("agent_gateway.turns.handover.ADOPT_SECONDS", 60.0)
+
+
+@pytest.fixture
 def user() -> str:
     """An end user nobody else knows."""
     return f"user-{uuid.uuid4()}"

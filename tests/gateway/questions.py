@@ -5,11 +5,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
 
+from agent_gateway.store.database import now_plus
+from agent_gateway.store.tables import FormRow
 from tests.fakes.script import Script, ask_human, script
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, Heard, Json, Stream
+from tests.gateway.rows import look
 
 QUESTION = "May I go on?\n\n**Please decide.**"
 SIZES = [{"value": "s", "label": "Small"}, {"value": "l", "label": "Large"}]
@@ -57,6 +63,16 @@ def submitted(chat: Chat, token: str, action: str = "approve", **values: Any) ->
     assert response.status_code == 200, response.text
     body: Json = response.json()
     return body
+
+
+def expire(url: str, heard: Heard, seconds: float = 0.0) -> None:
+    """The form's time has come."""
+
+    async def work(session: AsyncSession) -> None:
+        row = update(FormRow).where(col(FormRow.turn_id) == heard.task_id)
+        await session.execute(row.values(expires_at=now_plus(seconds)))
+
+    look(url, work)
 
 
 def extra(chat: Chat, heard: Heard) -> Json:

@@ -133,7 +133,11 @@ def own_client(impatient: GatewayServer) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def world(
-    impatient: GatewayServer, own_client: httpx.Client, own_fake: ScriptedBackend, user: str
+    impatient: GatewayServer,
+    own_client: httpx.Client,
+    own_fake: ScriptedBackend,
+    user: str,
+    early_failures_have_a_status: None,
 ) -> Iterator[World]:
     own_fake.requests.clear()
     own_fake.cancels.clear()
@@ -144,18 +148,20 @@ def world(
 
 @pytest.fixture
 def bounded(
-    own_fake: ScriptedBackend, tmp_path: Path, user: str, monkeypatch: pytest.MonkeyPatch
+    own_fake: ScriptedBackend,
+    tmp_path: Path,
+    user: str,
+    monkeypatch: pytest.MonkeyPatch,
+    early_failures_have_a_status: None,
 ) -> Iterator["Bounded"]:
     monkeypatch.setattr(runner, "LAST_LOOK_SECONDS", 0.5)
-    # A turn that has said nothing when its time is over is told by status, not in a stream.
-    monkeypatch.setattr("agent_gateway.routes.chat.FIRST_EVENT_SECONDS", 10.0)
-    limits = {"idle_timeout_seconds": 1.5, "turn_timeout_seconds": 2.0}
+    limits = {"idle_timeout_seconds": 3.0, "turn_timeout_seconds": 4.0}
     with gateway_of(own_fake, tmp_path, **limits) as server, server.client() as client:
         yield Bounded(server, own_fake, Chat(client, user))
 
 
 class Bounded(World):
-    """A gateway whose turns may be silent for 1.5 and last for 2 seconds: longer than an echo takes."""
+    """A gateway whose turns may be silent for 3 and last for 4 seconds: longer than an echo takes."""
 
 
 def gateway_of(fake: ScriptedBackend, folder: Path, **settings: Any) -> GatewayServer:

@@ -24,13 +24,12 @@ from tests.fakes.session import Json, history_of, query_of
 from tests.fakes.strict import Generation
 from tests.gateway.chat import Chat, refused
 from tests.gateway.errands import all_done, snapshot_row
-from tests.gateway.questions import asked, submitted, token_of
+from tests.gateway.questions import asked, expire, submitted, token_of
 from tests.gateway.rows import look
 from tests.gateway_server import GatewayServer, StartGateway, wait_until
 
 APP = """
 name: Both
-question_expires_seconds: {seconds}
 composition:
   layers:
     - {{name: soul, type: plain.prompt, config: {{prefix: Be kind.}}}}
@@ -70,11 +69,11 @@ def start_chat(
     servers: list[GatewayServer] = []
     with ExitStack() as stack:
 
-        def start(*, seconds: float = 1000, **settings: Any) -> Chat:
+        def start(**settings: Any) -> Chat:
             for server in servers:
                 server.stop()
             path = tmp_path / "app.yaml"
-            path.write_text(APP.format(seconds=seconds), "utf-8")
+            path.write_text(APP.format(), "utf-8")
             server = start_gateway(backend_url=backend.url, app_file=path, **settings)
             servers.append(server)
             return Chat(stack.enter_context(server.client()), user)
@@ -215,11 +214,11 @@ def test_a_question_that_is_open_over_an_upgrade_is_answered_as_text(
 
 
 def test_a_question_that_expires_after_an_upgrade_is_told_as_text(
-    start_chat: StartChat, backend: ScriptedBackend
+    chat: Chat, backend: ScriptedBackend, database_url: str
 ) -> None:
-    chat = start_chat(seconds=0.5)
     heard = asked(chat, backend)
     backend.speaks = 2
+    expire(database_url, heard)
     wait_until(lambda: len(backend.runs) == 2)
     wait_until(lambda: len(chat.messages(heard.conversation_id)) == 2)
     wait_until(lambda: chat.message(heard.conversation_id)["answer"])

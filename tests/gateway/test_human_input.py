@@ -19,6 +19,7 @@ from tests.gateway.questions import (
     asked,
     asking,
     awaiting,
+    expire,
     extra,
     form_of,
     read,
@@ -351,6 +352,7 @@ def test_an_answer_can_lead_to_the_next_question(chat: Chat, fake: ScriptedBacke
     assert [extra(chat, heard)["state"] for heard in (first, second)] == ["submitted", "submitted"]
 
 
+@pytest.mark.usefixtures("early_failures_have_a_status")
 def test_an_answer_that_fails_fails_visibly(chat: Chat, fake: ScriptedBackend) -> None:
     """With its real status when a message was the answer; then the question was never asked."""
     heard = asked(chat, fake)
@@ -464,12 +466,15 @@ def test_an_expired_question_is_told_to_the_agent(chat_of: Any, fake: ScriptedBa
     ]
 
 
-def test_an_expired_question_can_be_dropped(chat_of: Any, fake: ScriptedBackend) -> None:
-    chat = chat_of(question_expires_seconds=0.2, on_question_expired="drop")
+def test_an_expired_question_can_be_dropped(
+    server: GatewayServer, chat_of: Any, fake: ScriptedBackend
+) -> None:
+    chat = chat_of(on_question_expired="drop")
     fake.queue(script(said("Hi."), succeed()))
     first = chat.streaming("Hello")
     heard = asked(chat, fake, conversation_id=first.conversation_id)
     with awaiting(chat, heard) as stream:
+        expire(server.settings.resolved_database_url(), heard)
         assert stream.rest().last["code"] == "human_input_form_expired"
     path = f"/workflow/{heard.events[0]['message_id']}/events"
     refused(chat.client.get(path, params={"user": chat.user}), 412, "human_input_form_expired")

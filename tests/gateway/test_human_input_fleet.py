@@ -6,12 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from sqlalchemy import update
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
 
-from agent_gateway.store.database import now_plus
-from agent_gateway.store.tables import FormRow
 from agent_gateway.turns import leases
 from tests.fakes.script import Gate, delta, script, succeed
 from tests.fakes.script import text as said
@@ -21,6 +16,7 @@ from tests.gateway.fleet import Fleet, adopted, die
 from tests.gateway.questions import (
     asked,
     awaiting,
+    expire,
     extra,
     read,
     submit,
@@ -28,18 +24,8 @@ from tests.gateway.questions import (
     token_of,
     told,
 )
-from tests.gateway.rows import look, never
+from tests.gateway.rows import never
 from tests.gateway_server import BOUND, wait_until
-
-
-def expire(fleet: Fleet, heard: Heard, seconds: float = 0.0) -> None:
-    """The form's time has come."""
-
-    async def work(session: AsyncSession) -> None:
-        row = update(FormRow).where(col(FormRow.turn_id) == heard.task_id)
-        await session.execute(row.values(expires_at=now_plus(seconds)))
-
-    look(fleet.database_url, work)
 
 
 def answers(chat: Chat, heard: Heard) -> list[Json]:
@@ -102,14 +88,15 @@ def test_an_answer_that_was_not_sent_yet_is_sent_by_another(
     fleet: Fleet, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who adopts it tells the run the same."""
-    one, two = fleet.start(), fleet.start()
-    chats = [fleet.chat(server, user) for server in (one, two)]
-    heard = asked(chats[0], fake)
+    one = fleet.start()
+    chat = fleet.chat(one, user)
+    heard = asked(chat, fake)
     with monkeypatch.context() as patch:
         patch.setattr("agent_gateway.runner.TurnRunner.run", never)
-        turn = submitted(chats[0], token_of(heard), size="l", comment="go")
+        turn = submitted(chat, token_of(heard), size="l", comment="go")
         die(one)
-    answer = chats[1].resumed(turn["task_id"])
+    # Only now is there another: it would drive what it adopts as little.
+    answer = fleet.chat(fleet.start(), user).resumed(turn["task_id"])
     assert answer.kinds[0] == "human_input_form_filled"
     assert answer.kinds[-1] == "message_end"
     assert told(fake)["values"] == {"comment": "go", "size": "l"}
@@ -143,7 +130,7 @@ def race(fleet: Fleet, fake: ScriptedBackend, chats: list[Chat], rival: str) -> 
             case "message":
                 chats[1].background("Yes", conversation_id=heard.conversation_id)
             case _:
-                expire(fleet, heard)
+                expire(fleet.database_url, heard)
         return ""
 
     with ThreadPoolExecutor(2) as executor:
@@ -174,7 +161,7 @@ def test_it_expires_once_however_many_look(fleet: Fleet, fake: ScriptedBackend, 
     chats = [fleet.chat(fleet.start(), user) for _ in range(3)]
     heard = [asked(chat, fake) for chat in chats for _ in range(3)]
     for question in heard:
-        expire(fleet, question)
+        expire(fleet.database_url, question)
     for question in heard:
         with awaiting(chats[0], question) as stream:
             answer = stream.rest()
@@ -193,7 +180,7 @@ def test_it_expires_although_nobody_was_there(
         first = fleet.start()
         chat = fleet.chat(first, user)
         heard = asked(chat, fake)
-        expire(fleet, heard, -60)
+        expire(fleet.database_url, heard, -60)
         response = submit(chat, token_of(heard), size="s")
         assert (response.status_code, response.json()["code"]) == (412, "human_input_form_expired")
         first.stop()
