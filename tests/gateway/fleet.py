@@ -13,6 +13,7 @@ from sqlmodel import col
 
 from agent_gateway.app_config import AppConfig, default_app
 from agent_gateway.domain import Caller, TaskId, TurnRequest
+from agent_gateway.runner import Limits
 from agent_gateway.store.begin import Begun
 from agent_gateway.store.database import now_plus
 from agent_gateway.store.tables import IdempotencyRow, TurnRow
@@ -144,6 +145,18 @@ def begun(server: GatewayServer, user: str, query: str) -> TaskId:
         return turn.turn.task_id
 
     return within(server, run())
+
+
+def fall_silent(server: GatewayServer, task_id: str) -> None:
+    """The run of this turn has said nothing for as long as it may, however long that is."""
+
+    async def run() -> None:
+        live = server.gateway.live.find(TaskId(task_id))
+        assert live is not None
+        live.runner._limits = Limits(idle_seconds=0.0)
+        live.runner._rearm()
+
+    within(server, run())
 
 
 def drives(server: GatewayServer, *task_ids: str) -> bool:

@@ -10,7 +10,7 @@ from agent_gateway.turns.errands import MOST
 from tests.fakes.script import Gate, Script, echo, fail, script, succeed, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.fakes.session import Json
-from tests.gateway.chat import Chat, refused
+from tests.gateway.chat import Chat, Heard, refused
 from tests.gateway.errands import (
     all_done,
     change,
@@ -19,7 +19,7 @@ from tests.gateway.errands import (
     errands,
     snapshot_row,
 )
-from tests.gateway.fleet import Fleet, die
+from tests.gateway.fleet import Fleet, die, fall_silent
 from tests.gateway.rows import end_behind_its_back, newest_turn, rows_of
 from tests.gateway_server import GatewayServer, StartGateway, wait_until
 
@@ -27,6 +27,14 @@ from tests.gateway_server import GatewayServer, StartGateway, wait_until
 @pytest.fixture
 def url(server: GatewayServer) -> str:
     return server.settings.resolved_database_url()
+
+
+def timed_out(server: GatewayServer, chat: Chat) -> Heard:
+    """A turn whose run says "So far", and then nothing for as long as it may."""
+    with chat.open() as stream:
+        stream.until("So far")
+        fall_silent(server, stream.task_id)
+        return stream.rest()
 
 
 def test_an_ordinary_turn_owes_nothing(chat: Chat, fake: ScriptedBackend, gate: Gate, url: str) -> None:
@@ -46,10 +54,10 @@ def test_a_cancel_that_fails_is_tried_until_it_works(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
 ) -> None:
     """The turn timed out, and the backend answers 500 to the cancel of its run."""
-    server = start_gateway(idle_timeout_seconds=0.3)
+    server = start_gateway()
     fake.queue(script(text("So far"), gate, succeed(), cancel=500))
     with server.client() as client:
-        heard = Chat(client, user).streaming()
+        heard = timed_out(server, Chat(client, user))
     assert heard.last["code"] == "turn_timeout"
     fake.wait_until(lambda: len(fake.cancels) >= 3, seconds=15)
     [owed] = errands(database_url)
@@ -65,10 +73,10 @@ def test_a_cancel_that_fails_is_tried_until_it_works(
 def test_a_run_that_is_over_or_unknown_needs_no_cancel(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str, status: int
 ) -> None:
-    server = start_gateway(idle_timeout_seconds=0.3)
+    server = start_gateway()
     fake.queue(script(text("So far"), gate, succeed(), cancel=status))
     with server.client() as client:
-        Chat(client, user).streaming()
+        timed_out(server, Chat(client, user))
     all_done(database_url)
     assert len(fake.cancels) == 1
 
@@ -76,9 +84,9 @@ def test_a_run_that_is_over_or_unknown_needs_no_cancel(
 def test_who_ends_a_turn_and_dies_leaves_its_run_to_the_others(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
-    one, two = fleet.start(idle_timeout_seconds=0.3), fleet.start()
+    one, two = fleet.start(), fleet.start()
     fake.queue(script(text("So far"), gate, succeed(), cancel="hang"))
-    heard = fleet.chat(one, user).streaming()
+    heard = timed_out(one, fleet.chat(one, user))
     fake.wait_until(lambda: len(fake.cancels) == 1)
     die(one)
     [owed] = errands(fleet.database_url)
@@ -141,10 +149,10 @@ def test_what_never_works_is_given_up_with_one_line(
 def test_an_old_errand_is_given_up_although_the_backend_is_away(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
 ) -> None:
-    server = start_gateway(idle_timeout_seconds=0.3)
+    server = start_gateway()
     fake.queue(script(text("So far"), gate, succeed(), cancel=503))
     with server.client() as client:
-        Chat(client, user).streaming()
+        timed_out(server, Chat(client, user))
     fake.wait_until(lambda: len(fake.cancels) >= 2)
     change(database_url, created_at=now_plus(-7 * 3600), next_try_at=now_plus(-1))
     all_done(database_url)
