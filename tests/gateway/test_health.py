@@ -50,6 +50,7 @@ def test_not_ready_before_the_schema_is_there(
         assert chat.blocking("Hi")["answer"] == "You said: Hi."
 
 
+@pytest.mark.usefixtures("no_turn_is_taken_back")
 def test_draining(
     start_gateway: StartGateway, database_url: str, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
@@ -75,7 +76,7 @@ def test_draining(
                 assert int(response.headers["Retry-After"]) > 0
             assert chat.message(conversation_id)["query"] == "Hello"
             if not alone:
-                wait_until(lambda: server.gateway.live.followed()[0].handed_over)
+                wait_until(lambda: [live for live in server.gateway.live.followed() if live.handed_over])
             with chat.follow(stream.task_id) as another:
                 assert another.next()["answer"] == "One "
                 gate.open()
