@@ -13,6 +13,8 @@ from tests.gateway.fleet import Fleet, die
 from tests.gateway_server import wait_until
 
 MODES = ("chat", "agent-chat", "agent")
+LONG_LEASE = 60.0
+"""Of owners that live: no pause makes them lose their turns to the process that only follows."""
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -38,7 +40,7 @@ def test_one_backend_stream_per_turn_and_process(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """However many readers there are, with whatever cursor; none of them in its process's way."""
-    one, two = fleet.start(), fleet.start()
+    one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
     fake.script = script(said("So ", "far"), gate, succeed())
     chats = [fleet.chat(server, user) for server in (one, two)]
     with ExitStack() as stack:
@@ -65,7 +67,6 @@ def test_readers_of_a_dead_process_share_the_stream_of_the_one_they_come_to(
     with fleet.chat(one, user).open() as stream:
         stream.until("far")
         die(one)
-    fake.wait_until(lambda: fake.open_streams == 0)
     chat = fleet.chat(two, user)
     with ExitStack() as stack:
         readers = [stack.enter_context(chat.follow(stream.task_id)) for _ in range(30)]
@@ -83,13 +84,13 @@ def test_nobody_is_followed_for_nobody(
 ) -> None:
     """A while after the last reader has gone, the follower is gone, too; a new reader gets a new one."""
     monkeypatch.setattr(live, "UNREAD_SECONDS", 0.3)
-    one, two = fleet.start(), fleet.start()
+    one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
     fake.script = script(said("So ", "far"), gate, succeed())
     owner, chat = fleet.chat(one, user), fleet.chat(two, user)
     task_id = owner.background()["task_id"]
     with chat.follow(task_id) as stream:
         stream.until("far")
-        assert fake.open_streams == 2
+        fake.wait_until(lambda: fake.open_streams == 2)
     fake.wait_until(lambda: fake.open_streams == 1)
     wait_until(lambda: not two.gateway.live.followed())
     with chat.follow(task_id, after=1) as stream:
@@ -101,7 +102,8 @@ def test_nobody_is_followed_for_nobody(
 def test_a_reader_may_come_before_there_is_a_run(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
-    one, two = fleet.start(backend_reconnect_seconds=20), fleet.start()
+    one = fleet.start(backend_reconnect_seconds=20, lease_seconds=LONG_LEASE)
+    two = fleet.start()
     fake.queue(*[refuse(503)] * 4)
     fake.script = script(said("So ", "far"), gate, succeed())
     task_id = fleet.chat(one, user).background()["task_id"]
@@ -116,9 +118,9 @@ def test_a_reader_may_come_before_there_is_a_run(
 
 def test_what_can_not_be_replayed_is_told_when_it_is_stored(fleet: Fleet, user: str) -> None:
     """The embedded agent runs inside one process: readers of another one wait for the stored answer."""
-    one, two = (fleet.start(backend_url="") for _ in range(2))
+    one, two = (fleet.start(backend_url="", lease_seconds=LONG_LEASE) for _ in range(2))
     with (
-        fleet.chat(one, user).open("Count to 25", params={"ids": 1}) as stream,
+        fleet.chat(one, user).open("Count to 120", params={"ids": 1}) as stream,
         fleet.chat(two, user).follow(stream.task_id) as follower,
     ):
         assert (follower.block() or b"").startswith(b"retry: ")
