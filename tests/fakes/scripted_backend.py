@@ -81,6 +81,8 @@ class ScriptedBackend:
         self._prefix = prefix
         self._scripts: deque[ScriptSource] = deque()
         self._port = 0
+        self._made = 0
+        """How many runs there were, forgotten ones too: no other run gets the id of one."""
         self._changed = threading.Condition()
         self._running: tuple[threading.Thread, asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
@@ -246,7 +248,7 @@ class ScriptedBackend:
                 return JSONResponse({"run_id": run.id, "status": "running"}, status)
 
     def _new_run(self, body: dict[str, Any], plan: Script, problem: str | None) -> Run:
-        number = len(self.runs) + 1
+        self._made = number = self._made + 1
         run = Run(number, str(uuid.uuid5(uuid.NAMESPACE_URL, f"run/{number}")), body, plan, problem)
         self.runs[run.id] = run
         run.start()

@@ -236,6 +236,7 @@ def test_an_ended_turn_is_replayed_once_the_database_is_back(
         with Chat(other_client, user).follow(task_id) as stream:
             assert (stream.block() or b"").startswith(b"retry: ")
             pings(stream, 1)
+            stream.until("So far")
             with outage(proxy):
                 gate.open()
                 pings(stream, 1)
@@ -413,8 +414,10 @@ def test_a_locked_sqlite_file_is_waited_for(
     (tmp_path / sqlite_template.name).write_bytes(sqlite_template.read_bytes())
     url = _sqlite_url(tmp_path)
     fake.script = script(said("So far"), gate, succeed())
+    # However long the test holds the lock, its heartbeats are not so late that it is not ready.
+    slow = {"ping_seconds": 0.1, "lease_seconds": 60.0}
     with (
-        GatewayServer(tmp_path, database_url=url, backend_url=fake.url, ping_seconds=0.1) as server,
+        GatewayServer(tmp_path, database_url=url, backend_url=fake.url, **slow) as server,
         installed(server).client() as client,
     ):
         chat = Chat(client, user)
