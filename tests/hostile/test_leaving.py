@@ -163,6 +163,28 @@ def test_workers_that_leave_together_serve_their_turns_to_their_end(
     assert fake.posts == 6
 
 
+def test_a_process_that_is_told_a_moment_later_to_leave_adopts_nothing(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although it looks for turns all the time."""
+    monkeypatch.setattr(leases, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(live, "TOGETHER_SECONDS", 5.0)
+    one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    with fleet.chat(one, user).open() as stream:
+        stream.until("So far")
+        one.begin_stop(30.0)
+        with one.client() as client:
+            wait_until(lambda: not _is_ready(client))
+        two.begin_stop(30.0)
+        taken_back(fleet, stream.task_id)
+        gate.open()
+        heard = stream.rest()
+    assert (heard.answer, heard.last["event"]) == ("So far, so good", "message_end")
+    turn = fleet.rows(stream.task_id).turn
+    assert (turn.outcome, turn.epoch) == ("completed", 3)
+
+
 @pytest.mark.parametrize("how", ["down", "frozen", "frozen before"])
 def test_a_process_without_its_database_is_gone_in_time(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, how: str

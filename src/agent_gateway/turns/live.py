@@ -45,6 +45,8 @@ UNREAD_SECONDS: Final = 5.0
 DISOWN_SECONDS: Final = 60.0
 MOST_DISOWNED: Final = 50
 """How long, and how many at once, turns are ended whose clients were told that they have not begun."""
+TOGETHER_SECONDS: Final = 0.5
+"""Within this time all processes that leave together know that they do."""
 MOMENT_SECONDS: Final = 1.5
 """How much longer than it was told to a drain takes at most when nothing gets through any more."""
 INTERRUPT_SECONDS: Final = 10.0
@@ -327,6 +329,9 @@ class LiveTurns(Generic[Form]):
         until = loop.time() + seconds
         if self._running:
             logger.info("draining: %d turns, up to %.0f s", len(self._running), seconds)
+            if not self._handover.alone:
+                # One that does not know yet would adopt what is offered, only to offer it again.
+                await asyncio.sleep(min(TOGETHER_SECONDS, seconds))
         while True:
             done = await self._in_time(self._hand_over(), until)
             if loop.time() >= until or not self._is_busy():
