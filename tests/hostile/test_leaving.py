@@ -10,7 +10,9 @@ from contextlib import ExitStack, suppress
 import httpx
 import pytest
 
+from agent_gateway.domain import TaskId, Turn
 from agent_gateway.server.listener import Listener
+from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns import leases, live
 from tests.fakes.script import Gate, Script, delta, script, succeed
 from tests.fakes.script import text as said
@@ -177,6 +179,38 @@ def test_a_process_that_is_told_a_moment_later_to_leave_adopts_nothing(
         with one.client() as client:
             wait_until(lambda: not _is_ready(client))
         two.begin_stop(30.0)
+        taken_back(fleet, stream.task_id)
+        gate.open()
+        heard = stream.rest()
+    assert (heard.answer, heard.last["event"]) == ("So far, so good", "message_end")
+    turn = fleet.rows(stream.task_id).turn
+    assert (turn.outcome, turn.epoch) == ("completed", 3)
+
+
+def test_a_process_does_not_adopt_what_it_offers(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep of its own may be on its way when it begins to leave."""
+    monkeypatch.setattr(live, "TOGETHER_SECONDS", 0.0)
+    server = fleet.start(lease_seconds=LONG_LEASE)
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    with fleet.chat(server, user).open() as stream:
+        stream.until("So far")
+        task_id, draining = TaskId(stream.task_id), server.gateway.live.draining
+        adopt, sweeping = TurnStore.adopt, threading.Event()
+
+        async def late(store: TurnStore, **options: bool) -> list[Turn]:
+            sweeping.set()
+            await draining.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2):
+                    while not (await store.statuses([task_id]))[task_id].free:  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+            return await adopt(store, **options)
+
+        monkeypatch.setattr(TurnStore, "adopt", late)
+        assert sweeping.wait(BOUND)
+        server.begin_stop(30.0)
         taken_back(fleet, stream.task_id)
         gate.open()
         heard = stream.rest()

@@ -374,7 +374,8 @@ class LiveTurns(Generic[Form]):
             for live in self.followed():
                 if not live.handed_over and live.turn.task_id not in self._handover.offered:
                     live.hand_over()
-            if self._backend.replayable:
+            # A sweep of ours that is still on its way would adopt what is offered.
+            if self._backend.replayable and not self._adopting:
                 await self._handover.offer([live for live in self._releasable() if not live.runner.sending])
         await self._handover.settle([live for live in self.followed() if live.readers])
 
