@@ -12,7 +12,7 @@ import pytest
 
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store import connections
-from agent_gateway.store.connections import Pool
+from agent_gateway.store.connections import WAIT_SECONDS, Pool
 from agent_gateway.store.database import Database
 from tests.fakes.script import Gate, delta, script, succeed
 from tests.fakes.script import text as said
@@ -252,6 +252,21 @@ async def test_a_connection_that_was_made_while_two_duties_wanted_some_is_not_fo
         closing.let_go.set()
         await asyncio.gather(*duties)
         await both_duties(database)
+
+
+@pytest.mark.anyio
+async def test_heartbeats_that_get_no_connection_know_it_at_once(role: LimitedRole) -> None:
+    """The second waits for that of the first: when there is none, it asks for itself, in time for a lease."""
+    role.limit(0)
+    database = Database(role.url)
+    try:
+        async with asyncio.timeout(WAIT_SECONDS - 2):
+            told = await asyncio.gather(
+                used(database, "heartbeats"), used(database, "heartbeats"), return_exceptions=True
+            )
+    finally:
+        await database.close()
+    assert ["too many connections" in str(error) for error in told] == [True, True]
 
 
 @pytest.mark.anyio

@@ -44,6 +44,7 @@ class _CountedPool:
     def __init__(self, engine: AsyncEngine, size: int) -> None:
         self.engine = engine
         self.size = size
+        self.permits = asyncio.Semaphore(size)
         self._open: set[Any] = set()
         self._closed_at = -math.inf
         self.filling: asyncio.Task[None] | None = None
@@ -81,7 +82,6 @@ class Connections:
         self._reserved: dict[Pool, _CountedPool] = {
             pool: _CountedPool(make(size), size) for pool, size in RESERVED.items()
         }
-        self._permits = asyncio.Semaphore(pool_size)
         self._used = 0
         """Connections that requests use or ask for. The engine's pool forgets those it has given up."""
         self._holding = False
@@ -156,7 +156,7 @@ class Connections:
     async def _for_request(self, stack: AsyncExitStack) -> AsyncConnection:
         until = _latest()
         while True:
-            await _permit(self._permits, until)
+            await _permit(self._requests.permits, until)
             try:
                 if self._holding:
                     for counted in self._reserved.values():
@@ -164,14 +164,14 @@ class Connections:
                 return await self._opened(stack)
             except BaseException as error:
                 if not _is_refused(error) or not self._requests.opened:
-                    self._permits.release()
+                    self._requests.permits.release()
                     raise
                 if self._requests.opened > self._used:
                     # The pool offered a place whose connection broke, while another one is there.
-                    self._permits.release()
+                    self._requests.permits.release()
                     continue
                 # What is open has to do for a while: this place is not given to anybody.
-                asyncio.get_running_loop().call_later(GROW_SECONDS, self._permits.release)
+                asyncio.get_running_loop().call_later(GROW_SECONDS, self._requests.permits.release)
 
     async def _opened(self, stack: AsyncExitStack) -> AsyncConnection:
         pool = self._requests.engine.pool
@@ -193,7 +193,7 @@ class Connections:
             finally:
                 # Only when it is back may another request have it, though who used it is gone already.
                 self._used -= 1
-                self._permits.release()
+                self._requests.permits.release()
 
         stack.push_async_callback(lambda: undisturbed(give_back()))
         return connection
@@ -234,7 +234,7 @@ class Connections:
         gave_way = False
         for pause in WAYS_SECONDS:
             try:
-                return await stack.enter_async_context(counted.engine.connect())
+                return await self._placed(stack, counted)
             except (StoreUnavailable, OSError) as error:
                 if not _is_refused(error) or not (gave_way or self._may_give()):
                     raise
@@ -244,7 +244,17 @@ class Connections:
             # Again if a request was faster.
             await undisturbed(self._give_up())
             await asyncio.sleep(pause)
-        return await stack.enter_async_context(counted.engine.connect())
+        return await self._placed(stack, counted)
+
+    async def _placed(self, stack: AsyncExitStack, counted: _CountedPool) -> AsyncConnection:
+        """A reserved connection, once there is room in its pool."""
+        async with AsyncExitStack() as opening:
+            # Who waits in the engine's pool is not woken when the connection that it waits for fails to open.
+            await _permit(counted.permits, _latest())
+            opening.callback(counted.permits.release)
+            connection = await opening.enter_async_context(counted.engine.connect())
+            stack.push_async_callback(opening.pop_all().aclose)
+            return connection
 
 
 class FileConnections:
