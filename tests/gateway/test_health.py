@@ -7,12 +7,13 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from agent_gateway import app
 from agent_gateway.store.database import Database
-from agent_gateway.store.migrations import migrate
+from agent_gateway.store.migrations import migrate, schema_is_current
 from tests.fakes.script import Gate, delta, script, succeed, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, refused
-from tests.gateway_server import GatewayServer, StartGateway, wait_until
+from tests.gateway_server import BOUND, GatewayServer, StartGateway, wait_until
 
 
 def test_probes_need_no_key(server: GatewayServer) -> None:
@@ -51,6 +52,25 @@ def test_not_ready_before_the_schema_is_there(
 
 
 @pytest.mark.usefixtures("no_turn_is_taken_back")
+def test_a_process_listens_once_it_knows_its_database(
+    postgres_url: str, fake: ScriptedBackend, user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who connects to it as soon as that is possible is served, also where the database takes its time."""
+    listened: list[bool] = []
+
+    async def slowly(database: Database) -> bool:
+        await asyncio.sleep(2)
+        listened.append(gateway.server.started)
+        return await schema_is_current(database)
+
+    monkeypatch.setattr(app, "LISTEN_SECONDS", BOUND)
+    monkeypatch.setattr(app, "schema_is_current", slowly)
+    gateway = GatewayServer(tmp_path, database_url=postgres_url, backend_url=fake.url)
+    with gateway, gateway.client() as client:
+        assert Chat(client, user).blocking("Hi")["answer"] == "You said: Hi."
+    assert listened == [False]
+
+
 def test_draining(
     start_gateway: StartGateway, database_url: str, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
