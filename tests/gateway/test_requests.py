@@ -12,7 +12,7 @@ import pytest
 from tests.fakes.script import Script, fail, refuse, script, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, Heard, refused
-from tests.gateway_server import API_KEY, BOUND, GatewayServer
+from tests.gateway_server import API_KEY, GatewayServer
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 """The id of nothing; the same in every process, since names of tests are made of it."""
@@ -338,13 +338,7 @@ def test_what_is_no_text_is_named(chat: Chat, text: str) -> None:
     assert refused(answer, 400, "invalid_param")["message"].startswith("idempotency-key: ")
 
 
-@pytest.fixture
-def late_failures_are_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream's status waits for the first event, however long that takes."""
-    monkeypatch.setattr("agent_gateway.routes.chat.FIRST_EVENT_SECONDS", BOUND)
-
-
-@pytest.mark.usefixtures("late_failures_are_early")
+@pytest.mark.usefixtures("early_failures_have_a_status")
 @pytest.mark.parametrize("mode", ["streaming", "blocking"])
 def test_a_backend_that_refuses_is_a_real_status(chat: Chat, fake: ScriptedBackend, mode: str) -> None:
     fake.script = refuse(422)
@@ -353,7 +347,7 @@ def test_a_backend_that_refuses_is_a_real_status(chat: Chat, fake: ScriptedBacke
     assert "sk-secret" not in response.text
 
 
-@pytest.mark.usefixtures("late_failures_are_early")
+@pytest.mark.usefixtures("early_failures_have_a_status")
 def test_a_turn_that_fails_at_once_is_a_real_status(chat: Chat, fake: ScriptedBackend) -> None:
     fake.script = script(fail("InvokeRateLimitError"))
     refused(chat.post(response_mode="streaming"), 429, "rate_limit_error")
@@ -363,7 +357,7 @@ def test_a_turn_that_fails_at_once_is_a_real_status(chat: Chat, fake: ScriptedBa
     assert chat.post(response_mode="streaming").status_code == 200
 
 
-@pytest.mark.usefixtures("late_failures_are_early")
+@pytest.mark.usefixtures("early_failures_have_a_status")
 def test_a_backend_that_is_away_says_when_to_try_again(chat: Chat, fake: ScriptedBackend) -> None:
     fake.script = Script(create="cut")
     for mode in ("streaming", "blocking"):

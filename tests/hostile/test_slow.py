@@ -175,6 +175,10 @@ def test_who_was_refused_and_stays_is_closed(recording: RecordingServer) -> None
     with recording.client() as client:
         client.send(request("POST", "/early", "Content-Length: 100000"))
         assert client.answer().headers["connection"] == "close"
-        client.send(b"x" * 1000)
-        assert recording.connections
+        # Also while it goes on sending.
+        sent: list[int] = []
+        flooding = threading.Thread(target=lambda: sent.append(client.flood(b"x", 10**9)), daemon=True)
+        flooding.start()
         closed(recording)
+        flooding.join(BOUND)
+        assert sent[0] < 10**9
