@@ -90,7 +90,7 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 # -- I1, I2: what is committed before what ---------------------------------------------------------
 
 
-def test_I1_the_message_is_committed_before_the_run_is_created(  # noqa: N802
+def test_I1_the_message_is_committed_before_the_run_is_created(
     chat: Chat, server: GatewayServer, fake: ScriptedBackend
 ) -> None:
     """When POST /runs arrives at the backend, anybody can read the message and its turn."""
@@ -115,7 +115,7 @@ def test_I1_the_message_is_committed_before_the_run_is_created(  # noqa: N802
     assert seen[0].turn.lease_until is not None
 
 
-def test_I2_message_end_comes_after_the_commit_of_everything(  # noqa: N802
+def test_I2_message_end_comes_after_the_commit_of_everything(
     chat: Chat, server: GatewayServer, fake: ScriptedBackend
 ) -> None:
     """Who has read message_end finds answer, usage, steps and snapshot in the database."""
@@ -137,7 +137,7 @@ def test_I2_message_end_comes_after_the_commit_of_everything(  # noqa: N802
         assert rows.turn.end_position == event["event_id"]
 
 
-def test_I2_no_terminal_event_while_the_commit_can_not_be_made(  # noqa: N802
+def test_I2_no_terminal_event_while_the_commit_can_not_be_made(
     postgres_url: str, fake: ScriptedBackend, tmp_path: Path, user: str
 ) -> None:
     """The finish waits for a lock: readers get pings, also those who ask for the events now."""
@@ -174,7 +174,7 @@ ENDS: dict[str, list[Step]] = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_I3_exactly_one_terminal_event_and_nothing_after_it(  # noqa: N802
+def test_I3_exactly_one_terminal_event_and_nothing_after_it(
     chat: Chat, server: GatewayServer, fake: ScriptedBackend, end: str
 ) -> None:
     """However a run ends and whoever listens: one message_end or error, the last event of all."""
@@ -195,9 +195,7 @@ def test_I3_exactly_one_terminal_event_and_nothing_after_it(  # noqa: N802
     assert (outcome == "failed") == (heard[0].last["event"] == "error")
 
 
-def test_I3_when_a_stop_meets_the_end(  # noqa: N802
-    chat: Chat, server: GatewayServer, fake: ScriptedBackend
-) -> None:
+def test_I3_when_a_stop_meets_the_end(chat: Chat, server: GatewayServer, fake: ScriptedBackend) -> None:
     """A stop, a second stop and the run's own end at the same moment: one terminal event, as stored."""
     outcomes: set[str] = set()
     for number in range(24):
@@ -217,7 +215,7 @@ def test_I3_when_a_stop_meets_the_end(  # noqa: N802
     assert "stopped" in outcomes or "completed" in outcomes
 
 
-def test_I3_when_the_process_is_told_to_go_as_turns_end(  # noqa: N802
+def test_I3_when_the_process_is_told_to_go_as_turns_end(
     start_gateway: StartGateway, database_url: str, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """SIGTERM and the runs' ends at the same moment: every open stream has its one terminal event."""
@@ -242,7 +240,7 @@ def test_I3_when_the_process_is_told_to_go_as_turns_end(  # noqa: N802
 # -- I4: nothing stays running ---------------------------------------------------------------------
 
 
-def test_I4_a_crashed_sqlite_process_leaves_no_running_turn(  # noqa: N802
+def test_I4_a_crashed_sqlite_process_leaves_no_running_turn(
     sqlite_template: Path, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:
     """The files as a crash leaves them: the next process takes the turn up at its start, and ends it."""
@@ -274,7 +272,7 @@ def test_I4_a_crashed_sqlite_process_leaves_no_running_turn(  # noqa: N802
         assert chat.blocking(conversation_id=event["conversation_id"])["answer"] == "So far"
 
 
-def test_I4_a_crash_before_the_run_is_known_is_told(  # noqa: N802
+def test_I4_a_crash_before_the_run_is_known_is_told(
     sqlite_template: Path, fake: ScriptedBackend, tmp_path: Path, user: str
 ) -> None:
     """A run may exist that nobody knows: the turn ends as interrupted, and no second run is made (R4)."""
@@ -312,7 +310,7 @@ def _copy_of_the_moment(source: Path, target: Path) -> None:
     here.close()
 
 
-def test_I4_a_turn_whose_process_lost_the_database_goes_on_elsewhere(  # noqa: N802
+def test_I4_a_turn_whose_process_lost_the_database_goes_on_elsewhere(
     postgres_url: str, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:
     """Once the lease has run out, another process adopts it; the first one comes back as a reader."""
@@ -349,7 +347,7 @@ def test_I4_a_turn_whose_process_lost_the_database_goes_on_elsewhere(  # noqa: N
 # -- I5: connections -------------------------------------------------------------------------------
 
 
-def test_I5_streams_hold_no_database_connection(  # noqa: N802
+def test_I5_streams_hold_no_database_connection(
     start_gateway: StartGateway, database_url: str, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """60 open streams on a pool of 2: no connection is out, and requests and new turns are answered."""
@@ -396,7 +394,7 @@ def _in_transaction(url: str) -> int:
 # -- I6: disconnect, stop, drain -------------------------------------------------------------------
 
 
-def test_I6_disconnect_stop_and_drain_differ_and_are_recorded(  # noqa: N802
+def test_I6_disconnect_stop_and_drain_differ_and_are_recorded(
     start_gateway: StartGateway, database_url: str, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """Who goes away changes nothing; who stops gets what there is; who is told to go leaves it to others."""
@@ -444,7 +442,7 @@ def test_I6_disconnect_stop_and_drain_differ_and_are_recorded(  # noqa: N802
 # -- I7: one active turn, snapshots forward only ---------------------------------------------------
 
 
-def test_I7_one_active_turn_per_conversation(  # noqa: N802
+def test_I7_one_active_turn_per_conversation(
     server: GatewayServer, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """Of many posts at once one gets the turn, the others are told whose it is; the database agrees."""
@@ -481,7 +479,7 @@ def _one_active_turn(chat: Chat, server: GatewayServer, fake: ScriptedBackend, g
     assert fake.posts == posts + 1
 
 
-def test_I7_the_snapshot_only_moves_forward(  # noqa: N802
+def test_I7_the_snapshot_only_moves_forward(
     chat: Chat, server: GatewayServer, fake: ScriptedBackend, gate: Gate
 ) -> None:
     """A turn that fails leaves the old one; one that finishes after a later turn does not bring its own."""
@@ -529,7 +527,7 @@ MODES = ("chat", "agent-chat", "agent")
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_I8_any_cursor_gets_exactly_the_rest(  # noqa: N802
+def test_I8_any_cursor_gets_exactly_the_rest(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, user: str, mode: str
 ) -> None:
     """During the turn, after it, and from a process that only knows the rows: the same bytes."""
@@ -575,7 +573,7 @@ def _without_older_versions(whole: Heard, cursor: int) -> list[bytes]:
     ]
 
 
-def test_I8_another_process_serves_the_turn_with_the_same_bytes(  # noqa: N802
+def test_I8_another_process_serves_the_turn_with_the_same_bytes(
     postgres_url: str, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:
     """Two processes on one database: a reader at either gets the same frames, live or after the turn."""
@@ -602,7 +600,7 @@ def test_I8_another_process_serves_the_turn_with_the_same_bytes(  # noqa: N802
         assert chat.events(stream.task_id, after=whole.ids[-1]).status_code == 204
 
 
-def test_I8_an_end_made_by_the_gateway_has_a_number_of_its_own(  # noqa: N802
+def test_I8_an_end_made_by_the_gateway_has_a_number_of_its_own(
     start_gateway: StartGateway, fake: ScriptedBackend, user: str
 ) -> None:
     """Readers that saw more than was stored are told so by message_replace; the others just get the end."""
@@ -623,7 +621,7 @@ def test_I8_an_end_made_by_the_gateway_has_a_number_of_its_own(  # noqa: N802
         assert chat.events(whole.task_id, after=GATEWAY_END).status_code == 204
 
 
-def test_I8_positions_depend_on_the_run_alone(chat: Chat, fake: ScriptedBackend) -> None:  # noqa: N802
+def test_I8_positions_depend_on_the_run_alone(chat: Chat, fake: ScriptedBackend) -> None:
     """The same run events, cut here and there, make the same turn events with the same numbers."""
     told: list[list[Any]] = []
     for cuts in ((), (3,), (4, 5, 11)):
@@ -645,7 +643,7 @@ def test_I8_positions_depend_on_the_run_alone(chat: Chat, fake: ScriptedBackend)
 
 
 @pytest.mark.parametrize("end", ["succeeds", "fails", "is lost"])
-def test_I9_a_write_under_an_older_epoch_changes_nothing(  # noqa: N802
+def test_I9_a_write_under_an_older_epoch_changes_nothing(
     chat: Chat, server: GatewayServer, fake: ScriptedBackend, gate: Gate, end: str
 ) -> None:
     """The turn's owner lost it and does not know: whatever its run says then, the rows stay."""
@@ -667,7 +665,7 @@ def test_I9_a_write_under_an_older_epoch_changes_nothing(  # noqa: N802
 # -- I10: one run ----------------------------------------------------------------------------------
 
 
-def test_I10_a_run_is_asked_for_again_only_when_nothing_can_have_happened(  # noqa: N802
+def test_I10_a_run_is_asked_for_again_only_when_nothing_can_have_happened(
     start_gateway: StartGateway, fake: ScriptedBackend, user: str
 ) -> None:
     """After a 503 or a refused connection there is another POST; after a lost answer there is none."""
@@ -692,9 +690,7 @@ def test_I10_a_run_is_asked_for_again_only_when_nothing_can_have_happened(  # no
         assert (fake.posts, len(fake.runs)) == (5, runs + 3)
 
 
-def test_I10_the_same_key_at_the_same_time_makes_one_turn(  # noqa: N802
-    chat: Chat, fake: ScriptedBackend
-) -> None:
+def test_I10_the_same_key_at_the_same_time_makes_one_turn(chat: Chat, fake: ScriptedBackend) -> None:
     """Posts with one Idempotency-Key, all at once, in every mode: one run, one turn, the same answer."""
 
     def post(response_mode: str) -> Callable[[], httpx.Response]:
@@ -719,7 +715,7 @@ def test_I10_the_same_key_at_the_same_time_makes_one_turn(  # noqa: N802
     assert fake.posts == 1
 
 
-def test_I10_two_processes_make_one_turn_of_one_key(  # noqa: N802
+def test_I10_two_processes_make_one_turn_of_one_key(
     postgres_url: str, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:
     """A client that repeats its post at another replica gets the turn of the first, and its answer."""
@@ -758,7 +754,7 @@ def answer_to(response: httpx.Response) -> tuple[int, bytes, dict[str, str]]:
     return response.status_code, response.content, headers
 
 
-def test_I11_what_belongs_to_others_answers_as_what_does_not_exist(  # noqa: N802
+def test_I11_what_belongs_to_others_answers_as_what_does_not_exist(
     chat: Chat, server: GatewayServer, fake: ScriptedBackend, gate: Gate
 ) -> None:
     """Every route that takes an id: byte-equal 404s for another app's key and for another user."""
@@ -803,9 +799,7 @@ def test_I11_what_belongs_to_others_answers_as_what_does_not_exist(  # noqa: N80
     assert chat.resumed(running["task_id"]).last["event"] == "message_end"
 
 
-def test_I11_a_ticket_opens_its_turn_only(  # noqa: N802
-    chat: Chat, server: GatewayServer, fake: ScriptedBackend
-) -> None:
+def test_I11_a_ticket_opens_its_turn_only(chat: Chat, server: GatewayServer, fake: ScriptedBackend) -> None:
     """A ticket of one turn on the path of another is a 404, a forged one a 401."""
     mine, yours = chat.background(), chat.background()
     chat.resumed(mine["task_id"])
@@ -826,7 +820,7 @@ def test_I11_a_ticket_opens_its_turn_only(  # noqa: N802
         )
 
 
-def test_I11_idempotency_keys_of_others_are_not_seen(  # noqa: N802
+def test_I11_idempotency_keys_of_others_are_not_seen(
     chat: Chat, server: GatewayServer, fake: ScriptedBackend
 ) -> None:
     """The same key of another user or app makes a turn of its own, whatever its body."""
@@ -905,7 +899,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr(connection, "LOOK_SECONDS", 0.2)
 
 
-def test_I12_a_dead_reader_costs_little_and_slows_nobody(  # noqa: N802
+def test_I12_a_dead_reader_costs_little_and_slows_nobody(
     busy_gateway: GatewayServer, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """8 MB flow past readers that read nothing: they are owed less than a megabyte, then they are cut."""
@@ -933,7 +927,7 @@ def test_I12_a_dead_reader_costs_little_and_slows_nobody(  # noqa: N802
 
 
 @pytest.mark.parametrize("mode", ["chat", "agent"])
-def test_I12_a_dead_reader_of_an_ended_turn_costs_little(  # noqa: N802
+def test_I12_a_dead_reader_of_an_ended_turn_costs_little(
     fake: ScriptedBackend, tmp_path: Path, user: str, mode: str
 ) -> None:
     """The next process has 8 MB for it, in mode `agent` twice, and hands over less than a megabyte."""
@@ -955,7 +949,7 @@ def test_I12_a_dead_reader_of_an_ended_turn_costs_little(  # noqa: N802
         assert max(owed) < 1024 * 1024
 
 
-def test_I12_what_is_stored_is_told_in_pieces() -> None:  # noqa: N802
+def test_I12_what_is_stored_is_told_in_pieces() -> None:
     """Whole frames, and never all of them in memory."""
     chunks = tuple(LLMChunk(number + 1, PIECE) for number in range(BIG // len(PIECE)))
     result = Result(Outcome.COMPLETED, chunks, (), len(chunks) + 2)
@@ -967,7 +961,7 @@ def test_I12_what_is_stored_is_told_in_pieces() -> None:  # noqa: N802
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_I12_a_dead_reader_does_not_keep_the_process_from_going(  # noqa: N802
+def test_I12_a_dead_reader_does_not_keep_the_process_from_going(
     busy_gateway: GatewayServer,
     fake: ScriptedBackend,
     user: str,
