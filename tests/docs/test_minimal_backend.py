@@ -1,0 +1,143 @@
+"""docs/examples/minimal_backend.py: the gateway drives it over HTTP, as a process of its own."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.clients.proxy import CuttingProxy
+from tests.gateway.chat import Chat, refused
+from tests.gateway.errands import errands
+from tests.gateway.process import START_SECONDS, environment
+from tests.gateway_server import BOUND, GatewayServer, wait_until
+
+PROGRAM = Path(__file__).parents[2] / "docs" / "examples" / "minimal_backend.py"
+LISTENING = re.compile(r"listening on (http://\S+)\n")
+
+
+@contextmanager
+def backend(folder: Path, token: str = "") -> Iterator[str]:
+    """The program on a free port; its URL."""
+    output = folder / "backend-output"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), "--port", "0"],
+            env={**environment(), "BACKEND_TOKEN": token},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until(lambda: LISTENING.search(output.read_text()) or process.poll() is not None, START_SECONDS)
+        found = LISTENING.search(output.read_text())
+        assert found, output.read_text()
+        yield found[1]
+    finally:
+        process.kill()
+        process.wait(BOUND)
+    assert "Traceback" not in output.read_text()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    with backend(tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def chat(url: str, tmp_path: Path) -> Iterator[Chat]:
+    """A user of a gateway on the backend."""
+    with GatewayServer(tmp_path / "data", backend_url=url) as server, server.client() as client:
+        yield Chat(client, "ada")
+
+
+def test_a_turn_streams_and_completes(chat: Chat) -> None:
+    heard = chat.streaming("Hello")
+    assert heard.kinds == ["message", "message", "message_end"]
+    assert heard.answer == "You said: Hello"
+    assert chat.message(heard.conversation_id)["answer"] == "You said: Hello"
+
+
+def test_the_next_turn_knows_the_one_before(chat: Chat) -> None:
+    first = chat.blocking("My name is Ada.")
+    again = chat.blocking("And now?", conversation_id=first["conversation_id"])
+    assert again["answer"] == "You said: And now? (before that: My name is Ada.)"
+
+
+def test_a_stopped_turn_keeps_its_partial_answer_and_the_next_turn_knows_it(chat: Chat) -> None:
+    with chat.open("Count to 100000") as stream:
+        told = stream.until("3 ")
+        chat.stop(stream.task_id)
+        heard = stream.rest()
+    assert heard.kinds[-1] == "message_end"
+    assert heard.answer.startswith("1 2 3 ")
+    message = chat.message(told[0]["conversation_id"])
+    assert (message["answer"], message["status"]) == (heard.answer, "normal")
+    again = chat.blocking("And now?", conversation_id=heard.conversation_id)
+    assert again["answer"] == "You said: And now? (before that: Count to 100000)"
+
+
+def test_an_agent_that_fails_ends_the_turn_with_an_error(chat: Chat) -> None:
+    heard = chat.streaming("Hello")
+    response = chat.post("Count to many", conversation_id=heard.conversation_id)
+    refused(response, 500, "internal_server_error")
+    again = chat.blocking("And now?", conversation_id=heard.conversation_id)
+    assert again["answer"] == "You said: And now? (before that: Hello)"
+
+
+def test_a_cut_event_stream_is_resumed_without_a_gap(url: str, tmp_path: Path) -> None:
+    # Connections of the gateway: its question for the generation, POST /runs, then the event streams.
+    with (
+        CuttingProxy(url, [10_000, 10_000, 900, 1_300]) as proxy,
+        GatewayServer(tmp_path / "data", backend_url=proxy.url) as server,
+        server.client() as client,
+    ):
+        heard = Chat(client, "ada").streaming("Count to 12")
+        streams = [head.split(" ")[1] for head in proxy.heads if "/events/sse" in head]
+    assert heard.answer == "".join(f"{number} " for number in range(1, 13))
+    assert heard.kinds[-1] == "message_end"
+    assert ["after=" in path for path in streams] == [False, True, True]
+
+
+def test_a_conversation_can_be_deleted(url: str, tmp_path: Path) -> None:
+    with (
+        CuttingProxy(url, []) as proxy,
+        GatewayServer(tmp_path / "data", backend_url=proxy.url) as server,
+        server.client() as client,
+    ):
+        conversation = Chat(client, "ada").blocking("Hello")["conversation_id"]
+        deleted = client.request("DELETE", f"/conversations/{conversation}", json={"user": "ada"})
+        assert deleted.status_code == 204
+        # The second run is the clean-up run, which fails for want of a model: that settles it.
+        wait_until(lambda: len([head for head in proxy.heads if head.startswith("post /runs ")]) == 2)
+        wait_until(lambda: not errands(server.settings.resolved_database_url()))
+
+
+def test_requests_without_the_token_are_refused(tmp_path: Path) -> None:
+    with backend(tmp_path, token="secret") as url:
+        assert httpx.post(f"{url}/runs", json={}).status_code == 401
+        with (
+            GatewayServer(tmp_path / "data", backend_url=url, backend_token="secret") as server,
+            server.client() as client,
+        ):
+            assert Chat(client, "ada").blocking("Hello")["answer"] == "You said: Hello"
+
+
+def test_malformed_requests_are_refused_and_make_no_run(url: str) -> None:
+    with httpx.Client(base_url=url, timeout=BOUND, trust_env=False) as client:
+        assert client.get("/openapi.json").status_code == 200
+        for body in (b"", b"no JSON", b"[]", b'{"composition": {"layers": [{"name": "only"}]}}'):
+            assert client.post("/runs", content=body).status_code == 422
+        assert client.post("/runs/unknown/cancel", json={}).status_code == 404
+        assert client.get("/runs/unknown/events/sse").status_code == 404
+        run = client.post("/runs", json={"composition": {"layers": []}}).json()["run_id"]
+        log = client.get(f"/runs/{run}/events/sse").text
+        assert "run_failed" in log
+        assert "Missing required 'llm' layer." in log
+        assert client.get(f"/runs/{run}/events/sse", params={"after": "garbage"}).status_code == 422
+        assert client.get(f"/runs/{run}").json()["status"] == "failed"
+        assert client.post(f"/runs/{run}/cancel", json={}).status_code == 409
