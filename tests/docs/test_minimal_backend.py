@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ LISTENING = re.compile(r"listening on (http://\S+)\n")
 
 
 @contextmanager
-def backend(folder: Path, token: str = "") -> Iterator[str]:
+def backend(folder: Path, token: str = "") -> Generator[str]:
     """The program on a free port; its URL."""
     output = folder / "backend-output"
     with output.open("wb") as file:
