@@ -25,7 +25,6 @@ USER 10001:10001
 VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# http.client and not urllib, which would ask a proxy of the environment for 127.0.0.1.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('AGENT_GATEWAY_PORT') or 8000), timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["agent-gateway", "health"]
 ENTRYPOINT ["agent-gateway"]
 CMD ["serve", "--host", "0.0.0.0"]

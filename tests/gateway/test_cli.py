@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from agent_gateway import cli, logs
+from agent_gateway import logs
+from agent_gateway.cli.commands import app as commands
 from agent_gateway.errors import ConfigError
 from tests.gateway.rows import apply_app
 from tests.gateway_server import SECRET_KEY
@@ -32,7 +33,7 @@ def command(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def run(*arguments: str, answer: str = "", **settings: str) -> Result:
         given = {f"AGENT_GATEWAY_{name}": value for name, value in settings.items()}
-        return CliRunner().invoke(cli.app, list(arguments), input=answer, env={**environ, **given})
+        return CliRunner().invoke(commands, list(arguments), input=answer, env={**environ, **given})
 
     return run
 
@@ -180,4 +181,4 @@ def test_what_the_embedded_agent_would_leave_out_is_not_applied(
 def test_a_schema_that_is_behind_is_told(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "configure", quiet)
     environ = {"AGENT_GATEWAY_DATABASE_URL": empty_database_url}
-    assert "agent-gateway migrate" in refusal(CliRunner().invoke(cli.app, ["app", "list"], env=environ))
+    assert "agent-gateway migrate" in refusal(CliRunner().invoke(commands, ["app", "list"], env=environ))

@@ -22,9 +22,10 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from agent_gateway import cli, logs
+from agent_gateway import logs
 from agent_gateway.app import app_of_worker
 from agent_gateway.app_config import default_app
+from agent_gateway.cli.commands import app as commands
 from agent_gateway.cli.listen import bind, listening_on
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
@@ -56,7 +57,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
 
     def run(*arguments: str, **settings: str) -> Result:
         environ = {f"AGENT_GATEWAY_{name}": value for name, value in settings.items()}
-        return CliRunner().invoke(cli.app, list(arguments), env=environ)
+        return CliRunner().invoke(commands, list(arguments), env=environ)
 
     return run
 

@@ -1,0 +1,87 @@
+"""All commands. Here are serve, migrate, openapi and backend; the others have modules of their own."""
+
+import asyncio
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent_gateway.app import check, create_app
+from agent_gateway.cli import apps, keys
+from agent_gateway.cli.environment import read_settings
+from agent_gateway.cli.health import health
+from agent_gateway.cli.listen import bind, listening_on
+from agent_gateway.cli.serving import serve_here, serve_in_workers
+from agent_gateway.errors import ConfigError
+from agent_gateway.preparation import migrate_database
+from agent_gateway.settings import Settings
+
+app = typer.Typer(
+    name="agent-gateway",
+    help="Serves conversational agents to web clients. Settings are AGENT_GATEWAY_* variables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(apps.commands, name="app")
+app.add_typer(keys.commands, name="key")
+app.command()(health)
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="HOST or 127.0.0.1")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on.", show_default="PORT or 8000")]
+
+
+@app.command()
+def serve(
+    host: Host = None,
+    port: Port = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the port; needs Postgres.")] = 1,
+) -> None:
+    """Serve the gateway. The embedded database is set up by itself."""
+    settings = read_settings(host, port)
+    config = check(settings)
+    if workers > 1 and settings.embedded_database:
+        raise ConfigError("--workers needs Postgres: an SQLite database belongs to one process")
+    # Nothing is changed by a process that can not serve.
+    with ExitStack() as stack:
+        sockets = bind(settings.host, settings.port)
+        for one in sockets:
+            stack.enter_context(one)
+        host, port = listening_on(sockets)
+        settings = settings.model_copy(update={"host": host, "port": port})
+        if workers == 1:
+            serve_here(settings, config, sockets)
+        else:
+            serve_in_workers(settings, config, sockets, workers)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database schema up to date; any number of replicas may call it at once."""
+    asyncio.run(migrate_database(read_settings()))
+    typer.echo("The database schema is up to date.")
+
+
+@app.command()
+def openapi(
+    output_dir: Annotated[Path, typer.Option(help="Folder to write openapi.json to.")] = Path("openapi"),
+) -> None:
+    """Write the OpenAPI document."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    path = output_dir / "openapi.json"
+    path.write_text(json.dumps(create_app(Settings.model_construct()).openapi(), indent=2) + "\n")
+    typer.echo(str(path))
+
+
+@app.command()
+def backend(host: Host = None, port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000) -> None:
+    """Serve the embedded agent over HTTP, in the run protocol."""
+    settings = read_settings(host, port)
+    # So that an address that can not be used is told in one line.
+    for one in bind(settings.host, port):
+        one.close()
+    from agent_gateway.backend.embedded.server import serve_backend
+
+    serve_backend(settings.host, port, settings.model, settings.backend_token.get_secret_value() or None)

@@ -1,0 +1,43 @@
+"""`agent-gateway health`: asks a running gateway whether it is alive. Imports as little as it can."""
+
+import http.client
+from typing import Annotated, Final
+
+import typer
+
+from agent_gateway.settings import LOOPBACK, Settings
+
+NOT_ALIVE: Final = 1
+ANSWER_SECONDS: Final = 4.0
+
+Host = Annotated[str | None, typer.Option(help="Address to ask.", show_default="HOST or 127.0.0.1")]
+Port = Annotated[int | None, typer.Option(help="Port to ask.", show_default="PORT or 8000")]
+
+alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+"""The command by itself, as containers run it."""
+
+
+@alone.command()
+def health(host: Host = None, port: Port = None) -> None:
+    """Ask the gateway of this machine whether it is alive: exit code 0, or 1 with the reason."""
+    given = {"host": host, "port": port}
+    settings = Settings.read(**{name: value for name, value in given.items() if value is not None})
+    fault = fault_of(LOOPBACK.get(settings.host, settings.host), settings.port, ANSWER_SECONDS)
+    if fault is not None:
+        typer.echo(fault, err=True)
+        raise typer.Exit(NOT_ALIVE)
+    typer.echo("alive")
+
+
+def fault_of(host: str, port: int, seconds: float) -> str | None:
+    """Why the gateway at this address is not alive; None when it is. Waits `seconds` for each byte."""
+    # http.client and not urllib, which would ask a proxy of the environment for this machine.
+    connection = http.client.HTTPConnection(host, port, timeout=seconds)
+    try:
+        connection.request("GET", "/healthz")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return f"no answer from {host} port {port}: {str(error) or type(error).__name__}"
+    finally:
+        connection.close()
+    return None if status == http.client.OK else f"{host} port {port} answers GET /healthz with {status}"
