@@ -83,7 +83,7 @@ def clean_json(value: Any) -> Any:
 
 
 class TurnState(StrEnum):
-    """Where a turn's row stands (durability.md, Rows)."""
+    """Where a turn's row stands (docs/design/durability.md, Rows)."""
 
     QUEUED = "queued"
     PLANNED = "planned"

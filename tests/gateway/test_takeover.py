@@ -15,6 +15,7 @@ from sqlmodel import col
 from agent_gateway.backend.translate import FOLD_VERSIONS, Fold
 from agent_gateway.domain import Turn
 from agent_gateway.events import GATEWAY_END, GATEWAY_REPLACE
+from agent_gateway.store.database import now_plus
 from agent_gateway.store.tables import TurnRow
 from agent_gateway.store.turns import TurnStore
 from agent_gateway.turns import leases
@@ -367,6 +368,20 @@ def test_what_was_adopted_late_is_driven_all_the_same(
     assert fleet.chat(one, user).resumed(task_id).answer == "You said: Hello."
     assert late.is_set()
     assert fake.posts == 1
+
+
+def test_a_process_that_has_just_started_takes_only_what_has_no_owner(fleet: Fleet, user: str) -> None:
+    """After an outage a lease may have expired because nobody could renew it: its owner gets time (R11)."""
+    one = fleet.start()
+    die(one)
+    free, expired = begun(one, user, "Free"), begun(one, user, "Expired")
+    fleet.change(free, owner=None, lease_until=None)
+    fleet.change(expired, lease_until=now_plus(-1))
+    two = fleet.start(lease_seconds=60.0)
+    # The sweep that adopts this one has seen the other one, too.
+    assert fleet.chat(two, user).resumed(free).answer == "You said: Free."
+    turn = fleet.rows(expired).turn
+    assert (turn.state, turn.epoch, turn.adoptions) == ("planned", 1, 0)
 
 
 def test_a_database_outage_makes_nobody_adopt_everybody(

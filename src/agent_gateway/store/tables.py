@@ -1,4 +1,4 @@
-"""The rows (durability.md, Rows). One module so that the schema can be read as a whole."""
+"""The rows (docs/design/durability.md, Rows). One module so that the schema can be read as a whole."""
 
 from datetime import UTC, datetime
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""The turn's writes by its owner and by whoever stops it (durability.md, R4-R11).
+"""The turn's writes by its owner and by whoever stops it (docs/design/durability.md, R4-R11).
 
 Every write of an owner is guarded by owner, epoch and state; a write that matches no row changed
 nothing and says so (I9). Lock order: conversation, then turn.
