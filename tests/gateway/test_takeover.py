@@ -3,7 +3,9 @@
 import asyncio
 import signal
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from agent_gateway.backend.translate import FOLD_VERSIONS, Fold
-from agent_gateway.domain import Turn
+from agent_gateway.domain import RunId, TaskId, Turn
+from agent_gateway.errors import StoreUnavailable
 from agent_gateway.events import GATEWAY_END, GATEWAY_REPLACE
 from agent_gateway.store.database import now_plus
 from agent_gateway.store.tables import TurnRow
@@ -382,6 +385,63 @@ def test_a_process_that_has_just_started_takes_only_what_has_no_owner(fleet: Fle
     assert fleet.chat(two, user).resumed(free).answer == "You said: Free."
     turn = fleet.rows(expired).turn
     assert (turn.state, turn.epoch, turn.adoptions) == ("planned", 1, 0)
+
+
+def test_a_process_whose_heartbeats_do_not_get_through_adopts_nothing(
+    fleet: Fleet, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leases that have expired may be its own, although the database answers its sweep (R11)."""
+    sweep, heartbeat = leases.Duties.sweep, TurnStore.heartbeat
+    sweeps, failed = threading.Semaphore(0), threading.Event()
+
+    async def counted(self: leases.Duties[Any]) -> None:
+        await sweep(self)
+        sweeps.release()
+
+    async def fails(_self: TurnStore, _held: Iterable[Turn]) -> dict[TaskId, bool]:
+        failed.set()
+        raise StoreUnavailable("no heartbeat gets through")
+
+    monkeypatch.setattr(leases.Duties, "sweep", counted)
+    one = fleet.start()
+    monkeypatch.setattr(TurnStore, "heartbeat", fails)
+    assert failed.wait(BOUND)
+    task_id = begun(one, user, "Free")
+    fleet.change(task_id, owner=None, lease_until=None)
+    while sweeps.acquire(blocking=False):
+        pass
+    for _ in range(3):
+        assert sweeps.acquire(timeout=BOUND)
+    turn = fleet.rows(task_id).turn
+    assert (turn.state, turn.owner, turn.epoch) == ("planned", None, 1)
+    monkeypatch.setattr(TurnStore, "heartbeat", heartbeat)
+    assert fleet.chat(one, user).resumed(task_id).answer == "You said: Free."
+
+
+def test_a_run_that_a_lost_write_stored_is_not_cancelled(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit of its id was not answered, and then the turn was lost: the next owner needs it (R14)."""
+    running, lost = TurnStore.running, threading.Event()
+
+    async def loses_its_answer(self: TurnStore, turn: Turn, run_id: RunId) -> bool | None:
+        told = await running(self, turn, run_id)
+        if not lost.is_set():
+            await self.release([(turn, None)])
+            lost.set()
+            raise StoreUnavailable("the answer was lost")
+        return told
+
+    monkeypatch.setattr(TurnStore, "running", loses_its_answer)
+    fake.script = script(said("So far"), gate, delta(", so good"), succeed())
+    one = fleet.start()
+    with fleet.chat(one, user).open() as stream:
+        assert lost.wait(BOUND)
+        stream.until("So far")
+        gate.open()
+        assert stream.rest().answer == "So far, so good"
+    assert (fake.posts, fake.cancels) == (1, [])
+    assert fleet.rows(stream.task_id).turn.outcome == "completed"
 
 
 def test_a_database_outage_makes_nobody_adopt_everybody(
