@@ -1,4 +1,4 @@
-"""Runs migrations: on the connection that store/migrations.py hands over, or by hand (`alembic …`) on
+"""Runs migrations: on the connection that store/db/migrations.py hands over, or by hand (`alembic …`) on
 the database of the settings, under the same lock."""
 
 import asyncio
@@ -9,9 +9,9 @@ from sqlalchemy import JSON, Connection
 from sqlmodel import AutoString
 
 from agent_gateway.settings import Settings
-from agent_gateway.store.database_url import async_url
-from agent_gateway.store.migrations import exclusive
-from agent_gateway.store.tables import Row, UtcDateTime
+from agent_gateway.store.db.migrations import exclusive
+from agent_gateway.store.db.tables import Row, UtcDateTime
+from agent_gateway.store.db.url import async_url
 from alembic import context
 
 

@@ -24,8 +24,8 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from agent_gateway.store.database import Database
-from agent_gateway.store.migrations import migrate
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.migrations import migrate
 
 KINDS = ("sqlite", "postgres")
 SQLITE_FILE = "gateway.db"

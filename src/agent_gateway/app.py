@@ -11,69 +11,61 @@ from typing import Final
 from fastapi import APIRouter, Depends, FastAPI
 
 from agent_gateway import logs
-from agent_gateway.app_config import AppConfig, default_app
-from agent_gateway.app_file import load_app_file, refusal
+from agent_gateway.apps.config import AppConfig, default_app
+from agent_gateway.apps.file import load_app_file, refusal
 from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.backend.compose import has_place_for_files
+from agent_gateway.backend.fold.fold import FOLD_VERSIONS
 from agent_gateway.backend.protocol import Backend
-from agent_gateway.backend.translate import FOLD_VERSIONS
-from agent_gateway.domain import new_id
+from agent_gateway.domain.ids import new_id
 from agent_gateway.errors import StoreError
 from agent_gateway.filetypes import SizeLimits
-from agent_gateway.preparation import (
-    check_database,
-    open_database,
-    open_files,
-    owned_database,
-    prepare,
-)
+from agent_gateway.preparation import check_database, open_database, open_files, owned_database, prepare
 from agent_gateway.routes import (
     app_info,
     audio,
-    chat,
+    chat_messages,
     conversation_changes,
     conversations,
-    cors,
     docs,
     end_users,
-    errors,
     feedbacks,
     files,
     forms,
     health,
     index,
-    openapi,
     suggestions,
     unserved,
     variables,
     workflow,
 )
 from agent_gateway.routes.dependencies import Gateway, Installed, KeyRing
-from agent_gateway.routes.middleware import HeadRequests, RequestBodies
-from agent_gateway.routes.payloads import WireForm, frame_encoder
-from agent_gateway.routes.request_text import require_text
-from agent_gateway.routes.tickets import FileTickets, Tickets
+from agent_gateway.routes.http import cors, errors, openapi
+from agent_gateway.routes.http.middleware import HeadRequests, RequestBodies
+from agent_gateway.routes.http.request_text import require_text
+from agent_gateway.routes.http.tickets import FileTickets, Tickets
+from agent_gateway.routes.streams.frames import WireForm, frame_encoder
 from agent_gateway.runner import Limits, Resources
 from agent_gateway.settings import SECRET_CHARACTERS, Settings
 from agent_gateway.signals import draining_first
 from agent_gateway.store.apps import DEFAULT_SLUG, AppStore
 from agent_gateway.store.conversations import ConversationStore
-from agent_gateway.store.database import Database
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.migrations import schema_is_current
+from agent_gateway.store.db.shielded import undisturbed
 from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
 from agent_gateway.store.files import FileStore
-from agent_gateway.store.forms import FormStore
 from agent_gateway.store.keys import USE_SECONDS, KeyStore
-from agent_gateway.store.migrations import schema_is_current
-from agent_gateway.store.new_turn import Terms
+from agent_gateway.store.question_forms import FormStore
 from agent_gateway.store.secrets import NOTE_SECONDS, Secrets
-from agent_gateway.store.turns import TurnStore
-from agent_gateway.store.undisturbed import undisturbed
-from agent_gateway.turns.answers import Answers
-from agent_gateway.turns.errands import Errands
-from agent_gateway.turns.leases import Duties
-from agent_gateway.turns.live import LiveTurns
-from agent_gateway.turns.small_runs import SmallRuns
+from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.store.turns.new_turn import Terms
+from agent_gateway.turns.auxiliary_runs import SmallRuns
+from agent_gateway.turns.form_waiters import Answers
+from agent_gateway.turns.maintenance import Duties
+from agent_gateway.turns.outbox_worker import Errands
+from agent_gateway.turns.registry import LiveTurns
 
 INSTALL_SECONDS: Final = 2.0
 """How often a process that is not ready looks at its database again."""
@@ -149,7 +141,7 @@ def create_app(
     )
     routes = APIRouter(dependencies=[Depends(require_text)])
     for module in (
-        chat,
+        chat_messages,
         conversations,
         conversation_changes,
         variables,

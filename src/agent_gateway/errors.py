@@ -39,7 +39,7 @@ ObjectError                     the file store said no
 ├── ObjectMissing               it has no such object
 └── ObjectsUnavailable          passing or not: it did not do what it was asked
 
-This module knows no HTTP: `routes/errors.py` has the one table from code to status.
+This module knows no HTTP: `routes/http/errors.py` has the one table from code to status.
 """
 
 from collections.abc import Mapping

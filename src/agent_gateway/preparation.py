@@ -10,11 +10,17 @@ from pathlib import Path
 
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
-from agent_gateway.store.database import Database
-from agent_gateway.store.database_url import async_url
-from agent_gateway.store.migrations import migrate
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.migrations import migrate
+from agent_gateway.store.db.sqlite_file import (
+    make_private,
+    prove_writable,
+    served_alone,
+    sqlite_path,
+    usable,
+)
+from agent_gateway.store.db.url import async_url
 from agent_gateway.store.objects import Objects
-from agent_gateway.store.sqlite_file import make_private, prove_writable, served_alone, sqlite_path, usable
 
 
 def check_database(settings: Settings) -> Path | None:

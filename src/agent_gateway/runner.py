@@ -15,13 +15,23 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from agent_gateway.backend.compose import compose
-from agent_gateway.backend.conclusion import conclude, cut_short
-from agent_gateway.backend.made_files import MadeFile, as_stored
+from agent_gateway.backend.fold.artifacts import MadeFile, as_stored
+from agent_gateway.backend.fold.conclusion import conclude, cut_short
+from agent_gateway.backend.fold.fold import Fold
+from agent_gateway.backend.fold.reasons import cause
 from agent_gateway.backend.protocol import Backend
-from agent_gateway.backend.reasons import cause
 from agent_gateway.backend.shown_files import to_be_shown
-from agent_gateway.backend.translate import Fold
-from agent_gateway.domain import Outcome, RunId, StoredFile, Turn, TurnState
+from agent_gateway.domain.events import (
+    GATEWAY_END,
+    FormAnswered,
+    MessageReplace,
+    Result,
+    TurnEvent,
+    rest_of,
+)
+from agent_gateway.domain.files import StoredFile
+from agent_gateway.domain.ids import RunId
+from agent_gateway.domain.turns import Outcome, Turn, TurnState
 from agent_gateway.errors import (
     BackendError,
     BackendRefused,
@@ -35,10 +45,9 @@ from agent_gateway.errors import (
     StoreUnavailable,
     TurnError,
 )
-from agent_gateway.events import GATEWAY_END, FormAnswered, MessageReplace, Result, TurnEvent, rest_of
+from agent_gateway.store.db.shielded import undisturbed
 from agent_gateway.store.files import FileStore
-from agent_gateway.store.turns import TurnStore
-from agent_gateway.store.undisturbed import undisturbed
+from agent_gateway.store.turns.facade import TurnStore
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from agent_gateway.domain import Generation
+from agent_gateway.domain.ids import Generation
 from agent_gateway.errors import ConfigError
 
 PREFIX: Final = "AGENT_GATEWAY_"

@@ -17,8 +17,8 @@ from typing import Final, Self
 import asyncpg
 from sqlalchemy import make_url
 
-from agent_gateway.store.database import Database
-from agent_gateway.store.migrations import migrate
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.migrations import migrate
 
 TEMPLATE: Final = "chaos_template"
 MOST_PROCESSES: Final = 16

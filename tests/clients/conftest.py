@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent_gateway.app_config import AppMode, default_app
+from agent_gateway.apps.config import AppMode, default_app
 from tests.clients.story import Story
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.errands import SUGGEST, small

@@ -16,7 +16,7 @@ from fastapi.routing import APIRoute
 from openapi_spec_validator import validate
 
 from agent_gateway import routes
-from agent_gateway.routes.errors import STATUSES
+from agent_gateway.routes.http.errors import STATUSES
 
 ROOT = Path(__file__).parents[2]
 Json = dict[str, Any]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from agent_gateway.routes import chat
+from agent_gateway.routes import chat_messages
 from tests.fakes.script import Gate, Script, recorded, script
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway_server import BOUND, GatewayServer
@@ -91,7 +91,7 @@ def play(backend: ScriptedBackend, http: httpx.Client, name: str, mode: str, key
     with pytest.MonkeyPatch.context() as patched, ExitStack() as stack:
         if name != "error_rate_late":
             # Whatever the machine does meanwhile, it begins with the run's first event and not with a ping.
-            patched.setattr(chat, "FIRST_EVENT_SECONDS", BOUND)
+            patched.setattr(chat_messages, "FIRST_EVENT_SECONDS", BOUND)
         response = stack.enter_context(
             http.stream(
                 "POST", "/chat-messages", params={"mode": mode}, headers={"Idempotency-Key": key}, json=body

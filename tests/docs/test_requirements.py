@@ -15,8 +15,8 @@ from typing import Final
 
 import pytest
 
-from agent_gateway.domain import Outcome, TurnState
-from agent_gateway.store.tables import Row
+from agent_gateway.domain.turns import Outcome, TurnState
+from agent_gateway.store.db.tables import Row
 
 ROOT: Final = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").exists())
 DURABILITY: Final = "docs/design/durability.md"

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from agent_gateway.domain import Form, FormId, FormState, MessageId
-from agent_gateway.events import Result
+from agent_gateway.domain.events import Result
+from agent_gateway.domain.human_input import Form, FormState
+from agent_gateway.domain.ids import FormId, MessageId
 
 
 def stored(result: Result) -> Result:

@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from agent_gateway.backend.conclusion import conclude
-from agent_gateway.backend.made_files import as_stored
+from agent_gateway.backend.fold.artifacts import as_stored
+from agent_gateway.backend.fold.conclusion import conclude
+from agent_gateway.backend.fold.fold import Fold
 from agent_gateway.backend.protocol import RunEvent
-from agent_gateway.backend.translate import Fold
-from agent_gateway.domain import Step, StoredFile
-from agent_gateway.events import MAX_CHUNK, AgentThought, LLMChunk, Result, TurnEvent
+from agent_gateway.domain.events import MAX_CHUNK, AgentThought, LLMChunk, Result, TurnEvent
+from agent_gateway.domain.files import StoredFile
+from agent_gateway.domain.turns import Step
 
 
 def event(kind: str, data: Any = None, **extra: Any) -> RunEvent:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from agent_gateway.app_config import default_app
+from agent_gateway.apps.config import default_app
 from tests.databases import (
     KINDS,
     _postgres_database,
@@ -139,7 +139,7 @@ def news_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def early_failures_have_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
     """A turn that fails before it said anything is told by its status, however slow the machine is."""
-    monkeypatch.setattr("agent_gateway.routes.chat.FIRST_EVENT_SECONDS", 10.0)
+    monkeypatch.setattr("agent_gateway.routes.chat_messages.FIRST_EVENT_SECONDS", 10.0)
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_gateway.app_config import AppConfig
-from agent_gateway.store.database import now_plus
-from agent_gateway.store.tables import ConversationRow, OutboxRow, SnapshotRow
+from agent_gateway.apps.config import AppConfig
+from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.tables import ConversationRow, OutboxRow, SnapshotRow
 from tests.fakes.script import Script, ScriptSource, echo
 from tests.fakes.session import Json, query_of
 from tests.gateway.rows import look

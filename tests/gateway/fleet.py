@@ -11,12 +11,13 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from agent_gateway.app_config import AppConfig, default_app
-from agent_gateway.domain import Caller, TaskId, TurnRequest
+from agent_gateway.apps.config import AppConfig, default_app
+from agent_gateway.domain.ids import TaskId
+from agent_gateway.domain.turns import Caller, TurnRequest
 from agent_gateway.runner import Limits
-from agent_gateway.store.begin import Begun
-from agent_gateway.store.database import now_plus
-from agent_gateway.store.tables import IdempotencyRow, TurnRow
+from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.tables import IdempotencyRow, TurnRow
+from agent_gateway.store.turns.begin import Begun
 from tests.fakes.script import Gate
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat

@@ -9,8 +9,8 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from agent_gateway.store.database import now_plus
-from agent_gateway.store.tables import FormRow
+from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.tables import FormRow
 from tests.fakes.script import Script, ask_human, script
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend

@@ -13,14 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel import col
 
-from agent_gateway.app_config import AppConfig, default_app
-from agent_gateway.domain import AppId, KeyId, new_id
-from agent_gateway.events import GATEWAY_END
+from agent_gateway.apps.config import AppConfig, default_app
+from agent_gateway.domain.events import GATEWAY_END
+from agent_gateway.domain.ids import AppId, KeyId, new_id
 from agent_gateway.store.apps import Applied, AppStore
-from agent_gateway.store.database import Database
-from agent_gateway.store.database_url import async_url
-from agent_gateway.store.keys import KeyStore
-from agent_gateway.store.tables import (
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.tables import (
     ACTIVE_STATES,
     AppRow,
     AppVersionRow,
@@ -33,6 +31,8 @@ from agent_gateway.store.tables import (
     StepRow,
     TurnRow,
 )
+from agent_gateway.store.db.url import async_url
+from agent_gateway.store.keys import KeyStore
 from tests.gateway_server import SECRET_KEY, GatewayServer, wait_until
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 
-from agent_gateway.routes.tickets import SALT
+from agent_gateway.routes.http.tickets import SALT
 from tests.fakes.script import Gate, delta, fail, script, succeed, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, Heard, Stream, refused

@@ -13,11 +13,11 @@ from sqlalchemy import event, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from agent_gateway.app_config import default_app
-from agent_gateway.domain import AppId, TaskId, new_id
-from agent_gateway.routes.tickets import Ticket
-from agent_gateway.store.tables import TurnRow
-from agent_gateway.turns import leases
+from agent_gateway.apps.config import default_app
+from agent_gateway.domain.ids import AppId, TaskId, new_id
+from agent_gateway.routes.http.tickets import Ticket
+from agent_gateway.store.db.tables import TurnRow
+from agent_gateway.turns import maintenance
 from tests.databases import _sqlite_url
 from tests.fakes.script import Gate, delta, script, succeed, tool_call, tool_result
 from tests.fakes.script import text as said
@@ -285,7 +285,7 @@ def test_a_write_whose_answer_was_lost_is_not_done_twice(  # noqa: PLR0917
     """It is committed, but the connection breaks before the owner knows (R14)."""
     url = through(proxy, postgres_url)
     # No heartbeat and no sweep while the test lasts: it counts the commits.
-    monkeypatch.setattr(leases.Duties, "sweep", never)
+    monkeypatch.setattr(maintenance.Duties, "sweep", never)
     with (
         GatewayServer(tmp_path, database_url=url, backend_url=fake.url, lease_seconds=300) as server,
         installed(server).client() as client,
@@ -317,7 +317,7 @@ def test_a_begin_whose_answer_was_lost_runs_once(
     url = through(proxy, postgres_url)
     shared = {"backend_url": fake.url, "lease_seconds": 0.9}
     # Nobody adopts the turn before the client asks again.
-    monkeypatch.setattr(leases.Duties, "sweep", never)
+    monkeypatch.setattr(maintenance.Duties, "sweep", never)
     with (
         GatewayServer(tmp_path / "1", database_url=url, **shared) as server,
         installed(server).client() as client,
@@ -346,7 +346,7 @@ def test_a_begin_without_a_key_whose_answer_was_lost_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nobody will ask for it again, and the client that was told to try again must not meet it."""
-    monkeypatch.setattr(leases.Duties, "sweep", never)
+    monkeypatch.setattr(maintenance.Duties, "sweep", never)
     with fragile.client() as client:
         chat = Chat(client, user)
         conversation = chat.blocking("One")["conversation_id"]

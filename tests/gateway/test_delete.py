@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from agent_gateway.domain import made_file_id
+from agent_gateway.domain.files import made_file_id
 from agent_gateway.store.apps import AppStore
 from tests.fakes.script import (
     Gate,
@@ -223,7 +223,7 @@ def test_a_backend_without_clean_up_runs_is_asked_once(
     answer: str,
 ) -> None:
     """It keeps no session: the first such answer stands for all, and is no error."""
-    caplog.set_level(logging.INFO, "agent_gateway.turns.small_runs")
+    caplog.set_level(logging.INFO, "agent_gateway.turns.auxiliary_runs")
     with start_gateway().client() as client:
         chat = Chat(client, user)
         conversations = [chat.blocking()["conversation_id"] for _ in range(3)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent_gateway.app_config import AppConfig, LayerTemplate, default_app
+from agent_gateway.apps.config import AppConfig, LayerTemplate, default_app
 from agent_gateway.backend.embedded import EmbeddedBackend
 from agent_gateway.backend.embedded.server import BackendServer, create_backend_app
 from agent_gateway.server.config import server_config

@@ -13,8 +13,8 @@ import httpx
 import psutil  # pyrefly: ignore[untyped-import]
 import pytest
 
-from agent_gateway.domain import Turn
-from agent_gateway.store.turns import TurnStore
+from agent_gateway.domain.turns import Turn
+from agent_gateway.store.turns.facade import TurnStore
 from tests.fakes.script import Gate, Script, delta, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent_gateway.store.database import now_plus
-from agent_gateway.turns.errands import MOST
+from agent_gateway.store.db.database import now_plus
+from agent_gateway.turns.outbox_worker import MOST
 from tests.fakes.script import Gate, Script, echo, fail, script, succeed, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.fakes.session import Json

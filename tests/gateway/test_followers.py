@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from agent_gateway.turns import live
+from agent_gateway.turns import registry
 from tests.fakes.script import Gate, delta, refuse, script, succeed, thinking, tool_call, tool_result
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
@@ -83,7 +83,7 @@ def test_nobody_is_followed_for_nobody(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A while after the last reader has gone, the follower is gone, too; a new reader gets a new one."""
-    monkeypatch.setattr(live, "UNREAD_SECONDS", 0.3)
+    monkeypatch.setattr(registry, "UNREAD_SECONDS", 0.3)
     one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
     fake.script = script(said("So ", "far"), gate, succeed())
     owner, chat = fleet.chat(one, user), fleet.chat(two, user)

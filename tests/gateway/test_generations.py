@@ -16,7 +16,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_gateway.settings import Settings
-from agent_gateway.store.tables import SnapshotRow
+from agent_gateway.store.db.tables import SnapshotRow
 from tests.fakes.run import Logged
 from tests.fakes.script import Gate, fail, script, text
 from tests.fakes.scripted_backend import ScriptedBackend

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from agent_gateway import app
-from agent_gateway.store.database import Database
-from agent_gateway.store.migrations import migrate, schema_is_current
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.migrations import migrate, schema_is_current
 from tests.fakes.script import Gate, delta, script, succeed, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, refused

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from agent_gateway.app_config import default_app
+from agent_gateway.apps.config import default_app
 from tests.fakes.script import Emit, Gate, ask_human, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend

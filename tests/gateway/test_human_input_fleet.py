@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from agent_gateway.turns import leases
+from agent_gateway.turns import maintenance
 from tests.fakes.script import Gate, delta, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
@@ -176,7 +176,7 @@ def test_it_expires_although_nobody_was_there(
 ) -> None:
     """Its time came while every process was down; until a process notices, nobody can submit it."""
     with monkeypatch.context() as patch:
-        patch.setattr(leases.Duties, "expire_forms", never)
+        patch.setattr(maintenance.Duties, "expire_forms", never)
         first = fleet.start()
         chat = fleet.chat(first, user)
         heard = asked(chat, fake)

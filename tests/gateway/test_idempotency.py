@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from agent_gateway.routes import chat as routes
+from agent_gateway.routes import chat_messages as routes
 from tests.fakes.script import Gate, delta, fail, script, succeed, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, refused

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent_gateway.app_config import AppConfig
+from agent_gateway.apps.config import AppConfig
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, Json, refused
 from tests.gateway.rows import add_app

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import uvloop
 
-from agent_gateway.app_config import AppConfig
+from agent_gateway.apps.config import AppConfig
 from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.runner import Resources
-from agent_gateway.store.turns import TurnStore
-from agent_gateway.turns import live as live_turns
+from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.turns import registry as live_turns
 from agent_gateway.turns.live_turn import LiveTurn
 from tests.fakes.script import script, succeed, text, thinking, tool_call, tool_result
 from tests.fakes.scripted_backend import ScriptedBackend

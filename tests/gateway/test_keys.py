@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_gateway.domain import AppId, KeyId
+from agent_gateway.domain.ids import AppId, KeyId
 from agent_gateway.routes import dependencies
-from agent_gateway.store.database import now_plus
+from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.tables import api_keys
 from agent_gateway.store.keys import BOOTSTRAP_LABEL, USE_SECONDS, KeyStore
-from agent_gateway.store.tables import api_keys
 from tests.fakes.script import Gate, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_gateway.store.tables import request_counts
+from agent_gateway.store.db.tables import request_counts
 from tests.fakes.script import Gate, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend

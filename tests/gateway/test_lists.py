@@ -10,7 +10,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from agent_gateway.store.tables import ConversationRow
+from agent_gateway.store.db.tables import ConversationRow
 from tests.fakes.script import ABSENT, Gate, fail, script, succeed, text, thinking, tool_call, tool_result
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, refused

@@ -12,9 +12,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from agent_gateway.app_config import FileUploadConfig, default_app
-from agent_gateway.backend.translate import FOLD_VERSION
-from agent_gateway.events import GATEWAY_REPLACE, gateway_end
+from agent_gateway.apps.config import FileUploadConfig, default_app
+from agent_gateway.backend.fold.fold import FOLD_VERSION
+from agent_gateway.domain.events import GATEWAY_REPLACE, gateway_end
 from agent_gateway.store.objects import Objects
 from tests.fakes.script import (
     Gate,

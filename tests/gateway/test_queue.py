@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from agent_gateway import runner
-from agent_gateway.events import GATEWAY_END
-from agent_gateway.store.begin import MOST_QUEUED
-from agent_gateway.store.turns import TurnStore
-from agent_gateway.turns import leases
+from agent_gateway.domain.events import GATEWAY_END
+from agent_gateway.store.turns.begin import MOST_QUEUED
+from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.turns import maintenance
 from tests.fakes.script import Gate, Script, delta, fail, script, succeed, tool_call
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
@@ -287,7 +287,7 @@ def test_the_next_turn_runs_though_the_process_that_let_it_go_is_dead(
     """It is promoted by the commit that ended the one before: whoever sweeps next runs it (R10)."""
     with monkeypatch.context() as patched:
         # This one ends its turns and never looks for others.
-        patched.setattr(leases.Duties, "sweep", never)
+        patched.setattr(maintenance.Duties, "sweep", never)
         one = fleet.start()
     two = fleet.start()
     chat = fleet.chat(one, user)

@@ -11,9 +11,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from agent_gateway.domain import TaskId
-from agent_gateway.events import Result
-from agent_gateway.store.turns import TurnStore
+from agent_gateway.domain.events import Result
+from agent_gateway.domain.ids import TaskId
+from agent_gateway.store.turns.facade import TurnStore
 from tests.fakes.script import (
     Cut,
     Forget,

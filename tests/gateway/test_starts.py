@@ -24,13 +24,13 @@ from typer.testing import CliRunner, Result
 
 from agent_gateway import logs
 from agent_gateway.app import app_of_worker
-from agent_gateway.app_config import default_app
+from agent_gateway.apps.config import default_app
 from agent_gateway.cli.commands import app as commands
 from agent_gateway.cli.listen import bind, listening_on
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
 from agent_gateway.store.apps import AppStore
-from agent_gateway.store.sqlite_file import served_alone
+from agent_gateway.store.db.sqlite_file import served_alone
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat
 from tests.gateway.fleet import Fleet
@@ -149,7 +149,7 @@ def test_the_lock_dies_with_its_process(command: Command, tmp_path: Path) -> Non
     program = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from agent_gateway.store.sqlite_file import served_alone\n"
+        "from agent_gateway.store.db.sqlite_file import served_alone\n"
         "with served_alone(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     path = tmp_path / "x.db"

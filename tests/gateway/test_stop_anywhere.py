@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from agent_gateway import runner
-from agent_gateway.events import GATEWAY_END
+from agent_gateway.domain.events import GATEWAY_END
 from tests.fakes.script import Gate, Script, cancelled, refuse, script, succeed, tool_call, tool_result
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend

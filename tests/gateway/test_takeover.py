@@ -14,14 +14,15 @@ from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from agent_gateway.backend.translate import FOLD_VERSIONS, Fold
-from agent_gateway.domain import RunId, TaskId, Turn
+from agent_gateway.backend.fold.fold import FOLD_VERSIONS, Fold
+from agent_gateway.domain.events import GATEWAY_END, GATEWAY_REPLACE
+from agent_gateway.domain.ids import RunId, TaskId
+from agent_gateway.domain.turns import Turn
 from agent_gateway.errors import StoreUnavailable
-from agent_gateway.events import GATEWAY_END, GATEWAY_REPLACE
-from agent_gateway.store.database import now_plus
-from agent_gateway.store.tables import TurnRow
-from agent_gateway.store.turns import TurnStore
-from agent_gateway.turns import leases
+from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.tables import TurnRow
+from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.turns import maintenance
 from tests.fakes.script import Gate, Script, Step, delta, script, succeed, thinking, tool_call, tool_result
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
@@ -235,7 +236,7 @@ def test_a_checkpoint_stands_in_for_a_log_that_was_trimmed(
     kept: int,
 ) -> None:
     """New readers get the past as one text and then what follows; without a join nothing is invented (R5)."""
-    monkeypatch.setattr(leases, "CHECKPOINT_SECONDS", 0.1)
+    monkeypatch.setattr(maintenance, "CHECKPOINT_SECONDS", 0.1)
     one, two = fleet.start(), fleet.start()
     fake.script = script(*STORY, gate, delta(" The end."), delta(" Really."), succeed())
     with fleet.chat(one, user).open(params={"ids": 1}) as stream:
@@ -304,7 +305,7 @@ def test_a_held_half_is_part_of_a_checkpoint(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log was trimmed up to the half: who goes on from the checkpoint still has it."""
-    monkeypatch.setattr(leases, "CHECKPOINT_SECONDS", 0.1)
+    monkeypatch.setattr(maintenance, "CHECKPOINT_SECONDS", 0.1)
     one, two = fleet.start(), fleet.start()
     fake.script = script(said("So"), delta(" half \ud83d"), gate, delta("\ude00 done"), succeed())
     with fleet.chat(one, user).open(params={"ids": 1}) as stream:
@@ -391,10 +392,10 @@ def test_a_process_whose_heartbeats_do_not_get_through_adopts_nothing(
     fleet: Fleet, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Leases that have expired may be its own, although the database answers its sweep (R11)."""
-    sweep, heartbeat = leases.Duties.sweep, TurnStore.heartbeat
+    sweep, heartbeat = maintenance.Duties.sweep, TurnStore.heartbeat
     sweeps, failed = threading.Semaphore(0), threading.Event()
 
-    async def counted(self: leases.Duties[Any]) -> None:
+    async def counted(self: maintenance.Duties[Any]) -> None:
         await sweep(self)
         sweeps.release()
 
@@ -402,7 +403,7 @@ def test_a_process_whose_heartbeats_do_not_get_through_adopts_nothing(
         failed.set()
         raise StoreUnavailable("no heartbeat gets through")
 
-    monkeypatch.setattr(leases.Duties, "sweep", counted)
+    monkeypatch.setattr(maintenance.Duties, "sweep", counted)
     one = fleet.start()
     monkeypatch.setattr(TurnStore, "heartbeat", fails)
     assert failed.wait(BOUND)

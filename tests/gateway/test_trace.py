@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent_gateway.app_config import AppConfig
+from agent_gateway.apps.config import AppConfig
 from tests.fakes.script import Gate, ask_human, script, succeed, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, Json

@@ -14,8 +14,8 @@ import httpx
 import psutil  # pyrefly: ignore[untyped-import]
 import pytest
 
-from agent_gateway.app_config import FileUploadConfig, default_app
-from agent_gateway.routes.tickets import FileTickets
+from agent_gateway.apps.config import FileUploadConfig, default_app
+from agent_gateway.routes.http.tickets import FileTickets
 from tests.gateway.chat import Chat, refused
 from tests.gateway.rows import add_app, stored_files
 from tests.gateway_server import API_KEY, SECRET_KEY, GatewayServer, wait_until

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_gateway.store.tables import conversations
+from agent_gateway.store.db.tables import conversations
 from tests.fakes.script import Gate, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend

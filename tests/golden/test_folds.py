@@ -12,14 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent_gateway.backend.conclusion import conclude, cut_short
-from agent_gateway.backend.made_files import as_stored
+from agent_gateway.backend.fold.artifacts import as_stored
+from agent_gateway.backend.fold.conclusion import conclude, cut_short
+from agent_gateway.backend.fold.fold import FOLD_VERSIONS, Fold
 from agent_gateway.backend.protocol import RunEvent, decode_event
 from agent_gateway.backend.sse import FrameDecoder
-from agent_gateway.backend.translate import FOLD_VERSIONS, Fold
-from agent_gateway.domain import Outcome, StoredFile, Usage
-from agent_gateway.errors import FAILURES
-from agent_gateway.events import (
+from agent_gateway.domain.events import (
     AgentThought,
     ClosingMessage,
     FormAnswered,
@@ -33,6 +31,9 @@ from agent_gateway.events import (
     TurnFailed,
     rest_of,
 )
+from agent_gateway.domain.files import StoredFile
+from agent_gateway.domain.turns import Outcome, Usage
+from agent_gateway.errors import FAILURES
 from tests.fakes.forms import stored
 
 RECORDED = Path(__file__).parent.parent / "recorded"

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_gateway.store.tables import Row, UtcDateTime
+from agent_gateway.store.db.tables import Row, UtcDateTime
 from tests.fakes.script import Gate, delta, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
@@ -133,4 +133,4 @@ def test_nothing_but_the_stand_in_for_the_databases_clock_asks_for_the_time() ->
         for path in SOURCE.rglob("*.py")
         if asks.search(path.read_text()) and "embedded" not in path.parts
     }
-    assert found == {"store/database.py"}
+    assert found == {"store/db/database.py"}

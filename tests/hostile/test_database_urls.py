@@ -9,7 +9,7 @@ import pytest
 
 from agent_gateway import app
 from agent_gateway.errors import StoreUnavailable
-from agent_gateway.store.database import Database
+from agent_gateway.store.db.database import Database
 from tests.certificates import make_certificates
 from tests.gateway.process import GatewayProcess, environment
 from tests.gateway_server import BOUND, SECRET_KEY, GatewayServer

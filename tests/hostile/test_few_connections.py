@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 
 from agent_gateway.errors import StoreUnavailable
-from agent_gateway.store import connections
-from agent_gateway.store.connections import WAIT_SECONDS, Pool
-from agent_gateway.store.database import Database
+from agent_gateway.store.db import connections
+from agent_gateway.store.db.connections import WAIT_SECONDS, Pool
+from agent_gateway.store.db.database import Database
 from tests.fakes.script import Gate, delta, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
@@ -276,7 +276,7 @@ async def test_who_waits_for_a_connection_does_not_ask_for_one_all_the_time(
     """Also while requests still use connections that they have to give to a duty."""
     role.limit(2)
     # What was refused is not asked for again here, however slow the machine is.
-    monkeypatch.setattr("agent_gateway.store.connections.GROW_SECONDS", 60.0)
+    monkeypatch.setattr("agent_gateway.store.db.connections.GROW_SECONDS", 60.0)
     database, connect = Database(role.url), asyncpg.connect
     asked: Counter[asyncio.Task[Any] | None] = Counter()
 

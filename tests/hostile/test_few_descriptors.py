@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent_gateway.errors import StoreUnavailable
-from agent_gateway.store.database_errors import mapped_errors
+from agent_gateway.store.db.errors import mapped_errors
 from tests.fakes.script import Gate, delta, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend

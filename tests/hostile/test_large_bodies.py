@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent_gateway.routes.body_values import MOST_VALUES
+from agent_gateway.routes.http.body_values import MOST_VALUES
 from tests.fakes.script import script, succeed, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, refused

@@ -10,10 +10,11 @@ from contextlib import ExitStack, suppress
 import httpx
 import pytest
 
-from agent_gateway.domain import TaskId, Turn
+from agent_gateway.domain.ids import TaskId
+from agent_gateway.domain.turns import Turn
 from agent_gateway.server.listener import Listener
-from agent_gateway.store.turns import TurnStore
-from agent_gateway.turns import leases, live
+from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.turns import maintenance, registry
 from tests.fakes.script import Gate, Script, delta, script, succeed
 from tests.fakes.script import text as said
 from tests.fakes.scripted_backend import ScriptedBackend
@@ -79,8 +80,8 @@ def test_the_only_process_ends_a_turn_that_nobody_has_read_for_long(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is offered is not dropped for want of readers: it may come back."""
-    monkeypatch.setattr(live, "UNREAD_SECONDS", 0.0)
-    monkeypatch.setattr(leases, "STATUS_SECONDS", 0.1)
+    monkeypatch.setattr(registry, "UNREAD_SECONDS", 0.0)
+    monkeypatch.setattr(maintenance, "STATUS_SECONDS", 0.1)
     server = fleet.start(lease_seconds=LONG_LEASE)
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     task_id = fleet.chat(server, user).background()["task_id"]
@@ -169,8 +170,8 @@ def test_a_process_that_is_told_a_moment_later_to_leave_adopts_nothing(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although it looks for turns all the time."""
-    monkeypatch.setattr(leases, "SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(live, "TOGETHER_SECONDS", 5.0)
+    monkeypatch.setattr(maintenance, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(registry, "TOGETHER_SECONDS", 5.0)
     one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     with fleet.chat(one, user).open() as stream:
@@ -191,7 +192,7 @@ def test_a_process_does_not_adopt_what_it_offers(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sweep of its own may be on its way when it begins to leave."""
-    monkeypatch.setattr(live, "TOGETHER_SECONDS", 0.0)
+    monkeypatch.setattr(registry, "TOGETHER_SECONDS", 0.0)
     server = fleet.start(lease_seconds=LONG_LEASE)
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     with fleet.chat(server, user).open() as stream:

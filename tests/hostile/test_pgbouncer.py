@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from agent_gateway.store.database import Database
-from agent_gateway.store.migrations import migrate, schema_is_current
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.migrations import migrate, schema_is_current
 from tests.databases import empty_database_url
 from tests.fakes.script import Gate, delta, script, succeed
 from tests.fakes.script import text as said

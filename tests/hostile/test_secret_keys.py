@@ -7,9 +7,9 @@ import httpx
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_gateway.store.database import now_plus
+from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.tables import processes
 from agent_gateway.store.secrets import ALIVE_SECONDS
-from agent_gateway.store.tables import processes
 from tests.gateway.fleet import Fleet
 from tests.gateway.process import GatewayProcess
 from tests.gateway.rows import look

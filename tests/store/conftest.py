@@ -2,7 +2,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from agent_gateway.store.database import Database
+from agent_gateway.store.db.database import Database
 from tests.databases import (
     database,
     database_url,

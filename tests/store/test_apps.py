@@ -6,9 +6,10 @@ import json
 import pytest
 from sqlalchemy import func, select, update
 
-from agent_gateway.app_config import AppConfig, default_app
-from agent_gateway.domain import App, AppId, KeyId, new_id
-from agent_gateway.store.database import now_plus
+from agent_gateway.apps.config import AppConfig, default_app
+from agent_gateway.domain.ids import AppId, KeyId, new_id
+from agent_gateway.domain.turns import App
+from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.keys import KeyStore
 from tests.store.world import METADATA, World
 

@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from agent_gateway.domain import Caller, TaskId, TurnState, new_id
+from agent_gateway.domain.ids import TaskId, new_id
+from agent_gateway.domain.turns import Caller, TurnState
 from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound
-from agent_gateway.store.begin import Begun
-from agent_gateway.store.database import now_plus
+from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.turns.begin import Begun
 from tests.store.world import METADATA, World, ask
 
 pytestmark = pytest.mark.anyio

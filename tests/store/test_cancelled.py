@@ -6,7 +6,7 @@ import random
 import pytest
 from sqlalchemy import text
 
-from agent_gateway.store.database import Database
+from agent_gateway.store.db.database import Database
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from agent_gateway.domain import Caller, ConversationId, Outcome, Turn, new_id
+from agent_gateway.domain.ids import ConversationId, new_id
+from agent_gateway.domain.turns import Caller, Outcome, Turn
 from agent_gateway.errors import NotFound
 from agent_gateway.store.conversations import SortBy
 from tests.store.world import METADATA, World, completed

@@ -13,11 +13,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from agent_gateway.domain import AppVersionId, new_id
+from agent_gateway.domain.ids import AppVersionId, new_id
 from agent_gateway.errors import ConfigError, StoreError, StoreRejected, StoreUnavailable
-from agent_gateway.store.database import Database
-from agent_gateway.store.database_errors import mapped_errors
-from agent_gateway.store.database_url import async_url
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.errors import mapped_errors
+from agent_gateway.store.db.url import async_url
 from tests.databases import drivers_threads_end
 from tests.store.world import METADATA, World, ask
 

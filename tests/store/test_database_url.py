@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent_gateway.errors import ConfigError, StoreUnavailable
-from agent_gateway.store.database import Database
-from agent_gateway.store.database_url import PostgresAddress, async_url, postgres_address
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.url import PostgresAddress, async_url, postgres_address
 from tests.fakes.tcp_proxy import postgres_proxy
 
 pytestmark = pytest.mark.anyio

@@ -10,14 +10,16 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import delete, select, update
 
-from agent_gateway.domain import Caller, FileId, InputFile, Outcome, StoredFile, TurnRequest, made_file_id
+from agent_gateway.domain.events import Result
+from agent_gateway.domain.files import InputFile, StoredFile, made_file_id
+from agent_gateway.domain.ids import FileId
+from agent_gateway.domain.turns import Caller, Outcome, TurnRequest
 from agent_gateway.errors import FileNotFound
-from agent_gateway.events import Result
 from agent_gateway.filetypes import describe
-from agent_gateway.store.begin import Begun
+from agent_gateway.store.db.tables import files, message_files, messages, turns
 from agent_gateway.store.files import UNUSED_SECONDS, FileStore, Upload
 from agent_gateway.store.objects import Objects, object_key
-from agent_gateway.store.tables import files, message_files, messages, turns
+from agent_gateway.store.turns.begin import Begun
 from tests.store.world import World
 
 pytestmark = pytest.mark.anyio

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from sqlalchemy import select
 
-from agent_gateway.domain import Outcome, RunId, Step, Turn, Usage, new_id
-from agent_gateway.events import GATEWAY_END, LLMChunk, Result
+from agent_gateway.domain.events import GATEWAY_END, LLMChunk, Result
+from agent_gateway.domain.ids import RunId, new_id
+from agent_gateway.domain.turns import Outcome, Step, Turn, Usage
 from tests.store.world import METADATA, World, completed
 
 pytestmark = pytest.mark.anyio

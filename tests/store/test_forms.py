@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from agent_gateway.domain import (
+from agent_gateway.domain.form_rules import TIMED_OUT
+from agent_gateway.domain.human_input import (
     Form,
     FormAction,
     FormDefinition,
     FormInput,
     FormState,
     Question,
-    RunId,
     Submission,
-    Turn,
 )
+from agent_gateway.domain.ids import RunId
+from agent_gateway.domain.turns import Turn
 from agent_gateway.errors import (
     FormExpired,
     FormSubmitted,
@@ -26,11 +27,10 @@ from agent_gateway.errors import (
     NotFound,
     QuestionOpen,
 )
-from agent_gateway.forms import TIMED_OUT
-from agent_gateway.store.begin import Begun
-from agent_gateway.store.database import now_plus
-from agent_gateway.store.forms import FormStore, cancel_form
-from agent_gateway.store.turns import NOT_BEGUN
+from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.question_forms import FormStore, cancel_form
+from agent_gateway.store.turns.begin import Begun
+from agent_gateway.store.turns.facade import NOT_BEGUN
 from tests.store.world import METADATA, World, ask, completed
 
 pytestmark = pytest.mark.anyio

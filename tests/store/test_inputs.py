@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Text, cast, func, select
 
-from agent_gateway.domain import ConversationId, Question, RunId, Turn
+from agent_gateway.domain.human_input import Question
+from agent_gateway.domain.ids import ConversationId, RunId
+from agent_gateway.domain.turns import Turn
 from agent_gateway.store import pages
-from agent_gateway.store.migrations import migrate
+from agent_gateway.store.db.migrations import migrate
 from tests.store.test_forms import DEFINITION, SUBMISSION
 from tests.store.test_migrations import run_alembic
 from tests.store.world import METADATA, World, completed

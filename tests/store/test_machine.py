@@ -25,13 +25,14 @@ from hypothesis.stateful import (
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 from sqlalchemy import select, update
 
-from agent_gateway.domain import App, Caller, ConversationId, Outcome, RunId, Turn, TurnRequest, new_id
+from agent_gateway.domain.events import GATEWAY_END, Result
+from agent_gateway.domain.ids import ConversationId, RunId, new_id
+from agent_gateway.domain.turns import App, Caller, Outcome, Turn, TurnRequest
 from agent_gateway.errors import ConversationBusy
-from agent_gateway.events import GATEWAY_END, Result
-from agent_gateway.store.begin import MOST_QUEUED, Begun
-from agent_gateway.store.database import Database
-from agent_gateway.store.tables import messages, snapshots, turns
-from agent_gateway.store.turns import TurnStore
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.tables import messages, snapshots, turns
+from agent_gateway.store.turns.begin import MOST_QUEUED, Begun
+from agent_gateway.store.turns.facade import TurnStore
 from tests.store.world import World, ask, completed
 
 T = TypeVar("T")

@@ -17,13 +17,13 @@ from sqlalchemy import Connection, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from agent_gateway.app_config import AppConfig
-from agent_gateway.domain import Caller
+from agent_gateway.apps.config import AppConfig
+from agent_gateway.domain.turns import Caller
 from agent_gateway.errors import StoreUnavailable
-from agent_gateway.store import migrations
-from agent_gateway.store import postgres as postgres_module
-from agent_gateway.store.database import Database
-from agent_gateway.store.migrations import LOCK, _revisions, exclusive, migrate, schema_is_current
+from agent_gateway.store.db import migrations
+from agent_gateway.store.db import postgres as postgres_module
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.migrations import LOCK, _revisions, exclusive, migrate, schema_is_current
 from alembic import command
 from tests.databases import KINDS, drivers_threads_end
 from tests.store.world import METADATA, World
@@ -157,7 +157,7 @@ async def test_the_loop_does_not_wait_for_who_uses_a_new_file(
         waited_in.add(threading.get_ident())
         loop.call_soon_threadsafe(tried_again.set)
 
-    monkeypatch.setattr("agent_gateway.store.migrations.time.sleep", sleep)
+    monkeypatch.setattr("agent_gateway.store.db.migrations.time.sleep", sleep)
     database = Database(f"sqlite:///{tmp_path / 'new.db'}")
     with closing(sqlite3.connect(tmp_path / "new.db", isolation_level=None)) as user:
         user.execute("BEGIN IMMEDIATE")  # the lock for which SQLite does not wait
@@ -177,8 +177,8 @@ async def test_processes_at_once_migrate_once(empty_database_url: str) -> None:
     """As when a whole deployment starts: all race for a database that does not exist yet."""
     program = (
         "import asyncio, sys\n"
-        "from agent_gateway.store.database import Database\n"
-        "from agent_gateway.store.migrations import migrate, schema_is_current\n"
+        "from agent_gateway.store.db.database import Database\n"
+        "from agent_gateway.store.db.migrations import migrate, schema_is_current\n"
         "async def main():\n"
         "    database = Database(sys.argv[1])\n"
         "    await migrate(database)\n"
@@ -287,7 +287,7 @@ async def test_current_is_what_the_code_expects_or_newer(empty: Database) -> Non
 
 async def test_older_is_not_current(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """As seen by a later release, which knows today's newest as one of its older revisions."""
-    monkeypatch.setattr("agent_gateway.store.migrations._revisions", lambda: ("later", OLDER | {HEAD}))
+    monkeypatch.setattr("agent_gateway.store.db.migrations._revisions", lambda: ("later", OLDER | {HEAD}))
     assert not await schema_is_current(database)
     await stamp(database, "later")
     assert await schema_is_current(database)
@@ -335,5 +335,5 @@ async def test_foreign_keys_are_off_while_migrating_and_on_for_the_store(world: 
 
 def test_alembic_is_not_read_at_import() -> None:
     """It would add to the time in which a starting gateway does not answer."""
-    program = "import agent_gateway.store.migrations, sys; sys.exit('alembic' in sys.modules)"
+    program = "import agent_gateway.store.db.migrations, sys; sys.exit('alembic' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT / "src")

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from agent_gateway.domain import Caller, RunId, Turn
+from agent_gateway.domain.ids import RunId
+from agent_gateway.domain.turns import Caller, Turn
 from agent_gateway.errors import NotFound
-from agent_gateway.store.database import now_plus
-from agent_gateway.store.outbox import HOLD_SECONDS, ErrandKind
-from agent_gateway.store.tables import outbox, snapshots
-from agent_gateway.store.turns import TurnStore
+from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.tables import outbox, snapshots
+from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.store.turns.outbox import HOLD_SECONDS, ErrandKind
 from tests.store.world import World, completed, interrupted
 
 pytestmark = pytest.mark.anyio

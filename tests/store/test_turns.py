@@ -6,10 +6,11 @@ import dataclasses
 import pytest
 from sqlalchemy import update
 
-from agent_gateway.domain import Outcome, RunId, TaskId, Turn, TurnState, new_id
-from agent_gateway.events import GATEWAY_END, rest_of
-from agent_gateway.store.database import now_plus
-from agent_gateway.store.stopping import Stopped
+from agent_gateway.domain.events import GATEWAY_END, rest_of
+from agent_gateway.domain.ids import RunId, TaskId, new_id
+from agent_gateway.domain.turns import Outcome, Turn, TurnState
+from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.turns.stopping import Stopped
 from tests.store.world import World, app_versions, completed
 
 pytestmark = pytest.mark.anyio

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import make_url, select, text
 
 from agent_gateway.errors import StoreError, StoreUnavailable
-from agent_gateway.store.database import Database
-from agent_gateway.store.tables import apps
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.tables import apps
 
 pytestmark = pytest.mark.anyio
 

@@ -8,30 +8,18 @@ from typing import Any
 
 from sqlalchemy import Executable, MetaData, insert, select, update
 
-from agent_gateway.app_config import AppConfig
-from agent_gateway.domain import (
-    App,
-    AppId,
-    AppVersionId,
-    Caller,
-    ConversationId,
-    Outcome,
-    RunId,
-    Step,
-    Turn,
-    TurnRequest,
-    Usage,
-    new_id,
-)
-from agent_gateway.events import GATEWAY_END, LLMChunk, Result
+from agent_gateway.apps.config import AppConfig
+from agent_gateway.domain.events import GATEWAY_END, LLMChunk, Result
+from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, RunId, new_id
+from agent_gateway.domain.turns import App, Caller, Outcome, Step, Turn, TurnRequest, Usage
 from agent_gateway.store.apps import AppStore
-from agent_gateway.store.begin import Begun
 from agent_gateway.store.conversations import ConversationStore
-from agent_gateway.store.database import Database, now_plus
+from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.tables import Row
 from agent_gateway.store.keys import KeyStore
-from agent_gateway.store.new_turn import Terms
-from agent_gateway.store.tables import Row
-from agent_gateway.store.turns import TurnStore
+from agent_gateway.store.turns.begin import Begun
+from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.store.turns.new_turn import Terms
 
 METADATA: MetaData = Row.metadata
 apps, app_versions, turns = (METADATA.tables[name] for name in ("apps", "app_versions", "turns"))

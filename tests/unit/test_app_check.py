@@ -9,8 +9,8 @@ import pytest
 from pydantic_ai.models import known_model_names
 
 from agent_gateway.app import check, check_app
-from agent_gateway.app_config import AppConfig, default_app
-from agent_gateway.app_file import parse_app
+from agent_gateway.apps.config import AppConfig, default_app
+from agent_gateway.apps.file import parse_app
 from agent_gateway.backend.embedded.app_check import problems, unknown_models
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
@@ -164,7 +164,7 @@ def test_the_gateway_does_not_start_with_such_an_app(tmp_path: Path) -> None:
 
 def test_an_app_without_a_model_does_not_load_the_agent_framework() -> None:
     code = (
-        "import sys; from agent_gateway.app_config import default_app;"
+        "import sys; from agent_gateway.apps.config import default_app;"
         "from agent_gateway.backend.embedded.app_check import problems, unknown_models;"
         "assert problems(default_app()) + unknown_models(default_app()) == [];"
         "assert 'pydantic_ai' not in sys.modules"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent_gateway.app_config import AppConfig, AppMode, default_app
-from agent_gateway.app_file import load_app_file, parse_app
+from agent_gateway.apps.config import AppConfig, AppMode, default_app
+from agent_gateway.apps.file import load_app_file, parse_app
 from agent_gateway.errors import ConfigError
 
 FULL = """

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_gateway.app_config import AppConfig, default_app
-from agent_gateway.app_file import load_app_file, parse_app, unset_variables, write_app_file
+from agent_gateway.apps.config import AppConfig, default_app
+from agent_gateway.apps.file import load_app_file, parse_app, unset_variables, write_app_file
 from agent_gateway.errors import ConfigError
 
 text = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_gateway.routes.body_values import MOST_VALUES, ValueCounter
+from agent_gateway.routes.http.body_values import MOST_VALUES, ValueCounter
 
 TEXTS = st.text(st.sampled_from('ab,[{"\\ü\n😀:]}'), max_size=8)
 VALUES = st.recursive(

@@ -14,9 +14,16 @@ import msgspec
 import pytest
 
 from agent_gateway.backend.client import HTTPBackend
-from agent_gateway.backend.protocol import TERMINAL, Backend, Composition, CreateRunRequest, Layer, RunEvent
+from agent_gateway.backend.protocol import (
+    TERMINAL,
+    Backend,
+    Composition,
+    CreateRunRequest,
+    Layer,
+    RunEvent,
+)
 from agent_gateway.backend.recognition import Recognition
-from agent_gateway.domain import Generation, RunId
+from agent_gateway.domain.ids import Generation, RunId
 from agent_gateway.errors import (
     BackendError,
     BackendGarbage,

@@ -15,33 +15,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace as replace_struct
 
 from agent_gateway.app import check_app
-from agent_gateway.app_config import AppConfig, default_app
-from agent_gateway.app_file import parse_app
-from agent_gateway.backend.compose import (
-    compose,
-    compose_closing,
-    compose_small,
-    has_place_for_files,
-)
+from agent_gateway.apps.config import AppConfig, default_app
+from agent_gateway.apps.file import parse_app
+from agent_gateway.backend.compose import compose, compose_closing, compose_small, has_place_for_files
+from agent_gateway.backend.fold.fold import FOLD_VERSION
 from agent_gateway.backend.shown_files import MOST_BYTES, to_be_shown
-from agent_gateway.backend.translate import FOLD_VERSION
-from agent_gateway.domain import (
-    App,
-    AppId,
-    AppVersionId,
-    ConversationId,
-    Exchange,
-    Form,
-    FormAction,
-    FormAnswer,
-    FormDefinition,
-    FormId,
-    FormState,
-    InputFile,
-    MessageId,
-    TaskId,
-    Turn,
-)
+from agent_gateway.domain.files import InputFile
+from agent_gateway.domain.human_input import Form, FormAction, FormAnswer, FormDefinition, FormState
+from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, FormId, MessageId, TaskId
+from agent_gateway.domain.turns import App, Exchange, Turn
 from agent_gateway.errors import TurnError
 from agent_gateway.settings import Settings
 

@@ -4,10 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_gateway.backend.conclusion import conclude, cut_short
+from agent_gateway.backend.fold.conclusion import conclude, cut_short
 from agent_gateway.backend.protocol import RunEvent
-from agent_gateway.domain import FileId, Outcome, Step, StoredFile, Usage
-from agent_gateway.events import (
+from agent_gateway.domain.events import (
     GATEWAY_END,
     GATEWAY_REPLACE,
     MAX_CHUNK,
@@ -23,6 +22,9 @@ from agent_gateway.events import (
     rest_of,
     split_text,
 )
+from agent_gateway.domain.files import StoredFile
+from agent_gateway.domain.ids import FileId
+from agent_gateway.domain.turns import Outcome, Step, Usage
 from tests.fakes.forms import stored as with_form
 from tests.fakes.run_events import delta, ends, fed, runs, steps_told, stored
 

@@ -18,7 +18,7 @@ from agent_gateway.filetypes import (
     served_as,
 )
 from agent_gateway.routes.files import _disposition, _range
-from agent_gateway.routes.schemas.chat import is_web_url
+from agent_gateway.routes.schemas.chat_messages import is_web_url
 
 
 @given(st.text(max_size=300) | st.text(alphabet="./\\ab \x00\n\u202e\ud83d", max_size=300))

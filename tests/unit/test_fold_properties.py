@@ -8,11 +8,12 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_gateway.backend.conclusion import conclude, cut_short
+from agent_gateway.backend.fold.conclusion import conclude, cut_short
+from agent_gateway.backend.fold.fold import Fold
 from agent_gateway.backend.protocol import TERMINAL, RunEvent
-from agent_gateway.backend.translate import Fold
-from agent_gateway.domain import Usage, clean_text
-from agent_gateway.events import MAX_CHUNK, rest_of
+from agent_gateway.domain.events import MAX_CHUNK, rest_of
+from agent_gateway.domain.text import clean_text
+from agent_gateway.domain.turns import Usage
 from tests.fakes.forms import stored as with_form
 from tests.fakes.run_events import (
     delta,

@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 
-from agent_gateway.domain import (
+from agent_gateway.domain.form_rules import (
+    MAX_RENDERED,
+    NO_ANSWER,
+    TIMED_OUT,
+    answer_of,
+    filled,
+    marked,
+    query_of,
+)
+from agent_gateway.domain.human_input import (
     FormAction,
     FormAnswer,
     FormDefinition,
@@ -13,7 +22,6 @@ from agent_gateway.domain import (
     Submission,
 )
 from agent_gateway.errors import InvalidParam
-from agent_gateway.forms import MAX_RENDERED, NO_ANSWER, TIMED_OUT, answer_of, filled, marked, query_of
 
 SIZE = FormInput("size", "select", "Size", True, (FormOption("s", "Small"), FormOption("l", "Large")))
 NOTE = FormInput("note", "paragraph", "Note")

@@ -10,7 +10,7 @@ import pytest
 
 from agent_gateway.backend.generations import in_generation
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer, OnExit
-from agent_gateway.domain import Generation
+from agent_gateway.domain.ids import Generation
 from agent_gateway.errors import TurnError
 from tests.fakes.strict import complaints, failure
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_gateway.backend.conclusion import conclude, cut_short
+from agent_gateway.backend.fold.conclusion import conclude, cut_short
+from agent_gateway.backend.fold.fold import FOLD_VERSIONS, NESTED_TOO_DEEP, Fold
 from agent_gateway.backend.protocol import RunEvent, decode_event
-from agent_gateway.backend.translate import FOLD_VERSIONS, NESTED_TOO_DEEP, Fold
-from agent_gateway.events import AgentThought, LLMChunk, TurnEvent, rest_of
-from agent_gateway.store import marks
+from agent_gateway.domain.events import AgentThought, LLMChunk, TurnEvent, rest_of
+from agent_gateway.store.turns import chunk_offsets
 from tests.fakes.run_events import agent, call, delta, file, result, succeeded, think, thought_over
 
 HIGH, LOW, WHOLE, LOST = "\ud83d", "\ude00", "\U0001f600", "\ufffd"
@@ -188,7 +188,7 @@ def test_batches_checkpoints_and_marks_are_not_seen(
     assert before + restored.feed(run[at:]) == told
     assert vars(restored) == vars(whole)
     result = conclude(whole, stop_asked=False)
-    assert marks.unpack(marks.pack(result.chunks), result.answer) == result.chunks
+    assert chunk_offsets.unpack(chunk_offsets.pack(result.chunks), result.answer) == result.chunks
     for cursor in range(whole.position + 1):
         assert kept(rest_of(result, cursor)) == kept([event for event in told if event.position > cursor])
 

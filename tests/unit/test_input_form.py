@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from agent_gateway.app_config import AppConfig
+from agent_gateway.apps.config import AppConfig
+from agent_gateway.apps.inputs import merged, read_inputs
 from agent_gateway.errors import InvalidParam
-from agent_gateway.input_form import merged, read_inputs
 
 FORM = AppConfig.model_validate(
     {

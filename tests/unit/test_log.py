@@ -1,7 +1,7 @@
 """The event log: late readers cost what they read, and what it takes is counted."""
 
-from agent_gateway.domain import Step
-from agent_gateway.events import AgentThought, ClosingMessage, LLMChunk, TurnEvent
+from agent_gateway.domain.events import AgentThought, ClosingMessage, LLMChunk, TurnEvent
+from agent_gateway.domain.turns import Step
 from agent_gateway.turns.log import MAX_WRITE, EventLog
 
 

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import override
 
-from agent_gateway.backend.conclusion import conclude
+from agent_gateway.backend.fold.conclusion import conclude
 from agent_gateway.backend.protocol import RunEvent
-from agent_gateway.domain import Outcome, Step
-from agent_gateway.events import GATEWAY_REPLACE, LLMChunk, Result, rest_of, told_after
-from agent_gateway.store.marks import StoredChunks, pack, unpack
+from agent_gateway.domain.events import GATEWAY_REPLACE, LLMChunk, Result, rest_of, told_after
+from agent_gateway.domain.turns import Outcome, Step
+from agent_gateway.store.turns.chunk_offsets import StoredChunks, pack, unpack
 from tests.fakes.run_events import ends, fed, runs
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_gateway.backend.outputs import MOST_QUESTIONS, QUESTION_LENGTH, name_in, questions_in
-from agent_gateway.domain import NAME_LENGTH
+from agent_gateway.backend.auxiliary_outputs import MOST_QUESTIONS, QUESTION_LENGTH, name_in, questions_in
+from agent_gateway.domain.text import NAME_LENGTH
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_gateway.template import TURN_NAMES, Placeholder, TemplateError, fill, parse, strings, uses
+from agent_gateway.apps.template import TURN_NAMES, Placeholder, TemplateError, fill, parse, strings, uses
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

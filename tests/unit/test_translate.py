@@ -7,20 +7,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent_gateway.backend.conclusion import conclude, cut_short
-from agent_gateway.backend.made_files import MAX_FILES, MAX_FILES_BYTES
-from agent_gateway.backend.protocol import TERMINAL, RunEvent, decode_event
-from agent_gateway.backend.question import NO_TEXT
-from agent_gateway.backend.translate import (
+from agent_gateway.backend.fold.artifacts import MAX_FILES, MAX_FILES_BYTES
+from agent_gateway.backend.fold.conclusion import conclude, cut_short
+from agent_gateway.backend.fold.fold import (
     FIRST_GROWTH,
     MAX_OBSERVATION,
     MAX_THOUGHT,
     MAX_TOOL_INPUT,
     MAX_TOOL_NAME,
 )
-from agent_gateway.domain import Outcome, Step, Usage
+from agent_gateway.backend.fold.question import NO_TEXT
+from agent_gateway.backend.protocol import TERMINAL, RunEvent, decode_event
+from agent_gateway.domain.events import GATEWAY_END, MAX_CHUNK, AgentThought, LLMChunk, rest_of
+from agent_gateway.domain.turns import Outcome, Step, Usage
 from agent_gateway.errors import FAILURES
-from agent_gateway.events import GATEWAY_END, MAX_CHUNK, AgentThought, LLMChunk, rest_of
 from tests.fakes.run_events import (
     agent,
     call,

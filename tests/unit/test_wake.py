@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from agent_gateway.events import LLMChunk, TurnEvent
+from agent_gateway.domain.events import LLMChunk, TurnEvent
 from agent_gateway.turns.log import WAKE_AT_ONCE, EventLog
 
 READERS = 1_000

@@ -32,7 +32,8 @@ from agent_gateway.backend.protocol import (
 )
 from agent_gateway.backend.recognition import Recognition
 from agent_gateway.backend.sse import FrameDecoder
-from agent_gateway.domain import Generation, RunId, clean_text
+from agent_gateway.domain.ids import Generation, RunId
+from agent_gateway.domain.text import clean_text
 from agent_gateway.errors import (
     BackendError,
     BackendGarbage,

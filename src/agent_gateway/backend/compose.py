@@ -12,12 +12,14 @@ from typing import Any, Final
 
 import msgspec
 
-from agent_gateway.app_config import CompositionTemplate, LayerTemplate
+from agent_gateway.apps.config import CompositionTemplate, LayerTemplate
+from agent_gateway.apps.template import ANSWER, Placeholder, TemplateError, fill, parse, uses
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer, OnExit
 from agent_gateway.backend.shown_files import FILES, entries, takes_list, url_of
-from agent_gateway.domain import Exchange, Form, InputFile, Turn
+from agent_gateway.domain.files import InputFile
+from agent_gateway.domain.human_input import Form
+from agent_gateway.domain.turns import Exchange, Turn
 from agent_gateway.errors import TurnError
-from agent_gateway.template import ANSWER, Placeholder, TemplateError, fill, parse, uses
 
 _USER: Final = "user"
 """Key of a prompt layer's config that holds what the user says: a text or a list of texts."""

@@ -15,7 +15,7 @@ import msgspec
 
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer
 from agent_gateway.backend.snapshots import in_schema_1, in_schema_2
-from agent_gateway.domain import Generation
+from agent_gateway.domain.ids import Generation
 from agent_gateway.errors import TurnError
 
 VENDOR: Final = "dify."

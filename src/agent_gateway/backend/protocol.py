@@ -11,7 +11,8 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from agent_gateway.backend.lenient import loads
-from agent_gateway.domain import RunId, clean_text
+from agent_gateway.domain.ids import RunId
+from agent_gateway.domain.text import clean_text
 from agent_gateway.errors import BackendGarbage
 
 TERMINAL: Final = frozenset({"run_succeeded", "run_failed", "run_cancelled"})

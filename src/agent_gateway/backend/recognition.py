@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from agent_gateway.backend.lenient import UNREADABLE
-from agent_gateway.domain import Generation
+from agent_gateway.domain.ids import Generation
 from agent_gateway.errors import BackendError
 
 logger = logging.getLogger(__name__)

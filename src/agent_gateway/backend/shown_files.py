@@ -9,9 +9,9 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from agent_gateway.app_config import CompositionTemplate
-from agent_gateway.domain import InputFile
-from agent_gateway.template import Placeholder, parse
+from agent_gateway.apps.config import CompositionTemplate
+from agent_gateway.apps.template import Placeholder, parse
+from agent_gateway.domain.files import InputFile
 
 MOST_BYTES: Final = 8 * 1024 * 1024
 """Of the uploaded images of one message that are sent as they are; the others are sent as URLs."""

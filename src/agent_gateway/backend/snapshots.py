@@ -13,7 +13,7 @@ import msgspec
 
 from agent_gateway.backend.lenient import loads
 from agent_gateway.backend.protocol import EMPTY_OBJECT
-from agent_gateway.domain import clean_json
+from agent_gateway.domain.text import clean_json
 
 HISTORY: Final = "history"
 """The layer that holds the messages; its name is fixed in both generations."""

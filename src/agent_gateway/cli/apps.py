@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from agent_gateway.app import check_app
-from agent_gateway.app_config import SLUG, AppConfig
-from agent_gateway.app_file import load_app_file, unset_variables, write_app_file
+from agent_gateway.apps.config import SLUG, AppConfig
+from agent_gateway.apps.file import load_app_file, unset_variables, write_app_file
 from agent_gateway.cli.environment import app_named, print_table, read_settings, with_database
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
 from agent_gateway.store.apps import DEFAULT_SLUG, Applied, AppStore, ListedApp
-from agent_gateway.store.database import Database
+from agent_gateway.store.db.database import Database
 
 commands = typer.Typer(help="Publish apps and look after them.", no_args_is_help=True)
 

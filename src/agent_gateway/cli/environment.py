@@ -10,9 +10,9 @@ from agent_gateway.errors import ConfigError
 from agent_gateway.preparation import check_database, open_database
 from agent_gateway.settings import Settings
 from agent_gateway.store.apps import AppStore, ListedApp
-from agent_gateway.store.database import Database
-from agent_gateway.store.migrations import schema_is_current
-from agent_gateway.store.sqlite_file import usable
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.migrations import schema_is_current
+from agent_gateway.store.db.sqlite_file import usable
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from agent_gateway.app import app_of_worker, create_app
-from agent_gateway.app_config import AppConfig
+from agent_gateway.apps.config import AppConfig
 from agent_gateway.cli.listen import url_of
 from agent_gateway.errors import ConfigError
 from agent_gateway.preparation import owned_database, prepare

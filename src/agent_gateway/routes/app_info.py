@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
-from agent_gateway.app_config import FileUploadConfig
+from agent_gateway.apps.config import FileUploadConfig
 from agent_gateway.filetypes import extensions_of
 from agent_gateway.routes.dependencies import AppDep, GatewayDep
-from agent_gateway.routes.errors import ERRORS
+from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.app_info import (
     AppInfo,
     AppMeta,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from agent_gateway.errors import AppUnavailable
 from agent_gateway.routes.dependencies import AppDep
-from agent_gateway.routes.errors import ERRORS
+from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.audio import SpeechBody, Transcript
 
 router = APIRouter(tags=["app"], responses={status: ERRORS[status] for status in (400, 401, 503)})

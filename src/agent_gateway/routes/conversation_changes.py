@@ -5,13 +5,18 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Response
 
-from agent_gateway.domain import Caller, ConversationId, Exchange, canonical_uuid, short_name
+from agent_gateway.domain.ids import ConversationId, canonical_uuid
+from agent_gateway.domain.text import short_name
+from agent_gateway.domain.turns import Caller, Exchange
 from agent_gateway.errors import BackendError, InvalidParam, NotFound, TurnError
 from agent_gateway.routes.conversations import conversation_item
 from agent_gateway.routes.dependencies import AppDep, Gateway, GatewayDep
-from agent_gateway.routes.errors import ERRORS
+from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.base import User
-from agent_gateway.routes.schemas.conversation_changes import DeleteConversationBody, RenameConversationBody
+from agent_gateway.routes.schemas.conversation_changes import (
+    DeleteConversationBody,
+    RenameConversationBody,
+)
 from agent_gateway.routes.schemas.conversations import ConversationItem
 
 GIVEN_NAME_LENGTH: Final = 255

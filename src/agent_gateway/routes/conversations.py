@@ -5,23 +5,13 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
 
-from agent_gateway.domain import (
-    Caller,
-    ConversationId,
-    Form,
-    InputFile,
-    Outcome,
-    Step,
-    Usage,
-    canonical_uuid,
-    input_file_id,
-    step_id,
-)
+from agent_gateway.domain.files import InputFile, input_file_id
+from agent_gateway.domain.human_input import Form
+from agent_gateway.domain.ids import ConversationId, canonical_uuid
+from agent_gateway.domain.turns import Caller, Outcome, Step, Usage, step_id
 from agent_gateway.errors import FAILURES, InvalidParam
 from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, GatewayDep
-from agent_gateway.routes.errors import ERRORS
-from agent_gateway.routes.form_json import form_json, submission_json
-from agent_gateway.routes.payloads import made_file_json
+from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.base import User
 from agent_gateway.routes.schemas.conversations import (
     ConversationItem,
@@ -32,7 +22,9 @@ from agent_gateway.routes.schemas.conversations import (
     ThoughtItem,
 )
 from agent_gateway.routes.schemas.files import MessageFileItem
-from agent_gateway.routes.schemas.forms import HumanInputContent
+from agent_gateway.routes.schemas.human_input import HumanInputContent
+from agent_gateway.routes.streams.frames import made_file_json
+from agent_gateway.routes.streams.human_input_json import form_json, submission_json
 from agent_gateway.store.conversations import Conversation, Message
 
 router = APIRouter(tags=["conversations"])

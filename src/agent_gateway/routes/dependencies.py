@@ -8,25 +8,26 @@ from typing import Annotated, Final
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyQuery, HTTPAuthorizationCredentials, HTTPBearer
 
-from agent_gateway.domain import App, KeyId
+from agent_gateway.domain.ids import KeyId
+from agent_gateway.domain.turns import App
 from agent_gateway.errors import StoreError, TooManyRequests, Unauthorized, Unavailable
 from agent_gateway.filetypes import SizeLimits
-from agent_gateway.routes.payloads import Encoder, WireForm
-from agent_gateway.routes.tickets import Clock, FileTickets, Tickets
+from agent_gateway.routes.http.tickets import Clock, FileTickets, Tickets
+from agent_gateway.routes.streams.frames import Encoder, WireForm
 from agent_gateway.store.apps import AppStore
 from agent_gateway.store.conversations import ConversationStore
-from agent_gateway.store.database import Database
+from agent_gateway.store.db.database import Database
 from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
 from agent_gateway.store.files import FileStore
-from agent_gateway.store.forms import FormStore
 from agent_gateway.store.keys import KeyStore, OpenedKey
-from agent_gateway.store.turns import TurnStore
-from agent_gateway.turns.answers import Answers
-from agent_gateway.turns.errands import Errands
-from agent_gateway.turns.leases import Duties
-from agent_gateway.turns.live import LiveTurns
-from agent_gateway.turns.small_runs import SmallRuns
+from agent_gateway.store.question_forms import FormStore
+from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.turns.auxiliary_runs import SmallRuns
+from agent_gateway.turns.form_waiters import Answers
+from agent_gateway.turns.maintenance import Duties
+from agent_gateway.turns.outbox_worker import Errands
+from agent_gateway.turns.registry import LiveTurns
 
 DEFAULT_USER: Final = "DEFAULT-USER"
 """Who a GET without `user` is for."""

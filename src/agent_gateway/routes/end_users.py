@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from agent_gateway.domain import canonical_uuid
+from agent_gateway.domain.ids import canonical_uuid
 from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, GatewayDep
-from agent_gateway.routes.errors import ERRORS
+from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.end_users import EndUserItem
 
 router = APIRouter(tags=["app"])

@@ -4,10 +4,11 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query
 
-from agent_gateway.domain import Caller, MessageId, canonical_uuid
+from agent_gateway.domain.ids import MessageId, canonical_uuid
+from agent_gateway.domain.turns import Caller
 from agent_gateway.errors import NotFound
 from agent_gateway.routes.dependencies import AppDep, GatewayDep
-from agent_gateway.routes.errors import ERRORS
+from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.base import Success
 from agent_gateway.routes.schemas.feedbacks import FeedbackBody, FeedbackItem, FeedbackPage
 from agent_gateway.store.feedbacks import Feedback

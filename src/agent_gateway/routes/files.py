@@ -8,7 +8,9 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import TypeAdapter, ValidationError
 
-from agent_gateway.domain import App, Caller, StoredFile, canonical_uuid
+from agent_gateway.domain.files import StoredFile
+from agent_gateway.domain.ids import canonical_uuid
+from agent_gateway.domain.turns import App, Caller
 from agent_gateway.errors import (
     FileNotFound,
     FileTooLarge,
@@ -19,11 +21,11 @@ from agent_gateway.errors import (
 )
 from agent_gateway.filetypes import MB, Description, describe, may_be_inline, served_as
 from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, GatewayDep, TicketText
-from agent_gateway.routes.errors import ERRORS, envelope
-from agent_gateway.routes.middleware import HEAD_ONLY
+from agent_gateway.routes.http.errors import ERRORS, envelope
+from agent_gateway.routes.http.middleware import HEAD_ONLY
+from agent_gateway.routes.http.multipart import UploadForm
 from agent_gateway.routes.schemas.base import ErrorBody, User
 from agent_gateway.routes.schemas.files import UploadedFile
-from agent_gateway.routes.uploads import UploadForm
 from agent_gateway.store.files import Kept, Upload
 
 router = APIRouter(tags=["files"])

@@ -4,14 +4,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from agent_gateway.domain import FormState, Submission, clean_text
+from agent_gateway.domain.human_input import FormState, Submission
+from agent_gateway.domain.text import clean_text
 from agent_gateway.errors import FormExpired, NotFound
 from agent_gateway.errors import FormSubmitted as AlreadySubmitted
 from agent_gateway.routes.dependencies import AppDep, GatewayDep
-from agent_gateway.routes.errors import ERRORS
-from agent_gateway.routes.form_json import definition_json
-from agent_gateway.routes.schemas.forms import FormDefinitionBody, FormSubmitBody, FormSubmitted
-from agent_gateway.routes.tickets import Ticket
+from agent_gateway.routes.http.errors import ERRORS
+from agent_gateway.routes.http.tickets import Ticket
+from agent_gateway.routes.schemas.human_input import FormDefinitionBody, FormSubmitBody, FormSubmitted
+from agent_gateway.routes.streams.human_input_json import definition_json
 
 router = APIRouter(tags=["human input"])
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from agent_gateway.errors import Unavailable
 from agent_gateway.routes.dependencies import GatewayDep
-from agent_gateway.routes.errors import ERRORS
+from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.base import Health
 
 router = APIRouter(tags=["health"])

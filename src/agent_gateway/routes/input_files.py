@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from urllib.parse import unquote, urlsplit
 
-from agent_gateway.domain import App, InputFile
+from agent_gateway.domain.files import InputFile
+from agent_gateway.domain.turns import App
 from agent_gateway.errors import InvalidParam, UploadRefused
 from agent_gateway.filetypes import OCTETS, describe
-from agent_gateway.routes.schemas.chat import InputFileBody
+from agent_gateway.routes.schemas.chat_messages import InputFileBody
 
 
 def input_files(app: App, given: Sequence[InputFileBody]) -> list[InputFile]:

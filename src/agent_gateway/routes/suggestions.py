@@ -5,11 +5,12 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Path
 
-from agent_gateway.domain import Caller, MessageId, Outcome, canonical_uuid
+from agent_gateway.domain.ids import MessageId, canonical_uuid
+from agent_gateway.domain.turns import Caller, Outcome
 from agent_gateway.errors import BadRequest, NotFound
 from agent_gateway.routes.conversations import UserQuery
 from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, GatewayDep
-from agent_gateway.routes.errors import ERRORS
+from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.suggestions import SuggestedQuestionList
 
 WAIT_SECONDS: Final = 10.0

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from fastapi import APIRouter
 
-from agent_gateway.domain import new_id
+from agent_gateway.domain.ids import new_id
 from agent_gateway.errors import AppUnavailable, NotFound, NotSupported, NotWorkflowApp
 from agent_gateway.routes.dependencies import AppDep
 

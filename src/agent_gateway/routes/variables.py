@@ -6,7 +6,8 @@ from typing import Annotated, NoReturn
 
 from fastapi import APIRouter, Path, Query
 
-from agent_gateway.domain import Caller, ConversationId, canonical_uuid
+from agent_gateway.domain.ids import ConversationId, canonical_uuid
+from agent_gateway.domain.turns import Caller
 from agent_gateway.errors import NotFound
 from agent_gateway.routes.conversations import LIST_ERRORS, Limit, UserQuery, optional_id
 from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, GatewayDep

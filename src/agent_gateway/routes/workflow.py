@@ -6,19 +6,20 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from agent_gateway.domain import FormState, canonical_uuid
+from agent_gateway.domain.events import GATEWAY_END, TurnFailed
+from agent_gateway.domain.human_input import FormState
+from agent_gateway.domain.ids import canonical_uuid
 from agent_gateway.errors import FormExpired, NotFound
-from agent_gateway.events import GATEWAY_END, TurnFailed
 from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, GatewayDep
-from agent_gateway.routes.errors import ERRORS
-from agent_gateway.routes.payloads import PING, WireForm
-from agent_gateway.routes.readers import Found, find
+from agent_gateway.routes.http.errors import ERRORS
+from agent_gateway.routes.http.tickets import Ticket
 from agent_gateway.routes.schemas.base import User
-from agent_gateway.routes.sse import TurnStream
-from agent_gateway.routes.stream_events import EVENT_STREAM
-from agent_gateway.routes.tickets import Ticket
-from agent_gateway.store.forms import FormStatus
-from agent_gateway.store.results import TurnView
+from agent_gateway.routes.streams.frames import PING, WireForm
+from agent_gateway.routes.streams.response import TurnStream
+from agent_gateway.routes.streams.schemas import EVENT_STREAM
+from agent_gateway.routes.streams.turn_sources import Found, find
+from agent_gateway.store.question_forms import FormStatus
+from agent_gateway.store.turns.results import TurnView
 
 router = APIRouter(tags=["human input"])
 

@@ -8,10 +8,20 @@ from sqlalchemy import ColumnElement, ScalarSelect, Select, func, insert, or_, s
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from agent_gateway.app_config import AppConfig, default_app, read_config
-from agent_gateway.domain import App, AppId, AppVersionId, FormState, TurnState, new_id
-from agent_gateway.store.database import Database, now_plus
-from agent_gateway.store.tables import api_keys, app_versions, apps, conversations, forms, is_open, turns
+from agent_gateway.apps.config import AppConfig, default_app, read_config
+from agent_gateway.domain.human_input import FormState
+from agent_gateway.domain.ids import AppId, AppVersionId, new_id
+from agent_gateway.domain.turns import App, TurnState
+from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.tables import (
+    api_keys,
+    app_versions,
+    apps,
+    conversations,
+    forms,
+    is_open,
+    turns,
+)
 
 DEFAULT_SLUG: Final = "default"
 BUILT_IN: Final = tuple(default_app(mode).model_dump_json() for mode in ("chat", "agent-chat", "agent"))

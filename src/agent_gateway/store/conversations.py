@@ -11,27 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
-from agent_gateway.domain import (
-    Caller,
-    ConversationId,
-    Form,
-    InputFile,
-    MessageId,
-    Outcome,
-    Rating,
-    Step,
-    StoredFile,
-    TaskId,
-    Usage,
-)
+from agent_gateway.domain.files import InputFile, StoredFile
+from agent_gateway.domain.human_input import Form
+from agent_gateway.domain.ids import ConversationId, MessageId, Rating, TaskId
+from agent_gateway.domain.turns import Caller, Outcome, Step, Usage
 from agent_gateway.errors import NotFound
-from agent_gateway.store.database import Database
-from agent_gateway.store.files import read_made_files
-from agent_gateway.store.forms import forms_of
-from agent_gateway.store.inputs import all_inputs, asking_messages, refers, stored_inputs
-from agent_gateway.store.pages import fitting, octets_of, octets_of_rows
-from agent_gateway.store.results import read_steps
-from agent_gateway.store.tables import (
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.tables import (
     ConversationRow,
     EndUserRow,
     MessageRow,
@@ -43,6 +29,11 @@ from agent_gateway.store.tables import (
     steps,
     turns,
 )
+from agent_gateway.store.files import read_made_files
+from agent_gateway.store.pages import fitting, octets_of, octets_of_rows
+from agent_gateway.store.question_forms import forms_of
+from agent_gateway.store.turns.inputs import all_inputs, asking_messages, refers, stored_inputs
+from agent_gateway.store.turns.results import read_steps
 
 T = TypeVar("T")
 SortBy = Literal["created_at", "-created_at", "updated_at", "-updated_at"]

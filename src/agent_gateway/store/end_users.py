@@ -6,10 +6,10 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlmodel import col
 
-from agent_gateway.domain import AppId
+from agent_gateway.domain.ids import AppId
 from agent_gateway.errors import EndUserNotFound
-from agent_gateway.store.database import Database
-from agent_gateway.store.tables import EndUserRow
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.tables import EndUserRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlmodel import col
 
-from agent_gateway.domain import FEEDBACK_CHARACTERS, AppId, Caller, MessageId, Rating, new_id
+from agent_gateway.domain.ids import FEEDBACK_CHARACTERS, AppId, MessageId, Rating, new_id
+from agent_gateway.domain.turns import Caller
 from agent_gateway.errors import NotFound
-from agent_gateway.store.database import Database, now_plus
-from agent_gateway.store.tables import (
+from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.tables import (
     ConversationRow,
     FeedbackRow,
     conversations,

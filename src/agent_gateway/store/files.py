@@ -18,12 +18,14 @@ from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from agent_gateway.domain import AppId, Caller, FileId, InputFile, MessageId, StoredFile, new_id
+from agent_gateway.domain.files import InputFile, StoredFile
+from agent_gateway.domain.ids import AppId, FileId, MessageId, new_id
+from agent_gateway.domain.turns import Caller
 from agent_gateway.errors import FileNotFound, ObjectsUnavailable
 from agent_gateway.filetypes import Description
-from agent_gateway.store.database import Database, now_plus
-from agent_gateway.store.objects import Objects, day_prefix, object_key
-from agent_gateway.store.tables import (
+from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.shielded import undisturbed
+from agent_gateway.store.db.tables import (
     MessageRow,
     apps,
     conversations,
@@ -32,7 +34,7 @@ from agent_gateway.store.tables import (
     message_files,
     messages,
 )
-from agent_gateway.store.undisturbed import undisturbed
+from agent_gateway.store.objects import Objects, day_prefix, object_key
 
 UNUSED_SECONDS: Final = 24 * 3600
 """How long an upload is kept that no message uses."""

@@ -13,18 +13,12 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from agent_gateway.app_config import read_config
-from agent_gateway.domain import App, AppId, AppVersionId, KeyId, new_id
-from agent_gateway.store.database import Database, now_plus, this_minute
+from agent_gateway.apps.config import read_config
+from agent_gateway.domain.ids import AppId, AppVersionId, KeyId, new_id
+from agent_gateway.domain.turns import App
+from agent_gateway.store.db.database import Database, now_plus, this_minute
+from agent_gateway.store.db.tables import ApiKeyRow, AppRow, AppVersionRow, api_keys, apps, request_counts
 from agent_gateway.store.secrets import mark_of
-from agent_gateway.store.tables import (
-    ApiKeyRow,
-    AppRow,
-    AppVersionRow,
-    api_keys,
-    apps,
-    request_counts,
-)
 
 BOOTSTRAP_LABEL: Final = "AGENT_GATEWAY_API_KEY"
 """Label of the keys that came from the settings; no other has it."""

@@ -6,8 +6,8 @@ from typing import Final
 from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from agent_gateway.store.database import Database, now_plus
-from agent_gateway.store.tables import processes
+from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.tables import processes
 
 NOTE_SECONDS: Final = 20.0
 """How often a process notes that it lives."""

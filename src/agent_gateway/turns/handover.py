@@ -4,8 +4,8 @@ import asyncio
 import logging
 from typing import Final, Generic
 
-from agent_gateway.domain import TaskId
-from agent_gateway.store.turns import TurnStore
+from agent_gateway.domain.ids import TaskId
+from agent_gateway.store.turns.facade import TurnStore
 from agent_gateway.turns.live_turn import Form, LiveTurn
 
 ADOPT_SECONDS: Final = 2.0

@@ -5,8 +5,8 @@ from collections.abc import Generator, Hashable
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from agent_gateway.domain import Turn
-from agent_gateway.events import Result
+from agent_gateway.domain.events import Result
+from agent_gateway.domain.turns import Turn
 from agent_gateway.runner import TurnRunner
 from agent_gateway.turns.log import EventLog
 

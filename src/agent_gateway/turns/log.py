@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from agent_gateway.events import AgentThought, LLMChunk, TurnEvent
+from agent_gateway.domain.events import AgentThought, LLMChunk, TurnEvent
 
 Form = TypeVar("Form", bound=Hashable)
 

@@ -39,7 +39,8 @@ from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results
 from agent_gateway.backend.embedded.plan import Plan, read_plan
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
 from agent_gateway.backend.protocol import CreateRunRequest
-from agent_gateway.domain import Usage, clean_json, clean_text
+from agent_gateway.domain.text import clean_json, clean_text
+from agent_gateway.domain.turns import Usage
 from agent_gateway.errors import ConfigError
 
 # The framework greets whoever runs an agent for the first time; an operator's log is no place for it.

@@ -9,10 +9,10 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any, Final
 
-from agent_gateway.app_config import AppConfig, CompositionTemplate, LayerTemplate
-from agent_gateway.app_file import compositions
+from agent_gateway.apps.config import AppConfig, CompositionTemplate, LayerTemplate
+from agent_gateway.apps.file import compositions
+from agent_gateway.apps.template import Placeholder, parse
 from agent_gateway.backend.embedded.plan import KINDS, kind_of
-from agent_gateway.template import Placeholder, parse
 
 _KEYS: Final[dict[str, tuple[str, ...]]] = {
     "prompt": ("prefix", "user", "text", "files"),

@@ -3,16 +3,17 @@
 from collections.abc import AsyncGenerator
 from typing import Final
 
-from agent_gateway.backend.embedded.runs import (
-    FROM_START,
-    Cancellation,
-    Runs,
-    Stopping,
-    parse_cursor,
-)
+from agent_gateway.backend.embedded.runs import FROM_START, Cancellation, Runs, Stopping, parse_cursor
 from agent_gateway.backend.generations import in_generation
-from agent_gateway.backend.protocol import START, CreateRunRequest, Cursors, RunEvent, RunStatus, decode_event
-from agent_gateway.domain import RunId
+from agent_gateway.backend.protocol import (
+    START,
+    CreateRunRequest,
+    Cursors,
+    RunEvent,
+    RunStatus,
+    decode_event,
+)
+from agent_gateway.domain.ids import RunId
 from agent_gateway.errors import BackendUnreachable, RunLost
 
 DEMO_PACE: Final = 0.025

@@ -15,7 +15,7 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelRe
 from pydantic_ai.models import ModelRequestContext
 from pydantic_core import PydanticSerializationError
 
-from agent_gateway.domain import clean_json
+from agent_gateway.domain.text import clean_json
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from agent_gateway.backend.protocol import TERMINAL, CreateRunRequest
-from agent_gateway.domain import RunId
+from agent_gateway.domain.ids import RunId
 from agent_gateway.errors import RunLost
 
 logger = logging.getLogger(__name__)

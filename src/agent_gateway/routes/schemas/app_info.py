@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from agent_gateway.app_config import AppMode, UploadMethod
+from agent_gateway.apps.config import AppMode, UploadMethod
 from agent_gateway.filetypes import FileType
 
 

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from agent_gateway.domain import clean_text
+from agent_gateway.domain.text import clean_text
 
 MAX_INT: Final = 2**63 - 1
 MAX_FLOAT: Final = int(sys.float_info.max)

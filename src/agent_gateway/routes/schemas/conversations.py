@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from agent_gateway.domain import Rating
+from agent_gateway.domain.ids import Rating
 from agent_gateway.routes.schemas.base import (
     Observation,
     StepPosition,
@@ -14,7 +14,7 @@ from agent_gateway.routes.schemas.base import (
     UnixTime,
 )
 from agent_gateway.routes.schemas.files import MessageFileItem
-from agent_gateway.routes.schemas.forms import HumanInputContent
+from agent_gateway.routes.schemas.human_input import HumanInputContent
 
 
 class ConversationItem(BaseModel):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from agent_gateway.domain import FEEDBACK_CHARACTERS, Rating
+from agent_gateway.domain.ids import FEEDBACK_CHARACTERS, Rating
 from agent_gateway.routes.schemas.base import Body, User
 
 

@@ -1,0 +1,1 @@
+"""What an app is: its configuration, its file, its inputs and placeholders. Pure."""

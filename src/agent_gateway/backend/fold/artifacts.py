@@ -1,0 +1,96 @@
+"""Files that a run makes: read from its events, and what becomes of them when they are stored."""
+
+import base64
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from agent_gateway.backend.lenient import as_dict, as_list, as_str
+from agent_gateway.domain.files import StoredFile, made_file_id
+from agent_gateway.domain.text import clean_text
+from agent_gateway.filetypes import describe_made
+
+MAX_FILES: Final = 20
+MAX_FILES_BYTES: Final = 16 * 1024 * 1024
+"""What one run may make of files, all together; they are in memory until its turn ends."""
+
+MAX_URL: Final = 4096
+"""Characters of a linked file's URL."""
+
+_WEB_URL: Final = re.compile(r"https?://[^\s\x00-\x1f\x7f\ud800-\udfff]{1,4088}", re.IGNORECASE)
+_PLAIN_BASE64: Final = str.maketrans("-_", "+/")
+
+
+class MadeFile(msgspec.Struct, frozen=True):
+    """A file as the run said it."""
+
+    number: int
+    """1, 2, 3 … in the order they were made."""
+    media_type: str
+    data: bytes
+    url: str = ""
+    """Where a file is that a tool made; then there are no bytes."""
+    extension: str = ""
+    """Of a linked file, as the tool said it."""
+
+
+def read_file(content: dict[str, Any], before: Sequence[MadeFile]) -> MadeFile | None:
+    """The file in a file part; None when it is none, or one too many or too large after those before."""
+    encoded = as_str(content.get("data"))
+    room = MAX_FILES_BYTES - sum(len(file.data) for file in before)
+    # Four characters are three bytes: what is far too large is not even decoded.
+    if len(before) >= MAX_FILES or len(encoded) // 4 > room // 3 + 1:
+        return None
+    try:
+        data = _decoded(encoded)
+    except ValueError:
+        return None
+    if not data or len(data) > room:
+        return None
+    return MadeFile(len(before) + 1, clean_text(as_str(content.get("media_type"))), data)
+
+
+def files_in(returned: object) -> list[dict[str, Any]]:
+    """The files that a tool returned, alone or in a list."""
+    values = returned if isinstance(returned, list) else [returned]
+    return [value for value in values if isinstance(value, dict) and value.get("kind") == "binary"]
+
+
+def linked_files(metadata: object) -> list[dict[str, Any]]:
+    """The files that a tool made and left where they are, from the metadata of what it returned."""
+    held = as_dict(metadata)
+    named = (held.get(name) for name in ("dify_tool_files", "tool_files"))
+    return [as_dict(file) for file in next(filter(None, map(as_list, named)), [])]
+
+
+def read_link(file: dict[str, Any], before: Sequence[MadeFile]) -> MadeFile | None:
+    """The linked file; None when it can not be told: it has no web address, or is one too many."""
+    url = as_str(file.get("url"))
+    if len(before) >= MAX_FILES or not _WEB_URL.fullmatch(url):
+        return None
+    kind = clean_text(as_str(file.get("mime_type")))[:MAX_URL]
+    extension = clean_text(as_str(file.get("extension")))[:MAX_URL]
+    return MadeFile(len(before) + 1, kind, b"", url, extension)
+
+
+def as_stored(made: MadeFile, message_id: str) -> StoredFile:
+    """The file that a run's file becomes when it is stored."""
+    what = describe_made(made.number, made.media_type, made.extension)
+    file_id = made_file_id(message_id, made.number)
+    return StoredFile(file_id, what.name, what.type, what.mime_type, len(made.data), url=made.url)
+
+
+def placed(files: Sequence[StoredFile], position: int) -> tuple[StoredFile, ...]:
+    """Files with their places after `position`: last, since only a turn's end decides which are stored."""
+    return tuple(
+        msgspec.structs.replace(file, position=position + number)
+        for number, file in enumerate(files, start=1)
+    )
+
+
+def _decoded(encoded: str) -> bytes:
+    """Base64 in either alphabet, padded or not; ValueError for anything else."""
+    plain = encoded.translate(_PLAIN_BASE64).rstrip("=")
+    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)

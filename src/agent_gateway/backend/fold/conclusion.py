@@ -1,0 +1,72 @@
+"""How a turn ends: what the run's terminal event decides, or what the gateway makes of a run without one."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agent_gateway.backend.fold.artifacts import placed
+from agent_gateway.backend.fold.fold import Fold
+from agent_gateway.backend.fold.reasons import failure_code
+from agent_gateway.backend.fold.terminal import RunEnd
+from agent_gateway.domain.events import GATEWAY_REPLACE, Result, gateway_end, split_text
+from agent_gateway.domain.files import StoredFile
+from agent_gateway.domain.turns import Outcome
+
+
+def conclude(fold: Fold, *, stop_asked: bool, files: Sequence[StoredFile] = ()) -> Result:
+    """What the fold's terminal run event decides. `stop_asked`: the turn's stop_at was set first (R9).
+
+    `files` are those of the fold's that were stored.
+    """
+    end = fold.run_end
+    assert end is not None
+    chunks, position = list(fold.chunks), fold.position
+    outcome, code = _outcome(end, stop_asked=stop_asked)
+    text = end.text if outcome is Outcome.COMPLETED else ""
+    question = end.question if outcome is Outcome.COMPLETED else None
+    if question and chunks and text:
+        text = "\n\n" + text
+    if text and (question or not chunks):
+        pieces = split_text(text, position + 1)
+        chunks += pieces
+        position += len(pieces)
+    made = placed(files, position)
+    return Result(
+        outcome=outcome,
+        chunks=tuple(chunks),
+        steps=tuple(fold.steps),
+        files=made,
+        # The place before message_end is the closing message's, in every app mode (R1); the form of a
+        # question comes before that.
+        end_position=position + len(made) + (1 if outcome is Outcome.FAILED else 3 if question else 2),
+        error_code=code,
+        usage=end.usage,
+        # An open question is no state to go on from: the one from before it stays.
+        snapshot=None if end.question else end.snapshot,
+        question=replace(question, snapshot=end.snapshot) if question else None,
+    )
+
+
+def cut_short(fold: Fold, code: str | None, files: Sequence[StoredFile] = ()) -> Result:
+    """An end the gateway makes itself: failed with `code`, or stopped when there is none (R8).
+
+    Half of a character that is held back is left out: elsewhere, a reader may have been told the whole one
+    at the next position.
+    """
+    return Result(
+        outcome=Outcome.FAILED if code else Outcome.STOPPED,
+        chunks=tuple(fold.chunks),
+        steps=tuple(fold.steps),
+        files=placed(files, GATEWAY_REPLACE),
+        end_position=gateway_end(len(files)),
+        error_code=code,
+    )
+
+
+def _outcome(end: RunEnd, *, stop_asked: bool) -> tuple[Outcome, str | None]:
+    if end.type == "run_succeeded" and not (end.question and stop_asked):
+        return Outcome.COMPLETED, None
+    if stop_asked:
+        return Outcome.STOPPED, None
+    if end.type == "run_cancelled":
+        return Outcome.FAILED, "turn_interrupted"
+    return Outcome.FAILED, failure_code(end.error_type, end.reason)

@@ -1,0 +1,119 @@
+"""The terminal event of a run, read leniently."""
+
+import json
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from agent_gateway.backend.fold.question import read_question
+from agent_gateway.backend.fold.reasons import misses_model
+from agent_gateway.backend.lenient import UNREADABLE, as_str, read_object
+from agent_gateway.backend.protocol import RunEvent
+from agent_gateway.domain.human_input import Question
+from agent_gateway.domain.text import clean_json, clean_text
+from agent_gateway.domain.turns import Usage
+
+_DECIMAL: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,30})?")
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """The terminal event of a run, read leniently."""
+
+    type: str
+    text: str = ""
+    """Output as text, or the question when the run asks a human."""
+    question: Question | None = None
+    error_type: str | None = None
+    reason: str | None = None
+    misses_model: bool = False
+    """It failed because its composition has no model. Of the error's text nothing else is kept."""
+    usage: Usage | None = None
+    snapshot: str | None = None
+
+
+class _RunEndData(msgspec.Struct):
+    output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    deferred_tool_call: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    session_snapshot: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    usage: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error_type: Any = None
+    reason: Any = None
+    error: Any = None
+
+
+_run_end_data = msgspec.json.Decoder(_RunEndData)
+
+
+def read_run_end(event: RunEvent) -> RunEnd:
+    """Read a terminal run event; what is missing or malformed in it is left out."""
+    data = _read(event.data)
+    # A question with nothing readable in it is one all the same: its snapshot must not be gone on from.
+    asks = _raw_text(data.deferred_tool_call) not in ("", "null")
+    question = read_question(read_object(data.deferred_tool_call)) if asks else None
+    snapshot = _raw_text(data.session_snapshot)
+    return RunEnd(
+        type=event.type,
+        text=question.text if question else _output_text(data.output),
+        question=question,
+        error_type=as_str(data.error_type) or None,
+        reason=as_str(data.reason) or None,
+        misses_model=misses_model(as_str(data.error)),
+        usage=read_usage(read_object(data.usage)),
+        snapshot=snapshot if snapshot.startswith("{") else None,
+    )
+
+
+def _read(raw: msgspec.Raw) -> _RunEndData:
+    try:
+        return _run_end_data.decode(raw)
+    except UNREADABLE:
+        pass
+    # With halves of surrogate pairs, which msgspec refuses: the snapshot keeps them, all else is shown.
+    given = read_object(raw)
+    snapshot = given.pop("session_snapshot", msgspec.UNSET)
+    try:
+        data = _run_end_data.decode(msgspec.json.encode(clean_json(given)))
+        if snapshot is not msgspec.UNSET:
+            data.session_snapshot = msgspec.Raw(json.dumps(snapshot).encode())
+    except UNREADABLE:
+        return _RunEndData()
+    return data
+
+
+def read_usage(data: dict[str, Any]) -> Usage | None:
+    """Usage as backends send it, field by field: a bad value becomes the field's zero."""
+    if not data:
+        return None
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Usage):
+        value = _usage_value(field.name, field.type, data.get(field.name))
+        if value is not None:
+            values[field.name] = value
+    return Usage(**values)
+
+
+def _usage_value(name: str, kind: type, value: object) -> int | float | str | None:
+    """A count, seconds, a plain decimal or a currency; None when it is none of a sane size."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    text = value if isinstance(value, str) else f"{Decimal(str(value)):f}"
+    if name == "currency":
+        return clean_text(text)[:16]
+    if not _DECIMAL.fullmatch(text):
+        return None
+    return text if kind is str else kind(Decimal(text))
+
+
+def _output_text(output: msgspec.Raw | msgspec.UnsetType) -> str:
+    text = _raw_text(output)
+    if text.startswith('"'):
+        return clean_text(msgspec.json.decode(text, type=str))
+    return "" if text == "null" else clean_text(text)
+
+
+def _raw_text(raw: msgspec.Raw | msgspec.UnsetType) -> str:
+    return "" if isinstance(raw, msgspec.UnsetType) else bytes(raw).decode(errors="replace").strip()

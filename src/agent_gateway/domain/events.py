@@ -1,0 +1,202 @@
+"""Turn events: what a turn says, in the gateway's own words (domain, not wire).
+
+Each carries its position, the SSE `id:` of its frame. Exactly one terminal event, MessageEnd or
+TurnFailed, ends a turn (I3). Wire names live in `routes/streams/frames.py`.
+
+`Result` is a whole ended turn. Everything that follows from a run's end is rendered from it, by
+whoever tells it: the process that ran the turn or one that read the rows (R2).
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from heapq import merge
+from typing import Final
+
+import msgspec
+
+from agent_gateway.domain.files import StoredFile
+from agent_gateway.domain.human_input import Form, Question
+from agent_gateway.domain.turns import Outcome, Step, Usage
+
+GATEWAY_REPLACE: Final = 1_000_000_001
+"""Position of the stored text told as a whole when the gateway itself ended the turn (R1)."""
+GATEWAY_END: Final = 1_000_000_002
+"""Position of the terminal event when the gateway itself ended the turn (R1)."""
+MAX_CHUNK: Final = 32_768
+"""Characters in one answer event; escaped to ASCII that is at most 384 KiB of a 512 KiB line."""
+
+
+class LLMChunk(msgspec.Struct, frozen=True, gc=False):
+    """A piece of the answer, at most MAX_CHUNK characters."""
+
+    position: int
+    text: str
+
+
+class AgentThought(msgspec.Struct, frozen=True):
+    """A step was opened, grew or got its result; always the whole step."""
+
+    position: int
+    step: Step
+
+
+class MessageReplace(msgspec.Struct, frozen=True, gc=False):
+    """The answer so far is replaced: the reader's past can not be continued."""
+
+    position: int
+    text: str
+    reason: str
+
+
+class MessageFile(msgspec.Struct, frozen=True):
+    """The agent made a file, and it is stored."""
+
+    position: int
+    file: StoredFile
+
+
+class ClosingMessage(msgspec.Struct, frozen=True, gc=False):
+    """The whole answer once more; only app mode `agent` shows it, every mode reserves its place."""
+
+    position: int
+    text: str
+
+
+class FormAnswered(msgspec.Struct, frozen=True):
+    """First event of a turn that carries a human's answer, or the news that there is none."""
+
+    position: int
+    form: Form
+
+
+class HumanInputRequired(msgspec.Struct, frozen=True):
+    """The agent asked a human: the form of its question."""
+
+    position: int
+    form: Form
+
+
+class MessageEnd(msgspec.Struct, frozen=True):
+    """The answer is complete and stored."""
+
+    position: int
+    usage: Usage
+    files: tuple[StoredFile, ...] = ()
+    """What the agent made."""
+
+
+class TurnFailed(msgspec.Struct, frozen=True, gc=False):
+    """The turn failed; `code` is a key of errors.FAILURES."""
+
+    position: int
+    code: str
+
+
+TurnEvent = (
+    LLMChunk
+    | AgentThought
+    | MessageReplace
+    | MessageFile
+    | ClosingMessage
+    | FormAnswered
+    | HumanInputRequired
+    | MessageEnd
+    | TurnFailed
+)
+
+
+def gateway_end(files: int) -> int:
+    """Position of the terminal event of an end that the gateway made, with so many files before it.
+
+    They follow the stored text told as a whole, and leave the closing message its place.
+    """
+    return GATEWAY_REPLACE + files + 2 if files else GATEWAY_END
+
+
+def split_text(text: str, position: int) -> list[LLMChunk]:
+    """A text as chunks numbered from `position` on: the fixed rule for what is too long for one."""
+    return [
+        LLMChunk(position + number, text[start : start + MAX_CHUNK])
+        for number, start in enumerate(range(0, len(text), MAX_CHUNK))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a turn produced and how it ended: written by `finish`, read back for late readers."""
+
+    outcome: Outcome
+    chunks: Sequence[LLMChunk]
+    steps: tuple[Step, ...]
+    """Each with the position of the event that last announced it."""
+    end_position: int
+    """Position of the terminal event; from GATEWAY_END on when the gateway made the end itself."""
+    error_code: str | None = None
+    """Key of errors.FAILURES when the outcome is failed."""
+    usage: Usage | None = None
+    snapshot: str | None = None
+    """Raw JSON text of the new session snapshot; None leaves the old one in place."""
+    question: Question | None = None
+    """What the run asked; only until it is stored as `form`."""
+    form: Form | None = None
+    """The form of the question with which the turn ended. Its position is the third from the end."""
+    answered: Form | None = None
+    """The form whose answer the turn carried: told at position 1."""
+    files: tuple[StoredFile, ...] = ()
+    """What the agent made and is stored, each with the position of its event."""
+
+    text: str | None = field(default=None, compare=False)
+    """The whole text of the answer where it is at hand."""
+
+    @property
+    def answer(self) -> str:
+        """The whole text of the answer."""
+        if self.text is not None:
+            return self.text
+        return "".join(chunk.text for chunk in self.chunks)
+
+
+def rest_of(result: Result, after: int) -> list[TurnEvent]:
+    """The events of an ended turn beyond position `after`; empty when there are none (R13)."""
+    return list(told_after(result, after))
+
+
+def told_after(result: Result, after: int) -> Iterator[TurnEvent]:
+    """`rest_of`, each event made when it is asked for: an answer may have a million chunks."""
+    if after >= result.end_position:
+        return
+    others = _others(result)
+    last: TurnEvent | None = None
+    first = bisect_right(result.chunks, after, key=_position)
+    chunks = (result.chunks[number] for number in range(first, len(result.chunks)))
+    for last in merge(chunks, (event for event in others if event.position > after), key=_position):
+        yield last
+    seen = max((event.position for event in (*result.chunks[-1:], *others)), default=0)
+    if result.end_position >= GATEWAY_END and seen < after < GATEWAY_REPLACE:
+        # This reader followed the run further than what was stored: its text must shrink.
+        yield (last := MessageReplace(GATEWAY_REPLACE, result.answer, "turn_ended_early"))
+    for file in result.files:
+        if file.position > after:
+            yield (last := MessageFile(file.position, file))
+    if result.outcome is Outcome.FAILED:
+        yield TurnFailed(result.end_position, result.error_code or "internal_server_error")
+        return
+    if result.form is not None and after < result.end_position - 2:
+        yield (last := HumanInputRequired(result.end_position - 2, result.form))
+    if after < result.end_position - 1 and not isinstance(last, MessageReplace):
+        yield ClosingMessage(result.end_position - 1, result.answer)
+    yield MessageEnd(result.end_position, result.usage or Usage(), result.files)
+
+
+def _others(result: Result) -> list[FormAnswered | AgentThought]:
+    """What is told among the chunks, in order."""
+    others: list[FormAnswered | AgentThought] = [AgentThought(step.position, step) for step in result.steps]
+    if result.answered is not None:
+        others.append(FormAnswered(1, result.answered))
+    others.sort(key=_position)
+    return others
+
+
+def _position(event: TurnEvent) -> int:
+    return event.position

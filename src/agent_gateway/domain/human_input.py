@@ -1,0 +1,109 @@
+"""Questions to humans: forms, what was submitted, and answers. Pure data."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+from agent_gateway.domain.ids import FormId, MessageId
+
+
+class FormOption(msgspec.Struct, frozen=True):
+    """One choice of a select."""
+
+    value: str
+    label: str
+
+
+class FormInput(msgspec.Struct, frozen=True):
+    """A field of a form."""
+
+    name: str
+    kind: str
+    """`paragraph`, `select` or any other kind that the agent and the front end agree on."""
+    label: str
+    required: bool = False
+    options: tuple[FormOption, ...] = ()
+    placeholder: str = ""
+    default: Any = None
+    """What a front end fills in at first; the gateway never does."""
+
+
+class FormAction(msgspec.Struct, frozen=True):
+    """A button of a form: a form is submitted with one of them."""
+
+    id: str
+    label: str
+    style: str = "default"
+
+
+class FormDefinition(msgspec.Struct, frozen=True):
+    """A question to a human as a form shows it."""
+
+    title: str
+    content: str
+    """The question and its explanation, in Markdown."""
+    inputs: tuple[FormInput, ...]
+    actions: tuple[FormAction, ...]
+    urgency: str = "normal"
+    approval: dict[str, Any] | None = None
+    """What is to be approved, when the agent said so; passed on as it is."""
+
+
+class FormAnswer(msgspec.Struct, frozen=True):
+    """What the run is told: the form as submitted, a message in its place, or that nobody answered."""
+
+    status: Literal["submitted", "timeout"]
+    action: FormAction | None = None
+    values: dict[str, Any] = {}
+    message: str | None = None
+    """The user's next message, when that was the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a run asked as it ended."""
+
+    tool_call_id: str
+    """Names the call that the answer belongs to; empty when the run did not say."""
+    text: str
+    """The whole question: the answer of its turn."""
+    definition: FormDefinition
+    snapshot: str | None = None
+    """Raw JSON text of the session snapshot in which the question is open."""
+
+
+class FormState(StrEnum):
+    """Where a form stands; all but `open` are final."""
+
+    OPEN = "open"
+    SUBMITTED = "submitted"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A question that was stored with the end of its turn, and its answer once there is one."""
+
+    id: FormId
+    token: str
+    """Lets whoever has it and the app's key read and submit the form."""
+    message_id: MessageId
+    """The message that asks."""
+    tool_call_id: str
+    """Empty when the answer can not be told to the run as a tool's result."""
+    definition: FormDefinition
+    state: FormState
+    expires_at: int
+    """Unix seconds."""
+    answer: FormAnswer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A form as it was filled in."""
+
+    action_id: str
+    values: dict[str, Any]

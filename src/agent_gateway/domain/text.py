@@ -1,0 +1,37 @@
+"""Text and JSON made fit for every database. Pure."""
+
+from typing import Any, Final
+
+NAME_LENGTH: Final = 64
+"""Characters of a conversation's name that was not given by its user."""
+
+
+def clean_text(text: str) -> str:
+    """Replace what JSONB and TEXT columns reject, NUL and lone surrogates, by U+FFFD."""
+    if "\x00" in text:
+        text = text.replace("\x00", "\ufffd")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Halves that belong together become their character; those that stand alone, U+FFFD.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def short_name(text: str, most: int = NAME_LENGTH) -> str:
+    """A name for a conversation: the words of a text in one line, cut cleanly."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def clean_json(value: Any) -> Any:
+    """`clean_text` on every string and key of a JSON value."""
+    match value:
+        case str():
+            return clean_text(value)
+        case list():
+            return [clean_json(item) for item in value]
+        case dict():
+            return {clean_text(str(key)): clean_json(item) for key, item in value.items()}
+        case _:
+            return value

@@ -1,0 +1,158 @@
+"""Turns, and what belongs to them. Pure data: no SQL, no HTTP, no clock."""
+
+import uuid
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from agent_gateway.apps.config import AppConfig
+from agent_gateway.domain.files import InputFile
+from agent_gateway.domain.human_input import Form
+from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, MessageId, RunId, TaskId
+
+
+class TurnState(StrEnum):
+    """Where a turn's row stands (docs/design/durability.md, Rows)."""
+
+    QUEUED = "queued"
+    PLANNED = "planned"
+    SENDING = "sending"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+class Outcome(StrEnum):
+    """How an ended turn ended."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """One published agent: its identity and the immutable version a turn is pinned to."""
+
+    id: AppId
+    version_id: AppVersionId
+    config: AppConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who authenticated: an app and its end user (the client's own identifier)."""
+
+    app: App
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Ids by which a client finds a turn again in what the agent logs; empty when it gave none."""
+
+    id: str = ""
+    session_id: str = ""
+
+
+NO_TRACE: Final = Trace()
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """What a client asked for in one POST /chat-messages."""
+
+    query: str
+    inputs: dict[str, Any]
+    files: list[InputFile]
+    conversation_id: ConversationId | None = None
+    idempotency_key: str | None = None
+    auto_name: bool = True
+    """Whether the app may name the conversation, if this begins one."""
+    trace: Trace = NO_TRACE
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn that has begun: what its runner and the frames of its events need."""
+
+    task_id: TaskId
+    conversation_id: ConversationId
+    message_id: MessageId
+    created_at: int
+    """Unix seconds of the message row; every event carries it."""
+    app: App
+    user: str
+    query: str
+    inputs: dict[str, Any]
+    files: list[InputFile]
+    snapshot: str | None
+    """Raw JSON text of the session snapshot this turn goes on from."""
+    epoch: int
+    """Fencing number of our ownership: a write under another epoch changes nothing (I9)."""
+    fold_version: int
+    """By which fold its events are numbered, whoever folds them (R17)."""
+    seconds_left: float
+    """Until the turn's deadline."""
+    state: TurnState = TurnState.PLANNED
+    """Where the row stood when this was read."""
+    run_id: RunId | None = None
+    stop_asked: bool = False
+    checkpoint: bytes | None = None
+    """Whole fold state at some point of the run, if one was stored (R5)."""
+    runnable: bool = True
+    """False for a turn that must be ended without being run again (R11)."""
+    form: Form | None = None
+    """The form whose answer this turn carries."""
+    trace: Trace = NO_TRACE
+
+    @property
+    def opening(self) -> int:
+        """How many events come before those of the run, which are numbered behind them."""
+        return 0 if self.form is None else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A turn and what was answered: all that is told to the small runs about it."""
+
+    turn: Turn
+    answer: str
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """Token counts and prices of one message; prices are decimal strings."""
+
+    prompt_tokens: int = 0
+    prompt_unit_price: str = "0"
+    prompt_price_unit: str = "0"
+    prompt_price: str = "0"
+    completion_tokens: int = 0
+    completion_unit_price: str = "0"
+    completion_price_unit: str = "0"
+    completion_price: str = "0"
+    total_tokens: int = 0
+    total_price: str = "0"
+    currency: str = "USD"
+    latency: float = 0.0
+    time_to_first_token: float = 0.0
+    time_to_generate: float = 0.0
+
+
+class Step(msgspec.Struct, frozen=True, gc=False):
+    """One reasoning segment or one tool call of a turn, as it stands now."""
+
+    number: int
+    """1, 2, 3 … in the order the steps were opened."""
+    position: int
+    """Position of the turn event that last announced it."""
+    thought: str = ""
+    tool: str = ""
+    tool_input: str = ""
+    observation: str = ""
+
+
+def step_id(message_id: str, number: int) -> str:
+    """The public id of a step: derived, so that every fold of a run gives the same bytes."""
+    return str(uuid.uuid5(uuid.UUID(message_id), f"step-{number}"))

@@ -1,0 +1,89 @@
+"""Plain ASGI middleware: nothing here wraps or buffers a stream."""
+
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agent_gateway.errors import GatewayError, InvalidParam, StoreError
+from agent_gateway.routes.dependencies import bearer, get_app
+from agent_gateway.routes.http.body_values import MOST_VALUES, ValueCounter
+from agent_gateway.routes.http.errors import BodyNotRead
+
+HEAD_ONLY: Final = "agent_gateway.head_only"
+"""Key of a scope whose request wants to know what a GET would answer, without the body."""
+BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+UPLOAD_PATH: Final = "/files/upload"
+
+
+class HeadRequests:
+    """Answers a HEAD as the GET of its path; the server leaves the body out.
+
+    What is slow or endless to make looks for HEAD_ONLY, and makes nothing.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Make a GET of a HEAD. The server keeps its own scope, and with it the method that was asked."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET", HEAD_ONLY: True}
+        await self._app(scope, receive, send)
+
+
+class RequestBodies:
+    """What stands between a route and the body of its request.
+
+    Nothing of a body is read before the request's key was looked at: every route that takes one needs a
+    key. Then it reads every body as JSON unless it is a form, since clients leave the content type out or
+    get it wrong; and refuses to read more than `most` bytes or MOST_VALUES values of it. Uploads have limits
+    of their own.
+    """
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Replace the content type of a request that may have a JSON body, and stand before the body."""
+        if scope["type"] != "http" or scope["method"] not in BODY_METHODS:
+            await self._app(scope, receive, send)
+            return
+        headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+        given = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+        most: int | None = self._most
+        counter: ValueCounter | None = None
+        if given.lower().startswith(b"multipart/"):
+            if scope["path"].endswith(UPLOAD_PATH):
+                most = None
+        else:
+            scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
+            counter = ValueCounter()
+        size: int | None = None
+
+        async def guarded() -> Message:
+            nonlocal size
+            if size is None:
+                size = 0
+                await _look_at_key(Request(scope))
+            message = await receive()
+            size += len(message.get("body", b""))
+            if most is not None and size > most:
+                raise HTTPException(413, f"The body is larger than {most} bytes.")
+            if counter is not None:
+                counter.feed(message.get("body", b""))
+                if counter.values > MOST_VALUES:
+                    raise BodyNotRead(InvalidParam(f"The body has more than {MOST_VALUES} values."))
+            return message
+
+        await self._app(scope, guarded, send)
+
+
+async def _look_at_key(request: Request) -> None:
+    """Raise BodyNotRead when the key of this request opens no app."""
+    try:
+        await get_app(request.app.state.gateway, await bearer(request))
+    except (GatewayError, StoreError) as error:
+        raise BodyNotRead(error) from None

@@ -1,0 +1,209 @@
+"""Turn events as SSE frames: the only place that knows the public event names (service-api.md).
+
+Pure, but for the URLs of files, which are the same all day. A frame is one `data:` line of ASCII JSON
+per event; `message_replace` and the closing message may take several when their text is long. Only the
+last of those carries the `id:`, and the others an `event_id` one less, so that a reader cut in between
+gets the whole again. Text deltas are filled into a template made once per turn.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from agent_gateway.domain.events import (
+    MAX_CHUNK,
+    AgentThought,
+    ClosingMessage,
+    FormAnswered,
+    HumanInputRequired,
+    LLMChunk,
+    MessageEnd,
+    MessageFile,
+    MessageReplace,
+    TurnEvent,
+    TurnFailed,
+    split_text,
+)
+from agent_gateway.domain.files import StoredFile
+from agent_gateway.domain.turns import Step, Turn, Usage, step_id
+from agent_gateway.errors import FAILURES
+from agent_gateway.routes.http.errors import STATUSES
+from agent_gateway.routes.streams.human_input_json import form_json, node_json, submission_json
+from agent_gateway.store.turns.results import TurnView
+
+Mode = Literal["chat", "agent-chat", "agent"]
+
+PING: Final = b"event: ping\n\n"
+
+_escape = json.encoder.encode_basestring_ascii
+
+
+class WireForm(NamedTuple):
+    """What makes two readers' frames differ: the app mode they see, and whether frames carry ids."""
+
+    mode: Mode
+    ids: bool
+
+
+Encode = Callable[[TurnEvent, WireForm], bytes]
+"""Makes the frame of an event in a wire form. It may be empty: the mode does not show that event."""
+Encoder = Callable[[Turn | TurnView], Encode]
+"""Makes the frame maker of one turn."""
+
+
+def frame_encoder(file_url: Callable[[str], str]) -> Encoder:
+    """Frame makers whose stored files are found under the URL that `file_url` makes of their ids."""
+
+    def encoder(turn: Turn | TurnView) -> Encode:
+        frames = _Frames(turn, file_url)
+        chat, agent = frames.template("message"), frames.template("agent_message")
+
+        def encode(event: TurnEvent, form: WireForm) -> bytes:
+            if isinstance(event, LLMChunk):
+                head, tail = chat if form.mode == "chat" else agent
+                told = f'{head}{event.position},"answer":{_escape(event.text)}{tail}'
+                return (_with_id(told, event.position) if form.ids else told).encode()
+            *before, last = frames.lines(event, form.mode) or [""]
+            if form.ids and last:
+                last = _with_id(last, event.position)
+            return "".join((*before, last)).encode()
+
+        return encode
+
+    return encoder
+
+
+def _with_id(frame: str, position: int) -> str:
+    """The `id:` follows the data: some readers remember it at once, although a cut takes the rest away."""
+    return f"{frame[:-1]}id: {position}\n\n"
+
+
+class _Frames:
+    """The `data:` lines of one turn's events."""
+
+    def __init__(self, turn: Turn | TurnView, file_url: Callable[[str], str]) -> None:
+        self._message_id = turn.message_id
+        self._file_url = file_url
+        self._common = (
+            f'"conversation_id":"{turn.conversation_id}","message_id":"{turn.message_id}",'
+            f'"created_at":{turn.created_at},"task_id":"{turn.task_id}","event_id":'
+        )
+
+    def template(self, event: str) -> tuple[str, str]:
+        """What stands before the position and after the text of an answer event."""
+        tail = ',"from_variable_selector":null' if event == "message" else ""
+        return (
+            f'data: {{"event":"{event}","id":"{self._message_id}",{self._common}',
+            f"{tail}}}\n\n",
+        )
+
+    def lines(self, event: TurnEvent, mode: Mode) -> list[str]:
+        """All lines of an event other than a plain chunk; none when the mode does not show it."""
+        lines: list[str] = []
+        match event:
+            case AgentThought() if mode != "chat":
+                lines = [self._thought(event.position, event.step)]
+            case ClosingMessage() if mode == "agent":
+                lines = self._answers("message", event.position, event.text)
+            case AgentThought() | ClosingMessage():
+                pass
+            case MessageReplace():
+                lines = self._replace(event, mode)
+            case FormAnswered():
+                lines = [self._answered(event)]
+            case HumanInputRequired(position, form):
+                fields = {"workflow_run_id": form.message_id, "data": form_json(form)}
+                lines = [self._line("human_input_required", position, fields)]
+            case MessageFile() | MessageEnd() | TurnFailed():
+                name, fields = self._fields(event)
+                lines = [self._line(name, event.position, fields)]
+            case LLMChunk():
+                lines = self._answers(_chunk_event(mode), event.position, event.text)
+        return lines
+
+    def _line(self, event: str, position: int, fields: Mapping[str, Any]) -> str:
+        rest = json.dumps(fields, separators=(",", ":"))[1:]
+        return f'data: {{"event":"{event}",{self._common}{position},{rest}\n\n'
+
+    def _answers(self, event: str, position: int, text: str) -> list[str]:
+        head, tail = self.template(event)
+        *before, last = [piece.text for piece in split_text(text, 0)] or [""]
+        lines = [f'{head}{position - 1},"answer":{_escape(piece)}{tail}' for piece in before]
+        return [*lines, f'{head}{position},"answer":{_escape(last)}{tail}']
+
+    def _replace(self, event: MessageReplace, mode: Mode) -> list[str]:
+        """The first piece replaces, the others append."""
+        first, more = event.text[:MAX_CHUNK], event.text[MAX_CHUNK:]
+        position = event.position - 1 if more else event.position
+        line = self._line("message_replace", position, {"answer": first, "reason": event.reason})
+        return [line, *(self._answers(_chunk_event(mode), event.position, more) if more else [])]
+
+    def _answered(self, event: FormAnswered) -> str:
+        """Both names of one event: what was submitted, or that nobody did."""
+        form = event.form
+        if submitted := submission_json(form):
+            name, data = "human_input_form_filled", submitted
+        else:
+            name, data = "human_input_form_timeout", {**node_json(form), "expiration_time": form.expires_at}
+        return self._line(name, event.position, {"workflow_run_id": form.message_id, "data": data})
+
+    def _fields(self, event: MessageFile | MessageEnd | TurnFailed) -> tuple[str, dict[str, Any]]:
+        """Name and fields of an event that every mode shows in the same way."""
+        match event:
+            case MessageFile(_, file):
+                url = file.url or self._file_url(file.id)
+                return "message_file", {
+                    "id": file.id,
+                    "type": file.type,
+                    "belongs_to": "assistant",
+                    "url": url,
+                }
+            case MessageEnd():
+                metadata: dict[str, Any] = {"usage": usage_json(event.usage), "retriever_resources": []}
+                files = [made_file_json(file, self._file_url) for file in event.files]
+                return "message_end", {"id": self._message_id, "metadata": metadata, "files": files}
+            case TurnFailed(_, code):
+                # A newer release may have stored a code that this one does not know.
+                code = code if code in FAILURES else "internal_server_error"
+                return "error", {"status": STATUSES[code], "code": code, "message": FAILURES[code]}
+
+    def _thought(self, position: int, step: Step) -> str:
+        fields: dict[str, Any] = {
+            "id": step_id(self._message_id, step.number),
+            "position": step.number,
+            "thought": step.thought,
+            "tool": step.tool,
+            "tool_labels": {},
+            "tool_input": step.tool_input,
+            "observation": step.observation,
+            "message_files": [],
+        }
+        return self._line("agent_thought", position, fields)
+
+
+def _chunk_event(mode: Mode) -> str:
+    return "message" if mode == "chat" else "agent_message"
+
+
+def made_file_json(file: StoredFile, file_url: Callable[[str], str]) -> dict[str, Any]:
+    """A file that an agent made, as a message's item and its last event list it."""
+    return {
+        "id": file.id,
+        "filename": file.name,
+        "type": file.type,
+        "url": file.url or file_url(file.id),
+        "mime_type": file.mime_type,
+        "size": file.size,
+        "transfer_method": "tool_file",
+        "belongs_to": "assistant",
+        "upload_file_id": None if file.url else file.id,
+        "reference": None,
+    }
+
+
+def usage_json(usage: Usage | None) -> dict[str, Any]:
+    """Usage with all fourteen fields, zeros when the backend gave none."""
+    fields: dict[str, Any] = msgspec.to_builtins(usage or Usage())
+    return fields

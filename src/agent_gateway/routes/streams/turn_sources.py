@@ -1,0 +1,97 @@
+"""A turn to read: found in this process or in the rows, and what its readers are given."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Final
+
+from agent_gateway.domain.events import Result
+from agent_gateway.domain.ids import AppId, TaskId
+from agent_gateway.errors import NotFound, StoreError, Unavailable
+from agent_gateway.routes.dependencies import Gateway
+from agent_gateway.routes.streams.frames import Encode, WireForm
+from agent_gateway.routes.streams.response import ended_frames, live_frames
+from agent_gateway.store.db.shielded import undisturbed
+from agent_gateway.store.turns.results import TurnView
+from agent_gateway.turns.registry import LiveTurn
+
+LOOK_SECONDS: Final = 1.0
+"""How long a reader of a live turn waits to hear that its conversation was not deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A turn to read."""
+
+    view: TurnView
+    source: LiveTurn[WireForm] | Result
+    """Where its events are: live in this process, or as it ended in the rows."""
+    encode: Encode
+
+    @property
+    def live(self) -> LiveTurn[WireForm] | None:
+        """The turn, if it is live in this process."""
+        return self.source if isinstance(self.source, LiveTurn) else None
+
+    async def result(self) -> Result:
+        """How the turn ended, however long that takes."""
+        if isinstance(self.source, Result):
+            return self.source
+        with self.source.reading():
+            await self.source.ended.wait()
+        if self.source.result is None:
+            raise Unavailable("This server is shutting down. Please try again with the same Idempotency-Key.")
+        return self.source.result
+
+    def nothing_left(self, after: int) -> bool:
+        """True when the turn has ended and there is no event beyond this position."""
+        result = self.source if isinstance(self.source, Result) else self.source.result
+        return result is not None and after >= result.end_position
+
+    def frames(self, form: WireForm, after: int, ping_seconds: float) -> AsyncGenerator[bytes]:
+        """The frames of one reader."""
+        if isinstance(self.source, Result):
+            return ended_frames(self.encode, self.source, form, after)
+        return live_frames(self.source, form, after=after, ping_seconds=ping_seconds)
+
+
+async def find(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> Found:
+    """A turn of this app and user; NotFound when there is none."""
+    live = gateway.live.find(task_id)
+    if live is not None and live.belongs_to(app_id, user):
+        if await _is_deleted(gateway, app_id, user, task_id):
+            raise NotFound("Task not found.")
+        return found_live(live)
+    view = await gateway.turns.view(app_id, user, task_id)
+    if view is not None:
+        read = gateway.turns.result if view.ended else gateway.live.follow
+        source = await read(task_id)
+        if source is not None:
+            return Found(view, source, gateway.encoder(view))
+    raise NotFound("Task not found.")
+
+
+async def _is_deleted(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> bool:
+    """Whether a live turn's conversation is gone, which any process may have done (R16).
+
+    A database that does not say is no reason to cut readers off from a turn that runs here.
+    """
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            return await undisturbed(gateway.turns.view(app_id, user, task_id)) is None
+    except (StoreError, TimeoutError):
+        return False
+
+
+def found_live(live: LiveTurn[WireForm]) -> Found:
+    """A turn that is live in this process."""
+    turn = live.turn
+    view = TurnView(
+        turn.task_id,
+        turn.conversation_id,
+        turn.message_id,
+        turn.created_at,
+        mode=turn.app.config.mode,
+        ended=live.ended.is_set(),
+    )
+    return Found(view, live, live.log.encode)

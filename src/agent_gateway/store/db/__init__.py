@@ -1,0 +1,1 @@
+"""The database below the stores: engines, connections, errors, tables, migrations."""

@@ -1,0 +1,319 @@
+"""Which connections of the database are for what, and who gets them when there are too few.
+
+Requests have a pool of their own. Finishes and the other duties have two connections, heartbeats have
+one; these are opened before any other and held. When the database gives a process fewer connections
+than it wants, requests do with what is left, and give up theirs when a duty has none.
+"""
+
+import asyncio
+import errno
+import logging
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final, Literal
+
+from asyncpg.exceptions import TooManyConnectionsError
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import Pool as SqlPool
+from sqlalchemy.util import greenlet_spawn
+
+from agent_gateway.errors import StoreUnavailable
+from agent_gateway.store.db.shielded import UNDISTURBED, undisturbed
+
+Pool = Literal["requests", "duty", "heartbeats"]
+
+RESERVED: Final[Mapping[Pool, int]] = {"heartbeats": 1, "duty": 2}
+"""Connections that no request may use."""
+WAIT_SECONDS: Final = 10.0
+"""How long a request waits for a connection."""
+GROW_SECONDS: Final = 2.0
+"""How long a process does with the connections it has after it was refused another."""
+WAYS_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Pauses in which the server notices that a connection was given up."""
+ABORT_SECONDS: Final = 0.1
+
+logger = logging.getLogger(__name__)
+
+
+class _CountedPool:
+    """The pool of an engine, and how many of its connections are open."""
+
+    def __init__(self, engine: AsyncEngine, size: int) -> None:
+        self.engine = engine
+        self.size = size
+        self.permits = asyncio.Semaphore(size)
+        self._open: set[Any] = set()
+        self._closed_at = -math.inf
+        self.filling: asyncio.Task[None] | None = None
+        event.listen(engine.sync_engine, "connect", self._connected)
+        event.listen(engine.sync_engine, "close", self._closed)
+
+    @property
+    def opened(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
+    @property
+    def closed_lately(self) -> bool:
+        """True when the server may not have noticed yet that one of them is closed."""
+        return time.monotonic() - self._closed_at < sum(WAYS_SECONDS)
+
+    def abort(self) -> None:
+        """Break all of them, at once."""
+        for connection in list(self._open):
+            connection.driver_connection.terminate()
+
+    def _connected(self, connection: Any, _: object) -> None:
+        self._open.add(connection)
+
+    def _closed(self, connection: Any, _: object) -> None:
+        self._open.discard(connection)
+        self._closed_at = time.monotonic()
+
+
+class Connections:
+    """The pools of a process on Postgres; `make` makes an engine with so many connections."""
+
+    def __init__(self, make: Callable[[int], AsyncEngine], pool_size: int) -> None:
+        self._requests = _CountedPool(make(pool_size), pool_size)
+        self._reserved: dict[Pool, _CountedPool] = {
+            pool: _CountedPool(make(size), size) for pool, size in RESERVED.items()
+        }
+        self._used = 0
+        """Connections that requests use or ask for. The engine's pool forgets those it has given up."""
+        self._holding = False
+        self._giving_up = asyncio.Lock()
+        self._aborted = False
+        self._timers: set[asyncio.Timeout] = set()
+
+    @property
+    def engines(self) -> list[AsyncEngine]:
+        """Of all pools."""
+        return [counted.engine for counted in self._pools]
+
+    @property
+    def _pools(self) -> list[_CountedPool]:
+        return [self._requests, *self._reserved.values()]
+
+    def abort(self) -> None:
+        """Break every connection and open no more: nobody waits for a database that does not answer."""
+        self._aborted = True
+        for counted in self._pools:
+            counted.abort()
+        # What is still being opened can not be broken like this.
+        loop = asyncio.get_running_loop()
+        for timer in list(self._timers):
+            # This may be done twice: what was given up then may still be on its way out.
+            if not timer.expired():
+                timer.reschedule(loop.time() + ABORT_SECONDS)
+
+    @asynccontextmanager
+    async def _abortable(self) -> AsyncGenerator[AsyncExitStack]:
+        if self._aborted:
+            raise StoreUnavailable("this process is leaving")
+        async with asyncio.timeout(None) as timer, AsyncExitStack() as stack:
+            self._timers.add(timer)
+            try:
+                yield stack
+            finally:
+                self._timers.discard(timer)
+
+    async def hold(self) -> None:
+        """From now on no request gets a connection before those of heartbeats and duties are open."""
+        self._holding = True
+
+    @asynccontextmanager
+    async def writing(self, pool: Pool) -> AsyncGenerator[AsyncConnection]:
+        """A connection to write on. Raises what the database, or the pool, says when there is none."""
+        async with self._abortable() as stack:
+            if pool == "requests":
+                yield await self._for_request(stack)
+            else:
+                yield await self._connected(stack, self._reserved[pool])
+
+    @asynccontextmanager
+    async def reading(self, *, anyhow: bool = False) -> AsyncGenerator[AsyncConnection]:
+        """The same to read on; `anyhow` takes one that is reserved when there is none for requests."""
+        async with self._abortable() as stack:
+            yield await (self._for_any(stack) if anyhow else self._for_request(stack))
+
+    async def _for_any(self, stack: AsyncExitStack) -> AsyncConnection:
+        try:
+            return await self._for_request(stack)
+        except (StoreUnavailable, OSError) as error:
+            if not _is_refused(error):
+                raise
+        try:
+            return await self._connected(stack, self._reserved["duty"])
+        except (StoreUnavailable, OSError) as error:
+            if not _is_refused(error):
+                raise
+        return await self._connected(stack, self._reserved["heartbeats"])
+
+    async def _for_request(self, stack: AsyncExitStack) -> AsyncConnection:
+        until = _latest()
+        while True:
+            await _permit(self._requests.permits, until)
+            try:
+                if self._holding:
+                    for counted in self._reserved.values():
+                        await self._filled(counted)
+                return await self._opened(stack)
+            except BaseException as error:
+                if not _is_refused(error) or not self._requests.opened:
+                    self._requests.permits.release()
+                    raise
+                if self._requests.opened > self._used:
+                    # The pool offered a place whose connection broke, while another one is there.
+                    self._requests.permits.release()
+                    continue
+                # What is open has to do for a while: this place is not given to anybody.
+                asyncio.get_running_loop().call_later(GROW_SECONDS, self._requests.permits.release)
+
+    async def _opened(self, stack: AsyncExitStack) -> AsyncConnection:
+        pool = self._requests.engine.pool
+        self._used += 1
+        try:
+            connection = await self._requests.engine.connect()
+        except BaseException:
+            self._used -= 1
+            raise
+
+        async def give_back() -> None:
+            try:
+                if self._is_given_up(pool) and not connection.closed:
+                    await connection.invalidate()
+                await connection.close()
+                if self._is_given_up(pool):
+                    # It went there while it was rolled back. Nobody would take it from there, nor close it.
+                    await greenlet_spawn(pool.dispose)
+            finally:
+                # Only when it is back may another request have it, though who used it is gone already.
+                self._used -= 1
+                self._requests.permits.release()
+
+        stack.push_async_callback(lambda: undisturbed(give_back()))
+        return connection
+
+    async def _give_up(self) -> None:
+        """Close the idle connections of requests, and those that are used when they come back."""
+        # Two at once would lose the pool that the first of them makes, with all that is in it.
+        async with self._giving_up:
+            await self._requests.engine.dispose()
+
+    def _may_give(self) -> bool:
+        """True when requests have a connection, or have given one up whose place may not be free yet."""
+        return bool(self._requests.opened) or self._giving_up.locked() or self._requests.closed_lately
+
+    def _is_given_up(self, pool: SqlPool) -> bool:
+        """True when requests had to give up the connections of this pool for a duty."""
+        return pool is not self._requests.engine.pool
+
+    async def _filled(self, counted: _CountedPool) -> None:
+        """Open what is missing of these connections; whoever comes meanwhile waits for the same attempt."""
+        if counted.opened >= counted.size:
+            return
+        if counted.filling is None or counted.filling.done():
+            counted.filling = asyncio.create_task(self._fill(counted), name=UNDISTURBED)
+            counted.filling.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(counted.filling)
+
+    async def _fill(self, counted: _CountedPool) -> None:
+        async with AsyncExitStack() as stack:
+            # All at once: what is in the pool is handed out before another is opened.
+            for _ in range(counted.size):
+                # One that is in use is open, too: requests do not wait until it is back.
+                if counted.opened < counted.size:
+                    await self._connected(stack, counted)
+
+    async def _connected(self, stack: AsyncExitStack, counted: _CountedPool) -> AsyncConnection:
+        """A reserved connection, at the cost of one that a request has, if need be."""
+        gave_way = False
+        for pause in WAYS_SECONDS:
+            try:
+                return await self._placed(stack, counted)
+            except (StoreUnavailable, OSError) as error:
+                if not _is_refused(error) or not (gave_way or self._may_give()):
+                    raise
+            if not gave_way:
+                gave_way = True
+                logger.warning("too few database connections: requests give theirs to the duties")
+            # Again if a request was faster.
+            await undisturbed(self._give_up())
+            await asyncio.sleep(pause)
+        return await self._placed(stack, counted)
+
+    async def _placed(self, stack: AsyncExitStack, counted: _CountedPool) -> AsyncConnection:
+        """A reserved connection, once there is room in its pool."""
+        async with AsyncExitStack() as opening:
+            # Who waits in the engine's pool is not woken when the connection that it waits for fails to open.
+            await _permit(counted.permits, _latest())
+            opening.callback(counted.permits.release)
+            connection = await opening.enter_async_context(counted.engine.connect())
+            stack.push_async_callback(opening.pop_all().aclose)
+            return connection
+
+
+class FileConnections:
+    """The pool of a process on SQLite: many read, and one at a time writes, on a connection of its own."""
+
+    def __init__(self, make: Callable[[int], AsyncEngine], pool_size: int) -> None:
+        self._size = pool_size + 1
+        self._engine = make(self._size)
+        self._readers = asyncio.Semaphore(pool_size)
+        # One writer at a time is all SQLite can do; queueing here is fair and needs no polling.
+        self._writer = asyncio.Lock()
+
+    @property
+    def engines(self) -> list[AsyncEngine]:
+        """Of all pools."""
+        return [self._engine]
+
+    def abort(self) -> None:
+        """Nothing: a file answers."""
+
+    async def hold(self) -> None:
+        """Open all connections: each needs a thread and descriptors, which may be gone later."""
+        async with AsyncExitStack() as stack:
+            for _ in range(self._size):
+                await stack.enter_async_context(self._engine.connect())
+
+    @asynccontextmanager
+    async def writing(self, _: Pool) -> AsyncGenerator[AsyncConnection]:
+        """A connection to write on."""
+        async with self._writer, self._engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def reading(self, *, anyhow: bool = False) -> AsyncGenerator[AsyncConnection]:
+        """A connection to read on; here each reader gets one."""
+        await _permit(self._readers, _latest())
+        try:
+            async with self._engine.connect() as connection:
+                yield connection
+        finally:
+            self._readers.release()
+
+
+def _latest() -> float:
+    """Until when who comes now waits."""
+    return asyncio.get_running_loop().time() + WAIT_SECONDS
+
+
+async def _permit(permits: asyncio.Semaphore, until: float) -> None:
+    try:
+        async with asyncio.timeout_at(until):
+            await permits.acquire()
+    except TimeoutError:
+        raise StoreUnavailable("no database connection was free") from None
+
+
+def _is_refused(error: BaseException) -> bool:
+    """True when the database, or the system, gives this process no further connection."""
+    cause = error.__cause__ if isinstance(error, StoreUnavailable) else error
+    if isinstance(cause, OSError):
+        return cause.errno in {errno.EMFILE, errno.ENFILE}
+    return isinstance(cause, TooManyConnectionsError)

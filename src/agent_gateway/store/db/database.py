@@ -1,0 +1,180 @@
+"""The database: transactions and database time."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Double, Integer, cast, func, literal, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy.sql.functions import FunctionElement
+
+from agent_gateway.errors import StoreUnavailable
+from agent_gateway.store.db.connections import Connections, FileConnections, Pool
+from agent_gateway.store.db.errors import mapped_errors
+from agent_gateway.store.db.postgres import COMMAND_SECONDS, Postgres, limits
+from agent_gateway.store.db.shielded import UNDISTURBED, undisturbed
+from agent_gateway.store.db.sqlite import sqlite_engine
+from agent_gateway.store.db.tables import UtcDateTime
+from agent_gateway.store.db.url import async_url, postgres_address
+
+PING_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 1.0
+
+
+class now_plus(FunctionElement[Any]):  # noqa: N801 - reads as the SQL function it stands for
+    """Database time plus some seconds. Leases and deadlines never use a process's own clock."""
+
+    name = "now_plus"
+    inherit_cache = True
+    type = UtcDateTime()
+
+    def __init__(self, seconds: float | BindParameter[Any] = 0.0) -> None:
+        if isinstance(seconds, BindParameter):
+            super().__init__(cast(seconds, Double()))
+        else:
+            super().__init__(literal(float(seconds), Double()))
+
+
+@compiles(now_plus, "postgresql")
+def _now_postgresql(element: now_plus, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
+
+
+@compiles(now_plus, "sqlite")
+def _now_sqlite(element: now_plus, compiler: SQLCompiler, **kw: Any) -> str:
+    # Not unixepoch('subsec'): it is NULL before SQLite 3.42.
+    return f"((julianday('now') - 2440587.5) * 86400.0 + {compiler.process(element.clauses, **kw)})"
+
+
+class this_minute(FunctionElement[Any]):  # noqa: N801 - reads as the SQL function it stands for
+    """Minutes since 1970 in database time, as a whole number."""
+
+    name = "this_minute"
+    inherit_cache = True
+    type = Integer()
+
+
+@compiles(this_minute, "postgresql")
+def _minute_postgresql(element: this_minute, compiler: SQLCompiler, **kw: Any) -> str:
+    return "CAST(floor(extract(epoch FROM clock_timestamp()) / 60) AS integer)"
+
+
+@compiles(this_minute, "sqlite")
+def _minute_sqlite(element: this_minute, compiler: SQLCompiler, **kw: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 1440 AS INTEGER)"
+
+
+class DatabaseClock:
+    """The database's time without asking for it: it was asked before, and time goes by alike everywhere.
+
+    A process's own clock may be wrong, and may step. Before anything was asked it has to do.
+    """
+
+    def __init__(self) -> None:
+        self._ahead: float | None = None
+
+    def __call__(self) -> float:
+        """Seconds since 1970."""
+        return time.time() if self._ahead is None else time.monotonic() + self._ahead
+
+    def set(self, told: datetime) -> None:
+        """The database has just told its time."""
+        self._ahead = told.timestamp() - time.monotonic()
+
+
+class Database:
+    """Connections and transactions. `close` it.
+
+    What finishes ("duty") and heartbeats need, no crowd of requests can take from them, so that none
+    can make a process lose its turns (R6); see `store.connections`.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 5, lease_seconds: float = 8.0) -> None:
+        self.url = async_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.clock = DatabaseClock()
+        self._postgres: Postgres | None = None
+        if self.is_sqlite:
+            self._connections: Connections | FileConnections = FileConnections(
+                lambda size: sqlite_engine(self.url, size), pool_size
+            )
+        else:
+            self._postgres = Postgres(postgres_address(self.url), limits(lease_seconds), COMMAND_SECONDS)
+            self._connections = Connections(self._postgres.pooled_engine, pool_size)
+
+    async def hold(self) -> None:
+        """Open the connections of heartbeats and duties before any for requests, and hold them."""
+        await self._connections.hold()
+
+    @asynccontextmanager
+    async def transaction(self, pool: Pool = "requests") -> AsyncGenerator[AsyncConnection]:
+        """A unit of work that writes: committed when the block ends, rolled back when it raises.
+
+        Raises StoreUnavailable or StoreRejected; IntegrityError passes for callers that expect it.
+        """
+        with mapped_errors():
+            async with self._connections.writing(pool) as connection, connection.begin():
+                yield connection
+
+    @asynccontextmanager
+    async def reading(self, *, anyhow: bool = False) -> AsyncGenerator[AsyncSession]:
+        """A unit of work that only reads; with `anyhow` on a reserved connection if there is no other."""
+        with mapped_errors():
+            async with self._connections.reading(anyhow=anyhow) as connection:
+                if self.is_sqlite:
+                    await connection.execution_options(sqlite_begin="DEFERRED")
+                async with AsyncSession(connection, expire_on_commit=False) as session:
+                    yield session
+
+    async def ping(self) -> None:
+        """Prove within a bound that the database answers and can be written; raises StoreUnavailable."""
+
+        async def look() -> None:
+            if self._postgres is None:
+                await self.now()
+                return
+            async with self.reading() as session:
+                told = (await session.execute(_TIME_AND_MODE)).one()
+            self.clock.set(told.time)
+            if told.read_only == "on":
+                self._postgres.distrust()
+                raise StoreUnavailable("the database can only be read: a replica, or set to read only")
+
+        with mapped_errors():
+            async with asyncio.timeout(PING_SECONDS):
+                await undisturbed(look())
+
+    def abort(self) -> None:
+        """Give up what still waits for a database that does not answer; nothing works any more after this."""
+        self._connections.abort()
+
+    async def now(self) -> datetime:
+        """The database's time, by which everything is judged that more than one process sees."""
+        async with self.reading() as session:
+            told: datetime = (await session.execute(_TIME)).scalar_one()
+        self.clock.set(told)
+        return told
+
+    async def close(self) -> None:
+        """Close every connection, once what goes on undisturbed has had a moment to end."""
+        if going_on := [task for task in asyncio.all_tasks() if task.get_name() == UNDISTURBED]:
+            _, stuck = await asyncio.wait(going_on, timeout=CLOSE_SECONDS)
+            if stuck:
+                self.abort()
+                await asyncio.wait(stuck, timeout=CLOSE_SECONDS)
+        for engine in self._connections.engines:
+            await engine.dispose()
+
+
+_TIME = select(now_plus())
+_TIME_AND_MODE = select(
+    now_plus().label("time"),
+    # `on` for a replica, too, and for a database that was set to read only.
+    func.current_setting("transaction_read_only").label("read_only"),
+)

@@ -1,0 +1,242 @@
+"""Connections to Postgres: to whom, with which limits, through a pooler or not, how long they are of use."""
+
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import asyncpg
+from sqlalchemy import event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from agent_gateway.errors import StoreUnavailable
+from agent_gateway.store.db.errors import is_anothers_session, is_useless
+from agent_gateway.store.db.url import NAME, Host, PostgresAddress
+
+COMMAND_SECONDS: Final = 10.0
+"""How long a statement may go without an answer: longer than the server lets it run."""
+PROBE_SECONDS: Final = 3.0
+"""How long an idle connection may take to answer before it is used again."""
+
+_DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_OPENED: Final = "opened"
+"""Under this name the pool's note on a connection says when it was made (monotonic seconds)."""
+
+logger = logging.getLogger(__name__)
+
+
+def limits(lease_seconds: float) -> dict[str, str]:
+    """A session's name and time limits, so that a frozen process holds no row locks (R6)."""
+    # Two seconds at least: a busy machine is not a frozen process.
+    half_lease = max(2000, int(lease_seconds * 500))
+    return {
+        "application_name": "agent-gateway",
+        "idle_in_transaction_session_timeout": str(half_lease),
+        # Longer than a frozen process can hold them, or many at once in one conversation.
+        "lock_timeout": str(max(3000, half_lease)),
+        "statement_timeout": "9000",
+    }
+
+
+NO_LIMITS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(limits(1), "0"),
+    "application_name": "agent-gateway migrate",
+}
+"""For what may take long: a migration."""
+
+
+class BehindPooler(Exception):
+    """A connection pooler stands before the database."""
+
+
+class PooledConnection(asyncpg.Connection):
+    """A connection through a pooler, which gives every transaction another session of the server.
+
+    What a session would keep has to come with each transaction, and a statement can not be prepared
+    under a name. Nothing here costs another round trip.
+    """
+
+    session = ""
+    """What makes a transaction's session ours: statements sent in one with BEGIN."""
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109
+        """As the driver's; a transaction that begins gets its settings in the same message."""
+        if query.startswith("BEGIN"):
+            query += self.session
+        return await super().execute(query, *args, timeout=timeout)
+
+    async def set_type_codec(self, *args: Any, **kwargs: Any) -> None:
+        """As the driver's, whose questions have to be asked of one and the same session."""
+        async with self.transaction():
+            await super().set_type_codec(*args, **kwargs)
+
+
+class Postgres:
+    """Makes engines for one address, which share what any of their connections found out."""
+
+    def __init__(
+        self, address: PostgresAddress, settings: Mapping[str, str], command_seconds: float | None
+    ) -> None:
+        """`settings` are those of every session; no answer within `command_seconds` is a lost one."""
+        self._address = address
+        self._command_seconds = command_seconds
+        self._settings = {**settings, **address.settings}
+        self._hosts: list[Host | None] = [*address.hosts] or [None]
+        self._distrusted = 0.0
+        self.pooled = address.pooled
+        """A pooler stands before the database: the URL says so, or a connection showed it."""
+
+    def pooled_engine(self, size: int) -> AsyncEngine:
+        """An engine that keeps so many connections."""
+        return self.engine(pool_size=size, max_overflow=0, pool_timeout=10, pool_pre_ping=True)
+
+    def engine(self, **pool: Any) -> AsyncEngine:
+        """An engine with a pool of this kind; dispose it."""
+        engine = create_async_engine("postgresql+asyncpg://", hide_parameters=True, **pool)
+        engine.dialect.do_ping = _answers  # type: ignore[method-assign]
+        for name, listener in (
+            ("do_connect", self._connect),
+            ("connect", _note_age),
+            ("checkout", self._refuse_old),
+            ("handle_error", self._judge),
+        ):
+            event.listen(engine.sync_engine, name, listener)
+        return engine
+
+    def distrust(self) -> None:
+        """Drop all connections that are open now, each when it is asked for next or comes back."""
+        self._distrusted = time.monotonic()
+
+    def _refuse_old(self, _connection: Any, entry: ConnectionPoolEntry, _fairy: object) -> None:
+        if entry.info[_OPENED] <= self._distrusted:
+            raise DisconnectionError
+
+    def _judge(self, context: ExceptionContext) -> None:
+        """Drop a connection that serves nobody, and with it all others: they are of the same server."""
+        error = context.original_exception
+        if context.connection is None or not is_useless(error):
+            return
+        context.is_disconnect = True
+        self.distrust()
+        if is_anothers_session(error) and not self.pooled:
+            self._notice_pooler()
+
+    def _notice_pooler(self) -> None:
+        self.pooled = True
+        logger.info("a connection pooler stands before the database: settings come with every transaction")
+
+    def _connect(self, dialect: Any, _entry: object, _cargs: object, _cparams: object) -> Any:
+        """A new connection, as SQLAlchemy wants it."""
+        if not self.pooled:
+            try:
+                return dialect.connect(async_creator_fn=self._open_direct)
+            except BehindPooler:
+                self._notice_pooler()
+        return dialect.connect(async_creator_fn=self._open_pooled, prepared_statement_cache_size=0)
+
+    async def _open_direct(self) -> Any:
+        options = {"options": self._address.startup_options} if self._address.startup_options else {}
+        connection = await self._open(server_settings={**self._settings, **options})
+        try:
+            # A pooler makes up the number of the process, or does not know which it will be.
+            same = f"SELECT 1 WHERE pg_backend_pid() = {connection.get_server_pid()}"
+            if await connection.execute(same) == "SELECT 1":
+                return connection
+        except BaseException:
+            # Who is cancelled here would leave it open.
+            connection.terminate()
+            raise
+        connection.terminate()
+        raise BehindPooler
+
+    async def _open_pooled(self) -> Any:
+        settings = dict(self._settings)
+        startup = {"application_name": settings.pop("application_name")}
+        if self._address.startup_options:
+            startup["options"] = self._address.startup_options
+        connection = await self._open(
+            server_settings=startup, statement_cache_size=0, connection_class=PooledConnection
+        )
+        # Not SET: it takes a list (a search_path) for one name.
+        each = (f"set_config({_quoted(name)}, {_quoted(value)}, true)" for name, value in settings.items())
+        connection.session = f"SELECT {', '.join(each)};" if settings else ""
+        return connection
+
+    async def _open(self, **arguments: Any) -> Any:
+        """Connect to the first host that will do, beginning with the one that did last."""
+        failures: list[str] = []
+        reason: Exception | None = None
+        for host in list(self._hosts):
+            try:
+                found = await asyncpg.connect(
+                    **self._address.arguments(host), command_timeout=self._command_seconds, **arguments
+                )
+            except (OSError, TimeoutError, ValueError, *_DRIVER_ERRORS) as error:
+                if _refuses_settings(error):
+                    raise BehindPooler from None
+                failures.append(f"{self._place(host)}: {_why(error)}")
+                reason = error
+            else:
+                self._hosts.remove(host)
+                self._hosts.insert(0, host)
+                return found
+        raise StoreUnavailable("no connection to " + "; ".join(failures)) from reason
+
+    def _place(self, host: Host | None) -> str:
+        name = self._address.login.get("database", "")
+        return f"{host or 'a local Postgres'}{name and f', database {name}'}"
+
+
+def _refuses_settings(error: Exception) -> bool:
+    """What poolers say of a parameter that they can not keep for a client."""
+    return isinstance(error, asyncpg.PostgresError) and (
+        "startup parameter" in str(error) or "command-line options" in str(error)
+    )
+
+
+_HINTS: Final[Mapping[type[BaseException], str]] = {
+    ConnectionRefusedError: f"nothing listens there: is Postgres running, and is {NAME} right?",
+    FileNotFoundError: f"there is no such socket: is Postgres running, and is {NAME} right?",
+    TimeoutError: f"no answer in time: look at the network, a firewall, and the host in {NAME}",
+    socket.gaierror: f"this name is not known: look at the host in {NAME}",
+    ssl.SSLCertVerificationError: "its certificate is not trusted: look at sslmode and sslrootcert",
+    ssl.SSLError: "TLS failed: look at sslmode",
+    asyncpg.InvalidAuthorizationSpecificationError: f"look at user and password in {NAME}",
+    asyncpg.InvalidCatalogNameError: "create it, or correct the name",
+    asyncpg.TooManyConnectionsError: "raise the limit, or lower AGENT_GATEWAY_DATABASE_POOL_SIZE",
+    asyncpg.TargetServerAttributeNotMatched: "it can only be read",
+}
+"""What to look at, by the kind of the error; the first that fits."""
+
+
+def _why(error: BaseException) -> str:
+    hint = next((text for kind, text in _HINTS.items() if isinstance(error, kind)), "")
+    # One line, whatever the server said; none of these texts holds a password.
+    said = " ".join(str(error).split()) if isinstance(error, asyncpg.PostgresError) else type(error).__name__
+    return f"{said} ({hint})" if hint else said
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _note_age(_connection: Any, entry: ConnectionPoolEntry) -> None:
+    entry.info[_OPENED] = time.monotonic()
+
+
+def _answers(connection: Any) -> bool:
+    """One round trip on a connection that was idle. Whatever goes wrong, another one is made."""
+
+    async def ask(driver: asyncpg.Connection) -> None:
+        await driver.execute("SELECT 1", timeout=PROBE_SECONDS)
+
+    try:
+        connection.run_async(ask)
+    except (OSError, TimeoutError, *_DRIVER_ERRORS):
+        return False
+    return True

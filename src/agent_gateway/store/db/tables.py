@@ -1,0 +1,478 @@
+"""The rows (docs/design/durability.md, Rows). One module so that the schema can be read as a whole."""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    FromClause,
+    Index,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    false,
+    literal_column,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlmodel import Field, SQLModel
+from typing_extensions import override
+
+NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+ACTIVE_STATES = ("planned", "sending", "running")
+ACTIVE = f"state IN {ACTIVE_STATES!r}"
+OPEN = "state = 'open'"
+DELETED = "deleted_at IS NOT NULL"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time: timestamptz on Postgres, Unix seconds on SQLite (which has no such type)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    @override
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Pick the column type of this dialect."""
+        kind: TypeEngine[Any] = Float() if dialect.name == "sqlite" else DateTime(timezone=True)
+        return dialect.type_descriptor(kind)
+
+    @override
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """To the database."""
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.timestamp()
+
+    @override
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """From the database."""
+        if value is None or isinstance(value, datetime):
+            return value
+        return datetime.fromtimestamp(value, UTC)
+
+
+def json_type() -> TypeEngine[Any]:
+    """JSONB on Postgres, JSON text elsewhere."""
+    return JSON().with_variant(JSONB(), "postgresql")
+
+
+def uuid_type() -> TypeEngine[str]:
+    """A native UUID where there is one; a canonical string in Python."""
+    return Uuid(as_uuid=False)
+
+
+def _id() -> Any:
+    return Field(sa_column=Column(uuid_type(), primary_key=True))
+
+
+def _ref(target: str, *, index: bool = False, nullable: bool = False) -> Any:
+    return Field(sa_column=Column(uuid_type(), ForeignKey(target), index=index, nullable=nullable))
+
+
+def _text(default: str = "") -> Any:
+    return Field(default=default, sa_column=Column(Text, nullable=False, server_default=default))
+
+
+def _json(default: str) -> Any:
+    return Field(sa_column=Column(json_type(), nullable=False, server_default=default))
+
+
+def _time(*, nullable: bool = False, index: bool = False) -> Any:
+    column = Column(UtcDateTime, nullable=nullable, index=index)
+    return Field(default=None, sa_column=column) if nullable else Field(sa_column=column)
+
+
+class Row(SQLModel):
+    """Base of all tables: one metadata with a naming convention, so that migrations can name things."""
+
+    metadata: ClassVar[MetaData] = MetaData(naming_convention=NAMING)
+
+
+class AppRow(Row, table=True):
+    """A published agent."""
+
+    __tablename__ = "apps"  # pyrefly: ignore[bad-override]
+    id: str = _id()
+    tenant_id: str = Field(index=True)
+    slug: str = Field(unique=True)
+    """The name an operator gives it; `default` is the one made at start. A deleted app gave it up."""
+    version_id: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
+    """The current version. No foreign key: versions refer to apps."""
+    created_at: datetime = _time()
+    deleted_at: datetime | None = _time(nullable=True)
+
+
+class AppVersionRow(Row, table=True):
+    """An immutable configuration of an app; turns are pinned to one (R17)."""
+
+    __tablename__ = "app_versions"  # pyrefly: ignore[bad-override]
+    __table_args__ = (UniqueConstraint("app_id", "number"),)
+    id: str = _id()
+    app_id: str = _ref("apps.id")
+    number: int
+    config: str = _text()
+    """JSON of AppConfig; placeholders only, never an environment value."""
+    created_at: datetime = _time()
+
+
+class ApiKeyRow(Row, table=True):
+    """An API key: found by the keyed hash of the whole key, which itself is never stored."""
+
+    __tablename__ = "api_keys"  # pyrefly: ignore[bad-override]
+    id: str = _id()
+    app_id: str = _ref("apps.id", index=True)
+    label: str
+    hash: str = Field(unique=True)
+    created_at: datetime = _time()
+    revoked_at: datetime | None = _time(nullable=True)
+    expires_at: datetime | None = _time(nullable=True)
+    last_used_at: datetime | None = _time(nullable=True)
+    """Written at most once a minute."""
+    secret_mark: str | None = Field(default=None, sa_column=Column(String(16), nullable=True))
+    """Which secret key its hash was made with; NULL for keys from before that was kept."""
+    replaced: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
+    """Revoked because the settings name another key; named again it works again."""
+
+
+class RequestCountRow(Row, table=True):
+    """How many requests came with a key in one minute; only of keys that have a limit."""
+
+    __tablename__ = "request_counts"  # pyrefly: ignore[bad-override]
+    api_key_id: str = Field(sa_column=Column(uuid_type(), ForeignKey("api_keys.id"), primary_key=True))
+    minute: int
+    """Minutes since 1970, by the database's clock."""
+    requests: int
+
+
+class EndUserRow(Row, table=True):
+    """A caller's own user, as an app knows them."""
+
+    __tablename__ = "end_users"  # pyrefly: ignore[bad-override]
+    __table_args__ = (UniqueConstraint("app_id", "external_id"),)
+    id: str = _id()
+    app_id: str = _ref("apps.id")
+    external_id: str = Field(sa_column=Column(Text, nullable=False))
+    created_at: datetime = _time()
+
+
+class ConversationRow(Row, table=True):
+    """A conversation of one end user with one app."""
+
+    __tablename__ = "conversations"  # pyrefly: ignore[bad-override]
+    __table_args__ = (Index("ix_conversations_scope", "app_id", "end_user_id", "updated_at", "id"),)
+    id: str = _id()
+    app_id: str = _ref("apps.id")
+    app_version_id: str | None = _ref("app_versions.id", nullable=True)
+    """The version its turns run on; null when a process of an older release began it."""
+    end_user_id: str = _ref("end_users.id")
+    name: str = _text()
+    inputs: dict[str, Any] = _json("{}")
+    introduction: str = _text()
+    last_seq: int = Field(default=0)
+    """Number of the newest turn; given under this row's lock."""
+    naming: str = Field(default="open", sa_column=Column(String(8), nullable=False, server_default="open"))
+    """Whether the app may still make the name: `open`, `asked` (once, in the outbox) or `closed`."""
+    created_at: datetime = _time()
+    updated_at: datetime = _time()
+    deleted_at: datetime | None = _time(nullable=True)
+    """From then on it and all of its turns exist for no caller (R16)."""
+
+
+class MessageRow(Row, table=True):
+    """A turn's durable record: the query and, once ended, the answer."""
+
+    __tablename__ = "messages"  # pyrefly: ignore[bad-override]
+    __table_args__ = (UniqueConstraint("conversation_id", "seq"),)
+    id: str = _id()
+    conversation_id: str = _ref("conversations.id")
+    seq: int
+    query: str = _text()
+    inputs: dict[str, Any] = _json("{}")
+    """What it had besides the conversation's inputs, or in place of them (store/turns/inputs.py)."""
+    inputs_of: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
+    """The message whose inputs it has: the one that asked what this answers."""
+    files: list[dict[str, Any]] = _json("[]")
+    answer: str = _text()
+    marks: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))
+    """Position and length of every chunk of the answer, packed by store/turns/chunk_offsets.py (R13)."""
+    usage: dict[str, Any] | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
+    suggestions: list[str] | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
+    """Questions the user may ask next; NULL until they were made."""
+    linked_files: list[dict[str, Any]] | None = Field(
+        default=None, sa_column=Column(json_type(), nullable=True)
+    )
+    """Files that tools of the agent made and that stay where they are; NULL when there are none."""
+    created_at: datetime = _time()
+
+
+class TurnRow(Row, table=True):
+    """One row per turn: who drives it, how far it is, how it ended."""
+
+    __tablename__ = "turns"  # pyrefly: ignore[bad-override]
+    __table_args__ = (
+        Index(
+            "uq_turns_active",
+            "conversation_id",
+            unique=True,
+            postgresql_where=text(ACTIVE),
+            sqlite_where=text(ACTIVE),
+        ),
+        # For the sweep. Not of lease_until: a heartbeat that changes no index is written in place.
+        Index("ix_turns_state", "state", postgresql_where=text(ACTIVE), sqlite_where=text(ACTIVE)),
+        CheckConstraint("state IN ('queued', 'planned', 'sending', 'running', 'ended')", name="state"),
+        CheckConstraint("(state = 'ended') = (outcome IS NOT NULL)", name="outcome"),
+        # Room in each page for the next version of all its rows: they are renewed together.
+        {"postgresql_with": {"fillfactor": 50}},
+    )
+    id: str = _id()
+    app_version_id: str = _ref("app_versions.id")
+    conversation_id: str = _ref("conversations.id", index=True)
+    message_id: str = Field(
+        sa_column=Column(uuid_type(), ForeignKey("messages.id"), unique=True, nullable=False)
+    )
+    seq: int
+    state: str = Field(sa_column=Column(String(16), nullable=False))
+    owner: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
+    """A fresh UUID per process start."""
+    epoch: int = Field(default=1)
+    """Grows with every change of owner; writes of an older epoch change nothing (I9)."""
+    adoptions: int = Field(default=0)
+    lease_until: datetime | None = _time(nullable=True)
+    deadline_at: datetime = _time()
+    stop_at: datetime | None = _time(nullable=True)
+    stop_reason: str | None = None
+    run_id: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    fold_version: int
+    checkpoint: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    outcome: str | None = Field(default=None, sa_column=Column(String(16), nullable=True))
+    error_code: str | None = None
+    end_position: int | None = None
+    form_id: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
+    """The form whose answer this turn carries. No foreign key: forms refer to turns."""
+    trace_id: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    trace_session_id: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    created_at: datetime = _time()
+    ended_at: datetime | None = _time(nullable=True)
+
+
+class StepRow(Row, table=True):
+    """A reasoning segment or tool call of a message, written once, at the turn's end."""
+
+    __tablename__ = "steps"  # pyrefly: ignore[bad-override]
+    __table_args__ = (PrimaryKeyConstraint("message_id", "number"),)
+    message_id: str = _ref("messages.id")
+    number: int
+    position: int
+    thought: str = _text()
+    tool: str = _text()
+    tool_input: str = _text()
+    observation: str = _text()
+
+
+class FormRow(Row, table=True):
+    """A question to a human, written with the end of the turn that asked it."""
+
+    __tablename__ = "forms"  # pyrefly: ignore[bad-override]
+    __table_args__ = (
+        Index(
+            "uq_forms_open",
+            "conversation_id",
+            unique=True,
+            postgresql_where=text(OPEN),
+            sqlite_where=text(OPEN),
+        ),
+        Index("ix_forms_expiry", "expires_at", postgresql_where=text(OPEN), sqlite_where=text(OPEN)),
+        CheckConstraint("state IN ('open', 'submitted', 'timeout', 'cancelled')", name="state"),
+    )
+    id: str = _id()
+    conversation_id: str = _ref("conversations.id", index=True)
+    turn_id: str = Field(sa_column=Column(uuid_type(), ForeignKey("turns.id"), unique=True, nullable=False))
+    """The turn that asks."""
+    message_id: str = Field(
+        sa_column=Column(uuid_type(), ForeignKey("messages.id"), unique=True, nullable=False)
+    )
+    token: str = Field(unique=True)
+    state: str = Field(sa_column=Column(String(16), nullable=False))
+    expires_at: datetime = _time()
+    tool_call_id: str = _text()
+    definition: str = _text()
+    """JSON of FormDefinition, as text: every reader of the turn gets the same bytes of it."""
+    snapshot: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    """In which the question is open; the conversation keeps the one from before (raw JSON text)."""
+    result: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    """JSON of FormAnswer, as text."""
+    answered_by: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
+    """The turn that carries the answer."""
+    created_at: datetime = _time()
+
+
+class FileRow(Row, table=True):
+    """A stored file: what a user uploaded or an agent made. Its bytes are in the file store."""
+
+    __tablename__ = "files"  # pyrefly: ignore[bad-override]
+    __table_args__ = (
+        Index("ix_files_created_at", "created_at"),
+        Index(
+            "ix_files_deleted_at",
+            "deleted_at",
+            postgresql_where=text(DELETED),
+            sqlite_where=text(DELETED),
+        ),
+    )
+    id: str = _id()
+    app_id: str = _ref("apps.id")
+    end_user_id: str = _ref("end_users.id")
+    name: str = _text()
+    type: str = Field(sa_column=Column(String(16), nullable=False))
+    mime_type: str = _text()
+    size: int = Field(sa_column=Column(BigInteger, nullable=False))
+    created_at: datetime = _time()
+    """With the id, where the bytes are (store/objects.py)."""
+    deleted_at: datetime | None = _time(nullable=True)
+    """From then on it exists for no caller; the row goes after the bytes."""
+
+
+class MessageFileRow(Row, table=True):
+    """A stored file that belongs to a message; one that belongs to none is deleted after a while."""
+
+    __tablename__ = "message_files"  # pyrefly: ignore[bad-override]
+    __table_args__ = (
+        PrimaryKeyConstraint("message_id", "file_id"),
+        Index("ix_message_files_file_id", "file_id"),
+    )
+    message_id: str = Field(
+        sa_column=Column(uuid_type(), ForeignKey("messages.id", ondelete="CASCADE"), nullable=False)
+    )
+    file_id: str = Field(sa_column=Column(uuid_type(), ForeignKey("files.id"), nullable=False))
+    position: int | None = None
+    """Of the event that announced it, when the agent made it; None when it came with the query."""
+
+
+class SnapshotRow(Row, table=True):
+    """A conversation's session snapshot: the backend's raw JSON text, untouched."""
+
+    __tablename__ = "snapshots"  # pyrefly: ignore[bad-override]
+    conversation_id: str = Field(
+        sa_column=Column(uuid_type(), ForeignKey("conversations.id"), primary_key=True)
+    )
+    seq: int
+    """The turn it came from; it only moves forward (I7)."""
+    data: str = _text()
+    updated_at: datetime = _time()
+
+
+class FeedbackRow(Row, table=True):
+    """What a message's end user thought of its answer. Taken back, the row is gone."""
+
+    __tablename__ = "feedbacks"  # pyrefly: ignore[bad-override]
+    __table_args__ = (UniqueConstraint("message_id"), Index("ix_feedbacks_app", "app_id", "created_at", "id"))
+    id: str = _id()
+    app_id: str = _ref("apps.id")
+    conversation_id: str = _ref("conversations.id")
+    message_id: str = _ref("messages.id")
+    end_user_id: str = _ref("end_users.id")
+    rating: str = Field(sa_column=Column(String(16), nullable=False))
+    """like | dislike"""
+    content: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    created_at: datetime = _time()
+    updated_at: datetime = _time()
+
+
+class IdempotencyRow(Row, table=True):
+    """An Idempotency-Key and the turn it made (R15)."""
+
+    __tablename__ = "idempotency"  # pyrefly: ignore[bad-override]
+    __table_args__ = (PrimaryKeyConstraint("app_id", "user_id", "key"),)
+    app_id: str = _ref("apps.id")
+    user_id: str = Field(sa_column=Column("user_id", Text, nullable=False))
+    """The client's own identifier: the end user's row may not exist yet."""
+    key: str = Field(sa_column=Column("key", Text, nullable=False))
+    turn_id: str = Field(sa_column=Column(uuid_type(), nullable=False))
+    body_hash: str = Field(sa_column=Column(String(64), nullable=False))
+    created_at: datetime = _time(index=True)
+
+
+class ProcessRow(Row, table=True):
+    """A process that works on this database, and when it said so last."""
+
+    __tablename__ = "processes"  # pyrefly: ignore[bad-override]
+    owner: str = Field(sa_column=Column(uuid_type(), primary_key=True))
+    secret_mark: str = Field(sa_column=Column(String(16), nullable=False))
+    """Tells which secret key it has, and nothing about it."""
+    noted_at: datetime = _time()
+
+
+class OutboxRow(Row, table=True):
+    """What is still to be done at the backend about a turn, by any process (store/turns/outbox.py)."""
+
+    __tablename__ = "outbox"  # pyrefly: ignore[bad-override]
+    __table_args__ = (
+        UniqueConstraint("turn_id", "kind"),
+        CheckConstraint(
+            "kind IN ('cancel_run', 'close_session', 'name_conversation', 'suggest_questions')", name="kind"
+        ),
+    )
+    id: str = _id()
+    kind: str = Field(sa_column=Column(String(32), nullable=False))
+    turn_id: str = _ref("turns.id")
+    """Says all there is to know: the conversation, the message, and the version of the app."""
+    run_id: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    """The run to cancel."""
+    tries: int = Field(default=0)
+    next_try_at: datetime = _time(index=True)
+    """Moved forward when a process takes the row, so that nobody else does while it works."""
+    created_at: datetime = _time()
+
+
+def is_active(table: FromClause) -> ColumnElement[bool]:
+    """The turn occupies its conversation (I7). Literal, as in the partial indexes, so that they are used."""
+    return table.c.state.in_([literal_column(f"'{state}'") for state in ACTIVE_STATES])
+
+
+def is_open(table: FromClause) -> ColumnElement[bool]:
+    """The form waits for its answer. Literal, as in the partial indexes, so that they are used."""
+    return table.c.state == literal_column("'open'")
+
+
+# The same rows as core tables: turn writes are prepared statements over these, since building and
+# flushing them through the ORM doubles what a turn costs.
+_tables = Row.metadata.tables
+apps = _tables["apps"]
+app_versions = _tables["app_versions"]
+api_keys = _tables["api_keys"]
+request_counts = _tables["request_counts"]
+end_users = _tables["end_users"]
+conversations = _tables["conversations"]
+messages = _tables["messages"]
+turns = _tables["turns"]
+steps = _tables["steps"]
+files = _tables["files"]
+message_files = _tables["message_files"]
+snapshots = _tables["snapshots"]
+feedbacks = _tables["feedbacks"]
+idempotency = _tables["idempotency"]
+outbox = _tables["outbox"]
+forms = _tables["forms"]
+processes = _tables["processes"]

@@ -1,0 +1,1 @@
+"""The rows of turns: who may begin, own, end and read them."""

@@ -1,0 +1,70 @@
+"""What decides within `begin` whether a message becomes a turn, and on which version of its app.
+
+It comes after the Idempotency-Key's row: a repeated post makes no turn and is refused nothing.
+"""
+
+from typing import Any
+
+from sqlalchemy import Row, bindparam, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from agent_gateway.apps.config import read_config
+from agent_gateway.domain.ids import AppVersionId
+from agent_gateway.domain.turns import App, TurnRequest
+from agent_gateway.errors import InvalidParam, TooManyRequests
+from agent_gateway.store.db.tables import app_versions, apps, conversations, is_active, turns
+
+
+def check_query(app: App, request: TurnRequest) -> None:
+    """Raise InvalidParam when the query is longer than the app allows."""
+    most = app.config.limits.query_characters
+    if most is not None and len(request.query) > most:
+        raise InvalidParam(f"query: must be at most {most} characters long")
+
+
+async def version_of(connection: AsyncConnection, app: App, pinned: str | None) -> App:
+    """The version that a conversation's next turn runs on (R17), by what the current version says.
+
+    `app` is the current version as this process remembers it, for up to half a minute: when the
+    conversation is on another one, the rows say which of the two is newer.
+    """
+    if pinned == app.version_id:
+        return app
+    current = _app(app, (await connection.execute(_CURRENT_VERSION, {"app": app.id})).one())
+    if pinned is None or current.config.on_change == "follow":
+        return current
+    return _app(app, (await connection.execute(_VERSION, {"version": pinned})).one())
+
+
+def _app(app: App, row: Row[Any, Any]) -> App:
+    return App(app.id, AppVersionId(row.id), read_config(row.config))
+
+
+async def take_place(connection: AsyncConnection, app: App) -> None:
+    """Raise TooManyRequests when as many turns of the app are active as its limit says.
+
+    Those who count take turns at the app's row until they commit, so that none is overlooked. A
+    queued turn is not counted: it takes the place of the one before it. Lock order: conversation, app.
+    """
+    most = app.config.limits.concurrent_turns
+    if most is None:
+        return
+    await connection.execute(_LOCK_APP, {"app": app.id})
+    if (await connection.scalar(_ACTIVE_TURNS, {"app": app.id}) or 0) >= most:
+        raise TooManyRequests("Too many turns of this app are running. Please try again later.")
+
+
+_VERSION = select(app_versions.c.id, app_versions.c.config).where(app_versions.c.id == bindparam("version"))
+_CURRENT_VERSION = (
+    select(app_versions.c.id, app_versions.c.config)
+    .join(apps, apps.c.version_id == app_versions.c.id)
+    .where(apps.c.id == bindparam("app"))
+)
+# Not the stronger FOR UPDATE: that would wait for every new row that refers to the app.
+_LOCK_APP = select(apps.c.id).where(apps.c.id == bindparam("app")).with_for_update(key_share=True)
+_ACTIVE_TURNS = (
+    select(func.count())
+    .select_from(turns)
+    .join(conversations, conversations.c.id == turns.c.conversation_id)
+    .where(conversations.c.app_id == bindparam("app"), is_active(turns))
+)

@@ -1,0 +1,50 @@
+"""Turns with their answers: what the small runs that come after a turn are told."""
+
+from sqlalchemy import ColumnElement, bindparam, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from agent_gateway.domain.ids import ConversationId, TaskId
+from agent_gateway.domain.turns import Caller, Exchange
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.tables import conversations, end_users, messages, turns
+from agent_gateway.store.turns.adopt import read_turns
+from agent_gateway.store.turns.new_turn import Terms
+
+
+async def read_exchanges(
+    connection: AsyncConnection, terms: Terms, *which: ColumnElement[bool]
+) -> dict[TaskId, Exchange]:
+    """Turns with their answers, by task id."""
+    found = await read_turns(connection, terms, *which)
+    ids = [turn.message_id for turn in found]
+    rows = await connection.execute(select(messages.c.id, messages.c.answer).where(messages.c.id.in_(ids)))
+    answers = {row.id: row.answer for row in rows}
+    return {turn.task_id: Exchange(turn, answers[turn.message_id]) for turn in found}
+
+
+async def first_exchange(
+    database: Database, terms: Terms, caller: Caller, conversation_id: ConversationId
+) -> Exchange | None:
+    """How a conversation of this caller began; None when there is no such conversation."""
+    scope = {"conversation": conversation_id, "app": caller.app.id, "user": caller.user}
+    async with database.reading() as session:
+        task_id = await session.scalar(_FIRST_TURN, scope)
+        if task_id is None:
+            return None
+        found = await read_exchanges(await session.connection(), terms, turns.c.id == task_id)
+    return found.get(TaskId(task_id))
+
+
+_FIRST_TURN = (
+    select(turns.c.id)
+    .join(conversations, conversations.c.id == turns.c.conversation_id)
+    .join(end_users, end_users.c.id == conversations.c.end_user_id)
+    .where(
+        conversations.c.id == bindparam("conversation"),
+        conversations.c.app_id == bindparam("app"),
+        end_users.c.external_id == bindparam("user"),
+        conversations.c.deleted_at.is_(None),
+    )
+    .order_by(turns.c.seq)
+    .limit(1)
+)

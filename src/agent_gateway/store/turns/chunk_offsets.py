@@ -1,0 +1,83 @@
+"""Marks: where every chunk of a stored answer lies, so that any cursor gets exactly its rest.
+
+Packed as two arrays of little-endian unsigned 32-bit numbers, each chunk's distance from the position
+of the one before it, then the lengths (in characters), compressed: about one byte a chunk.
+"""
+
+import sys
+import zlib
+from array import array
+from collections.abc import Sequence
+from itertools import accumulate, islice
+from typing import Final, overload
+
+from typing_extensions import override
+
+from agent_gateway.domain.events import LLMChunk
+
+BLOCK: Final = 16_384
+"""Chunks that are worked on at once."""
+
+
+class StoredChunks(Sequence[LLMChunk]):
+    """The chunks of a stored answer, each cut out of it when it is asked for."""
+
+    def __init__(self, answer: str, positions: Sequence[int], ends: Sequence[int]) -> None:
+        self._answer = answer
+        self._positions = positions
+        self._ends = ends
+        """Where each chunk ends, in characters."""
+
+    @override
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @overload
+    def __getitem__(self, index: int) -> LLMChunk: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[LLMChunk, ...]: ...
+    @override
+    def __getitem__(self, index: int | slice) -> LLMChunk | tuple[LLMChunk, ...]:
+        if isinstance(index, slice):
+            return tuple(self[number] for number in range(*index.indices(len(self))))
+        if index < 0:
+            index += len(self)
+        start = self._ends[index - 1] if index else 0
+        return LLMChunk(self._positions[index], self._answer[start : self._ends[index]])
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def pack(chunks: Sequence[LLMChunk]) -> bytes:
+    """The marks of these chunks."""
+    numbers = array("I")
+    before = 0
+    for chunk in chunks:
+        numbers.append(chunk.position - before)
+        before = chunk.position
+    numbers.extend(len(chunk.text) for chunk in chunks)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return zlib.compress(numbers.tobytes(), level=1)
+
+
+def unpack(marks: bytes, answer: str) -> StoredChunks:
+    """The chunks of a stored answer again; no marks mean no chunks."""
+    numbers = array("I", zlib.decompress(marks) if marks else b"")
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    count = len(numbers) // 2
+    return StoredChunks(answer, _sums(numbers[:count]), _sums(numbers[count:]))
+
+
+def _sums(numbers: Sequence[int]) -> Sequence[int]:
+    """The running sums: block by block, so that a thread that does this leaves the others their turn."""
+    sums, last = array("I"), 0
+    for start in range(0, len(numbers), BLOCK):
+        sums.extend(islice(accumulate(numbers[start : start + BLOCK], initial=last), 1, None))
+        last = sums[-1]
+    return sums

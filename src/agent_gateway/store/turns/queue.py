@@ -1,0 +1,83 @@
+"""The queue of a conversation: the next turn goes when the active one has ended (R10).
+
+What a turn is gone on from is decided here, when it leaves the queue: a message that waited behind a turn
+which asked a human is the answer, or is refused, as its app wants it.
+"""
+
+from pydantic import ValidationError
+from sqlalchemy import bindparam, exists, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from agent_gateway.apps.config import read_config
+from agent_gateway.domain.events import GATEWAY_END
+from agent_gateway.domain.human_input import FormAnswer
+from agent_gateway.domain.ids import TaskId
+from agent_gateway.domain.turns import Outcome, TurnState
+from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.tables import app_versions, is_active, messages, turns
+from agent_gateway.store.question_forms import OPEN_FORM, close_form, form_of
+
+
+async def promote(connection: AsyncConnection, conversation_id: str, turn_seconds: float) -> bool:
+    """Let a conversation's next queued turn go: `queued → planned`, for anyone to adopt (R10)."""
+    scope = {"conversation": conversation_id}
+    while queued := (await connection.execute(_NEXT, scope)).first():
+        form_id = queued.form_id
+        row = (await connection.execute(OPEN_FORM, scope)).first()
+        # A submission that waits here has its form already.
+        if row is not None and form_id is None:
+            if _refuses(queued.config):
+                await connection.execute(_REFUSE, {"task": queued.id})
+                continue
+            form_id = row.form_id
+            answer = FormAnswer("submitted", message=queued.query)
+            await close_form(connection, form_of(row), answer, TaskId(queued.id))
+        await connection.execute(_PROMOTE, {"task": queued.id, "form": form_id, "turn_seconds": turn_seconds})
+        return True
+    return False
+
+
+def _refuses(config: str) -> bool:
+    try:
+        return read_config(config).on_question == "reject"
+    except ValidationError:
+        # Another release's. What a turn's end depends on must not fail.
+        return False
+
+
+_RIVAL = turns.alias("rival")
+_NEXT = (
+    select(turns.c.id, turns.c.form_id, messages.c.query, app_versions.c.config)
+    .join(messages, messages.c.id == turns.c.message_id)
+    .join(app_versions, app_versions.c.id == turns.c.app_version_id)
+    .where(
+        turns.c.conversation_id == bindparam("conversation"),
+        turns.c.state == TurnState.QUEUED.value,
+        ~exists().where(_RIVAL.c.conversation_id == bindparam("conversation"), is_active(_RIVAL)),
+    )
+    .order_by(turns.c.seq)
+    .limit(1)
+)
+_PROMOTE = (
+    update(turns)
+    .where(turns.c.id == bindparam("task"))
+    .values(
+        state=TurnState.PLANNED.value,
+        owner=None,
+        epoch=turns.c.epoch + 1,
+        lease_until=None,
+        deadline_at=now_plus(bindparam("turn_seconds")),
+        form_id=bindparam("form"),
+    )
+)
+_REFUSE = (
+    update(turns)
+    .where(turns.c.id == bindparam("task"))
+    .values(
+        state=TurnState.ENDED.value,
+        outcome=Outcome.FAILED.value,
+        error_code="human_input_required",
+        end_position=GATEWAY_END,
+        ended_at=now_plus(),
+    )
+)

@@ -1,0 +1,105 @@
+"""Runs that the gateway makes on its own account: a name, suggested questions, the close of a session.
+
+One helper creates such a run and folds it to its output within a bound. What it says goes nowhere but
+to who asked: never into a conversation's session, never into logs.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import aclosing
+
+from agent_gateway.backend.auxiliary_outputs import name_in, questions_in
+from agent_gateway.backend.compose import compose_closing, compose_small
+from agent_gateway.backend.fold.fold import Fold
+from agent_gateway.backend.fold.reasons import cause
+from agent_gateway.backend.fold.terminal import RunEnd
+from agent_gateway.backend.protocol import Backend, CreateRunRequest
+from agent_gateway.domain.ids import RunId
+from agent_gateway.domain.turns import Exchange, Turn
+from agent_gateway.errors import BackendError, RunLost, RunNotSucceeded, TurnError
+from agent_gateway.runner import CANCEL_SECONDS, cancel_quietly
+
+logger = logging.getLogger(__name__)
+
+
+class SmallRuns:
+    """Makes small runs. All methods raise BackendError, TurnError (no request can be composed) and
+    TimeoutError, after which the run was cancelled.
+    """
+
+    def __init__(self, backend: Backend, environ: Mapping[str, str]) -> None:
+        self._backend = backend
+        self._environ = environ
+        self._closes = True
+        """False once the backend has said that it makes no clean-up runs."""
+
+    async def name(self, exchange: Exchange, seconds: float) -> str | None:
+        """A name for the conversation of this exchange; None when the app makes none, or the run did not."""
+        naming = exchange.turn.app.config.naming
+        if naming is None:
+            return None
+        request = compose_small(naming.composition, exchange, self._environ)
+        return name_in(await self._output(request, seconds)) or None
+
+    async def questions(self, exchange: Exchange, seconds: float) -> list[str]:
+        """What the user may ask after this exchange."""
+        composition = exchange.turn.app.config.suggested_questions_after_answer.composition
+        if composition is None:
+            return []
+        request = compose_small(composition, exchange, self._environ)
+        return questions_in(await self._output(request, seconds))
+
+    async def close(self, turn: Turn, seconds: float) -> None:
+        """Close the session that the turn's conversation holds, if the backend keeps any."""
+        if turn.snapshot is None or not self._closes:
+            return
+        try:
+            await self._output(compose_closing(turn, self._environ), seconds)
+        except RunNotSucceeded as error:
+            if not error.misses_model:
+                raise
+            # It keeps no sessions, and will say so every time: nobody asks it again.
+            self._closes = False
+            logger.info("the backend makes no clean-up runs: sessions are not closed there")
+
+    async def _output(self, request: CreateRunRequest, seconds: float) -> str:
+        # A task of its own: a request that is cut leaves a run that nobody knows.
+        creation = asyncio.ensure_future(self._backend.create_run(request))
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._fold(await asyncio.shield(creation))
+        except (TimeoutError, asyncio.CancelledError):
+            await self._abandon(creation)
+            raise
+
+    async def _abandon(self, creation: asyncio.Future[RunId]) -> None:
+        """Cancel a run; one that is only on its way is waited for, within a bound."""
+        creation.cancel()
+        try:
+            async with asyncio.timeout(CANCEL_SECONDS):
+                run_id = await creation
+        except (BackendError, TurnError, TimeoutError, asyncio.CancelledError):
+            return
+        await cancel_quietly(self._backend, run_id)
+
+    async def _fold(self, run_id: RunId) -> str:
+        fold = Fold()
+        async with aclosing(self._backend.stream(run_id)) as batches:
+            async for batch in batches:
+                fold.feed(batch)
+                if fold.run_end is not None:
+                    break
+        if fold.run_end is None:
+            raise RunLost("the stream ended without a terminal event")
+        return _output_of(fold.run_end) or fold.answer
+
+
+def _output_of(end: RunEnd) -> str:
+    if end.type == "run_succeeded" and end.question is None:
+        return end.text
+    if end.misses_model:
+        raise RunNotSucceeded("its composition has no model", misses_model=True)
+    if end.type == "run_failed":
+        raise RunNotSucceeded(cause(end.error_type, end.reason))
+    raise RunNotSucceeded(end.type if end.question is None else "it asks a human")
