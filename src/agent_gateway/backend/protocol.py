@@ -1,5 +1,7 @@
 """Wire models of the run protocol: lenient in what is read, exact in what is sent.
 
+docs/design/run-protocol.md has the protocol in words.
+
 Read structs keep inner JSON as `msgspec.Raw` until somebody needs it: of a text delta nothing but
 the envelope is ever parsed, and a session snapshot stays the bytes that came.
 """

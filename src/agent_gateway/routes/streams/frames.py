@@ -1,4 +1,4 @@
-"""Turn events as SSE frames: the only place that knows the public event names (service-api.md).
+"""Turn events as SSE frames: the only place that knows the public event names (docs/design/service-api.md).
 
 Pure, but for the URLs of files, which are the same all day. A frame is one `data:` line of ASCII JSON
 per event; `message_replace` and the closing message may take several when their text is long. Only the

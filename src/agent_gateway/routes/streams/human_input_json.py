@@ -1,7 +1,7 @@
-"""Forms and submissions as public JSON, the same in streams, lists and replies (service-api.md). Pure.
+"""Forms and submissions as public JSON, the same in streams, lists and replies. Pure.
 
-The words are those of existing front ends: the question is a node whose id is its message's, an input is
-named by the variable it fills, and the text has a mark where each input belongs.
+The words are those of existing front ends (docs/design/service-api.md): the question is a node whose id is
+its message's, an input is named by the variable it fills, and the text has a mark where each input belongs.
 """
 
 from typing import Any, Final

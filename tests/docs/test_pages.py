@@ -1,0 +1,87 @@
+"""The pages hold together: the index has them all, links lead somewhere, tables are those of the code."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from agent_gateway.backend.reasons import failure_code
+from agent_gateway.routes.errors import STATUSES
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+
+
+def text_of(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The names by which links find the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", text_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def rows_of(page: str, title: str) -> list[list[str]]:
+    """The cells of the table under the header cell with this title."""
+    table = re.split(rf"^\| {re.escape(title)} \|.*\n\|[-| ]+\n", text_of(DOCS / page), flags=re.MULTILINE)[1]
+    lines = table.split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+
+
+def words_of(cell: str) -> list[str]:
+    """What a cell has in backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for path, anchor in LINK.findall(text_of(page)):
+        if path.startswith(("http:", "https:")):
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{path} does not exist"
+        if anchor:
+            assert anchor in anchors_of(target), f"{path} has no heading #{anchor}"
+
+
+def test_the_index_has_every_page() -> None:
+    index = DOCS / "README.md"
+    linked = {(DOCS / path).resolve() for path, _ in LINK.findall(text_of(index))}
+    assert [str(page.relative_to(ROOT)) for page in PAGES if page not in linked and page != index] == []
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "design").glob("*.md")), ids=lambda page: page.name)
+def test_json_examples_are_json(page: Path) -> None:
+    for block in re.findall(r"^```json\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+        rest = block.strip()
+        while rest:
+            _, end = json.JSONDecoder().raw_decode(rest)
+            rest = rest[end:].strip()
+
+
+def test_the_error_codes_of_the_service_api_are_those_of_the_code() -> None:
+    rows = rows_of("design/service-api.md", "status | codes")
+    assert {code: int(status) for status, codes in rows for code in words_of(codes)} == dict(STATUSES)
+
+
+def test_the_reasons_of_the_run_protocol_have_their_codes() -> None:
+    rows = rows_of("design/run-protocol.md", "`error_type` or `reason` | the client's error")
+    assert len(rows) == 7
+    for reasons, told in rows:
+        [code] = words_of(told)
+        assert STATUSES[code] == int(told.split()[0])
+        for reason in words_of(reasons) or ["Unheard"]:
+            assert failure_code(reason, None) == failure_code(None, reason) == code
+
+
+def test_the_traps_of_the_run_protocol_were_recorded() -> None:
+    rows = rows_of("design/run-protocol.md", "what happens | recorded in | what the gateway does")
+    names = [name for _, recorded, _ in rows for name in words_of(recorded)]
+    assert len(names) >= 5
+    for name in names:
+        assert list((ROOT / "tests" / "recorded").glob(name)), f"{name} was not recorded"
