@@ -1,0 +1,69 @@
+"""When a process may adopt turns whose leases have expired (docs/design/durability.md)."""
+
+import asyncio
+
+import pytest
+from typing_extensions import override
+
+from agent_gateway.turns.leases import Trust
+
+LEASE = 8.0
+
+
+class Clock(asyncio.SelectorEventLoop):
+    """A loop whose time the test sets."""
+
+    now = 100.0
+
+    @override
+    def time(self) -> float:
+        return self.now
+
+
+def reaches(clock: Clock, trust: Trust, seconds: int) -> None:
+    """The database answers once a second."""
+    for _ in range(seconds):
+        clock.now += 1
+        trust.reached()
+
+
+@pytest.mark.parametrize(("pause", "outage"), [(3.0, False), (5.0, True)])
+def test_after_an_outage_expired_leases_count_only_after_one_lease(*, pause: float, outage: bool) -> None:
+    """An outage is longer than half a lease: its end leaves the owners one lease to renew theirs."""
+
+    async def story() -> None:
+        trust = Trust(LEASE)
+        reaches(clock, trust, 7)
+        assert not trust.in_leases, "it has just started"
+        reaches(clock, trust, 1)
+        assert trust.in_leases
+        clock.now += pause
+        assert trust.in_leases is not outage
+        trust.reached()
+        assert trust.in_leases is not outage
+        reaches(clock, trust, 7)
+        assert trust.in_leases is not outage
+        reaches(clock, trust, 1)
+        assert trust.in_leases
+
+    clock = Clock()
+    with asyncio.Runner(loop_factory=lambda: clock) as runner:
+        runner.run(story())
+
+
+def test_a_process_is_steady_while_its_heartbeats_get_through() -> None:
+    async def story() -> None:
+        trust = Trust(LEASE)
+        assert trust.steady
+        clock.now += LEASE / 2
+        assert trust.steady, "the next heartbeat is not overdue"
+        trust.missed()
+        assert not trust.steady
+        trust.renewed()
+        assert trust.steady
+        clock.now += LEASE * 0.7
+        assert not trust.steady, "no heartbeat for more than two thirds of a lease"
+
+    clock = Clock()
+    with asyncio.Runner(loop_factory=lambda: clock) as runner:
+        runner.run(story())
