@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent_gateway.backend.reasons import failure_code
-from agent_gateway.routes.errors import STATUSES
+from agent_gateway.backend.fold.reasons import failure_code
+from agent_gateway.routes.http.errors import STATUSES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

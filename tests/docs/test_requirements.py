@@ -26,6 +26,7 @@ NUMBER: Final = re.compile(r"\b[IR]\d{1,2}\b")
 IN_NAME: Final = re.compile(r"test_([ir]\d{1,2})_", re.IGNORECASE)
 HEADING: Final = re.compile(r"## ([IR]\d{1,2}): \S")
 HELD_BY: Final = re.compile(r"- `(test_\w+\.py)::(test_\w+)`")
+DOCUMENT: Final = re.compile(r"(?<![\w./-])[\w./-]+\.md\b")
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,15 @@ def test_every_test_that_the_pages_name_exists() -> None:
 
 def test_every_test_that_cites_a_number_is_named_under_it() -> None:
     report(unlisted_tests(read_rules(), read_tests()))
+
+
+def test_every_document_that_the_code_cites_exists() -> None:
+    for folder in ("src", "alembic"):
+        for path in files(ROOT, folder, ".py"):
+            for cited in DOCUMENT.findall(path.read_text("utf-8")):
+                assert (ROOT / cited).is_file(), (
+                    f"{path.relative_to(ROOT)} cites {cited}: write its whole path"
+                )
 
 
 def test_the_tables_and_states_are_those_of_the_code() -> None:

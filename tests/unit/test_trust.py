@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from typing_extensions import override
 
-from agent_gateway.turns.leases import Trust
+from agent_gateway.turns.maintenance import Trust
 
 LEASE = 8.0
 
