@@ -127,6 +127,31 @@ def test_requests_without_the_token_are_refused(tmp_path: Path) -> None:
             assert Chat(client, "ada").blocking("Hello")["answer"] == "You said: Hello"
 
 
+def test_a_log_reads_the_same_from_everywhere(url: str) -> None:
+    layers = [
+        {"name": "prompt", "type": "plain.prompt", "config": {"user": "Hello"}},
+        {"name": "llm", "type": "llm"},
+    ]
+    with httpx.Client(base_url=url, timeout=BOUND, trust_env=False) as client:
+        run = client.post("/runs", json={"composition": {"schema_version": 1, "layers": layers}}).json()
+        path = f"/runs/{run['run_id']}/events/sse"
+        whole = client.get(path).content
+        assert client.get(path).content == whole
+        frames = whole.split(b"\n\n")[:-1]
+        assert [frame.split(b"\n")[1] for frame in frames] == [
+            b"event: run_started",
+            b"event: pydantic_ai_event",
+            b"event: pydantic_ai_event",
+            b"event: run_succeeded",
+        ]
+        for number, frame in enumerate(frames[:-1], start=1):
+            after = frame.split(b"\n")[0].removeprefix(b"id: ").decode()
+            rest = whole.split(b"\n\n", number)[-1]
+            assert client.get(path, params={"after": after}).content == rest
+            assert client.get(path, headers={"Last-Event-ID": after}).content == rest
+            assert client.get(path, params={"after": after}, headers={"Last-Event-ID": "1"}).content == rest
+
+
 def test_malformed_requests_are_refused_and_make_no_run(url: str) -> None:
     with httpx.Client(base_url=url, timeout=BOUND, trust_env=False) as client:
         assert client.get("/openapi.json").status_code == 200
