@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+import agent_gateway
 from agent_gateway.store.db.tables import Row, UtcDateTime
 from tests.fakes.script import Gate, delta, script, succeed
 from tests.fakes.script import text as said
@@ -21,7 +22,7 @@ from tests.gateway.process import GatewayProcess
 from tests.gateway.rows import look
 from tests.gateway_server import wait_until
 
-SOURCE: Final = Path(__file__).parents[2] / "src" / "agent_gateway"
+SOURCE: Final = Path(agent_gateway.__file__).parent
 
 
 @contextmanager

@@ -336,4 +336,4 @@ async def test_foreign_keys_are_off_while_migrating_and_on_for_the_store(world: 
 def test_alembic_is_not_read_at_import() -> None:
     """It would add to the time in which a starting gateway does not answer."""
     program = "import agent_gateway.store.db.migrations, sys; sys.exit('alembic' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT / "src")
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = [ROOT / "dev" / name for name in ("setup", "start-api", "test", "reformat", "start-docker-compose")]
+SCRIPTS = [path for path in (ROOT / "dev").iterdir() if path.suffix != ".py"]
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, ROOT / ".ci" / "run"], ids=lambda path: path.name)

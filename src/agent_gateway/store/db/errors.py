@@ -53,7 +53,7 @@ def is_useless(error: BaseException) -> bool:
     return _sqlstate(error).startswith(_USELESS_SQLSTATES)
 
 
-def is_anothers_session(error: BaseException) -> bool:
+def is_foreign_session(error: BaseException) -> bool:
     """True when statements are missing that this connection prepared: a pooler gave it another session."""
     return _sqlstate(error).startswith(_FOREIGN_STATEMENTS)
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from agent_gateway.errors import StoreUnavailable
-from agent_gateway.store.db.errors import is_anothers_session, is_useless
+from agent_gateway.store.db.errors import is_foreign_session, is_useless
 from agent_gateway.store.db.url import NAME, Host, PostgresAddress
 
 COMMAND_SECONDS: Final = 10.0
@@ -123,7 +123,7 @@ class Postgres:
             return
         context.is_disconnect = True
         self.distrust()
-        if is_anothers_session(error) and not self.pooled:
+        if is_foreign_session(error) and not self.pooled:
             self._notice_pooler()
 
     def _notice_pooler(self) -> None:
