@@ -46,8 +46,8 @@ class Run:
         self._layers: list[Json] = request["composition"]["layers"]
         if not all({"name", "type"} <= layer.keys() for layer in self._layers):
             raise ValueError("every layer of schema 1 has a name and a type")
-        configs = [layer.get("config") or {} for layer in self._layers]
-        self._query = "\n".join(str(config["user"]) for config in configs if "user" in config)
+        said = [layer["config"]["user"] for layer in self._layers if "user" in (layer.get("config") or {})]
+        self._query = "\n".join("\n".join(one) if isinstance(one, list) else one for one in said)
         held = {one["name"]: one for one in (request.get("session_snapshot") or {"layers": []})["layers"]}
         state = held.get("history", {}).get("runtime_state", {})
         self._history, self._said = state.get("messages", []), ""

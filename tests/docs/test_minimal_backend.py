@@ -68,6 +68,13 @@ def test_the_next_turn_knows_the_one_before(chat: Chat) -> None:
     assert again["answer"] == "You said: And now? (before that: My name is Ada.)"
 
 
+def test_the_agent_is_told_of_a_file(chat: Chat) -> None:
+    file = {"type": "image", "transfer_method": "remote_url", "url": "https://x.test/a.png"}
+    answer = chat.blocking("Look", files=[file])["answer"]
+    assert answer.startswith("You said: Look\n")
+    assert "https://x.test/a.png" in answer
+
+
 def test_a_stopped_turn_keeps_its_partial_answer_and_the_next_turn_knows_it(chat: Chat) -> None:
     with chat.open("Count to 100000") as stream:
         told = stream.until("3 ")
