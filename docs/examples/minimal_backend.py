@@ -172,7 +172,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _stream(self, frames: Iterator[bytes]) -> None:
         self._head(200, "text/event-stream")
-        with suppress(OSError):  # the reader left; the run goes on
+        with suppress(OSError):  # the reader left; the run continues
             for frame in frames:
                 self.wfile.write(frame)
 

@@ -68,7 +68,7 @@ def test_the_next_turn_knows_the_one_before(chat: Chat) -> None:
     assert again["answer"] == "You said: And now? (before that: My name is Ada.)"
 
 
-def test_the_agent_is_told_of_a_file(chat: Chat) -> None:
+def test_the_agent_gets_the_url_of_a_file(chat: Chat) -> None:
     file = {"type": "image", "transfer_method": "remote_url", "url": "https://x.test/a.png"}
     answer = chat.blocking("Look", files=[file])["answer"]
     assert answer.startswith("You said: Look\n")
@@ -77,12 +77,12 @@ def test_the_agent_is_told_of_a_file(chat: Chat) -> None:
 
 def test_a_stopped_turn_keeps_its_partial_answer_and_the_next_turn_knows_it(chat: Chat) -> None:
     with chat.open("Count to 100000") as stream:
-        told = stream.until("3 ")
+        seen = stream.until("3 ")
         chat.stop(stream.task_id)
         heard = stream.rest()
     assert heard.kinds[-1] == "message_end"
     assert heard.answer.startswith("1 2 3 ")
-    message = chat.message(told[0]["conversation_id"])
+    message = chat.message(seen[0]["conversation_id"])
     assert (message["answer"], message["status"]) == (heard.answer, "normal")
     again = chat.blocking("And now?", conversation_id=heard.conversation_id)
     assert again["answer"] == "You said: And now? (before that: Count to 100000)"

@@ -72,9 +72,9 @@ def test_the_error_codes_of_the_service_api_are_those_of_the_code() -> None:
 def test_the_reasons_of_the_run_protocol_have_their_codes() -> None:
     rows = rows_of("design/run-protocol.md", "`error_type` or `reason` | the client's error")
     assert len(rows) == 7
-    for reasons, told in rows:
-        [code] = words_of(told)
-        assert STATUSES[code] == int(told.split()[0])
+    for reasons, error in rows:
+        [code] = words_of(error)
+        assert STATUSES[code] == int(error.split()[0])
         for reason in words_of(reasons) or ["Unheard"]:
             assert failure_code(reason, None) == failure_code(None, reason) == code
 
