@@ -39,12 +39,12 @@ from agent_gateway.routes import (
     variables,
     workflow,
 )
-from agent_gateway.routes.dependencies import Gateway, Installed, KeyRing
+from agent_gateway.routes.dependencies import ApiKeyCache, Gateway, Installed
 from agent_gateway.routes.http import cors, errors, openapi
 from agent_gateway.routes.http.middleware import HeadRequests, RequestBodies
 from agent_gateway.routes.http.request_text import require_text
 from agent_gateway.routes.http.tickets import FileTickets, Tickets
-from agent_gateway.routes.streams.frames import WireForm, frame_encoder
+from agent_gateway.routes.streams.frames import FrameVariant, frame_encoder
 from agent_gateway.runner import Limits, Resources
 from agent_gateway.settings import SECRET_CHARACTERS, Settings
 from agent_gateway.signals import draining_first
@@ -52,7 +52,7 @@ from agent_gateway.store.apps import DEFAULT_SLUG, AppStore
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.migrations import schema_is_current
-from agent_gateway.store.db.shielded import undisturbed
+from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
 from agent_gateway.store.files import FileStore
@@ -60,11 +60,11 @@ from agent_gateway.store.keys import USE_SECONDS, KeyStore
 from agent_gateway.store.question_forms import FormStore
 from agent_gateway.store.secrets import NOTE_SECONDS, Secrets
 from agent_gateway.store.turns.facade import TurnStore
-from agent_gateway.store.turns.new_turn import Terms
-from agent_gateway.turns.auxiliary_runs import SmallRuns
-from agent_gateway.turns.form_waiters import Answers
-from agent_gateway.turns.maintenance import Duties
-from agent_gateway.turns.outbox_worker import Errands
+from agent_gateway.store.turns.new_turn import OwnerContext
+from agent_gateway.turns.auxiliary_runs import AuxiliaryRuns
+from agent_gateway.turns.form_waiters import FormWaiters
+from agent_gateway.turns.maintenance import Maintenance
+from agent_gateway.turns.outbox_worker import OutboxWorker
 from agent_gateway.turns.registry import LiveTurns
 
 INSTALL_SECONDS: Final = 2.0
@@ -230,7 +230,7 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
         )
     database = open_database(settings)
     stack.push_async_callback(database.close)
-    terms = Terms(new_id(), settings.lease_seconds, settings.turn_timeout_seconds, FOLD_VERSIONS)
+    terms = OwnerContext(new_id(), settings.lease_seconds, settings.turn_timeout_seconds, FOLD_VERSIONS)
     turns, apps, keys = TurnStore(database, terms), AppStore(database), KeyStore(database, secret)
     file_store = FileStore(database, open_files(settings))
     seconds = settings.turn_timeout_seconds + 3600
@@ -239,7 +239,7 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
     await database.hold()
     backend = build_backend(settings)
     stack.push_async_callback(backend.aclose)
-    live: LiveTurns[WireForm] = await stack.enter_async_context(
+    live: LiveTurns[FrameVariant] = await stack.enter_async_context(
         LiveTurns(
             resources=Resources(
                 backend=backend,
@@ -263,13 +263,13 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
                 live.adopt(turn)
     installed = Installed()
     secrets = None if settings.embedded_database else Secrets(database, terms.owner, secret)
-    small_runs = SmallRuns(backend, os.environ)
-    errands = Errands(turns.outbox, backend, small_runs, live.draining)
+    auxiliary_runs = AuxiliaryRuns(backend, os.environ)
+    errands = OutboxWorker(turns.outbox, backend, auxiliary_runs, live.draining)
     stack.push_async_callback(errands.aclose)
-    key_ring = KeyRing(keys, database.clock)
+    key_ring = ApiKeyCache(keys, database.clock)
     form_store = FormStore(database)
-    answers = Answers(form_store)
-    duties = Duties(live, turns, errands, answers, file_store, settings.lease_seconds, installed)
+    answers = FormWaiters(form_store)
+    duties = Maintenance(live, turns, errands, answers, file_store, settings.lease_seconds, installed)
     noting = []
     if secrets is not None:
         noting.append((secrets.note, NOTE_SECONDS))
@@ -298,7 +298,7 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
         answers=answers,
         live=live,
         duties=duties,
-        small_runs=small_runs,
+        auxiliary_runs=auxiliary_runs,
         errands=errands,
         keys=key_ring,
         tickets=Tickets(secret, seconds=seconds, clock=database.clock, public_url=settings.public_url),
@@ -376,7 +376,7 @@ async def _leave(secrets: Secrets) -> None:
     """Best effort: without it others wait for a minute before they take another secret key."""
     with suppress(StoreError, TimeoutError):
         async with asyncio.timeout(LAST_WORD_SECONDS):
-            await undisturbed(secrets.leave())
+            await shielded(secrets.leave())
 
 
 async def _cancel(*tasks: asyncio.Task[None]) -> None:

@@ -131,7 +131,7 @@ def describe(name: str, content_type: str = "") -> Description | None:
     return Description(name, extension, kind, mime_type)
 
 
-def describe_made(number: int, media_type: str, extension: str = "") -> Description:
+def describe_artifact(number: int, media_type: str, extension: str = "") -> Description:
     """A file that an agent made: it has a media type and a number, but no name.
 
     The extension that its maker gave decides only when the media type is none that is known.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from agent_gateway.backend.compose import compose
-from agent_gateway.backend.fold.artifacts import MadeFile, as_stored
+from agent_gateway.backend.fold.artifacts import Artifact, as_stored
 from agent_gateway.backend.fold.conclusion import conclude, cut_short
 from agent_gateway.backend.fold.fold import Fold
 from agent_gateway.backend.fold.reasons import cause
@@ -45,7 +45,7 @@ from agent_gateway.errors import (
     StoreUnavailable,
     TurnError,
 )
-from agent_gateway.store.db.shielded import undisturbed
+from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns.facade import TurnStore
 
@@ -410,7 +410,7 @@ class TurnRunner:
         kept = await asyncio.gather(*(self._keep_file(file) for file in self._fold.files))
         return [file for file in kept if file is not None]
 
-    async def _keep_file(self, made: MadeFile) -> StoredFile | None:
+    async def _keep_file(self, made: Artifact) -> StoredFile | None:
         file = as_stored(made, self.turn.message_id)
         if file.url:
             return file
@@ -561,7 +561,7 @@ async def patiently(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     pause = 0.1
     while True:
         try:
-            return await undisturbed(work())
+            return await shielded(work())
         except StoreUnavailable as error:
             logger.warning("the database is not available, trying again: %s", error)
             await asyncio.sleep(pause * _dice.uniform(0.5, 1.0))

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from agent_gateway.domain.events import Result
-from agent_gateway.domain.human_input import Form, FormState
+from agent_gateway.domain.human_input import FormState, HumanInputForm
 from agent_gateway.domain.ids import FormId, MessageId
 
 
@@ -12,7 +12,7 @@ def stored(result: Result) -> Result:
     if result.question is None:
         return result
     asked = result.question
-    form = Form(
+    form = HumanInputForm(
         id=FormId("0193a000-0000-7000-8000-00000000000f"),
         token="token",
         message_id=MessageId("0193a000-0000-7000-8000-00000000000e"),

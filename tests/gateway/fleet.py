@@ -17,7 +17,7 @@ from agent_gateway.domain.turns import Caller, TurnRequest
 from agent_gateway.runner import Limits
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import IdempotencyRow, TurnRow
-from agent_gateway.store.turns.begin import Begun
+from agent_gateway.store.turns.begin import StartedTurn
 from tests.fakes.script import Gate
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat
@@ -142,7 +142,7 @@ def begun(server: GatewayServer, user: str, query: str) -> TaskId:
         app = await server.gateway.keys.open(API_KEY)
         request = TurnRequest(query=query, inputs={}, files=[])
         turn = await server.gateway.turns.begin(Caller(app, user), request)
-        assert isinstance(turn, Begun)
+        assert isinstance(turn, StartedTurn)
         return turn.turn.task_id
 
     return within(server, run())

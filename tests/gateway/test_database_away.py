@@ -285,7 +285,7 @@ def test_a_write_whose_answer_was_lost_is_not_done_twice(  # noqa: PLR0917
     """It is committed, but the connection breaks before the owner knows (R14)."""
     url = through(proxy, postgres_url)
     # No heartbeat and no sweep while the test lasts: it counts the commits.
-    monkeypatch.setattr(maintenance.Duties, "sweep", never)
+    monkeypatch.setattr(maintenance.Maintenance, "sweep", never)
     with (
         GatewayServer(tmp_path, database_url=url, backend_url=fake.url, lease_seconds=300) as server,
         installed(server).client() as client,
@@ -317,7 +317,7 @@ def test_a_begin_whose_answer_was_lost_runs_once(
     url = through(proxy, postgres_url)
     shared = {"backend_url": fake.url, "lease_seconds": 0.9}
     # Nobody adopts the turn before the client asks again.
-    monkeypatch.setattr(maintenance.Duties, "sweep", never)
+    monkeypatch.setattr(maintenance.Maintenance, "sweep", never)
     with (
         GatewayServer(tmp_path / "1", database_url=url, **shared) as server,
         installed(server).client() as client,
@@ -346,7 +346,7 @@ def test_a_begin_without_a_key_whose_answer_was_lost_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nobody will ask for it again, and the client that was told to try again must not meet it."""
-    monkeypatch.setattr(maintenance.Duties, "sweep", never)
+    monkeypatch.setattr(maintenance.Maintenance, "sweep", never)
     with fragile.client() as client:
         chat = Chat(client, user)
         conversation = chat.blocking("One")["conversation_id"]

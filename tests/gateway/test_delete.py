@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from agent_gateway.domain.files import made_file_id
+from agent_gateway.domain.files import artifact_id
 from agent_gateway.store.apps import AppStore
 from tests.fakes.script import (
     Gate,
@@ -129,7 +129,7 @@ def test_files_of_a_turn_that_runs_on_are_gone_with_its_conversation(
         gate.open()
         stream.rest()
     assert rows_of(url, event["task_id"]).turn.outcome is not None
-    made_id = made_file_id(event["message_id"], 1)
+    made_id = artifact_id(event["message_id"], 1)
     assert preview(chat, made_id).status_code == 404
 
 

@@ -176,7 +176,7 @@ def test_it_expires_although_nobody_was_there(
 ) -> None:
     """Its time came while every process was down; until a process notices, nobody can submit it."""
     with monkeypatch.context() as patch:
-        patch.setattr(maintenance.Duties, "expire_forms", never)
+        patch.setattr(maintenance.Maintenance, "expire_forms", never)
         first = fleet.start()
         chat = fleet.chat(first, user)
         heard = asked(chat, fake)

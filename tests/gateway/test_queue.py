@@ -11,7 +11,7 @@ import pytest
 
 from agent_gateway import runner
 from agent_gateway.domain.events import GATEWAY_END
-from agent_gateway.store.turns.begin import MOST_QUEUED
+from agent_gateway.store.turns.begin import MAX_QUEUED
 from agent_gateway.store.turns.facade import TurnStore
 from agent_gateway.turns import maintenance
 from tests.fakes.script import Gate, Script, delta, fail, script, succeed, tool_call
@@ -139,17 +139,17 @@ def test_only_so_many_wait(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user
             headers={"X-N": str(number)},
         )
 
-    posted = at_once(*[lambda number=number: post(number) for number in range(MOST_QUEUED + 3)])
+    posted = at_once(*[lambda number=number: post(number) for number in range(MAX_QUEUED + 3)])
     lost = [response for response in posted if response.status_code != 202]
     assert len(lost) == 3
     for response in lost:
         assert refused(response, 409, "conversation_busy")["task_id"] == first["task_id"]
-    assert len(chats[0].messages(conversation)) == MOST_QUEUED + 1
+    assert len(chats[0].messages(conversation)) == MAX_QUEUED + 1
     gate.open()
     for response in posted:
         if response.status_code == 202:
             assert chats[0].resumed(response.json()["task_id"]).last["event"] == "message_end"
-    assert fake.posts == MOST_QUEUED + 1
+    assert fake.posts == MAX_QUEUED + 1
 
 
 @pytest.mark.parametrize("mode", ["streaming", "blocking", "background"])
@@ -245,13 +245,13 @@ def test_interrupting_ends_what_waits_too(
             other = fleet.chat(one if where == "here" else two, user, "app-interrupts")
             more = [
                 other.background(f"More {number}", conversation_id=conversation)
-                for number in range(MOST_QUEUED + 1)
+                for number in range(MAX_QUEUED + 1)
             ]
             heard = second.rest()
             assert (heard.kinds, heard.ids) == (["message_end"], [GATEWAY_END])
         gate.open()
         assert first.rest().last["event"] == "message_end"
-    assert chat.resumed(more[-1]["task_id"]).answer == f"You said: More {MOST_QUEUED}."
+    assert chat.resumed(more[-1]["task_id"]).answer == f"You said: More {MAX_QUEUED}."
     row = fleet.rows(second.task_id).turn
     assert (row.outcome, row.stop_reason, row.run_id) == ("stopped", "interrupted", None)
     assert fake.posts == 2
@@ -287,7 +287,7 @@ def test_the_next_turn_runs_though_the_process_that_let_it_go_is_dead(
     """It is promoted by the commit that ended the one before: whoever sweeps next runs it (R10)."""
     with monkeypatch.context() as patched:
         # This one ends its turns and never looks for others.
-        patched.setattr(maintenance.Duties, "sweep", never)
+        patched.setattr(maintenance.Maintenance, "sweep", never)
         one = fleet.start()
     two = fleet.start()
     chat = fleet.chat(one, user)

@@ -392,10 +392,10 @@ def test_a_process_whose_heartbeats_do_not_get_through_adopts_nothing(
     fleet: Fleet, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Leases that have expired may be its own, although the database answers its sweep (R11)."""
-    sweep, heartbeat = maintenance.Duties.sweep, TurnStore.heartbeat
+    sweep, heartbeat = maintenance.Maintenance.sweep, TurnStore.heartbeat
     sweeps, failed = threading.Semaphore(0), threading.Event()
 
-    async def counted(self: maintenance.Duties[Any]) -> None:
+    async def counted(self: maintenance.Maintenance[Any]) -> None:
         await sweep(self)
         sweeps.release()
 
@@ -403,7 +403,7 @@ def test_a_process_whose_heartbeats_do_not_get_through_adopts_nothing(
         failed.set()
         raise StoreUnavailable("no heartbeat gets through")
 
-    monkeypatch.setattr(maintenance.Duties, "sweep", counted)
+    monkeypatch.setattr(maintenance.Maintenance, "sweep", counted)
     one = fleet.start()
     monkeypatch.setattr(TurnStore, "heartbeat", fails)
     assert failed.wait(BOUND)

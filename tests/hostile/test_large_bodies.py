@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent_gateway.routes.http.body_values import MOST_VALUES
+from agent_gateway.routes.http.body_values import MAX_VALUES
 from tests.fakes.script import script, succeed, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.gateway.chat import Chat, refused
@@ -27,13 +27,13 @@ def test_a_body_of_millions_of_values(server: GatewayServer, path: str, item: An
     body = sized({"query": "Hi", "user": user}, "unknown", item)
     with server.client() as client:
         told = refused(client.post(path, content=body), 400, "invalid_param")
-    assert str(MOST_VALUES) in told["message"]
+    assert str(MAX_VALUES) in told["message"]
 
 
 def test_as_many_values_as_there_may_be_and_long_texts(chat: Chat, fake: ScriptedBackend) -> None:
     """Commas and brackets within a text are no values."""
     fake.script = script(text("Well"), succeed())
-    values = [0] * (MOST_VALUES - 20)
+    values = [0] * (MAX_VALUES - 20)
     assert chat.post("Hi", inputs={"values": values}).status_code == 200
     assert chat.post("Hi", inputs={"values": [*values, *range(20)]}).status_code == 400
     assert chat.post("[{,\\" * 60_000, inputs={"text": '","' * 60_000}).status_code == 200

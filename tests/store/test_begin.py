@@ -12,7 +12,7 @@ from agent_gateway.domain.ids import TaskId, new_id
 from agent_gateway.domain.turns import Caller, TurnState
 from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound
 from agent_gateway.store.db.database import now_plus
-from agent_gateway.store.turns.begin import Begun
+from agent_gateway.store.turns.begin import StartedTurn
 from tests.store.world import METADATA, World, ask
 
 pytestmark = pytest.mark.anyio
@@ -120,15 +120,15 @@ async def test_i7_of_many_at_once_one_begins(world: World) -> None:
     results = await asyncio.gather(
         *(world.process().begin(world.ann, ask(conversation)) for _ in range(12)), return_exceptions=True
     )
-    assert Counter(type(result) for result in results) == {Begun: 1, ConversationBusy: 11}
-    (turn,) = (result.turn for result in results if isinstance(result, Begun))
+    assert Counter(type(result) for result in results) == {StartedTurn: 1, ConversationBusy: 11}
+    (turn,) = (result.turn for result in results if isinstance(result, StartedTurn))
     assert {result.task_id for result in results if isinstance(result, ConversationBusy)} == {turn.task_id}
     assert await count(world, "turns") == 2
 
 
 async def test_many_conversations_of_a_new_user_begin_at_once(world: World) -> None:
     results = await asyncio.gather(*(world.turns.begin(Caller(world.app, "new"), ask()) for _ in range(50)))
-    assert all(isinstance(result, Begun) for result in results)
+    assert all(isinstance(result, StartedTurn) for result in results)
     assert (await count(world, "turns"), await count(world, "end_users")) == (50, 1)
 
 
@@ -159,9 +159,9 @@ async def test_i10_of_many_equal_posts_one_makes_the_turn(world: World, existing
     results = await asyncio.gather(
         *(world.process().begin(world.ann, ask(conversation, key="k")) for _ in range(12))
     )
-    turns = [result.turn for result in results if isinstance(result, Begun)]
+    turns = [result.turn for result in results if isinstance(result, StartedTurn)]
     assert len(turns) == 1
-    assert {result for result in results if not isinstance(result, Begun)} == {turns[0].task_id}
+    assert {result for result in results if not isinstance(result, StartedTurn)} == {turns[0].task_id}
     assert await count(world, "turns") == before + 1
     assert await count(world, "messages") == before + 1
 
@@ -179,13 +179,13 @@ async def test_a_key_is_of_one_user_of_one_app(world: World) -> None:
     results: list[Any] = [
         await world.turns.begin(caller, ask(key="k")) for caller in (world.ann, world.ben, world.stranger)
     ]
-    assert len({begun.turn.task_id for begun in results if isinstance(begun, Begun)}) == 3
+    assert len({begun.turn.task_id for begun in results if isinstance(begun, StartedTurn)}) == 3
 
 
 async def test_what_was_refused_is_not_remembered(world: World) -> None:
     with pytest.raises(NotFound):
         await world.turns.begin(world.ann, ask(new_id(), key="k"))
-    assert isinstance(await world.turns.begin(world.ann, ask(key="k")), Begun)
+    assert isinstance(await world.turns.begin(world.ann, ask(key="k")), StartedTurn)
 
 
 async def age_keys(world: World, hours: float) -> None:
@@ -198,7 +198,7 @@ async def test_a_key_is_remembered_for_a_day(world: World) -> None:
     assert await world.turns.begin(world.ann, ask(key="k")) == TaskId(turn.task_id)
     await age_keys(world, 24.1)
     again = await world.turns.begin(world.ann, ask(key="k", query="another body"))
-    assert isinstance(again, Begun)
+    assert isinstance(again, StartedTurn)
     assert await world.turns.begin(world.ann, ask(key="k", query="another body")) == again.turn.task_id
 
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from agent_gateway.domain.events import Result
-from agent_gateway.domain.files import InputFile, StoredFile, made_file_id
+from agent_gateway.domain.files import InputFile, StoredFile, artifact_id
 from agent_gateway.domain.ids import FileId
 from agent_gateway.domain.turns import Caller, Outcome, TurnRequest
 from agent_gateway.errors import FileNotFound
@@ -19,7 +19,7 @@ from agent_gateway.filetypes import describe
 from agent_gateway.store.db.tables import files, message_files, messages, turns
 from agent_gateway.store.files import UNUSED_SECONDS, FileStore, Upload
 from agent_gateway.store.objects import Objects, object_key
-from agent_gateway.store.turns.begin import Begun
+from agent_gateway.store.turns.begin import StartedTurn
 from tests.store.world import World
 
 pytestmark = pytest.mark.anyio
@@ -39,10 +39,10 @@ async def upload(store: FileStore, caller: Caller, data: bytes = b"bytes") -> Up
     return await store.add(caller, what, await store.receive(chunks()))
 
 
-async def begun(world: World, *uploads: Upload, caller: Caller | None = None) -> Begun:
+async def begun(world: World, *uploads: Upload, caller: Caller | None = None) -> StartedTurn:
     sent = [InputFile("image", "local_file", upload_file_id=upload.file.id) for upload in uploads]
     found = await world.turns.begin(caller or world.ann, TurnRequest("Hi", {}, sent))
-    assert isinstance(found, Begun)
+    assert isinstance(found, StartedTurn)
     return found
 
 
@@ -62,7 +62,7 @@ async def test_a_message_holds_what_is_known_of_its_files(world: World, store: F
     remote = InputFile("image", "remote_url", "https://x.test/a.png", name="a.png")
     sent = [InputFile("image", "local_file", upload_file_id=kept.file.id), remote]
     found = await world.turns.begin(world.ann, TurnRequest("Hi", {}, sent))
-    assert isinstance(found, Begun)
+    assert isinstance(found, StartedTurn)
     resolved = InputFile("document", "local_file", "", kept.file.id, "a.txt", "text/plain", 5)
     assert found.turn.files == [resolved, remote]
     again = await world.turns.load(found.turn.task_id)
@@ -143,7 +143,7 @@ async def test_a_file_is_not_hidden_while_it_is_attached(world: World, store: Fi
         *(begun(world, kept) for _ in range(3)),
         return_exceptions=True,
     )
-    attached = [one for one in outcomes if isinstance(one, Begun)]
+    attached = [one for one in outcomes if isinstance(one, StartedTurn)]
     assert not [one for one in outcomes if isinstance(one, Exception) and not isinstance(one, FileNotFound)]
     if attached:
         assert (await store.find_any(kept.file.id)).file == kept.file
@@ -175,7 +175,7 @@ async def test_bytes_without_a_row_are_found_by_their_day(
 
 async def test_what_an_agent_made_is_written_with_the_end(world: World, store: FileStore) -> None:
     turn = (await begun(world)).turn
-    file_id = made_file_id(turn.message_id, 1)
+    file_id = artifact_id(turn.message_id, 1)
     for _ in range(2):
         await store.keep(turn.created_at, file_id, b"image")
     made = StoredFile(file_id, "image-1.png", "image", "image/png", 5, position=3)
@@ -192,7 +192,7 @@ async def test_what_an_agent_made_is_written_with_the_end(world: World, store: F
 
 async def test_a_late_end_writes_no_files(world: World, store: FileStore) -> None:
     turn = (await begun(world)).turn
-    made = StoredFile(FileId(made_file_id(turn.message_id, 1)), "a", "custom", "x/y", 1, position=1)
+    made = StoredFile(FileId(artifact_id(turn.message_id, 1)), "a", "custom", "x/y", 1, position=1)
     result = Result(Outcome.COMPLETED, (), (), 3, files=(made,))
     assert await world.process().finish(turn, lambda _: result) is None
     with pytest.raises(FileNotFound):

@@ -9,11 +9,11 @@ from sqlalchemy import select, update
 
 from agent_gateway.domain.form_rules import TIMED_OUT
 from agent_gateway.domain.human_input import (
-    Form,
     FormAction,
     FormDefinition,
     FormInput,
     FormState,
+    HumanInputForm,
     Question,
     Submission,
 )
@@ -29,7 +29,7 @@ from agent_gateway.errors import (
 )
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.question_forms import FormStore, cancel_form
-from agent_gateway.store.turns.begin import Begun
+from agent_gateway.store.turns.begin import StartedTurn
 from agent_gateway.store.turns.facade import NOT_BEGUN
 from tests.store.world import METADATA, World, ask, completed
 
@@ -42,7 +42,7 @@ DEFINITION = FormDefinition(
 SUBMISSION = Submission("ok", {"size": "s"})
 
 
-async def asked(world: World, conversation_id: str | None = None) -> tuple[Turn, Form]:
+async def asked(world: World, conversation_id: str | None = None) -> tuple[Turn, HumanInputForm]:
     """A turn that ended with a question."""
     turn = await world.begin(conversation_id=conversation_id)
     assert await world.turns.arm(turn)
@@ -55,16 +55,16 @@ async def asked(world: World, conversation_id: str | None = None) -> tuple[Turn,
     return turn, result.form
 
 
-async def state(world: World, form: Form) -> FormState:
+async def state(world: World, form: HumanInputForm) -> FormState:
     statuses = await FormStore(world.database).statuses([form.id])
     return statuses[form.id].state
 
 
-async def expire(world: World, form: Form) -> None:
+async def expire(world: World, form: HumanInputForm) -> None:
     await world.execute(update(forms).where(forms.c.id == form.id).values(expires_at=now_plus(-1)))
 
 
-async def submit(world: World, form: Form, submission: Submission = SUBMISSION) -> Turn:
+async def submit(world: World, form: HumanInputForm, submission: Submission = SUBMISSION) -> Turn:
     return await world.turns.submit(world.app.id, form.token, submission)
 
 
@@ -109,7 +109,7 @@ async def test_a_snapshot_is_kept_as_long_as_a_run_may_go_on_from_it(world: Worl
 async def test_a_message_goes_on_from_the_question(world: World) -> None:
     turn, form = await asked(world)
     begun = await world.turns.begin(world.ann, ask(turn.conversation_id, query="Yes"))
-    assert isinstance(begun, Begun)
+    assert isinstance(begun, StartedTurn)
     answer = begun.turn
     assert answer.snapshot == '{"open": 1}'
     assert answer.form is not None

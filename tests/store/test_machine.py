@@ -31,7 +31,7 @@ from agent_gateway.domain.turns import App, Caller, Outcome, Turn, TurnRequest
 from agent_gateway.errors import ConversationBusy
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.tables import messages, snapshots, turns
-from agent_gateway.store.turns.begin import MOST_QUEUED, Begun
+from agent_gateway.store.turns.begin import MAX_QUEUED, StartedTurn
 from agent_gateway.store.turns.facade import TurnStore
 from tests.store.world import World, ask, completed
 
@@ -119,7 +119,7 @@ class Machine(RuleBasedStateMachine):
         conversation = self.conversations[number]
         active = self.active(conversation)
         waiting = [turn for turn in self.of(conversation) if turn.state == "queued"]
-        if active and number == 0 and len(waiting) >= MOST_QUEUED:
+        if active and number == 0 and len(waiting) >= MAX_QUEUED:
             with pytest.raises(ConversationBusy):
                 self._post(process, number, conversation)
             return multiple()
@@ -143,10 +143,10 @@ class Machine(RuleBasedStateMachine):
         )
         return Handle(process, turn)
 
-    def _post(self, process: int, number: int, conversation: str | None) -> Begun:
+    def _post(self, process: int, number: int, conversation: str | None) -> StartedTurn:
         request: TurnRequest = ask(ConversationId(conversation) if conversation else None)
         begun = self.do(self.processes[process].begin(self.callers[number], request))
-        assert isinstance(begun, Begun)
+        assert isinstance(begun, StartedTurn)
         return begun
 
     @rule(handle=handles)

@@ -12,7 +12,7 @@ from agent_gateway.errors import NotFound
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import outbox, snapshots
 from agent_gateway.store.turns.facade import TurnStore
-from agent_gateway.store.turns.outbox import HOLD_SECONDS, ErrandKind
+from agent_gateway.store.turns.outbox import HOLD_SECONDS, OutboxKind
 from tests.store.world import World, completed, interrupted
 
 pytestmark = pytest.mark.anyio
@@ -60,7 +60,7 @@ async def test_an_end_of_our_own_owes_a_cancel(world: World) -> None:
     assert process.outbox.written.is_set()
     [errand] = await other.take(5)
     assert (errand.kind, errand.run_id, errand.task_id, errand.tries) == (
-        ErrandKind.CANCEL_RUN,
+        OutboxKind.CANCEL_RUN,
         RUN,
         turn.task_id,
         1,
@@ -105,7 +105,7 @@ async def test_deleted_after_its_end(world: World) -> None:
     assert await world.turns.delete(world.ann, turn.conversation_id) == []
     ours = world.process().outbox
     [errand] = await ours.take(5)
-    assert (errand.kind, errand.task_id) == (ErrandKind.CLOSE_SESSION, turn.task_id)
+    assert (errand.kind, errand.task_id) == (OutboxKind.CLOSE_SESSION, turn.task_id)
     assert errand.exchange is not None
     assert errand.exchange.turn.snapshot == SNAPSHOT
     await ours.done(errand)
@@ -140,7 +140,7 @@ async def test_deleted_while_nothing_runs_yet(world: World) -> None:
     assert [one.task_id for one in stopped] == [turn.task_id for turn in turns]
     assert [(await world.row(turn)).outcome for turn in turns] == ["stopped"] * 3
     [errand] = await world.process().outbox.take(5)
-    assert (errand.kind, errand.task_id) == (ErrandKind.CLOSE_SESSION, first.task_id)
+    assert (errand.kind, errand.task_id) == (OutboxKind.CLOSE_SESSION, first.task_id)
     assert await world.process().adopt(expired=True) == []
 
 
@@ -158,4 +158,4 @@ async def test_nobody_else_can_delete_it_and_nobody_twice(world: World) -> None:
             await world.begin(conversation_id=turn.conversation_id)
         assert await world.turns.stop(world.ann, turn.task_id) is None
         assert await world.turns.view(world.app.id, "ann", turn.task_id) is None
-        assert await world.turns.first_exchange(world.ann, turn.conversation_id) is None
+        assert await world.turns.first_answered_turn(world.ann, turn.conversation_id) is None

@@ -17,9 +17,9 @@ from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.db.database import Database, now_plus
 from agent_gateway.store.db.tables import Row
 from agent_gateway.store.keys import KeyStore
-from agent_gateway.store.turns.begin import Begun
+from agent_gateway.store.turns.begin import StartedTurn
 from agent_gateway.store.turns.facade import TurnStore
-from agent_gateway.store.turns.new_turn import Terms
+from agent_gateway.store.turns.new_turn import OwnerContext
 
 METADATA: MetaData = Row.metadata
 apps, app_versions, turns = (METADATA.tables[name] for name in ("apps", "app_versions", "turns"))
@@ -72,20 +72,20 @@ class World:
         self, owner: str | None = None, *, lease_seconds: float = 60.0, folds: tuple[int, ...] = (1,)
     ) -> TurnStore:
         """The turn writes of a process; without an owner, of another one. `folds` are those it knows."""
-        return TurnStore(self.database, Terms(owner or new_id(), lease_seconds, 600.0, folds))
+        return TurnStore(self.database, OwnerContext(owner or new_id(), lease_seconds, 600.0, folds))
 
     async def begin(
         self, caller: Caller | None = None, conversation_id: str | None = None, **request: Any
     ) -> Turn:
         """A turn that begins now, held by `turns`."""
         begun = await self.turns.begin(caller or self.ann, ask(conversation_id, **request))
-        assert isinstance(begun, Begun)
+        assert isinstance(begun, StartedTurn)
         return begun.turn
 
     async def begun_by(self, process: TurnStore) -> Turn:
         """A turn that begins now, held by this process."""
         begun = await process.begin(self.ann, ask())
-        assert isinstance(begun, Begun)
+        assert isinstance(begun, StartedTurn)
         return begun.turn
 
     async def fail(self, turn: Turn) -> None:

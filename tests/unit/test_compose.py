@@ -17,13 +17,13 @@ from msgspec.structs import replace as replace_struct
 from agent_gateway.app import check_app
 from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.apps.file import parse_app
-from agent_gateway.backend.compose import compose, compose_closing, compose_small, has_place_for_files
+from agent_gateway.backend.compose import compose, compose_auxiliary, compose_closing, has_place_for_files
 from agent_gateway.backend.fold.fold import FOLD_VERSION
-from agent_gateway.backend.shown_files import MOST_BYTES, to_be_shown
+from agent_gateway.backend.shown_files import MAX_ENTRY_BYTES, to_be_shown
 from agent_gateway.domain.files import InputFile
-from agent_gateway.domain.human_input import Form, FormAction, FormAnswer, FormDefinition, FormState
+from agent_gateway.domain.human_input import FormAction, FormAnswer, FormDefinition, FormState, HumanInputForm
 from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, FormId, MessageId, TaskId
-from agent_gateway.domain.turns import App, Exchange, Turn
+from agent_gateway.domain.turns import AnsweredTurn, App, Turn
 from agent_gateway.errors import TurnError
 from agent_gateway.settings import Settings
 
@@ -238,13 +238,13 @@ def test_a_small_run_knows_the_texts_and_no_session() -> None:
     config = app_of(LAYERS, {"KEY": "k"}, naming={"composition": small})
     assert config.naming is not None
     turn = turn_of(config, "${env:KEY}", {"x": 1}, snapshot="{}")
-    request = compose_small(config.naming.composition, Exchange(turn, "${query}"), {"KEY": "k"})
+    request = compose_auxiliary(config.naming.composition, AnsweredTurn(turn, "${query}"), {"KEY": "k"})
     body = json.loads(msgspec.json.encode(request))
     assert body["composition"]["layers"] == [{"name": "p", "config": {"user": "${env:KEY}|${query}|1|k"}}]
     assert body["on_exit"]["default"] == "delete"
     assert "session_snapshot" not in body
     with pytest.raises(TurnError):
-        compose_small(config.naming.composition, Exchange(turn, ""), {})
+        compose_auxiliary(config.naming.composition, AnsweredTurn(turn, ""), {})
 
 
 # -- answers of humans ----------------------------------------------------------------------------
@@ -252,7 +252,7 @@ def test_a_small_run_knows_the_texts_and_no_session() -> None:
 
 def answered(tool_call_id: str) -> Turn:
     answer = FormAnswer("submitted", FormAction("approve", "Approve"), {"comment": "go", "size": "s"})
-    form = Form(
+    form = HumanInputForm(
         id=FormId("form-1"),
         token="token",
         message_id=MessageId("message-0"),
@@ -348,7 +348,7 @@ def test_files_become_the_list_of_a_newer_prompt_layer() -> None:
 
 
 def test_what_is_shown_is_bounded_and_only_where_it_is_wanted() -> None:
-    half = InputFile("image", "local_file", "", "a", "a.png", "image/png", MOST_BYTES // 2)
+    half = InputFile("image", "local_file", "", "a", "a.png", "image/png", MAX_ENTRY_BYTES // 2)
     given = [replace_struct(half, upload_file_id=name) for name in "abc"]
     wants = app_of([{"name": "a", "config": {"text": "${query}", "files": "${files}"}}]).composition
     told = app_of([{"name": "a", "config": {"text": "${query}", "lines": "${files}"}}]).composition
@@ -388,8 +388,8 @@ def test_without_files_the_list_is_empty() -> None:
     assert config_sent(config) == {"text": "Hello", "files": []}
     small = app_of([{"name": "a"}], naming={"composition": {"layers": [{"name": "p", "config": config}]}})
     assert small.naming is not None
-    exchange = Exchange(replace(turn_of(small), files=FILES), "Hi")
-    [layer] = compose_small(small.naming.composition, exchange, {}).composition.layers
+    exchange = AnsweredTurn(replace(turn_of(small), files=FILES), "Hi")
+    [layer] = compose_auxiliary(small.naming.composition, exchange, {}).composition.layers
     assert layer.config == {"text": "Hello", "files": []}
 
 

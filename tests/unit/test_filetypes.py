@@ -13,7 +13,7 @@ from agent_gateway.filetypes import (
     SizeLimits,
     clean_name,
     describe,
-    describe_made,
+    describe_artifact,
     may_be_inline,
     served_as,
 )
@@ -74,7 +74,7 @@ def test_the_extension_decides(name: str, content_type: str, wanted: tuple[str, 
     ],
 )
 def test_what_an_agent_makes_is_named_by_its_media_type(media_type: str, wanted: tuple[str, ...]) -> None:
-    what = describe_made(3, media_type)
+    what = describe_artifact(3, media_type)
     assert (what.name, what.type, what.mime_type) == wanted
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_gateway.backend.auxiliary_outputs import MOST_QUESTIONS, QUESTION_LENGTH, name_in, questions_in
+from agent_gateway.backend.auxiliary_outputs import MAX_QUESTIONS, QUESTION_LENGTH, name_in, questions_in
 from agent_gateway.domain.text import NAME_LENGTH
 
 
@@ -83,5 +83,5 @@ def test_names(output: str, name: str) -> None:
 def test_anything_is_read_and_stays_small(output: str) -> None:
     assert len(name_in(output)) <= NAME_LENGTH
     questions = questions_in(output)
-    assert len(questions) <= MOST_QUESTIONS
+    assert len(questions) <= MAX_QUESTIONS
     assert all(question.strip() and len(question) <= QUESTION_LENGTH for question in questions)

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from agent_gateway.apps.inputs import FormField
+from agent_gateway.apps.inputs import InputField
 from agent_gateway.filetypes import FileType
 
 AppMode = Literal["chat", "agent-chat", "agent"]
@@ -200,7 +200,7 @@ class AppConfig(BaseModel):
     opening_statement: str = ""
     suggested_questions: list[str] = []
     site: SiteConfig = SiteConfig()
-    user_input_form: list[dict[str, FormField]] = []
+    user_input_form: list[dict[str, InputField]] = []
     """One mapping of kind (`text-input`, `select` …) to field per item, as clients get it."""
     on_busy: Literal["enqueue", "reject", "interrupt"] = "enqueue"
     """What a message does while a turn of its conversation runs: wait, be refused, or stop that turn."""

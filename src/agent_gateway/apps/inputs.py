@@ -15,7 +15,7 @@ MAX_INT: Final = 2**63 - 1
 _NUMBER = re.compile(r"[+-]?([0-9]{1,64}(\.[0-9]{0,64})?|\.[0-9]{1,64})")
 
 
-class FormField(BaseModel):
+class InputField(BaseModel):
     """What one item of the input form says; further keys (max_length, default …) are kept as written."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow")
@@ -29,7 +29,7 @@ class FormField(BaseModel):
         return (self.model_extra or {}).get(key)
 
 
-Form = Sequence[Mapping[str, FormField]]
+Form = Sequence[Mapping[str, InputField]]
 """One mapping of kind (`text-input`, `select` …) to field per item, as clients get it."""
 
 
@@ -77,7 +77,7 @@ def _number(value: Any) -> Any:
     return whole if whole is not None and abs(whole) <= MAX_INT else float(text)
 
 
-def _problem(kind: str, field: FormField, value: Any) -> str | None:
+def _problem(kind: str, field: InputField, value: Any) -> str | None:
     """What is wrong with a value that was filled in; never with the value itself."""
     if kind in TEXT_KINDS:
         most = field.further("max_length")

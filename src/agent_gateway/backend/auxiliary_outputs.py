@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from agent_gateway.domain.text import clean_text, short_name
 
-MOST_QUESTIONS: Final = 5
+MAX_QUESTIONS: Final = 5
 QUESTION_LENGTH: Final = 200
 
-MOST_READ: Final = 20_000
+MAX_READ: Final = 20_000
 """Characters that are looked at, behind what the model thought."""
 
 _THOUGHT: Final = re.compile(r"(?is).*</(?:think|thinking|thought|reasoning)>")
@@ -41,13 +41,13 @@ def name_in(output: str) -> str:
 def questions_in(output: str) -> list[str]:
     """Questions: a JSON list of strings, an object that holds one, or lines; cut, each one once, a few."""
     texts = (" ".join(text.split())[:QUESTION_LENGTH].rstrip() for text in _texts(output))
-    return list(dict.fromkeys(filter(None, texts)))[:MOST_QUESTIONS]
+    return list(dict.fromkeys(filter(None, texts)))[:MAX_QUESTIONS]
 
 
 def _texts(output: str) -> list[str]:
     if thought := _THOUGHT.match(output):
         output = output[thought.end() :]
-    text = _THOUGHT_BEGINS.split(output, maxsplit=1)[0][:MOST_READ]
+    text = _THOUGHT_BEGINS.split(output, maxsplit=1)[0][:MAX_READ]
     if (fenced := _FENCED.search(text)) and fenced[2].strip():
         text = fenced[2]
     text = _FENCE.sub("", text).strip()
@@ -61,7 +61,7 @@ def _in_json(text: str) -> list[str] | None:
         return _strings(json.loads(text))
     except (ValueError, RecursionError):
         pass
-    for start in list(_JSON.finditer(text))[:MOST_QUESTIONS]:
+    for start in list(_JSON.finditer(text))[:MAX_QUESTIONS]:
         try:
             found = _strings(json.JSONDecoder().raw_decode(text, start.end())[0])
         except (ValueError, RecursionError):

@@ -60,7 +60,7 @@ CANCEL_BODY: Final = b'{"reason":"user","message":"stopped by the user"}'
 
 PASSING: Final = frozenset({408, 425, 429})
 """Refusals of a stream after which it is worth another try, as after those of 500 and more."""
-MOST_RUN_ID: Final = 1024
+MAX_RUN_ID: Final = 1024
 """Characters of a run's id."""
 
 _EVENT_STREAM: Final = "text/event-stream"
@@ -372,6 +372,6 @@ def _path(run_id: RunId) -> str:
 def _run_id(response: httpx.Response) -> RunId:
     with _mapped():
         created = msgspec.json.decode(response.content, type=_Created)
-    if not 0 < len(created.run_id) <= MOST_RUN_ID or clean_text(created.run_id) != created.run_id:
+    if not 0 < len(created.run_id) <= MAX_RUN_ID or clean_text(created.run_id) != created.run_id:
         raise BackendGarbage("the new run has no id")
     return RunId(created.run_id)

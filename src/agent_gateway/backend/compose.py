@@ -17,8 +17,8 @@ from agent_gateway.apps.template import ANSWER, Placeholder, TemplateError, fill
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer, OnExit
 from agent_gateway.backend.shown_files import FILES, entries, takes_list, url_of
 from agent_gateway.domain.files import InputFile
-from agent_gateway.domain.human_input import Form
-from agent_gateway.domain.turns import Exchange, Turn
+from agent_gateway.domain.human_input import HumanInputForm
+from agent_gateway.domain.turns import AnsweredTurn, Turn
 from agent_gateway.errors import TurnError
 
 _USER: Final = "user"
@@ -79,8 +79,8 @@ def _says_query(config: Any) -> bool:
     return uses(config.get(_USER), _QUERY) or (isinstance(text, str) and uses(text, _QUERY))
 
 
-def compose_small(
-    template: CompositionTemplate, exchange: Exchange, environ: Mapping[str, str]
+def compose_auxiliary(
+    template: CompositionTemplate, exchange: AnsweredTurn, environ: Mapping[str, str]
 ) -> CreateRunRequest:
     """The request of a small run about an exchange. It knows texts only: the session is not given to it,
     for what it says must not become part of the conversation. Raises TurnError as `compose` does.
@@ -144,7 +144,7 @@ def _metadata(turn: Turn) -> dict[str, Any]:
     }
 
 
-def _answer(form: Form | None, files: str) -> dict[str, Any] | None:
+def _answer(form: HumanInputForm | None, files: str) -> dict[str, Any] | None:
     """What a human answered, as the result of the tool call that asked.
 
     The files that came with the answer are told with it: of the prompt, the run reads nothing then.

@@ -13,7 +13,7 @@ from agent_gateway.apps.config import CompositionTemplate
 from agent_gateway.apps.template import Placeholder, parse
 from agent_gateway.domain.files import InputFile
 
-MOST_BYTES: Final = 8 * 1024 * 1024
+MAX_ENTRY_BYTES: Final = 8 * 1024 * 1024
 """Of the uploaded images of one message that are sent as they are; the others are sent as URLs."""
 FILES: Final = "files"
 """Key of a prompt layer's config that may hold the list."""
@@ -34,7 +34,7 @@ def to_be_shown(template: CompositionTemplate, files: list[InputFile]) -> list[s
     if not any(takes_list(layer.config) for layer in template.layers):
         return []
     ids: list[str] = []
-    room = MOST_BYTES
+    room = MAX_ENTRY_BYTES
     for file in files:
         if file.transfer_method == "local_file" and file.mime_type in _FORMATS and file.size <= room:
             room -= file.size

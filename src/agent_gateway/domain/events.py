@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from agent_gateway.domain.files import StoredFile
-from agent_gateway.domain.human_input import Form, Question
+from agent_gateway.domain.human_input import HumanInputForm, Question
 from agent_gateway.domain.turns import Outcome, Step, Usage
 
 GATEWAY_REPLACE: Final = 1_000_000_001
@@ -67,14 +67,14 @@ class FormAnswered(msgspec.Struct, frozen=True):
     """First event of a turn that carries a human's answer, or the news that there is none."""
 
     position: int
-    form: Form
+    form: HumanInputForm
 
 
 class HumanInputRequired(msgspec.Struct, frozen=True):
     """The agent asked a human: the form of its question."""
 
     position: int
-    form: Form
+    form: HumanInputForm
 
 
 class MessageEnd(msgspec.Struct, frozen=True):
@@ -139,9 +139,9 @@ class Result:
     """Raw JSON text of the new session snapshot; None leaves the old one in place."""
     question: Question | None = None
     """What the run asked; only until it is stored as `form`."""
-    form: Form | None = None
+    form: HumanInputForm | None = None
     """The form of the question with which the turn ended. Its position is the third from the end."""
-    answered: Form | None = None
+    answered: HumanInputForm | None = None
     """The form whose answer the turn carried: told at position 1."""
     files: tuple[StoredFile, ...] = ()
     """What the agent made and is stored, each with the position of its event."""

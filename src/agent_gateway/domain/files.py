@@ -37,7 +37,7 @@ class StoredFile(msgspec.Struct, frozen=True):
     """Where a linked file is: a tool made it, and its bytes are not in the file store."""
 
 
-def made_file_id(message_id: str, number: int) -> FileId:
+def artifact_id(message_id: str, number: int) -> FileId:
     """The id of a file that an agent made: derived, so that whoever stores it stores it once (R7)."""
     return FileId(str(uuid.uuid5(uuid.UUID(message_id), f"file-{number}")))
 

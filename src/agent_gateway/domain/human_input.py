@@ -84,7 +84,7 @@ class FormState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class HumanInputForm:
     """A question that was stored with the end of its turn, and its answer once there is one."""
 
     id: FormId

@@ -9,7 +9,7 @@ import msgspec
 
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.domain.files import InputFile
-from agent_gateway.domain.human_input import Form
+from agent_gateway.domain.human_input import HumanInputForm
 from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, MessageId, RunId, TaskId
 
 
@@ -103,7 +103,7 @@ class Turn:
     """Whole fold state at some point of the run, if one was stored (R5)."""
     runnable: bool = True
     """False for a turn that must be ended without being run again (R11)."""
-    form: Form | None = None
+    form: HumanInputForm | None = None
     """The form whose answer this turn carries."""
     trace: Trace = NO_TRACE
 
@@ -114,7 +114,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class AnsweredTurn:
     """A turn and what was answered: all that is told to the small runs about it."""
 
     turn: Turn

@@ -42,7 +42,7 @@ from agent_gateway.routes.schemas.chat_messages import (
     ChatMessageBody,
     StopBody,
 )
-from agent_gateway.routes.streams.frames import Mode, WireForm, usage_json
+from agent_gateway.routes.streams.frames import FrameVariant, Mode, usage_json
 from agent_gateway.routes.streams.response import TurnStream, once_found
 from agent_gateway.routes.streams.schemas import EVENT_STREAM
 from agent_gateway.routes.streams.turn_sources import Found, find, found_live
@@ -147,7 +147,7 @@ async def post_chat_message(
         "X-Task-Id": found.view.task_id,
         "X-Turn-Events-URL": _events_url(gateway, caller.app.id, caller.user, found.view.task_id),
     }
-    form = WireForm(mode or found.view.mode, ids)
+    form = FrameVariant(mode or found.view.mode, ids)
     return TurnStream(found.frames(form, after, gateway.ping_seconds), headers)
 
 
@@ -206,7 +206,7 @@ async def get_events(
     position = _position(last_event_id, "Last-Event-ID") if after is None and last_event_id else after or 0
 
     def frames(found: Found) -> AsyncGenerator[bytes]:
-        return found.frames(WireForm(mode or found.view.mode, True), position, gateway.ping_seconds)
+        return found.frames(FrameVariant(mode or found.view.mode, True), position, gateway.ping_seconds)
 
     async def later() -> AsyncGenerator[bytes]:
         if gateway.live.draining.is_set():
@@ -290,7 +290,7 @@ async def _background(gateway: Gateway, caller: Caller, found: Found) -> Respons
     return JSONResponse(body.model_dump(), status_code=202)
 
 
-async def _refuse_early_failure(live: LiveTurn[WireForm], idempotency_key: str | None) -> None:
+async def _refuse_early_failure(live: LiveTurn[FrameVariant], idempotency_key: str | None) -> None:
     # The answer of a human that a turn carries comes first, and says nothing about its run.
     log, first = live.log, live.turn.opening
     with suppress(TimeoutError):

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from agent_gateway.domain.ids import ConversationId, canonical_uuid
 from agent_gateway.domain.text import short_name
-from agent_gateway.domain.turns import Caller, Exchange
+from agent_gateway.domain.turns import AnsweredTurn, Caller
 from agent_gateway.errors import BackendError, InvalidParam, NotFound, TurnError
 from agent_gateway.routes.conversations import conversation_item
 from agent_gateway.routes.dependencies import AppDep, Gateway, GatewayDep
@@ -66,7 +66,7 @@ async def post_name(
     """Give a conversation a name, or have one made. It is never changed by the app again."""
     caller, conversation = Caller(app, body.user), _known(conversation_id)
     if body.auto_generate:
-        exchange = await gateway.turns.first_exchange(caller, conversation)
+        exchange = await gateway.turns.first_answered_turn(caller, conversation)
         if exchange is None:
             raise NotFound("Conversation Not Exists.")
         name = await _made_name(gateway, exchange)
@@ -75,9 +75,9 @@ async def post_name(
     return conversation_item(await gateway.conversations.rename(caller, conversation, name))
 
 
-async def _made_name(gateway: Gateway, exchange: Exchange) -> str:
+async def _made_name(gateway: Gateway, exchange: AnsweredTurn) -> str:
     try:
-        name = await gateway.small_runs.name(exchange, NAME_SECONDS)
+        name = await gateway.auxiliary_runs.name(exchange, NAME_SECONDS)
     except (BackendError, TurnError, TimeoutError) as error:
         logger.warning("turn %s: no name was made: %s", exchange.turn.task_id, type(error).__name__)
         name = None

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Query
 
 from agent_gateway.domain.files import InputFile, input_file_id
-from agent_gateway.domain.human_input import Form
+from agent_gateway.domain.human_input import HumanInputForm
 from agent_gateway.domain.ids import ConversationId, canonical_uuid
 from agent_gateway.domain.turns import Caller, Outcome, Step, Usage, step_id
 from agent_gateway.errors import FAILURES, InvalidParam
@@ -23,7 +23,7 @@ from agent_gateway.routes.schemas.conversations import (
 )
 from agent_gateway.routes.schemas.files import MessageFileItem
 from agent_gateway.routes.schemas.human_input import HumanInputContent
-from agent_gateway.routes.streams.frames import made_file_json
+from agent_gateway.routes.streams.frames import artifact_json
 from agent_gateway.routes.streams.human_input_json import form_json, submission_json
 from agent_gateway.store.conversations import Conversation, Message
 
@@ -144,7 +144,7 @@ def _message_item(item: Message, file_url: Callable[[str], str]) -> MessageItem:
     )
 
 
-def _question_item(form: Form) -> HumanInputContent:
+def _question_item(form: HumanInputForm) -> HumanInputContent:
     submission = submission_json(form)
     return HumanInputContent.model_validate(
         {
@@ -161,7 +161,7 @@ def _question_item(form: Form) -> HumanInputContent:
 
 def _message_files(item: Message, file_url: Callable[[str], str]) -> list[MessageFileItem]:
     given = [_input_file(item.id, number, file, file_url) for number, file in enumerate(item.files, start=1)]
-    made = [made_file_json(file, file_url) for file in item.made_files]
+    made = [artifact_json(file, file_url) for file in item.made_files]
     return [*given, *(MessageFileItem.model_validate(file) for file in made)]
 
 

@@ -13,7 +13,7 @@ from agent_gateway.domain.turns import App
 from agent_gateway.errors import StoreError, TooManyRequests, Unauthorized, Unavailable
 from agent_gateway.filetypes import SizeLimits
 from agent_gateway.routes.http.tickets import Clock, FileTickets, Tickets
-from agent_gateway.routes.streams.frames import Encoder, WireForm
+from agent_gateway.routes.streams.frames import Encoder, FrameVariant
 from agent_gateway.store.apps import AppStore
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.db.database import Database
@@ -23,21 +23,21 @@ from agent_gateway.store.files import FileStore
 from agent_gateway.store.keys import KeyStore, OpenedKey
 from agent_gateway.store.question_forms import FormStore
 from agent_gateway.store.turns.facade import TurnStore
-from agent_gateway.turns.auxiliary_runs import SmallRuns
-from agent_gateway.turns.form_waiters import Answers
-from agent_gateway.turns.maintenance import Duties
-from agent_gateway.turns.outbox_worker import Errands
+from agent_gateway.turns.auxiliary_runs import AuxiliaryRuns
+from agent_gateway.turns.form_waiters import FormWaiters
+from agent_gateway.turns.maintenance import Maintenance
+from agent_gateway.turns.outbox_worker import OutboxWorker
 from agent_gateway.turns.registry import LiveTurns
 
 DEFAULT_USER: Final = "DEFAULT-USER"
 """Who a GET without `user` is for."""
 KEY_SECONDS: Final = 30.0
 """How long a found key is believed without asking the database again."""
-MOST_KEYS: Final = 10_000
+MAX_KEYS: Final = 10_000
 
 
 @dataclass(slots=True)
-class KeyRing:
+class ApiKeyCache:
     """Finds apps by API key, remembering those it found for KEY_SECONDS; counts their use."""
 
     keys: KeyStore
@@ -85,7 +85,7 @@ class KeyRing:
         if opened is None:
             self._known.pop(key, None)
             raise Unauthorized("Access token is invalid.")
-        if len(self._known) >= MOST_KEYS:
+        if len(self._known) >= MAX_KEYS:
             self._known.clear()
         self._known[key] = (opened, now + KEY_SECONDS)
         return opened
@@ -116,12 +116,12 @@ class Gateway:
     feedbacks: FeedbackStore
     end_users: EndUserStore
     forms: FormStore
-    answers: Answers
-    live: LiveTurns[WireForm]
-    duties: Duties[WireForm]
-    small_runs: SmallRuns
-    errands: Errands
-    keys: KeyRing
+    answers: FormWaiters
+    live: LiveTurns[FrameVariant]
+    duties: Maintenance[FrameVariant]
+    auxiliary_runs: AuxiliaryRuns
+    errands: OutboxWorker
+    keys: ApiKeyCache
     tickets: Tickets
     files: FileStore
     file_tickets: FileTickets

@@ -13,7 +13,7 @@ from agent_gateway.routes.schemas.base import Success
 from agent_gateway.routes.schemas.feedbacks import FeedbackBody, FeedbackItem, FeedbackPage
 from agent_gateway.store.feedbacks import Feedback
 
-MOST_PAGES: Final = 1_000_000
+MAX_PAGES: Final = 1_000_000
 
 router = APIRouter()
 
@@ -51,7 +51,7 @@ async def post_feedback(
 async def get_feedbacks(
     app: AppDep,
     gateway: GatewayDep,
-    page: Annotated[int, Query(ge=1, le=MOST_PAGES, description="1 is the newest.")] = 1,
+    page: Annotated[int, Query(ge=1, le=MAX_PAGES, description="1 is the newest.")] = 1,
     limit: Annotated[int, Query(ge=1, le=101, description="Most items of a page.")] = 20,
 ) -> FeedbackPage:
     """The ratings that users of this app gave, the newest first."""

@@ -23,7 +23,7 @@ from agent_gateway.filetypes import MB, Description, describe, may_be_inline, se
 from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, GatewayDep, TicketText
 from agent_gateway.routes.http.errors import ERRORS, envelope
 from agent_gateway.routes.http.middleware import HEAD_ONLY
-from agent_gateway.routes.http.multipart import UploadForm
+from agent_gateway.routes.http.multipart import MultipartBody
 from agent_gateway.routes.schemas.base import ErrorBody, User
 from agent_gateway.routes.schemas.files import UploadedFile
 from agent_gateway.store.files import Kept, Upload
@@ -122,7 +122,7 @@ async def post_upload(request: Request, app: AppDep, gateway: GatewayDep) -> Upl
 
     One that no message uses is deleted after a day.
     """
-    form = UploadForm(aiter(request.stream()), request.headers.get("content-type", ""))
+    form = MultipartBody(aiter(request.stream()), request.headers.get("content-type", ""))
     part = await form.file()
     what = describe(part.filename, part.content_type)
     if what is None:
@@ -218,7 +218,7 @@ async def _limited(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[byt
         yield chunk
 
 
-def _user_of(form: UploadForm) -> str:
+def _user_of(form: MultipartBody) -> str:
     try:
         return _user.validate_python(form.fields.get("user", ""))
     except ValidationError as error:

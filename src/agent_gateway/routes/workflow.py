@@ -14,7 +14,7 @@ from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, Gat
 from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.http.tickets import Ticket
 from agent_gateway.routes.schemas.base import User
-from agent_gateway.routes.streams.frames import PING, WireForm
+from agent_gateway.routes.streams.frames import PING, FrameVariant
 from agent_gateway.routes.streams.response import TurnStream
 from agent_gateway.routes.streams.schemas import EVENT_STREAM
 from agent_gateway.routes.streams.turn_sources import Found, find
@@ -55,7 +55,7 @@ async def get_workflow_events(
     if asked is None:
         raise NotFound("Workflow run not found.")
     found = await find(gateway, app.id, user, asked.task_id)
-    form = WireForm(found.view.mode, False)
+    form = FrameVariant(found.view.mode, False)
     status = asked.status
     if status is None:
         return TurnStream(found.frames(form, 0, gateway.ping_seconds), {"X-Task-Id": asked.task_id})
@@ -70,7 +70,7 @@ async def _answer_frames(
     gateway: Gateway, asking: Ticket, question: TurnView, status: FormStatus
 ) -> AsyncGenerator[bytes]:
     """Pings until the question is answered, then all frames of the turn that carries the answer."""
-    form = WireForm(question.mode, False)
+    form = FrameVariant(question.mode, False)
     yield PING
     while status.state is FormState.OPEN:
         closed = await gateway.answers.wait(status.form_id, gateway.ping_seconds)

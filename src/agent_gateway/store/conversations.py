@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
 from agent_gateway.domain.files import InputFile, StoredFile
-from agent_gateway.domain.human_input import Form
+from agent_gateway.domain.human_input import HumanInputForm
 from agent_gateway.domain.ids import ConversationId, MessageId, Rating, TaskId
 from agent_gateway.domain.turns import Caller, Outcome, Step, Usage
 from agent_gateway.errors import NotFound
@@ -29,7 +29,7 @@ from agent_gateway.store.db.tables import (
     steps,
     turns,
 )
-from agent_gateway.store.files import read_made_files
+from agent_gateway.store.files import read_artifacts
 from agent_gateway.store.pages import fitting, octets_of, octets_of_rows
 from agent_gateway.store.question_forms import forms_of
 from agent_gateway.store.turns.inputs import all_inputs, asking_messages, refers, stored_inputs
@@ -70,7 +70,7 @@ class Message:
     steps: Sequence[Step]
     rating: Rating | None
     created_at: datetime
-    form: Form | None
+    form: HumanInputForm | None
     """The form of the question with which its turn ended."""
 
 
@@ -146,7 +146,7 @@ class ConversationStore:
             ids = fitting(found, limit)
             page = (await session.execute(_MESSAGES.where(messages.c.id.in_(ids)))).all()
             shown_steps, asked = await read_steps(session, ids), await forms_of(session, ids)
-            made = await read_made_files(session, page)
+            made = await read_artifacts(session, page)
         items = [
             _message(row, kept, shown_steps.get(row.id, []), made.get(row.id, []), asked.get(row.id))
             for row in page
@@ -249,7 +249,7 @@ def _message(
     kept: Mapping[str, Any],
     steps: Sequence[Step],
     made_files: Sequence[StoredFile],
-    form: Form | None,
+    form: HumanInputForm | None,
 ) -> Message:
     return Message(
         id=row.id,

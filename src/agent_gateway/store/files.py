@@ -24,7 +24,7 @@ from agent_gateway.domain.turns import Caller
 from agent_gateway.errors import FileNotFound, ObjectsUnavailable
 from agent_gateway.filetypes import Description
 from agent_gateway.store.db.database import Database, now_plus
-from agent_gateway.store.db.shielded import undisturbed
+from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.db.tables import (
     MessageRow,
     apps,
@@ -112,7 +112,7 @@ class FileStore:
         """Delete what was received and is no file. Best effort: `tidy` finds what stays."""
         try:
             async with asyncio.timeout(DISCARD_SECONDS):
-                await undisturbed(self._objects.delete([object_key(received.created_at, received.id)]))
+                await shielded(self._objects.delete([object_key(received.created_at, received.id)]))
         except (ObjectsUnavailable, TimeoutError) as error:
             logger.warning("an upload that was refused stays for now: %s", type(error).__name__)
 
@@ -243,7 +243,7 @@ async def forget_files(connection: AsyncConnection, conversation_id: str) -> Non
     await connection.execute(_HIDE, {"ids": ids})
 
 
-async def write_made_files(connection: AsyncConnection, message_id: str, made: Sequence[StoredFile]) -> None:
+async def write_artifacts(connection: AsyncConnection, message_id: str, made: Sequence[StoredFile]) -> None:
     """The rows of files that an agent made; part of the turn's last write (R7)."""
     linked = [msgspec.to_builtins(file) for file in made if file.url]
     if linked:
@@ -259,7 +259,7 @@ async def write_made_files(connection: AsyncConnection, message_id: str, made: S
     await connection.execute(insert(message_files), uses)
 
 
-async def read_made_files(
+async def read_artifacts(
     session: AsyncSession, found: Sequence[MessageRow | Row[*tuple[Any, ...]]]
 ) -> dict[str, list[StoredFile]]:
     """The files that agents made for these messages, in order."""

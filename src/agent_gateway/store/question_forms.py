@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import FromClause, Label, Row, bindparam, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from agent_gateway.domain.human_input import Form, FormAnswer, FormDefinition, FormState, Question
+from agent_gateway.domain.human_input import FormAnswer, FormDefinition, FormState, HumanInputForm, Question
 from agent_gateway.domain.ids import AppId, FormId, MessageId, TaskId, new_id
 from agent_gateway.store.db.database import Database, now_plus
 from agent_gateway.store.db.tables import conversations, end_users, forms, is_open, turns
@@ -59,9 +59,9 @@ def form_columns(table: FromClause = forms) -> list[Label[Any]]:
     return [table.c[name].label(f"form_{name}") for name in _FIELDS]
 
 
-def form_of(row: Row[*tuple[Any, ...]]) -> Form:
+def form_of(row: Row[*tuple[Any, ...]]) -> HumanInputForm:
     """The form in these columns."""
-    return Form(
+    return HumanInputForm(
         id=FormId(row.form_id),
         token=row.form_token,
         message_id=MessageId(row.form_message_id),
@@ -75,7 +75,7 @@ def form_of(row: Row[*tuple[Any, ...]]) -> Form:
 
 async def open_form(
     connection: AsyncConnection, turn: Row[*tuple[Any, ...]], question: Question, seconds: float
-) -> Form:
+) -> HumanInputForm:
     """Store the form of the question with which this turn ends; the caller holds the conversation's lock."""
     # There is none, unless an older release ran a turn over it.
     await cancel_form(connection, turn.conversation_id)
@@ -104,8 +104,8 @@ async def cancel_form(connection: AsyncConnection, conversation_id: str) -> None
 
 
 async def close_form(
-    connection: AsyncConnection, form: Form, answer: FormAnswer, task_id: TaskId | None
-) -> Form:
+    connection: AsyncConnection, form: HumanInputForm, answer: FormAnswer, task_id: TaskId | None
+) -> HumanInputForm:
     """Store the answer of an open form and the turn that carries it, if one does."""
     state = FormState.SUBMITTED if answer.status == "submitted" else FormState.TIMEOUT
     result = msgspec.json.encode(answer).decode()
@@ -127,7 +127,7 @@ async def forget_snapshot(connection: AsyncConnection, turn: Row[*tuple[Any, ...
     await connection.execute(_FORGET, {"form": turn.form_id, "task": turn.id})
 
 
-async def forms_of(session: AsyncSession, message_ids: Sequence[str]) -> dict[str, Form]:
+async def forms_of(session: AsyncSession, message_ids: Sequence[str]) -> dict[str, HumanInputForm]:
     """The forms of the questions among these messages."""
     found = await session.execute(select(*form_columns()).where(forms.c.message_id.in_(message_ids)))
     return {row.form_message_id: form_of(row) for row in found}
@@ -135,7 +135,7 @@ async def forms_of(session: AsyncSession, message_ids: Sequence[str]) -> dict[st
 
 async def forms_of_turn(
     session: AsyncSession, task_id: str, form_id: str | None
-) -> tuple[Form | None, Form | None]:
+) -> tuple[HumanInputForm | None, HumanInputForm | None]:
     """The form with which a turn ended, and the one whose answer it carried."""
     found = await session.execute(
         select(*form_columns(), forms.c.turn_id).where(
@@ -152,7 +152,7 @@ class FormStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def find(self, app_id: AppId, token: str) -> Form | None:
+    async def find(self, app_id: AppId, token: str) -> HumanInputForm | None:
         """The form with this token, if it is one of this app's and was not cancelled."""
         async with self._database.reading() as session:
             row = (await session.execute(FORM_BY_TOKEN, {"app": app_id, "token": token})).first()

@@ -10,20 +10,20 @@ from collections.abc import Mapping
 from contextlib import aclosing
 
 from agent_gateway.backend.auxiliary_outputs import name_in, questions_in
-from agent_gateway.backend.compose import compose_closing, compose_small
+from agent_gateway.backend.compose import compose_auxiliary, compose_closing
 from agent_gateway.backend.fold.fold import Fold
 from agent_gateway.backend.fold.reasons import cause
 from agent_gateway.backend.fold.terminal import RunEnd
 from agent_gateway.backend.protocol import Backend, CreateRunRequest
 from agent_gateway.domain.ids import RunId
-from agent_gateway.domain.turns import Exchange, Turn
+from agent_gateway.domain.turns import AnsweredTurn, Turn
 from agent_gateway.errors import BackendError, RunLost, RunNotSucceeded, TurnError
 from agent_gateway.runner import CANCEL_SECONDS, cancel_quietly
 
 logger = logging.getLogger(__name__)
 
 
-class SmallRuns:
+class AuxiliaryRuns:
     """Makes small runs. All methods raise BackendError, TurnError (no request can be composed) and
     TimeoutError, after which the run was cancelled.
     """
@@ -34,20 +34,20 @@ class SmallRuns:
         self._closes = True
         """False once the backend has said that it makes no clean-up runs."""
 
-    async def name(self, exchange: Exchange, seconds: float) -> str | None:
+    async def name(self, exchange: AnsweredTurn, seconds: float) -> str | None:
         """A name for the conversation of this exchange; None when the app makes none, or the run did not."""
         naming = exchange.turn.app.config.naming
         if naming is None:
             return None
-        request = compose_small(naming.composition, exchange, self._environ)
+        request = compose_auxiliary(naming.composition, exchange, self._environ)
         return name_in(await self._output(request, seconds)) or None
 
-    async def questions(self, exchange: Exchange, seconds: float) -> list[str]:
+    async def questions(self, exchange: AnsweredTurn, seconds: float) -> list[str]:
         """What the user may ask after this exchange."""
         composition = exchange.turn.app.config.suggested_questions_after_answer.composition
         if composition is None:
             return []
-        request = compose_small(composition, exchange, self._environ)
+        request = compose_auxiliary(composition, exchange, self._environ)
         return questions_in(await self._output(request, seconds))
 
     async def close(self, turn: Turn, seconds: float) -> None:

@@ -8,7 +8,7 @@ from agent_gateway.domain.ids import FormId
 from agent_gateway.store.question_forms import FormStatus, FormStore
 
 
-class Answers:
+class FormWaiters:
     """Whoever waits in this process: one query a second for all their forms together."""
 
     def __init__(self, forms: FormStore) -> None:

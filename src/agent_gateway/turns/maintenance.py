@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Generic
 
 from agent_gateway.errors import ObjectError, StoreError, StoreUnavailable
-from agent_gateway.store.db.shielded import undisturbed
+from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns.adopt import BATCH
 from agent_gateway.store.turns.facade import TurnStore
 from agent_gateway.store.turns.form_answers import EXPIRED
 from agent_gateway.turns.descriptors import require_descriptors
-from agent_gateway.turns.form_waiters import Answers
-from agent_gateway.turns.outbox_worker import Errands
+from agent_gateway.turns.form_waiters import FormWaiters
+from agent_gateway.turns.outbox_worker import OutboxWorker
 from agent_gateway.turns.registry import Form, LiveTurn, LiveTurns
 
 SWEEP_SECONDS: Final = 0.8
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 _dice = random.SystemRandom()
 
 
-class Trust:
+class AdoptionGuard:
     """Whether an expired lease means that its owner is gone, or that nobody could renew any.
 
     A process that has just started, or that could not reach the database for half a lease, waits one
@@ -86,15 +86,15 @@ class Trust:
         return now >= self._since and now - self._reached <= self.half_lease
 
 
-class Duties(Generic[Form]):
+class Maintenance(Generic[Form]):
     """What a process does about all turns again and again. `start` them, cancel what that returns."""
 
     def __init__(
         self,
         live: LiveTurns[Form],
         store: TurnStore,
-        errands: Errands,
-        answers: Answers,
+        errands: OutboxWorker,
+        answers: FormWaiters,
         files: FileStore,
         lease_seconds: float,
         installed: asyncio.Event,
@@ -106,7 +106,7 @@ class Duties(Generic[Form]):
         self._files = files
         self._lease_seconds = lease_seconds
         self._installed = installed
-        self._trust = Trust(lease_seconds)
+        self._trust = AdoptionGuard(lease_seconds)
 
     def start(self, *further: tuple[Callable[[], Awaitable[None]], float]) -> list[asyncio.Task[None]]:
         """One task for each duty, and for what else is to be done every so many seconds.
@@ -186,7 +186,7 @@ class Duties(Generic[Form]):
             return
         try:
             async with asyncio.timeout(PROVE_SECONDS):
-                await undisturbed(self.beat())
+                await shielded(self.beat())
         except TimeoutError:
             raise StoreUnavailable("no heartbeat gets through") from None
 
@@ -196,7 +196,7 @@ class Duties(Generic[Form]):
             return
         # What takes longer than this was held up, and leases ran out meanwhile that are not to blame.
         async with asyncio.timeout(self._trust.half_lease):
-            adopted = await undisturbed(self._adopt(expired=self._trust.in_leases))
+            adopted = await shielded(self._adopt(expired=self._trust.in_leases))
         self._trust.reached()
         if adopted == BATCH:
             self._store.promoted.set()

@@ -13,15 +13,15 @@ from typing import Final
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.errors import BackendError, RunNotSucceeded, StoreError, TurnError
 from agent_gateway.runner import CANCEL_SECONDS
-from agent_gateway.store.db.shielded import undisturbed
-from agent_gateway.store.turns.outbox import Errand, ErrandKind, Outbox
-from agent_gateway.turns.auxiliary_runs import SmallRuns
+from agent_gateway.store.db.shielded import shielded
+from agent_gateway.store.turns.outbox import Outbox, OutboxEntry, OutboxKind
+from agent_gateway.turns.auxiliary_runs import AuxiliaryRuns
 
 MOST: Final = 8
 """Errands done at once."""
 RUN_SECONDS: Final = 30.0
 """How long a run of an errand may take in all."""
-MOST_FAILURES: Final = 5
+MAX_FAILURES: Final = 5
 """Tries after which a run that fails, unlike a backend that is away, is given up."""
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 300.0
@@ -40,25 +40,25 @@ class _Patience:
 
 
 _PATIENCE: Final = {
-    ErrandKind.CANCEL_RUN: _Patience(30, 6 * 3600.0),
-    ErrandKind.CLOSE_SESSION: _Patience(100, 24 * 3600.0),
+    OutboxKind.CANCEL_RUN: _Patience(30, 6 * 3600.0),
+    OutboxKind.CLOSE_SESSION: _Patience(100, 24 * 3600.0),
     # Later than this nobody waits for them any more.
-    ErrandKind.NAME_CONVERSATION: _Patience(3, 600.0),
-    ErrandKind.SUGGEST_QUESTIONS: _Patience(3, 600.0),
+    OutboxKind.NAME_CONVERSATION: _Patience(3, 600.0),
+    OutboxKind.SUGGEST_QUESTIONS: _Patience(3, 600.0),
 }
 
 
-class Errands:
+class OutboxWorker:
     """Does what is due; `aclose` gives back what is not done yet."""
 
     def __init__(
-        self, outbox: Outbox, backend: Backend, small_runs: SmallRuns, draining: asyncio.Event
+        self, outbox: Outbox, backend: Backend, auxiliary_runs: AuxiliaryRuns, draining: asyncio.Event
     ) -> None:
         self._outbox = outbox
         self._backend = backend
-        self._small_runs = small_runs
+        self._small_runs = auxiliary_runs
         self._draining = draining
-        self._doing: dict[asyncio.Task[None], Errand] = {}
+        self._doing: dict[asyncio.Task[None], OutboxEntry] = {}
         self._settled = asyncio.Event()
 
     async def run_errands(self) -> None:
@@ -102,22 +102,22 @@ class Errands:
         self._settled.set()
         self._settled = asyncio.Event()
 
-    async def _do(self, errand: Errand) -> None:
+    async def _do(self, errand: OutboxEntry) -> None:
         try:
             try:
                 made = await self._made(errand)
             except (BackendError, TimeoutError, TurnError) as error:
                 await self._failed(errand, error)
             else:
-                await undisturbed(self._outbox.done(errand, made))
+                await shielded(self._outbox.done(errand, made))
         except StoreError as error:
             logger.warning("errand %s of turn %s: store: %s", errand.kind, errand.task_id, error)
         except Exception as error:  # noqa: BLE001 - one errand's trouble must not end the others
             # It is tried again when its hold is over. Only the kind of error: texts may be quoted.
             logger.error("errand %s of turn %s: %s", errand.kind, errand.task_id, type(error).__name__)
 
-    async def _made(self, errand: Errand) -> str | list[str] | None:
-        if errand.kind is ErrandKind.CANCEL_RUN:
+    async def _made(self, errand: OutboxEntry) -> str | list[str] | None:
+        if errand.kind is OutboxKind.CANCEL_RUN:
             assert errand.run_id is not None
             async with asyncio.timeout(CANCEL_SECONDS):
                 await self._backend.cancel(errand.run_id)
@@ -125,18 +125,18 @@ class Errands:
         if errand.exchange is None:
             raise TurnError("internal_server_error")
         match errand.kind:
-            case ErrandKind.CLOSE_SESSION:
+            case OutboxKind.CLOSE_SESSION:
                 await self._small_runs.close(errand.exchange.turn, RUN_SECONDS)
                 return None
-            case ErrandKind.NAME_CONVERSATION:
+            case OutboxKind.NAME_CONVERSATION:
                 return await self._small_runs.name(errand.exchange, RUN_SECONDS)
-            case ErrandKind.SUGGEST_QUESTIONS:
+            case OutboxKind.SUGGEST_QUESTIONS:
                 return await self._small_runs.questions(errand.exchange, RUN_SECONDS)
 
-    async def _failed(self, errand: Errand, error: Exception) -> None:
+    async def _failed(self, errand: OutboxEntry, error: Exception) -> None:
         patience = _PATIENCE[errand.kind]
         # A backend that is there and still fails will most likely go on to.
-        hopeless = errand.tries >= MOST_FAILURES and isinstance(error, RunNotSucceeded | TurnError)
+        hopeless = errand.tries >= MAX_FAILURES and isinstance(error, RunNotSucceeded | TurnError)
         if hopeless or errand.tries >= patience.tries or errand.age_seconds > patience.seconds:
             logger.error(
                 "errand %s of turn %s: given up after %d tries: %s: %s",
@@ -147,7 +147,7 @@ class Errands:
                 # The texts of these errors are the gateway's own; a timeout has none.
                 error,
             )
-            await undisturbed(self._outbox.done(errand))
+            await shielded(self._outbox.done(errand))
             return
         longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**errand.tries)
-        await undisturbed(self._outbox.put_off([errand], _dice.uniform(0.1, longest)))
+        await shielded(self._outbox.put_off([errand], _dice.uniform(0.1, longest)))

@@ -19,8 +19,8 @@ from agent_gateway.domain.ids import AppId, ConversationId, RunId, TaskId, new_i
 from agent_gateway.domain.turns import Caller, Turn, TurnRequest, TurnState
 from agent_gateway.errors import StoreError, StoreUnavailable, Unavailable
 from agent_gateway.runner import Resources, TurnRunner, cancel_quietly, patiently
-from agent_gateway.store.db.shielded import undisturbed
-from agent_gateway.store.turns.begin import Begun
+from agent_gateway.store.db.shielded import shielded
+from agent_gateway.store.turns.begin import StartedTurn
 from agent_gateway.store.turns.facade import NOT_BEGUN
 from agent_gateway.store.turns.stopping import Stopped
 from agent_gateway.turns.descriptors import require_descriptors
@@ -34,7 +34,7 @@ KEEP_BYTES: Final = 64 * 1024 * 1024
 UNREAD_SECONDS: Final = 5.0
 """How long a turn is followed for nobody."""
 DISOWN_SECONDS: Final = 60.0
-MOST_DISOWNED: Final = 50
+MAX_DISOWNED: Final = 50
 """How long, and how many at once, turns are ended whose clients were told that they have not begun."""
 TOGETHER_SECONDS: Final = 0.5
 """Within this time all processes that leave together know that they do."""
@@ -109,13 +109,13 @@ class LiveTurns(Generic[Form]):
             try:
                 begun = await self._store.begin(caller, request, task_id)
             except StoreUnavailable:
-                if not request.idempotency_key and len(self._disowning) < MOST_DISOWNED:
+                if not request.idempotency_key and len(self._disowning) < MAX_DISOWNED:
                     # Its commit may have gone through all the same, and the client will ask again (R14).
                     disowning = self._begin_task(self._disown(caller, task_id), f"disown-{task_id}")
                     self._disowning.add(disowning)
                     disowning.add_done_callback(self._disowning.discard)
                 raise
-        if not isinstance(begun, Begun):
+        if not isinstance(begun, StartedTurn):
             return begun
         for stopped in begun.interrupted:
             self._pass_on(stopped)
@@ -375,7 +375,7 @@ class LiveTurns(Generic[Form]):
         latest = max(until, asyncio.get_running_loop().time()) + MOMENT_SECONDS
         try:
             async with asyncio.timeout_at(latest):
-                await undisturbed(work)
+                await shielded(work)
         except (StoreError, TimeoutError) as error:
             reason = str(error) or "the database does not answer"
             logger.warning("draining: turns could not be handed over: %s", reason)

@@ -50,7 +50,7 @@ pydantic_ai.BANNER_ENABLED = False  # pyrefly: ignore[bad-assignment]
 MAX_AGENTS: Final = 16
 """Agents (and their connections) kept at once: a composition may take the model's name from its users."""
 
-MOST_SHOWN: Final = 100
+MAX_SHOWN: Final = 100
 """Characters of a model string that an error repeats."""
 
 _EVENTS: Final = pydantic.TypeAdapter[AgentStreamEvent](
@@ -124,7 +124,7 @@ class EmbeddedAgents:
         except (UserError, ImportError, ValueError) as error:
             # What the framework says of it may name the variable of a key; the string itself is the app's.
             kind = type(error).__name__
-            raise RunFailed(f"the model {model[:MOST_SHOWN]!r} can not be used ({kind})") from None
+            raise RunFailed(f"the model {model[:MAX_SHOWN]!r} can not be used ({kind})") from None
 
     def _agent(self, model: str) -> Agent[object, str]:
         agent = self._agents.pop(model, None)

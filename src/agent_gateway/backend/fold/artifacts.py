@@ -8,9 +8,9 @@ from typing import Any, Final
 import msgspec
 
 from agent_gateway.backend.lenient import as_dict, as_list, as_str
-from agent_gateway.domain.files import StoredFile, made_file_id
+from agent_gateway.domain.files import StoredFile, artifact_id
 from agent_gateway.domain.text import clean_text
-from agent_gateway.filetypes import describe_made
+from agent_gateway.filetypes import describe_artifact
 
 MAX_FILES: Final = 20
 MAX_FILES_BYTES: Final = 16 * 1024 * 1024
@@ -23,7 +23,7 @@ _WEB_URL: Final = re.compile(r"https?://[^\s\x00-\x1f\x7f\ud800-\udfff]{1,4088}"
 _PLAIN_BASE64: Final = str.maketrans("-_", "+/")
 
 
-class MadeFile(msgspec.Struct, frozen=True):
+class Artifact(msgspec.Struct, frozen=True):
     """A file as the run said it."""
 
     number: int
@@ -36,7 +36,7 @@ class MadeFile(msgspec.Struct, frozen=True):
     """Of a linked file, as the tool said it."""
 
 
-def read_file(content: dict[str, Any], before: Sequence[MadeFile]) -> MadeFile | None:
+def read_file(content: dict[str, Any], before: Sequence[Artifact]) -> Artifact | None:
     """The file in a file part; None when it is none, or one too many or too large after those before."""
     encoded = as_str(content.get("data"))
     room = MAX_FILES_BYTES - sum(len(file.data) for file in before)
@@ -49,7 +49,7 @@ def read_file(content: dict[str, Any], before: Sequence[MadeFile]) -> MadeFile |
         return None
     if not data or len(data) > room:
         return None
-    return MadeFile(len(before) + 1, clean_text(as_str(content.get("media_type"))), data)
+    return Artifact(len(before) + 1, clean_text(as_str(content.get("media_type"))), data)
 
 
 def files_in(returned: object) -> list[dict[str, Any]]:
@@ -65,20 +65,20 @@ def linked_files(metadata: object) -> list[dict[str, Any]]:
     return [as_dict(file) for file in next(filter(None, map(as_list, named)), [])]
 
 
-def read_link(file: dict[str, Any], before: Sequence[MadeFile]) -> MadeFile | None:
+def read_link(file: dict[str, Any], before: Sequence[Artifact]) -> Artifact | None:
     """The linked file; None when it can not be told: it has no web address, or is one too many."""
     url = as_str(file.get("url"))
     if len(before) >= MAX_FILES or not _WEB_URL.fullmatch(url):
         return None
     kind = clean_text(as_str(file.get("mime_type")))[:MAX_URL]
     extension = clean_text(as_str(file.get("extension")))[:MAX_URL]
-    return MadeFile(len(before) + 1, kind, b"", url, extension)
+    return Artifact(len(before) + 1, kind, b"", url, extension)
 
 
-def as_stored(made: MadeFile, message_id: str) -> StoredFile:
+def as_stored(made: Artifact, message_id: str) -> StoredFile:
     """The file that a run's file becomes when it is stored."""
-    what = describe_made(made.number, made.media_type, made.extension)
-    file_id = made_file_id(message_id, made.number)
+    what = describe_artifact(made.number, made.media_type, made.extension)
+    file_id = artifact_id(message_id, made.number)
     return StoredFile(file_id, what.name, what.type, what.mime_type, len(made.data), url=made.url)
 
 

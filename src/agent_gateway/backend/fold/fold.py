@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from agent_gateway.backend.fold.artifacts import MadeFile, files_in, linked_files, read_file, read_link
+from agent_gateway.backend.fold.artifacts import Artifact, files_in, linked_files, read_file, read_link
 from agent_gateway.backend.fold.surrogates import ends_in_half, packed, unpacked, whole
 from agent_gateway.backend.fold.terminal import RunEnd, read_run_end
 from agent_gateway.backend.lenient import as_dict, as_str, read_object
@@ -70,7 +70,7 @@ class Fold:
         """Before, each half of a character was told as U+FFFD, and linked files were not told."""
         self.chunks: list[LLMChunk] = []
         self.steps: list[Step] = []
-        self.files: list[MadeFile] = []
+        self.files: list[Artifact] = []
         self.files_left_out = 0
         """How many files were too many, too large or unreadable."""
         self.run_end: RunEnd | None = None
@@ -133,7 +133,7 @@ class Fold:
     @classmethod
     def load(cls, checkpoint: bytes, version: int = FOLD_VERSION) -> "Fold":
         """The fold of that version that was dumped; it goes on behind its cursors."""
-        held, files = msgspec.msgpack.decode(checkpoint, type=tuple[bytes, list[MadeFile]])
+        held, files = msgspec.msgpack.decode(checkpoint, type=tuple[bytes, list[Artifact]])
         state = msgspec.msgpack.decode(zlib.decompress(held), type=_Checkpoint)
         fold = cls(version=version)
         fold.files, fold.files_left_out = files, state.files_left_out

@@ -7,7 +7,7 @@ empty lists take seconds. So many values are refused before anything is parsed.
 import re
 from typing import Final
 
-MOST_VALUES: Final = 20_000
+MAX_VALUES: Final = 20_000
 """Values of a body: of lists and objects, and these themselves."""
 
 _REST: Final = re.compile(rb'(?:[^"\\]++|\\.)*+("?)', re.DOTALL)
@@ -44,10 +44,10 @@ class ValueCounter:
                 self._texts += 1
             else:
                 self.values += 1
-            if self._texts > 2 * MOST_VALUES:
+            if self._texts > 2 * MAX_VALUES:
                 # A value has one name at most: these are too many, or no JSON.
-                self.values = MOST_VALUES + 1
-            if self.values > MOST_VALUES:
+                self.values = MAX_VALUES + 1
+            if self.values > MAX_VALUES:
                 return
 
     def _leave(self, string: re.Match[bytes], piece: bytes) -> int:

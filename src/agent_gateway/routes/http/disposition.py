@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from python_multipart.multipart import parse_options_header
 
-MOST_BYTES: Final = 4096
+MAX_HEADER_BYTES: Final = 4096
 """Of a header whose name is decoded: what decodes mail takes a time that grows with the square."""
 
 _EXTENDED = re.compile(rb";[ \t]*filename\*", re.IGNORECASE)
@@ -40,7 +40,7 @@ def read_filename(header: bytes) -> str:
         return extended
     _, options = parse_options_header(header)
     name = options.get(b"filename", b"").decode("utf-8", "replace")
-    return _plain(name) if len(header) <= MOST_BYTES else name
+    return _plain(name) if len(header) <= MAX_HEADER_BYTES else name
 
 
 def _plain(name: str) -> str:
@@ -54,7 +54,7 @@ def _plain(name: str) -> str:
 
 
 def _extended(header: bytes) -> str | None:
-    if len(header) > MOST_BYTES:
+    if len(header) > MAX_HEADER_BYTES:
         return None
     message = Message()
     message["Content-Disposition"] = header.decode("latin-1")

@@ -23,7 +23,7 @@ from agent_gateway.routes.schemas.base import ErrorBody
 
 logger = logging.getLogger(__name__)
 
-MOST_TOLD: Final = 20
+MAX_TOLD: Final = 20
 """Mistakes that one answer names."""
 
 STATUSES: Final[Mapping[str, int]] = {
@@ -199,5 +199,5 @@ def _explain(error: RequestValidationError) -> str:
 
 def told_together(mistakes: Sequence[str]) -> str:
     """Mistakes in one text; of many the first ones, and how many more there are."""
-    more = len(mistakes) - MOST_TOLD
-    return "; ".join([*mistakes[:MOST_TOLD], *([f"and {more} more"] if more > 0 else [])])
+    more = len(mistakes) - MAX_TOLD
+    return "; ".join([*mistakes[:MAX_TOLD], *([f"and {more} more"] if more > 0 else [])])

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_gateway.errors import GatewayError, InvalidParam, StoreError
 from agent_gateway.routes.dependencies import bearer, get_app
-from agent_gateway.routes.http.body_values import MOST_VALUES, ValueCounter
+from agent_gateway.routes.http.body_values import MAX_VALUES, ValueCounter
 from agent_gateway.routes.http.errors import BodyNotRead
 
 HEAD_ONLY: Final = "agent_gateway.head_only"
@@ -74,8 +74,8 @@ class RequestBodies:
                 raise HTTPException(413, f"The body is larger than {most} bytes.")
             if counter is not None:
                 counter.feed(message.get("body", b""))
-                if counter.values > MOST_VALUES:
-                    raise BodyNotRead(InvalidParam(f"The body has more than {MOST_VALUES} values."))
+                if counter.values > MAX_VALUES:
+                    raise BodyNotRead(InvalidParam(f"The body has more than {MAX_VALUES} values."))
             return message
 
         await self._app(scope, guarded, send)

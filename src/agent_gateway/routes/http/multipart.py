@@ -33,7 +33,7 @@ class _End(NamedTuple):
     """The end of the file's bytes."""
 
 
-class UploadForm:
+class MultipartBody:
     """Reads `body` up to the file, then the bytes of the file, then the rest; in that order.
 
     Raises InvalidParam for what is no multipart body, and UploadRefused for a second file.

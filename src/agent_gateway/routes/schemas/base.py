@@ -19,7 +19,7 @@ from agent_gateway.domain.text import clean_text
 
 MAX_INT: Final = 2**63 - 1
 MAX_FLOAT: Final = int(sys.float_info.max)
-MOST_LEVELS: Final = 100
+MAX_LEVELS: Final = 100
 """How deep a body may be nested. What is stored is listed again, and pydantic writes no more than 255."""
 
 NOT_BLANK: Final[dict[str, JsonValue]] = {"pattern": r"\S"}
@@ -78,7 +78,7 @@ class Body(BaseModel):
 
 
 def _clean(value: Any, level: int) -> Any:
-    if level > MOST_LEVELS:
+    if level > MAX_LEVELS:
         raise ValueError("The body is nested too deeply.")
     match value:
         case str():

@@ -9,7 +9,7 @@ from agent_gateway.domain.ids import canonical_uuid
 from agent_gateway.filetypes import FileType
 from agent_gateway.routes.schemas.base import NOT_BLANK, Body, ErrorBody, Metadata, UnixTime, User
 
-MOST_FILES: Final = 100
+MAX_REQUEST_FILES: Final = 100
 """Files that any app takes with a message, and more."""
 
 
@@ -115,8 +115,8 @@ class ChatMessageBody(Body):
     @classmethod
     def _not_too_many(cls, value: Any) -> Any:
         # Before each is looked at, and all that is wrong with it told.
-        if isinstance(value, list) and len(value) > MOST_FILES:
-            raise ValueError(f"must be at most {MOST_FILES}")
+        if isinstance(value, list) and len(value) > MAX_REQUEST_FILES:
+            raise ValueError(f"must be at most {MAX_REQUEST_FILES}")
         return value
 
     @field_validator("conversation_id")

@@ -40,14 +40,14 @@ PING: Final = b"event: ping\n\n"
 _escape = json.encoder.encode_basestring_ascii
 
 
-class WireForm(NamedTuple):
+class FrameVariant(NamedTuple):
     """What makes two readers' frames differ: the app mode they see, and whether frames carry ids."""
 
     mode: Mode
     ids: bool
 
 
-Encode = Callable[[TurnEvent, WireForm], bytes]
+Encode = Callable[[TurnEvent, FrameVariant], bytes]
 """Makes the frame of an event in a wire form. It may be empty: the mode does not show that event."""
 Encoder = Callable[[Turn | TurnView], Encode]
 """Makes the frame maker of one turn."""
@@ -60,7 +60,7 @@ def frame_encoder(file_url: Callable[[str], str]) -> Encoder:
         frames = _Frames(turn, file_url)
         chat, agent = frames.template("message"), frames.template("agent_message")
 
-        def encode(event: TurnEvent, form: WireForm) -> bytes:
+        def encode(event: TurnEvent, form: FrameVariant) -> bytes:
             if isinstance(event, LLMChunk):
                 head, tail = chat if form.mode == "chat" else agent
                 told = f'{head}{event.position},"answer":{_escape(event.text)}{tail}'
@@ -162,7 +162,7 @@ class _Frames:
                 }
             case MessageEnd():
                 metadata: dict[str, Any] = {"usage": usage_json(event.usage), "retriever_resources": []}
-                files = [made_file_json(file, self._file_url) for file in event.files]
+                files = [artifact_json(file, self._file_url) for file in event.files]
                 return "message_end", {"id": self._message_id, "metadata": metadata, "files": files}
             case TurnFailed(_, code):
                 # A newer release may have stored a code that this one does not know.
@@ -187,7 +187,7 @@ def _chunk_event(mode: Mode) -> str:
     return "message" if mode == "chat" else "agent_message"
 
 
-def made_file_json(file: StoredFile, file_url: Callable[[str], str]) -> dict[str, Any]:
+def artifact_json(file: StoredFile, file_url: Callable[[str], str]) -> dict[str, Any]:
     """A file that an agent made, as a message's item and its last event list it."""
     return {
         "id": file.id,

@@ -7,7 +7,7 @@ its message's, an input is named by the variable it fills, and the text has a ma
 from typing import Any, Final
 
 from agent_gateway.domain.form_rules import filled, marked
-from agent_gateway.domain.human_input import Form, FormAction, FormInput
+from agent_gateway.domain.human_input import FormAction, FormInput, HumanInputForm
 
 STYLES: Final = {"primary": "primary", "destructive": "accent", "danger": "accent", "ghost": "ghost"}
 """The agent's style of an action → the front ends' style of its button."""
@@ -15,7 +15,7 @@ TITLE: Final = "Question"
 """The title of a question that has none."""
 
 
-def form_json(form: Form) -> dict[str, Any]:
+def form_json(form: HumanInputForm) -> dict[str, Any]:
     """A form as its question announces it."""
     definition = definition_json(form)
     return {
@@ -34,7 +34,7 @@ def form_json(form: Form) -> dict[str, Any]:
     }
 
 
-def definition_json(form: Form) -> dict[str, Any]:
+def definition_json(form: HumanInputForm) -> dict[str, Any]:
     """What a front end needs to draw a form."""
     definition = form.definition
     defaults = {field.name: field.default for field in definition.inputs if field.default is not None}
@@ -50,7 +50,7 @@ def definition_json(form: Form) -> dict[str, Any]:
     }
 
 
-def submission_json(form: Form) -> dict[str, Any] | None:
+def submission_json(form: HumanInputForm) -> dict[str, Any] | None:
     """What a human answered; None when nobody has. Without an action, a message was the answer."""
     answer = form.answer
     if answer is None or answer.status == "timeout":
@@ -64,12 +64,12 @@ def submission_json(form: Form) -> dict[str, Any] | None:
     }
 
 
-def node_json(form: Form) -> dict[str, Any]:
+def node_json(form: HumanInputForm) -> dict[str, Any]:
     """The question as the node that it is for existing front ends."""
     return {"node_id": form.message_id, "node_title": _title(form)}
 
 
-def _title(form: Form) -> str:
+def _title(form: HumanInputForm) -> str:
     return form.definition.title or TITLE
 
 

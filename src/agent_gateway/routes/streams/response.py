@@ -21,7 +21,7 @@ from typing_extensions import override
 from agent_gateway.domain.events import GATEWAY_REPLACE, Result, told_after
 from agent_gateway.errors import GatewayError, StoreUnavailable
 from agent_gateway.routes.http.middleware import HEAD_ONLY
-from agent_gateway.routes.streams.frames import PING, Encode, WireForm
+from agent_gateway.routes.streams.frames import PING, Encode, FrameVariant
 from agent_gateway.turns.log import MAX_WRITE
 from agent_gateway.turns.registry import LiveTurn
 
@@ -37,7 +37,7 @@ _dice = random.SystemRandom()
 
 
 async def live_frames(
-    live: LiveTurn[WireForm], form: WireForm, *, after: int, ping_seconds: float
+    live: LiveTurn[FrameVariant], form: FrameVariant, *, after: int, ping_seconds: float
 ) -> AsyncGenerator[bytes]:
     """Frames of a live turn beyond a position, all that piled up at once, pings when idle.
 
@@ -80,7 +80,7 @@ def _retry(between: tuple[int, int]) -> bytes:
     return b"retry: %d\n\n" % _dice.randint(*between)
 
 
-def stored_frames(encode: Encode, result: Result, form: WireForm, after: int) -> Iterator[bytes]:
+def stored_frames(encode: Encode, result: Result, form: FrameVariant, after: int) -> Iterator[bytes]:
     """The rest of an ended turn, from its stored result: whole frames, about MAX_WRITE bytes at once."""
     piece = bytearray()
     for event in told_after(result, after):
@@ -91,7 +91,9 @@ def stored_frames(encode: Encode, result: Result, form: WireForm, after: int) ->
     yield bytes(piece)
 
 
-async def ended_frames(encode: Encode, result: Result, form: WireForm, after: int) -> AsyncGenerator[bytes]:
+async def ended_frames(
+    encode: Encode, result: Result, form: FrameVariant, after: int
+) -> AsyncGenerator[bytes]:
     """A stream of nothing but the rest of an ended turn."""
     if form.ids:
         yield _retry(RETRY_MS)

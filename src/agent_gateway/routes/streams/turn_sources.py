@@ -9,9 +9,9 @@ from agent_gateway.domain.events import Result
 from agent_gateway.domain.ids import AppId, TaskId
 from agent_gateway.errors import NotFound, StoreError, Unavailable
 from agent_gateway.routes.dependencies import Gateway
-from agent_gateway.routes.streams.frames import Encode, WireForm
+from agent_gateway.routes.streams.frames import Encode, FrameVariant
 from agent_gateway.routes.streams.response import ended_frames, live_frames
-from agent_gateway.store.db.shielded import undisturbed
+from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.turns.results import TurnView
 from agent_gateway.turns.registry import LiveTurn
 
@@ -24,12 +24,12 @@ class Found:
     """A turn to read."""
 
     view: TurnView
-    source: LiveTurn[WireForm] | Result
+    source: LiveTurn[FrameVariant] | Result
     """Where its events are: live in this process, or as it ended in the rows."""
     encode: Encode
 
     @property
-    def live(self) -> LiveTurn[WireForm] | None:
+    def live(self) -> LiveTurn[FrameVariant] | None:
         """The turn, if it is live in this process."""
         return self.source if isinstance(self.source, LiveTurn) else None
 
@@ -48,7 +48,7 @@ class Found:
         result = self.source if isinstance(self.source, Result) else self.source.result
         return result is not None and after >= result.end_position
 
-    def frames(self, form: WireForm, after: int, ping_seconds: float) -> AsyncGenerator[bytes]:
+    def frames(self, form: FrameVariant, after: int, ping_seconds: float) -> AsyncGenerator[bytes]:
         """The frames of one reader."""
         if isinstance(self.source, Result):
             return ended_frames(self.encode, self.source, form, after)
@@ -78,12 +78,12 @@ async def _is_deleted(gateway: Gateway, app_id: AppId, user: str, task_id: TaskI
     """
     try:
         async with asyncio.timeout(LOOK_SECONDS):
-            return await undisturbed(gateway.turns.view(app_id, user, task_id)) is None
+            return await shielded(gateway.turns.view(app_id, user, task_id)) is None
     except (StoreError, TimeoutError):
         return False
 
 
-def found_live(live: LiveTurn[WireForm]) -> Found:
+def found_live(live: LiveTurn[FrameVariant]) -> Found:
     """A turn that is live in this process."""
     turn = live.turn
     view = TurnView(

@@ -21,7 +21,7 @@ from sqlalchemy.pool import Pool as SqlPool
 from sqlalchemy.util import greenlet_spawn
 
 from agent_gateway.errors import StoreUnavailable
-from agent_gateway.store.db.shielded import UNDISTURBED, undisturbed
+from agent_gateway.store.db.shielded import SHIELDED, shielded
 
 Pool = Literal["requests", "duty", "heartbeats"]
 
@@ -195,7 +195,7 @@ class Connections:
                 self._used -= 1
                 self._requests.permits.release()
 
-        stack.push_async_callback(lambda: undisturbed(give_back()))
+        stack.push_async_callback(lambda: shielded(give_back()))
         return connection
 
     async def _give_up(self) -> None:
@@ -217,7 +217,7 @@ class Connections:
         if counted.opened >= counted.size:
             return
         if counted.filling is None or counted.filling.done():
-            counted.filling = asyncio.create_task(self._fill(counted), name=UNDISTURBED)
+            counted.filling = asyncio.create_task(self._fill(counted), name=SHIELDED)
             counted.filling.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.shield(counted.filling)
 
@@ -242,7 +242,7 @@ class Connections:
                 gave_way = True
                 logger.warning("too few database connections: requests give theirs to the duties")
             # Again if a request was faster.
-            await undisturbed(self._give_up())
+            await shielded(self._give_up())
             await asyncio.sleep(pause)
         return await self._placed(stack, counted)
 

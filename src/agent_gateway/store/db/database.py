@@ -18,7 +18,7 @@ from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.db.connections import Connections, FileConnections, Pool
 from agent_gateway.store.db.errors import mapped_errors
 from agent_gateway.store.db.postgres import COMMAND_SECONDS, Postgres, limits
-from agent_gateway.store.db.shielded import UNDISTURBED, undisturbed
+from agent_gateway.store.db.shielded import SHIELDED, shielded
 from agent_gateway.store.db.sqlite import sqlite_engine
 from agent_gateway.store.db.tables import UtcDateTime
 from agent_gateway.store.db.url import async_url, postgres_address
@@ -148,7 +148,7 @@ class Database:
 
         with mapped_errors():
             async with asyncio.timeout(PING_SECONDS):
-                await undisturbed(look())
+                await shielded(look())
 
     def abort(self) -> None:
         """Give up what still waits for a database that does not answer; nothing works any more after this."""
@@ -163,7 +163,7 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection, once what goes on undisturbed has had a moment to end."""
-        if going_on := [task for task in asyncio.all_tasks() if task.get_name() == UNDISTURBED]:
+        if going_on := [task for task in asyncio.all_tasks() if task.get_name() == SHIELDED]:
             _, stuck = await asyncio.wait(going_on, timeout=CLOSE_SECONDS)
             if stuck:
                 self.abort()

@@ -27,11 +27,11 @@ from agent_gateway.store.db.tables import (
 )
 from agent_gateway.store.question_forms import form_columns, form_of
 from agent_gateway.store.turns.inputs import all_inputs, asking_messages, refers, stored_inputs
-from agent_gateway.store.turns.new_turn import Terms
+from agent_gateway.store.turns.new_turn import OwnerContext
 
 BATCH: Final = 50
 """Turns taken over in one transaction."""
-POISON: Final = 5
+MAX_ADOPTIONS: Final = 5
 """A turn whose owner died this often is ended without being run again (R11)."""
 
 
@@ -51,7 +51,9 @@ class TurnStatus:
     """True while it is active and nobody owns it."""
 
 
-async def adopt(database: Database, terms: Terms, *, expired: bool, everyone: bool = False) -> list[Turn]:
+async def adopt(
+    database: Database, terms: OwnerContext, *, expired: bool, everyone: bool = False
+) -> list[Turn]:
     """Take over up to BATCH turns without owner, and with `expired` those whose lease ran out.
 
     `everyone` takes the turns of all other owners at once: only for a database that one process
@@ -93,7 +95,7 @@ async def adopt(database: Database, terms: Terms, *, expired: bool, everyone: bo
         return await read_turns(connection, terms, turns.c.id.in_(ids))
 
 
-async def take_back(database: Database, terms: Terms, task_ids: list[TaskId]) -> list[Turn]:
+async def take_back(database: Database, terms: OwnerContext, task_ids: list[TaskId]) -> list[Turn]:
     """Own released turns again that nobody has adopted (R12); those that it returns are ours."""
     ours = turns.c.id.in_(task_ids), turns.c.owner == terms.owner
     async with database.transaction("duty") as connection:
@@ -105,14 +107,16 @@ async def take_back(database: Database, terms: Terms, task_ids: list[TaskId]) ->
         return await read_turns(connection, terms, *ours)
 
 
-async def load(database: Database, terms: Terms, task_id: TaskId) -> Turn | None:
+async def load(database: Database, terms: OwnerContext, task_id: TaskId) -> Turn | None:
     """A turn as it stands, to follow it."""
     async with database.reading(anyhow=True) as session:
         found = await read_turns(await session.connection(), terms, turns.c.id == task_id)
     return found[0] if found else None
 
 
-async def statuses(database: Database, terms: Terms, task_ids: list[TaskId]) -> dict[TaskId, TurnStatus]:
+async def statuses(
+    database: Database, terms: OwnerContext, task_ids: list[TaskId]
+) -> dict[TaskId, TurnStatus]:
     """Where these turns stand: one query for all the turns that a process follows (R6)."""
     async with database.reading(anyhow=True) as session:
         rows = await session.execute(
@@ -132,7 +136,9 @@ async def statuses(database: Database, terms: Terms, task_ids: list[TaskId]) -> 
         }
 
 
-async def release(database: Database, terms: Terms, held: list[tuple[Turn, bytes | None]]) -> set[TaskId]:
+async def release(
+    database: Database, terms: OwnerContext, held: list[tuple[Turn, bytes | None]]
+) -> set[TaskId]:
     """Give turns up, with their checkpoints, so that another process adopts them at once (R12).
 
     Returns those that were. One that is being sent is not: its run would be lost (R4).
@@ -146,7 +152,7 @@ async def release(database: Database, terms: Terms, held: list[tuple[Turn, bytes
     return released
 
 
-async def save_checkpoints(database: Database, terms: Terms, held: list[tuple[Turn, bytes]]) -> None:
+async def save_checkpoints(database: Database, terms: OwnerContext, held: list[tuple[Turn, bytes]]) -> None:
     """Store the fold states of running turns of ours, in one batch."""
     async with database.transaction("duty") as connection:
         await connection.execute(
@@ -158,7 +164,9 @@ async def save_checkpoints(database: Database, terms: Terms, held: list[tuple[Tu
         )
 
 
-async def read_turns(connection: AsyncConnection, terms: Terms, *which: ColumnElement[bool]) -> list[Turn]:
+async def read_turns(
+    connection: AsyncConnection, terms: OwnerContext, *which: ColumnElement[bool]
+) -> list[Turn]:
     """Turns as their rows stand, with all that running them needs.
 
     One whose app's configuration this release can not read is left to another release; when it is late
@@ -175,7 +183,7 @@ async def read_turns(connection: AsyncConnection, terms: Terms, *which: ColumnEl
     return found
 
 
-def _turn(row: Row[Any], terms: Terms, config: AppConfig) -> Turn:
+def _turn(row: Row[Any], terms: OwnerContext, config: AppConfig) -> Turn:
     form = form_of(row) if row.form_token else None
     return Turn(
         task_id=TaskId(row.id),
@@ -195,7 +203,7 @@ def _turn(row: Row[Any], terms: Terms, config: AppConfig) -> Turn:
         run_id=RunId(row.run_id) if row.run_id else None,
         stop_asked=row.stop_at is not None,
         checkpoint=row.checkpoint,
-        runnable=row.adoptions < POISON and row.fold_version in terms.fold_versions,
+        runnable=row.adoptions < MAX_ADOPTIONS and row.fold_version in terms.fold_versions,
         form=form,
         trace=Trace(row.trace_id or "", row.trace_session_id or ""),
     )

@@ -4,27 +4,27 @@ from sqlalchemy import ColumnElement, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain.ids import ConversationId, TaskId
-from agent_gateway.domain.turns import Caller, Exchange
+from agent_gateway.domain.turns import AnsweredTurn, Caller
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.tables import conversations, end_users, messages, turns
 from agent_gateway.store.turns.adopt import read_turns
-from agent_gateway.store.turns.new_turn import Terms
+from agent_gateway.store.turns.new_turn import OwnerContext
 
 
 async def read_exchanges(
-    connection: AsyncConnection, terms: Terms, *which: ColumnElement[bool]
-) -> dict[TaskId, Exchange]:
+    connection: AsyncConnection, terms: OwnerContext, *which: ColumnElement[bool]
+) -> dict[TaskId, AnsweredTurn]:
     """Turns with their answers, by task id."""
     found = await read_turns(connection, terms, *which)
     ids = [turn.message_id for turn in found]
     rows = await connection.execute(select(messages.c.id, messages.c.answer).where(messages.c.id.in_(ids)))
     answers = {row.id: row.answer for row in rows}
-    return {turn.task_id: Exchange(turn, answers[turn.message_id]) for turn in found}
+    return {turn.task_id: AnsweredTurn(turn, answers[turn.message_id]) for turn in found}
 
 
-async def first_exchange(
-    database: Database, terms: Terms, caller: Caller, conversation_id: ConversationId
-) -> Exchange | None:
+async def first_answered_turn(
+    database: Database, terms: OwnerContext, caller: Caller, conversation_id: ConversationId
+) -> AnsweredTurn | None:
     """How a conversation of this caller began; None when there is no such conversation."""
     scope = {"conversation": conversation_id, "app": caller.app.id, "user": caller.user}
     async with database.reading() as session:

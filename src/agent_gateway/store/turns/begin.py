@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.apps.inputs import merged, read_inputs
-from agent_gateway.domain.human_input import Form, FormAnswer
+from agent_gateway.domain.human_input import FormAnswer, HumanInputForm
 from agent_gateway.domain.ids import ConversationId, TaskId, new_id
 from agent_gateway.domain.text import short_name
 from agent_gateway.domain.turns import App, Caller, Turn, TurnRequest, TurnState
@@ -30,15 +30,15 @@ from agent_gateway.store.question_forms import close_form, form_columns, form_of
 from agent_gateway.store.turns.admission import check_query, take_place, version_of
 from agent_gateway.store.turns.idempotency import claim_key, find_by_key
 from agent_gateway.store.turns.inputs import own_inputs
-from agent_gateway.store.turns.new_turn import NewTurn, Terms, insert_turn
+from agent_gateway.store.turns.new_turn import NewTurn, OwnerContext, insert_turn
 from agent_gateway.store.turns.stopping import Stopped, interrupt
 
-MOST_QUEUED: Final = 10
+MAX_QUEUED: Final = 10
 """Turns that may wait behind a conversation's active one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StartedTurn:
     """A turn that was begun: `planned` and ours to run, or `queued` behind an active one."""
 
     turn: Turn
@@ -48,11 +48,11 @@ class Begun:
 
 async def begin(
     database: Database,
-    terms: Terms,
+    terms: OwnerContext,
     caller: Caller,
     request: TurnRequest,
     task_id: TaskId | None = None,
-) -> Begun | TaskId:
+) -> StartedTurn | TaskId:
     """Write a turn's first rows, or find the turn that its Idempotency-Key made before.
 
     Returns what was begun, or the task id of the earlier turn. Raises NotFound, FileNotFound,
@@ -88,14 +88,14 @@ class _Place:
     own_inputs: dict[str, Any]
     """What the message stores of them."""
     snapshot: str | None = None
-    form: Form | None = None
+    form: HumanInputForm | None = None
     """Of the question that the message answers."""
     active: Row[Any, Any] | None = None
 
 
 async def _write_rows(
-    connection: AsyncConnection, terms: Terms, caller: Caller, request: TurnRequest, task_id: TaskId
-) -> Begun:
+    connection: AsyncConnection, terms: OwnerContext, caller: Caller, request: TurnRequest, task_id: TaskId
+) -> StartedTurn:
     if request.idempotency_key:
         await claim_key(connection, caller, request, task_id)
     check_query(caller.app, request)
@@ -139,13 +139,13 @@ async def _write_rows(
         trace=request.trace,
     )
     if active is None or place.app.config.on_busy != "interrupt":
-        return Begun(turn)
-    return Begun(turn, await interrupt(connection, place.conversation_id, task_id, terms.turn_seconds))
+        return StartedTurn(turn)
+    return StartedTurn(turn, await interrupt(connection, place.conversation_id, task_id, terms.turn_seconds))
 
 
 async def _resume(
     connection: AsyncConnection, app: App, request: TurnRequest, task_id: TaskId
-) -> tuple[str | None, Form | None]:
+) -> tuple[str | None, HumanInputForm | None]:
     """The snapshot to go on from; and the form that this message answers, when a question is open.
 
     A question is open until its expiry is recorded.
@@ -186,7 +186,7 @@ async def _go_on(
         if app.config.on_busy == "reject":
             raise ConversationBusy(active.id)
         # With "interrupt" none of those that wait will be left.
-        if app.config.on_busy == "enqueue" and (await connection.scalar(_WAITING, scope) or 0) >= MOST_QUEUED:
+        if app.config.on_busy == "enqueue" and (await connection.scalar(_WAITING, scope) or 0) >= MAX_QUEUED:
             raise ConversationBusy(active.id)
     if app.version_id != row.app_version_id:
         await connection.execute(_MOVE_ON, {**scope, "version": app.version_id})

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, select, tuple_, update
 from agent_gateway.domain.events import Result
 from agent_gateway.domain.human_input import Submission
 from agent_gateway.domain.ids import AppId, ConversationId, RunId, TaskId
-from agent_gateway.domain.turns import Caller, Exchange, Turn, TurnRequest, TurnState
+from agent_gateway.domain.turns import AnsweredTurn, Caller, Turn, TurnRequest, TurnState
 from agent_gateway.errors import NotFound
 from agent_gateway.store.db.database import Database, now_plus
 from agent_gateway.store.db.tables import conversations, end_users, is_active, turns
@@ -29,11 +29,11 @@ from agent_gateway.store.turns.adopt import (
     statuses,
     take_back,
 )
-from agent_gateway.store.turns.answered_turns import first_exchange
-from agent_gateway.store.turns.begin import Begun, begin
+from agent_gateway.store.turns.answered_turns import first_answered_turn
+from agent_gateway.store.turns.begin import StartedTurn, begin
 from agent_gateway.store.turns.form_answers import expire, submit
 from agent_gateway.store.turns.idempotency import find_by_key, forget_old_keys
-from agent_gateway.store.turns.new_turn import Terms
+from agent_gateway.store.turns.new_turn import OwnerContext
 from agent_gateway.store.turns.outbox import Outbox, put_after
 from agent_gateway.store.turns.results import (
     TurnView,
@@ -53,7 +53,7 @@ BEAT: Final = 500
 class TurnStore:
     """All turn writes of one process."""
 
-    def __init__(self, database: Database, terms: Terms) -> None:
+    def __init__(self, database: Database, terms: OwnerContext) -> None:
         self._database = database
         self._terms = terms
         self.promoted = asyncio.Event()
@@ -62,7 +62,7 @@ class TurnStore:
 
     async def begin(
         self, caller: Caller, request: TurnRequest, task_id: TaskId | None = None
-    ) -> Begun | TaskId:
+    ) -> StartedTurn | TaskId:
         """See `store.begin.begin`."""
         return await begin(self._database, self._terms, caller, request, task_id)
 
@@ -215,9 +215,11 @@ class TurnStore:
         """See `store.adopt.statuses`."""
         return await statuses(self._database, self._terms, task_ids)
 
-    async def first_exchange(self, caller: Caller, conversation_id: ConversationId) -> Exchange | None:
+    async def first_answered_turn(
+        self, caller: Caller, conversation_id: ConversationId
+    ) -> AnsweredTurn | None:
         """See `store.exchanges.first_exchange`."""
-        return await first_exchange(self._database, self._terms, caller, conversation_id)
+        return await first_answered_turn(self._database, self._terms, caller, conversation_id)
 
     async def view(self, app_id: AppId, user: str, task_id: TaskId) -> TurnView | None:
         """A turn of this app and user, or None."""

@@ -25,7 +25,7 @@ from agent_gateway.store.db.tables import (
 )
 from agent_gateway.store.question_forms import FORM_BY_TOKEN, close_form, form_columns, form_of
 from agent_gateway.store.turns.adopt import read_turns
-from agent_gateway.store.turns.new_turn import NewTurn, Terms, insert_turn
+from agent_gateway.store.turns.new_turn import NewTurn, OwnerContext, insert_turn
 from agent_gateway.store.turns.results import lock_conversation
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,9 @@ EXPIRED: Final = 20
 """Forms that expire in one transaction."""
 
 
-async def submit(database: Database, terms: Terms, app_id: AppId, token: str, submission: Submission) -> Turn:
+async def submit(
+    database: Database, terms: OwnerContext, app_id: AppId, token: str, submission: Submission
+) -> Turn:
     """Store what a human answered and begin the turn that carries it, in one transaction.
 
     The turn is `planned` and ours to run, or `queued` behind an active one. Raises NotFound, FormSubmitted,
@@ -64,7 +66,7 @@ async def submit(database: Database, terms: Terms, app_id: AppId, token: str, su
         return turn
 
 
-async def expire(database: Database, terms: Terms) -> tuple[int, bool]:
+async def expire(database: Database, terms: OwnerContext) -> tuple[int, bool]:
     """Close forms whose time has come, and begin the turns that tell their runs so, for anyone to adopt.
 
     Returns how many forms were closed, and whether there are turns now that are nobody's.
@@ -96,7 +98,7 @@ def _continues(row: Row[*tuple[Any, ...]]) -> bool:
 
 async def _begin(
     connection: AsyncConnection,
-    terms: Terms,
+    terms: OwnerContext,
     asked: Row[*tuple[Any, ...]],
     answer: FormAnswer,
     owner: str | None,

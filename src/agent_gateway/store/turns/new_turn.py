@@ -17,7 +17,7 @@ from agent_gateway.store.files import attach_files
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class OwnerContext:
     """Under which terms this process takes a turn."""
 
     owner: str
@@ -47,7 +47,9 @@ class NewTurn:
     trace: Trace = NO_TRACE
 
 
-async def insert_turn(connection: AsyncConnection, terms: Terms, new: NewTurn, now: datetime) -> MessageId:
+async def insert_turn(
+    connection: AsyncConnection, terms: OwnerContext, new: NewTurn, now: datetime
+) -> MessageId:
     """The message and the turn; the caller holds the conversation's lock, which gave it its number."""
     message_id = MessageId(new_id())
     await connection.execute(

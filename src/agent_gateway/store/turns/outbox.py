@@ -18,11 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain.events import GATEWAY_END, Result
 from agent_gateway.domain.ids import RunId, TaskId, new_id
-from agent_gateway.domain.turns import Exchange, Outcome, Turn
+from agent_gateway.domain.turns import AnsweredTurn, Outcome, Turn
 from agent_gateway.store.db.database import Database, now_plus
 from agent_gateway.store.db.tables import conversations, messages, outbox, snapshots, turns
 from agent_gateway.store.turns.answered_turns import read_exchanges
-from agent_gateway.store.turns.new_turn import Terms
+from agent_gateway.store.turns.new_turn import OwnerContext
 
 HOLD_SECONDS: Final = 60.0
 """How long an errand stays with the process that took it; longer than any of them may take."""
@@ -30,7 +30,7 @@ CANCEL_SECONDS: Final = 10.0
 """How long the process that ended a turn has to cancel its run itself, before anybody else does."""
 
 
-class ErrandKind(StrEnum):
+class OutboxKind(StrEnum):
     """What there is to do."""
 
     CANCEL_RUN = "cancel_run"
@@ -40,13 +40,13 @@ class ErrandKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class OutboxEntry:
     """A row of the outbox that this process has taken."""
 
     id: str
-    kind: ErrandKind
+    kind: OutboxKind
     task_id: TaskId
-    exchange: Exchange | None
+    exchange: AnsweredTurn | None
     """The turn it is about; None when this release can not read the app's configuration."""
     run_id: RunId | None
     tries: int
@@ -57,13 +57,13 @@ class Errand:
 class Outbox:
     """The errands of all processes, as one of them sees them."""
 
-    def __init__(self, database: Database, terms: Terms) -> None:
+    def __init__(self, database: Database, terms: OwnerContext) -> None:
         self._database = database
         self._terms = terms
         self.written = asyncio.Event()
         """Set when a write of this process made an errand due at once."""
 
-    async def take(self, most: int) -> list[Errand]:
+    async def take(self, most: int) -> list[OutboxEntry]:
         """Up to so many due errands, for this process alone until HOLD_SECONDS from now."""
         async with self._database.reading() as session:
             if await session.scalar(_IS_ANY_DUE) is None:
@@ -88,14 +88,14 @@ class Outbox:
             )
         return [_errand(row, exchanges) for row in rows]
 
-    async def done(self, errand: Errand, made: str | list[str] | None = None) -> None:
+    async def done(self, errand: OutboxEntry, made: str | list[str] | None = None) -> None:
         """Delete an errand, with what follows from its end: the name or the questions that it made."""
         async with self._database.transaction() as connection:
             if errand.exchange is not None:
                 await _keep(connection, errand.kind, errand.exchange.turn, made)
             await connection.execute(delete(outbox).where(outbox.c.id == errand.id))
 
-    async def put_off(self, errands: Sequence[Errand], seconds: float) -> None:
+    async def put_off(self, errands: Sequence[OutboxEntry], seconds: float) -> None:
         """These are not done: they become due again, unless somebody else has taken them since."""
         async with self._database.transaction() as connection:
             await connection.execute(
@@ -110,7 +110,7 @@ class Outbox:
         async with self._database.transaction() as connection:
             await connection.execute(_FORGET_CANCEL, {"turn": turn.task_id})
             if not done:
-                await put(connection, ErrandKind.CANCEL_RUN, turn.task_id, run_id=run_id)
+                await put(connection, OutboxKind.CANCEL_RUN, turn.task_id, run_id=run_id)
         if not done:
             self.written.set()
 
@@ -119,13 +119,13 @@ class Outbox:
         async with self._database.transaction() as connection:
             if (await connection.execute(_LOCK_SUGGESTIONS, {"turn": task_id})).scalar() is not None:
                 return
-            await put(connection, ErrandKind.SUGGEST_QUESTIONS, task_id)
+            await put(connection, OutboxKind.SUGGEST_QUESTIONS, task_id)
         self.written.set()
 
 
 async def put(
     connection: AsyncConnection,
-    kind: ErrandKind,
+    kind: OutboxKind,
     task_id: str,
     *,
     run_id: str | None = None,
@@ -150,7 +150,7 @@ async def put_after(
     """
     if result.end_position >= GATEWAY_END and row.run_id:
         # We end the turn without having seen the run's end: it may go on (R8).
-        await put(connection, ErrandKind.CANCEL_RUN, turn.task_id, run_id=row.run_id, seconds=CANCEL_SECONDS)
+        await put(connection, OutboxKind.CANCEL_RUN, turn.task_id, run_id=row.run_id, seconds=CANCEL_SECONDS)
     if conversation.deleted_at is not None:
         return await put_closing(connection, turn.conversation_id)
     if result.outcome is not Outcome.COMPLETED or conversation.naming != "open":
@@ -158,7 +158,7 @@ async def put_after(
     if turn.app.config.naming is None:
         return False
     await connection.execute(_ASK_NAME, {"conversation": turn.conversation_id})
-    await put(connection, ErrandKind.NAME_CONVERSATION, turn.task_id)
+    await put(connection, OutboxKind.NAME_CONVERSATION, turn.task_id)
     return True
 
 
@@ -170,22 +170,22 @@ async def put_closing(connection: AsyncConnection, conversation_id: str) -> bool
     task_id = await connection.scalar(_SNAPSHOT_TURN, {"conversation": conversation_id})
     if task_id is None:
         return False
-    await put(connection, ErrandKind.CLOSE_SESSION, task_id)
+    await put(connection, OutboxKind.CLOSE_SESSION, task_id)
     return True
 
 
 async def _keep(
-    connection: AsyncConnection, kind: ErrandKind, turn: Turn, made: str | list[str] | None
+    connection: AsyncConnection, kind: OutboxKind, turn: Turn, made: str | list[str] | None
 ) -> None:
     match kind, made:
-        case ErrandKind.CLOSE_SESSION, _:
+        case OutboxKind.CLOSE_SESSION, _:
             await connection.execute(
                 delete(snapshots).where(snapshots.c.conversation_id == turn.conversation_id)
             )
-        case ErrandKind.NAME_CONVERSATION, str():
+        case OutboxKind.NAME_CONVERSATION, str():
             # Only while nobody gave it a name since.
             await connection.execute(_NAME, {"conversation": turn.conversation_id, "made": made})
-        case ErrandKind.SUGGEST_QUESTIONS, _:
+        case OutboxKind.SUGGEST_QUESTIONS, _:
             # Without any they are none, so that they are not asked for again and again.
             await connection.execute(
                 update(messages).where(messages.c.id == turn.message_id).values(suggestions=made or [])
@@ -194,10 +194,10 @@ async def _keep(
             pass
 
 
-def _errand(row: Row[Any], exchanges: dict[TaskId, Exchange]) -> Errand:
-    return Errand(
+def _errand(row: Row[Any], exchanges: dict[TaskId, AnsweredTurn]) -> OutboxEntry:
+    return OutboxEntry(
         id=row.id,
-        kind=ErrandKind(row.kind),
+        kind=OutboxKind(row.kind),
         task_id=TaskId(row.turn_id),
         exchange=exchanges.get(TaskId(row.turn_id)),
         run_id=RunId(row.run_id) if row.run_id else None,
@@ -213,7 +213,7 @@ _PUT_OFF = (
     .values(next_try_at=now_plus(bindparam("seconds")))
 )
 _FORGET_CANCEL = delete(outbox).where(
-    outbox.c.turn_id == bindparam("turn"), outbox.c.kind == ErrandKind.CANCEL_RUN.value
+    outbox.c.turn_id == bindparam("turn"), outbox.c.kind == OutboxKind.CANCEL_RUN.value
 )
 _LOCK_SUGGESTIONS = (
     # Whoever has just made them holds this row until they are there and the errand is gone.

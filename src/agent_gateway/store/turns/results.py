@@ -30,7 +30,7 @@ from agent_gateway.store.db.tables import (
     steps,
     turns,
 )
-from agent_gateway.store.files import read_made_files, write_made_files
+from agent_gateway.store.files import read_artifacts, write_artifacts
 from agent_gateway.store.question_forms import forget_snapshot, forms_of_turn
 from agent_gateway.store.turns import chunk_offsets
 from agent_gateway.store.turns.queue import promote
@@ -104,7 +104,7 @@ async def read_result(database: Database, task_id: TaskId) -> Result | None:
         turn, message = row
         steps = await read_steps(session, [message.id])
         form, answered = await forms_of_turn(session, turn.id, turn.form_id)
-        made = await read_made_files(session, [message])
+        made = await read_artifacts(session, [message])
         return Result(
             outcome=Outcome(turn.outcome),
             chunks=await _in_time(len(message.answer), chunk_offsets.unpack, message.marks, message.answer),
@@ -163,7 +163,7 @@ async def write_result(
     if result.steps:
         rows = [{"message_id": turn.message_id, **msgspec.structs.asdict(step)} for step in result.steps]
         await connection.execute(insert(steps), rows)
-    await write_made_files(connection, turn.message_id, result.files)
+    await write_artifacts(connection, turn.message_id, result.files)
     if result.snapshot is not None:
         await move_snapshot(connection, turn.conversation_id, turn.seq, result.snapshot)
     if turn.form_id is not None:

@@ -13,7 +13,7 @@ from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import conversations, end_users, forms, is_open, outbox, turns
 from agent_gateway.store.files import forget_files
 from agent_gateway.store.question_forms import cancel_form
-from agent_gateway.store.turns.outbox import ErrandKind, put_closing
+from agent_gateway.store.turns.outbox import OutboxKind, put_closing
 from agent_gateway.store.turns.results import move_snapshot, write_result
 
 
@@ -125,6 +125,6 @@ _ASKED_SESSION = (
 )
 # Nobody wants to know any more what would be made of the conversation.
 _FORGET_ERRANDS = delete(outbox).where(
-    outbox.c.kind.in_((ErrandKind.NAME_CONVERSATION.value, ErrandKind.SUGGEST_QUESTIONS.value)),
+    outbox.c.kind.in_((OutboxKind.NAME_CONVERSATION.value, OutboxKind.SUGGEST_QUESTIONS.value)),
     outbox.c.turn_id.in_(select(turns.c.id).where(turns.c.conversation_id == bindparam("conversation"))),
 )
