@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from typing_extensions import override
 
-from agent_gateway.turns.maintenance import Trust
+from agent_gateway.turns.maintenance import AdoptionGuard
 
 LEASE = 8.0
 
@@ -20,7 +20,7 @@ class Clock(asyncio.SelectorEventLoop):
         return self.now
 
 
-def reaches(clock: Clock, trust: Trust, seconds: int) -> None:
+def reaches(clock: Clock, trust: AdoptionGuard, seconds: int) -> None:
     """The database answers once a second."""
     for _ in range(seconds):
         clock.now += 1
@@ -32,7 +32,7 @@ def test_after_an_outage_expired_leases_count_only_after_one_lease(*, pause: flo
     """An outage is longer than half a lease: its end leaves the owners one lease to renew theirs."""
 
     async def story() -> None:
-        trust = Trust(LEASE)
+        trust = AdoptionGuard(LEASE)
         reaches(clock, trust, 7)
         assert not trust.in_leases, "it has just started"
         reaches(clock, trust, 1)
@@ -53,7 +53,7 @@ def test_after_an_outage_expired_leases_count_only_after_one_lease(*, pause: flo
 
 def test_a_process_is_steady_while_its_heartbeats_get_through() -> None:
     async def story() -> None:
-        trust = Trust(LEASE)
+        trust = AdoptionGuard(LEASE)
         assert trust.steady
         clock.now += LEASE / 2
         assert trust.steady, "the next heartbeat is not overdue"
