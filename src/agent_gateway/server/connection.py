@@ -18,7 +18,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from agent_gateway.server.body import Body, ChunkedBody, SizedBody
-from agent_gateway.server.exchange import HIGH_WATER, STATUS_LINES, AnsweredTurn
+from agent_gateway.server.exchange import HIGH_WATER, STATUS_LINES, Exchange
 from agent_gateway.server.head import CHUNKED, END, MAX_HEAD, Head, Refused, too_large, too_slow
 
 HEAD_SECONDS: Final = 20.0
@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()
         """What was read and belongs to no request yet."""
         self._scanned = 0
-        self._exchange: AnsweredTurn | None = None
+        self._exchange: Exchange | None = None
         self._body: Body | None = None
         """The body of the exchange, while it has not come to its end."""
         self._paused = False
@@ -236,7 +236,7 @@ class Connection(asyncio.Protocol):
         self._deadline = None
         if head.body_size:
             self._body = ChunkedBody() if head.body_size == CHUNKED else SizedBody(head.body_size)
-        self._exchange = AnsweredTurn(self, head, self._scope(head))
+        self._exchange = Exchange(self, head, self._scope(head))
         if self._body is None:
             self._exchange.add(b"", complete=True)
         self._reading.rest()

@@ -32,7 +32,7 @@ def _status_line(status: int) -> bytes:
 STATUS_LINES: Final = {status: _status_line(status) for status in range(100, 600)}
 
 
-class AnsweredTurn:
+class Exchange:
     """A request under way; `connection` owns it and tells it what comes."""
 
     def __init__(self, connection: "Connection", head: Head, scope: dict[str, Any]) -> None:
