@@ -23,6 +23,7 @@ from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.shown_files import to_be_shown
 from agent_gateway.domain.events import (
     GATEWAY_END,
+    Endings,
     FormAnswered,
     MessageReplace,
     Result,
@@ -371,27 +372,30 @@ class TurnRunner:
             await self._last_look()
         files = await self._keep_files()
 
-        def decide(stop_asked: bool) -> Result:
-            if self._fold.run_end is not None:
-                return conclude(self._fold, stop_asked=stop_asked, files=files)
-            # Whoever asked to stop gets a stopped turn, whatever else went wrong meanwhile (R9).
-            return cut_short(self._fold, None if stop_asked else code or "turn_interrupted", files)
-
         try:
-            return await self._store_end(turn, decide)
+            return await self._store_end(turn, self._endings(code, files))
         except Exception as error:  # noqa: BLE001 - whatever it is, the turn must end
             # Bad data: the turn fails with a minimal row (R7). Only the kind of error is logged: databases
             # quote the row they refused, with all its texts.
             logger.error("turn %s: the result was refused: %s", self.turn.task_id, type(error).__name__)
             failed = Result(Outcome.FAILED, (), (), GATEWAY_END, "internal_server_error")
-            return await self._store_end(turn, lambda _: failed)
+            return await self._store_end(turn, Endings.always(failed))
 
-    async def _store_end(self, turn: Turn, decide: Callable[[bool], Result]) -> Result | None:
+    def _endings(self, code: str | None, files: Sequence[StoredFile]) -> Endings:
+        """How the turn ends; `code` says what went wrong if its run has no end of its own."""
+        if self._fold.run_end is not None:
+            normal = conclude(self._fold, stop_asked=False, files=files)
+            return Endings(normal, conclude(self._fold, stop_asked=True, files=files))
+        # A caller that asked to stop gets a stopped turn, even if something else went wrong meanwhile (R9).
+        normal = cut_short(self._fold, code or "turn_interrupted", files)
+        return Endings(normal, if_stopped=cut_short(self._fold, None, files))
+
+    async def _store_end(self, turn: Turn, endings: Endings) -> Result | None:
         """Commit the end for as long as the turn is ours; None once it is not.
 
         Whoever has it then tells its end, and our readers must hear that although we could not write.
         """
-        storing = asyncio.ensure_future(patiently(lambda: self._store.finish(turn, decide)))
+        storing = asyncio.ensure_future(patiently(lambda: self._store.finish(turn, endings)))
         storing.add_done_callback(lambda _: self._news.set())
         try:
             while not storing.done():

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import delete, select, update
 
-from agent_gateway.domain.events import Result
+from agent_gateway.domain.events import Endings, Result
 from agent_gateway.domain.files import InputFile, StoredFile, artifact_id
 from agent_gateway.domain.ids import FileId
 from agent_gateway.domain.turns import Caller, Outcome, TurnRequest
@@ -180,7 +180,7 @@ async def test_what_an_agent_made_is_written_with_the_end(world: World, store: F
         await store.keep(turn.created_at, file_id, b"image")
     made = StoredFile(file_id, "image-1.png", "image", "image/png", 5, position=3)
     result = Result(Outcome.COMPLETED, (), (), 5, files=(made,))
-    assert await world.turns.finish(turn, lambda _: result) == result
+    assert await world.turns.finish(turn, Endings.always(result)) == result
     assert await world.turns.result(turn.task_id) == result
     kept = await store.find(world.app.id, "ann", file_id)
     assert b"".join([chunk async for chunk in await store.read(kept, 0, 5)]) == b"image"
@@ -194,6 +194,6 @@ async def test_a_late_end_writes_no_files(world: World, store: FileStore) -> Non
     turn = (await begun(world)).turn
     made = StoredFile(FileId(artifact_id(turn.message_id, 1)), "a", "custom", "x/y", 1, position=1)
     result = Result(Outcome.COMPLETED, (), (), 3, files=(made,))
-    assert await world.process().finish(turn, lambda _: result) is None
+    assert await world.process().finish(turn, Endings.always(result)) is None
     with pytest.raises(FileNotFound):
         await store.find_any(made.id)

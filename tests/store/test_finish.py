@@ -1,14 +1,16 @@
 """Finish: one commit of all that a turn produced, or nothing at all."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
-from agent_gateway.domain.events import GATEWAY_END, LLMChunk, Result
+from agent_gateway.domain.events import GATEWAY_END, Endings, LLMChunk, Result
 from agent_gateway.domain.ids import RunId, new_id
 from agent_gateway.domain.turns import Outcome, Step, Turn, Usage
-from tests.store.world import METADATA, World, completed
+from tests.store.world import METADATA, World, completed, interrupted
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +32,7 @@ async def test_i2_all_of_a_turn_is_in_one_commit(world: World) -> None:
     await world.turns.running(turn, RunId("run"))
     result = completed("Hello, ", "world 😀", snapshot='{"turns": 1}')
 
-    assert await world.turns.finish(turn, lambda _: result) == result
+    assert await world.turns.finish(turn, Endings.always(result)) == result
 
     row = await world.row(turn)
     assert (row.state, row.outcome, row.error_code) == ("ended", "completed", None)
@@ -67,24 +69,18 @@ async def test_i2_all_of_a_turn_is_in_one_commit(world: World) -> None:
 async def test_what_was_finished_is_read_back(world: World, result: Result) -> None:
     turn = await world.begin()
     assert await world.turns.result(turn.task_id) is None, "not yet"
-    assert await world.turns.finish(turn, lambda _: result) == result
+    assert await world.turns.finish(turn, Endings.always(result)) == result
     assert await world.process().result(turn.task_id) == result
 
 
 @pytest.mark.parametrize("asked", [False, True])
-async def test_decide_knows_whether_a_stop_was_asked_for(world: World, asked: bool) -> None:
+async def test_a_stop_before_the_commit_picks_the_stopped_end(world: World, asked: bool) -> None:
     turn = await world.begin()
     await world.turns.arm(turn)
     if asked:
         await world.turns.stop(world.ann, turn.task_id)
-    told: list[bool] = []
-
-    def decide(stop_asked: bool) -> Result:
-        told.append(stop_asked)
-        return completed()
-
-    assert await world.turns.finish(turn, decide)
-    assert told == [asked]
+    normal, if_stopped = completed(), interrupted(stop=True)
+    assert await world.turns.finish(turn, Endings(normal, if_stopped)) == (if_stopped if asked else normal)
 
 
 @pytest.mark.parametrize("lost_by", ["owner", "epoch", "stop", "expiry", "finish"])
@@ -102,20 +98,16 @@ async def test_i9_a_finish_by_who_lost_the_turn_changes_nothing(world: World, lo
         case "expiry":
             await world.fail(turn)
         case _:
-            await world.turns.finish(turn, lambda _: completed(snapshot="first"))
-    asked: list[bool] = []
+            await world.turns.finish(turn, Endings.always(completed(snapshot="first")))
     async with world.unchanged():
-        assert (
-            await process.finish(turn, lambda stop: asked.append(stop) or completed(snapshot="new")) is None
-        )
-    assert asked == [], "nothing was decided"
+        assert await process.finish(turn, Endings.always(completed(snapshot="new"))) is None
 
 
 async def test_i9_of_two_finishes_at_once_one_counts(world: World) -> None:
     turn = await world.begin()
     results = await asyncio.gather(
         *(
-            world.turns.finish(turn, lambda _, text=text: completed(text, snapshot=text))
+            world.turns.finish(turn, Endings.always(completed(text, snapshot=text)))
             for text in ("one", "two", "three")
         )
     )
@@ -126,16 +118,13 @@ async def test_i9_of_two_finishes_at_once_one_counts(world: World) -> None:
     assert stored.answer == told.answer
 
 
-async def test_a_decision_that_fails_writes_nothing(world: World) -> None:
+async def test_a_result_that_the_database_refuses_writes_nothing(world: World) -> None:
     turn = await world.begin()
-
-    def decide(_: bool) -> Result:
-        raise RuntimeError("no decision")
-
+    one_number_twice = replace(completed(), steps=(Step(1, 2), Step(1, 4)))
     async with world.unchanged():
-        with pytest.raises(RuntimeError, match="no decision"):
-            await world.turns.finish(turn, decide)
-    assert await world.turns.finish(turn, lambda _: completed())
+        with pytest.raises(IntegrityError):
+            await world.turns.finish(turn, Endings.always(one_number_twice))
+    assert await world.turns.finish(turn, Endings.always(completed()))
 
 
 # --- the session snapshot
@@ -146,7 +135,7 @@ async def test_i7_a_turn_without_a_snapshot_keeps_the_old_one(world: World) -> N
     await world.ended(conversation_id=first.conversation_id)
     third = await world.begin(conversation_id=first.conversation_id)
     assert third.snapshot == "of the first"
-    await world.turns.finish(third, lambda _: Result(Outcome.FAILED, (), (), 2, "turn_timeout"))
+    await world.turns.finish(third, Endings.always(Result(Outcome.FAILED, (), (), 2, "turn_timeout")))
     assert await snapshot_of(world, first) == "of the first"
 
 
@@ -164,7 +153,7 @@ async def test_i7_the_snapshot_never_moves_back(world: World) -> None:
     # Its queued row was let go when the second ended: ours again, as it was.
     await world.change(first, state="running", owner=world.owner, epoch=1)
     assert await world.turns.finish(
-        first, lambda _: Result(Outcome.COMPLETED, (), (), 2, snapshot="of the first")
+        first, Endings.always(Result(Outcome.COMPLETED, (), (), 2, snapshot="of the first"))
     )
     assert await snapshot_of(world, first) == "of the second"
 

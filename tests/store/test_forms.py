@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from agent_gateway.domain.events import Endings
 from agent_gateway.domain.form_rules import TIMED_OUT
 from agent_gateway.domain.human_input import (
     FormAction,
@@ -48,7 +49,7 @@ async def asked(world: World, conversation_id: str | None = None) -> tuple[Turn,
     assert await world.turns.arm(turn)
     assert await world.turns.running(turn, RunId("run")) is not None
     question = Question("call-1", "Sure?", DEFINITION, '{"open": 1}')
-    result = await world.turns.finish(turn, lambda _: replace(completed(), question=question))
+    result = await world.turns.finish(turn, Endings.always(replace(completed(), question=question)))
     assert result is not None
     assert result.form is not None
     assert result.question is None
@@ -99,7 +100,7 @@ async def test_a_snapshot_is_kept_as_long_as_a_run_may_go_on_from_it(world: Worl
     answer = await submit(world, form)
     async with world.database.reading() as session:
         assert await session.scalar(kept) == '{"open": 1}'
-    assert await world.turns.finish(answer, lambda _: completed(snapshot='{"after": 1}'))
+    assert await world.turns.finish(answer, Endings.always(completed(snapshot='{"after": 1}')))
     async with world.database.reading() as session:
         assert await session.scalar(kept) is None
     after = await world.begin(conversation_id=turn.conversation_id)
@@ -166,7 +167,7 @@ async def test_an_answer_that_was_given_is_not_taken_back(world: World) -> None:
     assert stopped is not None
     assert stopped.run_id == "given"
     assert await state(world, form) is FormState.SUBMITTED
-    assert await world.turns.finish(answer, lambda _: completed(snapshot='{"after": 1}'))
+    assert await world.turns.finish(answer, Endings.always(completed(snapshot='{"after": 1}')))
     read = await world.turns.result(answer.task_id)
     assert read is not None
     assert read.answered is not None

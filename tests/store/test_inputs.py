@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Text, cast, func, select
 
+from agent_gateway.domain.events import Endings
 from agent_gateway.domain.human_input import Question
 from agent_gateway.domain.ids import ConversationId, RunId
 from agent_gateway.domain.turns import Turn
@@ -27,7 +28,7 @@ async def told(world: World, inputs: dict[str, Any], conversation_id: str | None
     turn = await world.begin(world.ann, conversation_id, inputs=inputs)
     assert await world.turns.arm(turn)
     assert await world.turns.running(turn, RunId("run")) is not None
-    assert await world.turns.finish(turn, lambda _: completed())
+    assert await world.turns.finish(turn, Endings.always(completed()))
     return turn
 
 
@@ -78,7 +79,7 @@ async def test_an_answer_has_the_inputs_of_what_asked(world: World) -> None:
         assert await world.turns.arm(turn)
         assert await world.turns.running(turn, RunId("run")) is not None
         question = Question("call", "Sure?", DEFINITION)
-        asked = await world.turns.finish(turn, lambda _, q=question: replace(completed(), question=q))
+        asked = await world.turns.finish(turn, Endings.always(replace(completed(), question=question)))
         assert asked is not None
         assert asked.form is not None
         turn = await world.turns.submit(world.app.id, asked.form.token, SUBMISSION)

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 from sqlalchemy import select, update
 
-from agent_gateway.domain.events import GATEWAY_END, Result
+from agent_gateway.domain.events import GATEWAY_END, Endings, Result
 from agent_gateway.domain.ids import ConversationId, RunId, new_id
 from agent_gateway.domain.turns import App, Caller, Outcome, Turn, TurnRequest
 from agent_gateway.errors import ConversationBusy
@@ -174,20 +174,17 @@ class Machine(RuleBasedStateMachine):
         turn = self.expected[handle.turn.task_id]
         allowed, asked = self.is_ours(handle, *ACTIVE), turn.stop
 
-        def decide(stop_asked: bool) -> Result:
-            assert stop_asked == asked
-            if stop_asked:
-                return Result(Outcome.STOPPED, (), (), GATEWAY_END)
-            return completed(snapshot=f'{{"seq": {turn.seq}}}' if with_snapshot else None)
-
-        stored = self.do(self.processes[handle.process].finish(handle.turn, decide))
+        normal = completed(snapshot=f'{{"seq": {turn.seq}}}' if with_snapshot else None)
+        endings = Endings(normal, Result(Outcome.STOPPED, (), (), GATEWAY_END))
+        stored = self.do(self.processes[handle.process].finish(handle.turn, endings))
         assert (stored is not None) == allowed
         if stored is not None:
+            assert (stored.outcome is Outcome.STOPPED) == asked
             self.end(turn, stored.outcome)
             if stored.snapshot:
                 self.snapshot_seq[turn.conversation] = turn.seq
         if twice:
-            assert self.do(self.processes[handle.process].finish(handle.turn, decide)) is None
+            assert self.do(self.processes[handle.process].finish(handle.turn, endings)) is None
 
     @rule(handle=handles)
     def stop(self, handle: Handle) -> None:

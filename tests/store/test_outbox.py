@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
+from agent_gateway.domain.events import Endings
 from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.turns import Caller, Turn
 from agent_gateway.errors import NotFound
@@ -42,7 +43,7 @@ async def make_due(world: World) -> None:
 async def test_an_ordinary_end_owes_nothing(world: World) -> None:
     await world.ended(snapshot=SNAPSHOT)
     process, turn = await running(world)
-    await process.finish(turn, lambda _: completed())
+    await process.finish(turn, Endings.always(completed()))
     planned = await world.begin()
     await process.stop(world.ann, planned.task_id)
     assert await count(world, outbox) == 0
@@ -52,7 +53,7 @@ async def test_an_ordinary_end_owes_nothing(world: World) -> None:
 async def test_an_end_of_our_own_owes_a_cancel(world: World) -> None:
     """Not at once: who made it tries first. What it found out is written down."""
     process, turn = await running(world)
-    await process.finish(turn, lambda _: interrupted())
+    await process.finish(turn, Endings.always(interrupted()))
     other = world.process().outbox
     assert await other.take(5) == []
     assert not process.outbox.written.is_set()
@@ -121,7 +122,7 @@ async def test_deleted_before_its_end(world: World) -> None:
     assert (await world.row(turn)).stop_reason == "deleted"
     assert await count(world, outbox) == 0
     newer = '{"layers": [], "newer": 1}'
-    await process.finish(turn, lambda _: completed(snapshot=newer))
+    await process.finish(turn, Endings.always(completed(snapshot=newer)))
     assert process.outbox.written.is_set()
     [errand] = await world.process().outbox.take(5)
     assert errand.task_id == turn.task_id

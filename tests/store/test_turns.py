@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 from sqlalchemy import update
 
-from agent_gateway.domain.events import GATEWAY_END, rest_of
+from agent_gateway.domain.events import GATEWAY_END, Endings, rest_of
 from agent_gateway.domain.ids import RunId, TaskId, new_id
 from agent_gateway.domain.turns import Outcome, Turn, TurnState
 from agent_gateway.store.db.database import now_plus
@@ -213,8 +213,8 @@ async def test_i4_what_nobody_holds_is_adopted_by_whoever_looks(world: World) ->
     assert (taken.task_id, taken.run_id, taken.query) == (expired.task_id, RUN, expired.query)
     assert (await world.row(held)).epoch == 1
     assert await world.turns.running(expired, RUN) is None
-    assert await world.turns.finish(expired, lambda _: completed()) is None
-    assert await process.finish(taken, lambda _: completed()) == completed()
+    assert await world.turns.finish(expired, Endings.always(completed())) is None
+    assert await process.finish(taken, Endings.always(completed())) == completed()
 
 
 async def test_a_release_takes_what_it_or_the_one_before_began(world: World) -> None:
@@ -251,7 +251,7 @@ async def test_a_turn_of_an_app_that_can_not_be_read_is_ended_when_it_is_late(
     await world.change(turn, deadline_at=now_plus(-1))
     [late] = await (process := world.process()).adopt(expired=True)
     assert (late.task_id, late.runnable, late.run_id) == (turn.task_id, False, RUN)
-    assert await process.finish(late, lambda _: completed()) == completed()
+    assert await process.finish(late, Endings.always(completed())) == completed()
 
 
 async def test_of_many_sweeps_at_once_one_adopts(world: World) -> None:
@@ -274,7 +274,7 @@ async def test_a_released_turn_goes_on_from_its_checkpoint(world: World) -> None
     turn, sending = await in_state(world, "running"), await in_state(world, "sending")
     await world.turns.save_checkpoints([(turn, b"early")])
     assert await world.turns.release([(turn, b"state"), (sending, None)]) == {turn.task_id}
-    assert await world.turns.finish(turn, lambda _: completed()) is None
+    assert await world.turns.finish(turn, Endings.always(completed())) is None
     (taken,) = await world.process().adopt(expired=False)
     assert (taken.task_id, taken.checkpoint, taken.epoch) == (turn.task_id, b"state", 3)
 

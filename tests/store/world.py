@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Executable, MetaData, insert, select, update
 
 from agent_gateway.apps.config import AppConfig
-from agent_gateway.domain.events import GATEWAY_END, LLMChunk, Result
+from agent_gateway.domain.events import GATEWAY_END, Endings, LLMChunk, Result
 from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, RunId, new_id
 from agent_gateway.domain.turns import App, Caller, Outcome, Step, Turn, TurnRequest, Usage
 from agent_gateway.store.apps import AppStore
@@ -93,7 +93,7 @@ class World:
         await self.expire(turn)
         process = self.process()
         (adopted,) = [found for found in await process.adopt(expired=True) if found.task_id == turn.task_id]
-        assert await process.finish(adopted, lambda stop: interrupted(stop=stop))
+        assert await process.finish(adopted, Endings(interrupted(), interrupted(stop=True)))
 
     async def ended(
         self,
@@ -106,7 +106,7 @@ class World:
         turn = await self.begin(caller, conversation_id)
         assert await self.turns.arm(turn)
         assert await self.turns.running(turn, RunId("run")) is not None
-        assert await self.turns.finish(turn, lambda _: completed(snapshot=snapshot))
+        assert await self.turns.finish(turn, Endings.always(completed(snapshot=snapshot)))
         return turn
 
     async def execute(self, statement: Executable, **parameters: Any) -> None:

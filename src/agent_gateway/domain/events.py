@@ -157,6 +157,20 @@ class Result:
         return "".join(chunk.text for chunk in self.chunks)
 
 
+@dataclass(frozen=True, slots=True)
+class Endings:
+    """Both ends that a turn can have. Its commit picks one, because only then it is known which is right."""
+
+    normal: Result
+    if_stopped: Result
+    """When a caller asked to stop before the commit (R9)."""
+
+    @classmethod
+    def always(cls, result: Result) -> "Endings":
+        """The same end, whether or not a stop was asked for."""
+        return cls(result, result)
+
+
 def rest_of(result: Result, after: int) -> list[TurnEvent]:
     """The events of an ended turn beyond position `after`; empty when there are none (R13)."""
     return list(told_after(result, after))

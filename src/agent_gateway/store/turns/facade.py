@@ -5,13 +5,13 @@ nothing and says so (I9). Lock order: conversation, then turn.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import bindparam, select, tuple_, update
 
-from agent_gateway.domain.events import Result
+from agent_gateway.domain.events import Endings, Result
 from agent_gateway.domain.human_input import Submission
 from agent_gateway.domain.ids import AppId, ConversationId, RunId, TaskId
 from agent_gateway.domain.turns import AnsweredTurn, Caller, Turn, TurnRequest, TurnState
@@ -96,18 +96,18 @@ class TurnStore:
     def _ours(self, turn: Turn) -> dict[str, Any]:
         return {"task": turn.task_id, "our_owner": self._terms.owner, "our_epoch": turn.epoch}
 
-    async def finish(self, turn: Turn, decide: Callable[[bool], Result]) -> Result | None:
+    async def finish(self, turn: Turn, endings: Endings) -> Result | None:
         """The turn's last write: answer, marks, steps, usage and snapshot in one commit (I2, R7).
 
-        `decide` makes the result, knowing whether a stop was asked for before this commit. Returns
-        what was stored, or None when the turn is no longer ours or has ended: nothing was written.
+        Returns the one of the two ends that was stored, or None when the turn is no longer ours or has
+        ended: nothing was written.
         """
         async with self._database.transaction("duty") as connection:
             conversation = await lock_conversation(connection, turn.conversation_id)
             row = (await connection.execute(_OUR_ACTIVE_TURN, self._ours(turn))).first()
             if row is None:
                 return None
-            result = decide(row.stop_at is not None)
+            result = endings.normal if row.stop_at is None else endings.if_stopped
             form = None
             if result.question is not None:
                 seconds = turn.app.config.question_expires_seconds
