@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -443,6 +443,32 @@ def test_a_run_that_a_lost_write_stored_is_not_cancelled(
         assert stream.rest().answer == "So far, so good"
     assert (fake.posts, fake.cancels) == (1, [])
     assert fleet.rows(stream.task_id).turn.outcome == "completed"
+
+
+def test_an_owner_that_cannot_write_sends_the_end_that_another_process_stored(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can still read: its readers get the end from the row (R7)."""
+    one, two = fleet.start(), fleet.start()
+    fake.script = script(said("So far"), gate, succeed())
+
+    def unless_one(write: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def refused_to_one(store: TurnStore, *what: Any) -> Any:
+            if store is one.gateway.turns:
+                raise StoreUnavailable("it cannot write")
+            return await write(store, *what)
+
+        return refused_to_one
+
+    with fleet.chat(one, user).open() as stream:
+        stream.until("So far")
+        for name in ("heartbeat", "finish"):
+            monkeypatch.setattr(TurnStore, name, unless_one(getattr(TurnStore, name)))
+        gate.open()
+        assert stream.rest().kinds == ["message", "message_end"]
+    adopted_once = fleet.rows(stream.task_id).turn
+    assert (adopted_once.outcome, adopted_once.epoch, adopted_once.adoptions) == ("completed", 2, 1)
+    assert fleet.chat(two, user).resumed(stream.task_id).answer == "So far"
 
 
 def test_a_database_outage_makes_nobody_adopt_everybody(

@@ -188,6 +188,16 @@ async def test_a_cancelled_form_does_not_exist(world: World) -> None:
     assert after.form is None
 
 
+async def test_the_question_of_a_deleted_conversation_does_not_expire(world: World) -> None:
+    """Its expiry would begin a turn in a conversation that exists for nobody."""
+    turn, form = await asked(world)
+    await world.turns.delete(world.ann, turn.conversation_id)
+    assert await state(world, form) is FormState.CANCELLED
+    await expire(world, form)
+    assert await world.turns.expire_forms() == 0
+    assert await world.turns.adopt(expired=False) == []
+
+
 async def test_the_run_of_an_expired_question_is_told_so_once(world: World) -> None:
     _, kept = await asked(world)
     _, form = await asked(world)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent_gateway.backend.fold.artifacts import MAX_FILES, MAX_FILES_BYTES
+from agent_gateway.backend.fold.artifacts import MAX_FILES, MAX_FILES_BYTES, as_stored
 from agent_gateway.backend.fold.conclusion import conclude, cut_short
 from agent_gateway.backend.fold.fold import (
     FIRST_GROWTH,
@@ -416,6 +416,15 @@ def test_files_are_kept_in_order_and_told_only_at_the_end() -> None:
     decided = conclude(fold, stop_asked=False, files=stored(fold)[1:])
     assert [made.position for made in decided.files] == [5, 6]
     assert decided.end_position == 8
+
+
+def test_an_artifact_has_the_same_id_whoever_stores_it() -> None:
+    """A process may die between storing a file and the turn's end: the next one stores the same object."""
+    message, other = "0197f000-0000-7000-8000-000000000001", "0197f000-0000-7000-8000-000000000002"
+    run = [delta("Look: "), file(b"one"), file(b"two")]
+    ids = [[as_stored(made, of).id for made in fed(*run)[0].files] for of in (message, message, other)]
+    assert ids[0] == ids[1]
+    assert len({*ids[0], *ids[2]}) == 4
 
 
 @pytest.mark.parametrize(

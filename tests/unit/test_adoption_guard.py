@@ -20,11 +20,11 @@ class Clock(asyncio.SelectorEventLoop):
         return self.now
 
 
-def reaches(clock: Clock, trust: AdoptionGuard, seconds: int) -> None:
+def reaches(clock: Clock, guard: AdoptionGuard, seconds: int) -> None:
     """The database answers once a second."""
     for _ in range(seconds):
         clock.now += 1
-        trust.reached()
+        guard.reached()
 
 
 @pytest.mark.parametrize(("pause", "outage"), [(3.0, False), (5.0, True)])
@@ -32,19 +32,19 @@ def test_after_an_outage_expired_leases_count_only_after_one_lease(*, pause: flo
     """An outage is longer than half a lease: its end leaves the owners one lease to renew theirs."""
 
     async def story() -> None:
-        trust = AdoptionGuard(LEASE)
-        reaches(clock, trust, 7)
-        assert not trust.in_leases, "it has just started"
-        reaches(clock, trust, 1)
-        assert trust.in_leases
+        guard = AdoptionGuard(LEASE)
+        reaches(clock, guard, 7)
+        assert not guard.in_leases, "it has just started"
+        reaches(clock, guard, 1)
+        assert guard.in_leases
         clock.now += pause
-        assert trust.in_leases is not outage
-        trust.reached()
-        assert trust.in_leases is not outage
-        reaches(clock, trust, 7)
-        assert trust.in_leases is not outage
-        reaches(clock, trust, 1)
-        assert trust.in_leases
+        assert guard.in_leases is not outage
+        guard.reached()
+        assert guard.in_leases is not outage
+        reaches(clock, guard, 7)
+        assert guard.in_leases is not outage
+        reaches(clock, guard, 1)
+        assert guard.in_leases
 
     clock = Clock()
     with asyncio.Runner(loop_factory=lambda: clock) as runner:
@@ -53,16 +53,16 @@ def test_after_an_outage_expired_leases_count_only_after_one_lease(*, pause: flo
 
 def test_a_process_is_steady_while_its_heartbeats_get_through() -> None:
     async def story() -> None:
-        trust = AdoptionGuard(LEASE)
-        assert trust.steady
+        guard = AdoptionGuard(LEASE)
+        assert guard.steady
         clock.now += LEASE / 2
-        assert trust.steady, "the next heartbeat is not overdue"
-        trust.missed()
-        assert not trust.steady
-        trust.renewed()
-        assert trust.steady
+        assert guard.steady, "the next heartbeat is not overdue"
+        guard.missed()
+        assert not guard.steady
+        guard.renewed()
+        assert guard.steady
         clock.now += LEASE * 0.7
-        assert not trust.steady, "no heartbeat for more than two thirds of a lease"
+        assert not guard.steady, "no heartbeat for more than two thirds of a lease"
 
     clock = Clock()
     with asyncio.Runner(loop_factory=lambda: clock) as runner:
