@@ -11,7 +11,7 @@ from agent_gateway.routes.http.errors import STATUSES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -47,6 +47,20 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), f"{path} does not exist"
         if anchor:
             assert anchor in anchors_of(target), f"{path} has no heading #{anchor}"
+
+
+def test_every_path_that_contributing_names_exists() -> None:
+    """And next to a path, the name of what is to be found there."""
+    text = text_of(ROOT / "CONTRIBUTING.md")
+    paths = [word for word in words_of(text) if re.fullmatch(r"[\w.]+/[\w./-]*", word) and "NNNN" not in word]
+    assert len(paths) > 30
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    named = re.findall(r"`([\w./]+\.py)` \(`(\w+)`\)", text)
+    assert named
+    for path, name in named:
+        assert re.search(rf"\b(def|class) {name}\b", (ROOT / path).read_text("utf-8")), (
+            f"{path} has no {name}"
+        )
 
 
 def test_the_index_has_every_page() -> None:
