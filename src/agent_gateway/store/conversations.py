@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, Select, and_, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
@@ -17,9 +17,9 @@ from agent_gateway.domain.ids import ConversationId, MessageId, Rating, TaskId
 from agent_gateway.domain.turns import Caller, Outcome, Step, Usage
 from agent_gateway.errors import NotFound
 from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.scope import owned, scope_of
 from agent_gateway.store.db.tables import (
     ConversationRow,
-    EndUserRow,
     MessageRow,
     TurnRow,
     conversations,
@@ -105,11 +105,13 @@ class ConversationStore:
         """A page of conversations after `last_id` in that order; NotFound for an unknown one."""
         descending = sort_by.startswith("-")
         key = col(getattr(ConversationRow, sort_by.removeprefix("-")))
+        scope = scope_of(caller.app.id, caller.user)
         async with self._database.reading() as session:
-            query = _scoped(caller)
+            query = _OWNED
             if last_id:
-                last = _scoped(caller).where(col(ConversationRow.id) == last_id)
-                if (await session.scalars(last.with_only_columns(col(ConversationRow.id)))).first() is None:
+                last = _OWNED.where(col(ConversationRow.id) == last_id)
+                last = last.with_only_columns(col(ConversationRow.id))
+                if (await session.scalars(last, scope)).first() is None:
                     raise NotFound("Last Conversation Not Exists.")
                 # As the database has it: SQLite keeps its times more finely than a datetime does.
                 stored = conversations.alias()
@@ -125,7 +127,7 @@ class ConversationStore:
                 .order_by(*order)
                 .limit(limit + 1)
             )
-            found = (await session.execute(sized)).all()
+            found = (await session.execute(sized, scope)).all()
             ids = fitting(found, limit)
             rows = await session.scalars(
                 select(ConversationRow).where(col(ConversationRow.id).in_(ids)).order_by(*order)
@@ -160,18 +162,12 @@ class ConversationStore:
 
     async def rename(self, caller: Caller, conversation_id: ConversationId, name: str) -> Conversation:
         """Give a conversation a name, which the app will not change any more; NotFound."""
+        mine, scope = conversations.c.id == conversation_id, scope_of(caller.app.id, caller.user)
         async with self._database.transaction() as connection:
-            await connection.execute(
-                update(conversations)
-                .where(
-                    conversations.c.id == conversation_id,
-                    conversations.c.id.in_(_scoped(caller).with_only_columns(col(ConversationRow.id))),
-                )
-                .values(name=name, naming="closed")
-            )
+            renamed = update(conversations).where(mine, owned(conversations))
+            await connection.execute(renamed.values(name=name, naming="closed"), scope)
         async with self._database.reading() as session:
-            query = _scoped(caller).where(col(ConversationRow.id) == conversation_id)
-            row = (await session.scalars(query)).first()
+            row = (await session.scalars(_OWNED.where(mine), scope)).first()
         if row is None:
             raise NotFound("Conversation Not Exists.")
         return _conversation(row)
@@ -182,12 +178,12 @@ class ConversationStore:
             found = await session.execute(
                 select(col(TurnRow.id), col(TurnRow.outcome), col(MessageRow.suggestions))
                 .join(MessageRow, col(MessageRow.id) == col(TurnRow.message_id))
+                .join(conversations, conversations.c.id == col(MessageRow.conversation_id))
                 .where(
                     col(MessageRow.id) == message_id,
-                    col(MessageRow.conversation_id).in_(
-                        _scoped(caller).with_only_columns(col(ConversationRow.id))
-                    ),
-                )
+                    owned(conversations),
+                ),
+                scope_of(caller.app.id, caller.user),
             )
             row = found.first()
         if row is None:
@@ -199,26 +195,15 @@ class ConversationStore:
 async def _require(session: AsyncSession, caller: Caller, conversation_id: ConversationId) -> dict[str, Any]:
     """The inputs of this caller's conversation; NotFound."""
     owned = await session.scalars(
-        _scoped(caller)
-        .where(col(ConversationRow.id) == conversation_id)
-        .with_only_columns(col(ConversationRow.inputs))
+        _OWNED.where(col(ConversationRow.id) == conversation_id).with_only_columns(
+            col(ConversationRow.inputs)
+        ),
+        scope_of(caller.app.id, caller.user),
     )
     inputs: dict[str, Any] | None = owned.first()
     if inputs is None:
         raise NotFound("Conversation Not Exists.")
     return inputs
-
-
-def _scoped(caller: Caller) -> Select[ConversationRow]:
-    return (
-        select(ConversationRow)
-        .join(EndUserRow, col(EndUserRow.id) == col(ConversationRow.end_user_id))
-        .where(
-            col(ConversationRow.app_id) == caller.app.id,
-            col(EndUserRow.external_id) == caller.user,
-            col(ConversationRow.deleted_at).is_(None),
-        )
-    )
 
 
 def _beyond(
@@ -269,6 +254,7 @@ def _message(
     )
 
 
+_OWNED = select(ConversationRow).where(owned(conversations))
 _SHOWN_CONVERSATION = octets_of(conversations.c.name, conversations.c.inputs, conversations.c.introduction)
 _SHOWN_STEPS = (
     select(octets_of_rows(steps.c.thought, steps.c.tool_input, steps.c.observation))

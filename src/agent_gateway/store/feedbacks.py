@@ -8,20 +8,13 @@ from typing import Any, Final, cast
 from sqlalchemy import Row, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlmodel import col
 
 from agent_gateway.domain.ids import FEEDBACK_CHARACTERS, AppId, MessageId, Rating, new_id
 from agent_gateway.domain.turns import Caller
 from agent_gateway.errors import NotFound
 from agent_gateway.store.db.database import Database, now_plus
-from agent_gateway.store.db.tables import (
-    ConversationRow,
-    FeedbackRow,
-    conversations,
-    end_users,
-    feedbacks,
-    messages,
-)
+from agent_gateway.store.db.scope import of_app, owned, scope_of
+from agent_gateway.store.db.tables import conversations, feedbacks, messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +42,7 @@ class FeedbackStore:
         self, caller: Caller, message_id: MessageId, rating: Rating | None, content: str | None
     ) -> None:
         """Rate a message of the caller's anew, or take its rating back; NotFound for any other message."""
-        scope = {"message": message_id, "app": caller.app.id, "user": caller.user}
+        scope = scope_of(caller.app.id, caller.user) | {"message": message_id}
         async with self._database.transaction() as connection:
             owned = (await connection.execute(_OWNED, scope)).first()
             if owned is None:
@@ -73,16 +66,9 @@ class FeedbackStore:
 
         What was said of a conversation is gone with it.
         """
-        query = (
-            select(*_LISTED)
-            .join(ConversationRow, col(ConversationRow.id) == col(FeedbackRow.conversation_id))
-            .where(col(FeedbackRow.app_id) == app_id, col(ConversationRow.deleted_at).is_(None))
-            .order_by(col(FeedbackRow.created_at).desc(), col(FeedbackRow.id).desc())
-            .offset((page - 1) * limit)
-            .limit(limit)
-        )
+        query = _PAGE.offset((page - 1) * limit).limit(limit)
         async with self._database.reading() as session:
-            return [_feedback(row) for row in await session.execute(query)]
+            return [_feedback(row) for row in await session.execute(query, {"app": app_id})]
 
 
 def _feedback(row: Row[*tuple[Any, ...]]) -> Feedback:
@@ -104,6 +90,13 @@ _LISTED = [
     func.substr(column, 1, FEEDBACK_CHARACTERS).label(column.name) if column.name == "content" else column
     for column in feedbacks.c
 ]
+_PAGE = (
+    select(*_LISTED)
+    .join(conversations, conversations.c.id == feedbacks.c.conversation_id)
+    # The app of the feedback, too, for the index of the order.
+    .where(feedbacks.c.app_id == bindparam("app"), of_app(conversations))
+    .order_by(feedbacks.c.created_at.desc(), feedbacks.c.id.desc())
+)
 
 
 def _upsert(dialect_insert: Any) -> Any:
@@ -118,13 +111,7 @@ def _upsert(dialect_insert: Any) -> Any:
 _OWNED = (
     select(messages.c.conversation_id, conversations.c.end_user_id)
     .join(conversations, conversations.c.id == messages.c.conversation_id)
-    .join(end_users, end_users.c.id == conversations.c.end_user_id)
-    .where(
-        messages.c.id == bindparam("message"),
-        conversations.c.app_id == bindparam("app"),
-        end_users.c.external_id == bindparam("user"),
-        conversations.c.deleted_at.is_(None),
-    )
+    .where(messages.c.id == bindparam("message"), owned(conversations))
 )
 _TAKE_BACK = delete(feedbacks).where(feedbacks.c.message_id == bindparam("message"))
 _UPSERT: Final[Mapping[str, Any]] = {

@@ -24,6 +24,7 @@ from agent_gateway.domain.turns import Caller
 from agent_gateway.errors import FileNotFound, ObjectsUnavailable
 from agent_gateway.filetypes import Description
 from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.scope import END_USER, owned, scope_of
 from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.db.tables import (
     MessageRow,
@@ -97,12 +98,12 @@ class FileStore:
     async def add(self, caller: Caller, what: Description, received: Received) -> Upload:
         """Make what was received a file of this caller."""
         file = StoredFile(received.id, what.name, what.type, what.mime_type, received.size)
-        scope = {"app": caller.app.id, "user": caller.user}
+        scope = scope_of(caller.app.id, caller.user)
         async with self._database.transaction() as connection:
             row = {"id": new_id(), "app_id": scope["app"], "external_id": scope["user"]}
             meet = _MEET_END_USER[connection.dialect.name]
             await connection.execute(meet, {**row, "created_at": received.created_at})
-            end_user_id = (await connection.execute(_END_USER, scope)).scalar_one()
+            end_user_id = (await connection.execute(END_USER, scope)).scalar_one()
             await connection.execute(
                 insert(files), _file_row(file, scope["app"], end_user_id, received.created_at)
             )
@@ -118,7 +119,7 @@ class FileStore:
 
     async def find(self, app_id: AppId, user: str, file_id: str) -> Kept:
         """A file of this app and user; FileNotFound when there is none."""
-        return await self._find(_FILE_OF, {"file": file_id, "app": app_id, "user": user})
+        return await self._find(_FILE_OF, scope_of(app_id, user) | {"file": file_id})
 
     async def find_any(self, file_id: str) -> Kept:
         """A file of anybody, for who brings a signature for exactly it."""
@@ -199,18 +200,10 @@ async def resolve_files(
         return list(given)
     rows = await connection.execute(
         select(files)
-        .where(
-            files.c.id.in_(ids),
-            files.c.deleted_at.is_(None),
-            files.c.app_id == caller.app.id,
-            files.c.end_user_id.in_(
-                select(end_users.c.id).where(
-                    end_users.c.app_id == caller.app.id, end_users.c.external_id == caller.user
-                )
-            ),
-        )
+        .where(files.c.id.in_(ids), owned(files))
         .order_by(files.c.id)
-        .with_for_update(read=True)
+        .with_for_update(read=True),
+        scope_of(caller.app.id, caller.user),
     )
     found = {row.id: row for row in rows}
     if not found.keys() >= set(ids):
@@ -299,17 +292,12 @@ _MEET_END_USER: Final = {
     name: dialect_insert(end_users).on_conflict_do_nothing(index_elements=["app_id", "external_id"])
     for name, dialect_insert in (("postgresql", postgres_insert), ("sqlite", sqlite_insert))
 }
-_END_USER: Final = select(end_users.c.id).where(
-    end_users.c.app_id == bindparam("app"), end_users.c.external_id == bindparam("user")
-)
 _FILE: Final = (
     select(files)
     .join(apps, apps.c.id == files.c.app_id)
     .where(files.c.id == bindparam("file"), files.c.deleted_at.is_(None), apps.c.deleted_at.is_(None))
 )
-_FILE_OF: Final = _FILE.where(
-    files.c.app_id == bindparam("app"), files.c.end_user_id == _END_USER.scalar_subquery()
-)
+_FILE_OF: Final = _FILE.where(owned(files))
 _OWNER: Final = (
     select(conversations.c.app_id, conversations.c.end_user_id, messages.c.created_at)
     .join(messages, messages.c.conversation_id == conversations.c.id)

@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from agent_gateway.domain.human_input import FormAnswer, FormDefinition, FormState, HumanInputForm, Question
 from agent_gateway.domain.ids import AppId, FormId, MessageId, TaskId, new_id
 from agent_gateway.store.db.database import Database, now_plus
-from agent_gateway.store.db.tables import conversations, end_users, forms, is_open, turns
+from agent_gateway.store.db.scope import of_app, owned, scope_of
+from agent_gateway.store.db.tables import conversations, forms, is_open, turns
 
 TOKEN_BYTES: Final = 32
 
@@ -161,9 +162,7 @@ class FormStore:
     async def asked(self, app_id: AppId, user: str, message_id: str) -> Asked | None:
         """The turn of a message of this app and user, and what it asked."""
         async with self._database.reading() as session:
-            row = (
-                await session.execute(_ASKED, {"app": app_id, "user": user, "message": message_id})
-            ).first()
+            row = (await session.execute(_ASKED, scope_of(app_id, user) | {"message": message_id})).first()
         if row is None:
             return None
         status = None
@@ -233,21 +232,14 @@ FORM_BY_TOKEN: Final = (
     .where(
         forms.c.token == bindparam("token"),
         forms.c.state != FormState.CANCELLED.value,
-        conversations.c.app_id == bindparam("app"),
-        conversations.c.deleted_at.is_(None),
+        of_app(conversations),
     )
 )
 _ASKED = (
     select(turns.c.id.label("task_id"), forms.c.id, forms.c.state, forms.c.answered_by)
     .join(conversations, conversations.c.id == turns.c.conversation_id)
-    .join(end_users, end_users.c.id == conversations.c.end_user_id)
     .outerjoin(forms, forms.c.turn_id == turns.c.id)
-    .where(
-        turns.c.message_id == bindparam("message"),
-        conversations.c.app_id == bindparam("app"),
-        end_users.c.external_id == bindparam("user"),
-        conversations.c.deleted_at.is_(None),
-    )
+    .where(turns.c.message_id == bindparam("message"), owned(conversations))
 )
 OPEN_FORM: Final = select(*form_columns()).where(
     forms.c.conversation_id == bindparam("conversation"), is_open(forms)

@@ -6,7 +6,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from agent_gateway.domain.ids import ConversationId, TaskId
 from agent_gateway.domain.turns import AnsweredTurn, Caller
 from agent_gateway.store.db.database import Database
-from agent_gateway.store.db.tables import conversations, end_users, messages, turns
+from agent_gateway.store.db.scope import owned, scope_of
+from agent_gateway.store.db.tables import conversations, messages, turns
 from agent_gateway.store.turns.adopt import read_turns
 from agent_gateway.store.turns.new_turn import OwnerContext
 
@@ -26,7 +27,7 @@ async def first_answered_turn(
     database: Database, terms: OwnerContext, caller: Caller, conversation_id: ConversationId
 ) -> AnsweredTurn | None:
     """How a conversation of this caller began; None when there is no such conversation."""
-    scope = {"conversation": conversation_id, "app": caller.app.id, "user": caller.user}
+    scope = scope_of(caller.app.id, caller.user) | {"conversation": conversation_id}
     async with database.reading() as session:
         task_id = await session.scalar(_FIRST_TURN, scope)
         if task_id is None:
@@ -38,13 +39,7 @@ async def first_answered_turn(
 _FIRST_TURN = (
     select(turns.c.id)
     .join(conversations, conversations.c.id == turns.c.conversation_id)
-    .join(end_users, end_users.c.id == conversations.c.end_user_id)
-    .where(
-        conversations.c.id == bindparam("conversation"),
-        conversations.c.app_id == bindparam("app"),
-        end_users.c.external_id == bindparam("user"),
-        conversations.c.deleted_at.is_(None),
-    )
+    .where(conversations.c.id == bindparam("conversation"), owned(conversations))
     .order_by(turns.c.seq)
     .limit(1)
 )

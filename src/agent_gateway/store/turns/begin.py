@@ -16,6 +16,7 @@ from agent_gateway.domain.text import short_name
 from agent_gateway.domain.turns import App, Caller, Turn, TurnRequest, TurnState
 from agent_gateway.errors import ConversationBusy, NotFound, QuestionOpen, StoreUnavailable
 from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.scope import END_USER, owned, scope_of
 from agent_gateway.store.db.tables import (
     conversations,
     end_users,
@@ -173,8 +174,8 @@ async def _go_on(
 
     Raises ConversationBusy when the app wants that, or when too many turns wait already.
     """
-    scope = {"conversation": conversation_id}
-    found = await connection.execute(_NEXT_SEQ, {**scope, "app": caller.app.id, "user": caller.user})
+    scope: dict[str, str] = {"conversation": conversation_id}
+    found = await connection.execute(_NEXT_SEQ, scope | scope_of(caller.app.id, caller.user))
     row = found.first()
     if row is None:
         raise NotFound("Conversation Not Exists.")
@@ -201,8 +202,8 @@ async def _go_on(
 
 async def _new_conversation(connection: AsyncConnection, caller: Caller, request: TurnRequest) -> _Place:
     inputs = read_inputs(caller.app.config.user_input_form, request.inputs, starting=True)
-    scope = {"app": caller.app.id, "user": caller.user}
-    end_user_id = await connection.scalar(_END_USER, scope)
+    scope = scope_of(caller.app.id, caller.user)
+    end_user_id = await connection.scalar(END_USER, scope)
     if end_user_id is None:
         end_user_id = new_id()
         row = {"id": end_user_id, "app_id": scope["app"], "external_id": scope["user"]}
@@ -225,9 +226,6 @@ async def _new_conversation(connection: AsyncConnection, caller: Caller, request
     return _Place(conversation_id, 1, now, caller.app, inputs, {})
 
 
-_END_USER = select(end_users.c.id).where(
-    end_users.c.app_id == bindparam("app"), end_users.c.external_id == bindparam("user")
-)
 _NEW_CONVERSATION = (
     insert(conversations)
     .values(last_seq=1, created_at=now_plus(), updated_at=now_plus())
@@ -235,12 +233,7 @@ _NEW_CONVERSATION = (
 )
 _NEXT_SEQ = (
     update(conversations)
-    .where(
-        conversations.c.id == bindparam("conversation"),
-        conversations.c.app_id == bindparam("app"),
-        conversations.c.end_user_id == _END_USER.scalar_subquery(),
-        conversations.c.deleted_at.is_(None),
-    )
+    .where(conversations.c.id == bindparam("conversation"), owned(conversations))
     .values(last_seq=conversations.c.last_seq + 1, updated_at=now_plus())
     .returning(
         conversations.c.last_seq,

@@ -17,7 +17,8 @@ from agent_gateway.domain.ids import AppId, ConversationId, RunId, TaskId
 from agent_gateway.domain.turns import AnsweredTurn, Caller, Turn, TurnRequest, TurnState
 from agent_gateway.errors import NotFound
 from agent_gateway.store.db.database import Database, now_plus
-from agent_gateway.store.db.tables import conversations, end_users, is_active, turns
+from agent_gateway.store.db.scope import owned, scope_of
+from agent_gateway.store.db.tables import conversations, is_active, turns
 from agent_gateway.store.files import forget_files
 from agent_gateway.store.question_forms import open_form, withdraw_answer
 from agent_gateway.store.turns.adopt import (
@@ -153,7 +154,7 @@ class TurnStore:
 
         A turn whose run was not asked for yet ends in this same transaction.
         """
-        scope = {"task": task_id, "app": caller.app.id, "user": caller.user}
+        scope = scope_of(caller.app.id, caller.user) | {"task": task_id}
         async with self._database.transaction() as connection:
             conversation_id = await connection.scalar(_CONVERSATION_OF, scope)
             if conversation_id is None:
@@ -253,11 +254,5 @@ _UNENDED_TURN = (
 _CONVERSATION_OF = (
     select(conversations.c.id)
     .join(turns, turns.c.conversation_id == conversations.c.id)
-    .join(end_users, end_users.c.id == conversations.c.end_user_id)
-    .where(
-        turns.c.id == bindparam("task"),
-        conversations.c.app_id == bindparam("app"),
-        end_users.c.external_id == bindparam("user"),
-        conversations.c.deleted_at.is_(None),
-    )
+    .where(turns.c.id == bindparam("task"), owned(conversations))
 )

@@ -17,10 +17,9 @@ from agent_gateway.domain.events import GATEWAY_END, Result
 from agent_gateway.domain.ids import AppId, ConversationId, MessageId, TaskId
 from agent_gateway.domain.turns import Outcome, Step, TurnState, Usage
 from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.scope import owned, scope_of
 from agent_gateway.store.db.tables import (
     AppVersionRow,
-    ConversationRow,
-    EndUserRow,
     MessageRow,
     StepRow,
     TurnRow,
@@ -66,15 +65,10 @@ async def read_view(database: Database, app_id: AppId, user: str, task_id: TaskI
                 col(TurnRow.state),
             )
             .join(MessageRow, col(MessageRow.id) == col(TurnRow.message_id))
-            .join(ConversationRow, col(ConversationRow.id) == col(TurnRow.conversation_id))
-            .join(EndUserRow, col(EndUserRow.id) == col(ConversationRow.end_user_id))
+            .join(conversations, conversations.c.id == col(TurnRow.conversation_id))
             .join(AppVersionRow, col(AppVersionRow.id) == col(TurnRow.app_version_id))
-            .where(
-                col(TurnRow.id) == task_id,
-                col(ConversationRow.app_id) == app_id,
-                col(EndUserRow.external_id) == user,
-                col(ConversationRow.deleted_at).is_(None),
-            )
+            .where(col(TurnRow.id) == task_id, owned(conversations)),
+            scope_of(app_id, user),
         )
         row = found.first()
     if row is None:

@@ -10,7 +10,8 @@ from agent_gateway.domain.events import GATEWAY_END, Result
 from agent_gateway.domain.ids import ConversationId, RunId, TaskId
 from agent_gateway.domain.turns import Caller, Outcome, TurnState
 from agent_gateway.store.db.database import now_plus
-from agent_gateway.store.db.tables import conversations, end_users, forms, is_open, outbox, turns
+from agent_gateway.store.db.scope import owned, scope_of
+from agent_gateway.store.db.tables import conversations, forms, is_open, outbox, turns
 from agent_gateway.store.files import forget_files
 from agent_gateway.store.question_forms import cancel_form
 from agent_gateway.store.turns.outbox import OutboxKind, put_closing
@@ -64,7 +65,7 @@ async def delete_conversation(
     Returns the turns that were stopped, and whether closing the session is due: if a turn still runs,
     that follows from its end. None when the caller has no such conversation.
     """
-    scope = {"conversation": conversation_id, "app": caller.app.id, "user": caller.user}
+    scope = scope_of(caller.app.id, caller.user) | {"conversation": conversation_id}
     if await connection.scalar(_DELETE, scope) is None:
         return None
     await _keep_asked_session(connection, conversation_id)
@@ -98,15 +99,7 @@ _STOP = (
 )
 _DELETE = (
     update(conversations)
-    .where(
-        conversations.c.id == bindparam("conversation"),
-        conversations.c.app_id == bindparam("app"),
-        conversations.c.end_user_id
-        == select(end_users.c.id)
-        .where(end_users.c.app_id == bindparam("app"), end_users.c.external_id == bindparam("user"))
-        .scalar_subquery(),
-        conversations.c.deleted_at.is_(None),
-    )
+    .where(conversations.c.id == bindparam("conversation"), owned(conversations))
     .values(deleted_at=now_plus())
     .returning(conversations.c.id)
 )
