@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_gateway.apps.config import AppConfig, default_app
@@ -24,6 +24,7 @@ json_data = st.recursive(
 QUERY = {"name": "prompt", "config": "${query}"}
 
 
+@settings(deadline=None)
 @given(text.filter(bool), text, json_data)
 def test_any_app_comes_back(
     tmp_path_factory: pytest.TempPathFactory, name: str, opening: str, metadata: Any
@@ -44,6 +45,41 @@ def test_texts_of_several_lines_stay_readable() -> None:
     written = write_app_file("a", config)
     assert "description: |\n  One\n    Two\n" in written
     assert "opening_statement: Grüße 😀\n" in written
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("on", True),
+        ("No", False),
+        ("y", "y"),
+        ("n", "n"),
+        ("012", 10),
+        ("0o12", "0o12"),
+        ("1e3", "1e3"),
+        ("1.5e3", "1.5e3"),
+        ("1.0e+3", 1000.0),
+        ("1:30", 90),
+        ("1_000", 1000),
+        ("'on'", "on"),
+    ],
+)
+def test_a_bare_value_is_read_as_yaml_1_1_does(tmp_path: Path, written: str, read: object) -> None:
+    path = tmp_path / "app.yaml"
+    path.write_text(f"name: x\ncomposition: {{layers: [{{name: a, config: {{value: {written}}}}}]}}\n")
+    [layer] = load_app_file(path, None).composition.layers
+    assert layer.config == {"value": read}
+    path.write_text(write_app_file("x", load_app_file(path, None)))
+    [layer] = load_app_file(path, None).composition.layers
+    assert layer.config == {"value": read}
+
+
+def test_a_key_written_twice_is_named_and_no_value_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "app.yaml"
+    path.write_text("name: x\nicon: secret-1\nicon: secret-2\n")
+    with pytest.raises(ConfigError, match="line 3, column 1: the key 'icon' is written twice") as raised:
+        load_app_file(path, None)
+    assert "secret" not in str(raised.value)
 
 
 def test_the_slug_is_no_part_of_a_version(tmp_path: Path) -> None:

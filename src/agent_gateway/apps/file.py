@@ -3,18 +3,27 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, StreamMark, YAMLError
+from ruamel.yaml.nodes import Node, ScalarNode
+from ruamel.yaml.representer import SafeRepresenter
+from ruamel.yaml.resolver import VersionedResolver
 
 from agent_gateway.apps.config import AppConfig, CompositionTemplate
 from agent_gateway.apps.template import ANSWER, Placeholder, TemplateError, parse, strings
 from agent_gateway.errors import ConfigError
 
-_RARE_BREAKS = re.compile("[\x85\u2028\u2029]")
+YAML_VERSION: Final = (1, 1)
+_DUPLICATE = re.compile(r'key "(.*?)"(?: with value|$)', re.DOTALL)
+_TEXT = re.compile(r"[yYnN]|[-+]?[0-9][0-9_]*([eE][-+]?[0-9]+|\.[0-9_]*[eE][0-9]+)")
+_ESCAPED = re.compile(r"[^\t\n -~\u00a0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
 def load_app_file(path: Path, environ: Mapping[str, str] | None) -> AppConfig:
@@ -30,16 +39,24 @@ def load_app_file(path: Path, environ: Mapping[str, str] | None) -> AppConfig:
         raise ConfigError(f"the app file {path} is not UTF-8 text") from error
     try:
         data = _read_yaml(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{path} is not valid YAML{where}: {error.problem or error.context}") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except DuplicateKeyError as error:
+        # What the library says about it shows both values, which may be secret.
+        key = _DUPLICATE.search(error.problem or "")
+        problem = f"the key {key[1] if key else ''!r} is written twice"
+        raise _not_yaml(path, error.problem_mark, problem) from None
+    except MarkedYAMLError as error:
+        raise _not_yaml(path, error.problem_mark, error.problem or error.context) from error
+    except (YAMLError, ValueError) as error:
         # Impossible characters or impossible values, such as a date in a thirteenth month.
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     except RecursionError:
         raise ConfigError(f"{path} is nested too deeply") from None
     return parse_app(data, environ, str(path))
+
+
+def _not_yaml(path: Path, mark: StreamMark | None, problem: str) -> ConfigError:
+    where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return ConfigError(f"{path} is not valid YAML{where}: {problem}")
 
 
 def parse_app(data: Any, environ: Mapping[str, str] | None, source: str) -> AppConfig:
@@ -63,34 +80,11 @@ def parse_app(data: Any, environ: Mapping[str, str] | None, source: str) -> AppC
 
 
 def _read_yaml(text: str) -> Any:
-    """Plain data of a YAML text. A key written twice is refused; YAML alone drops the first in silence."""
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _refuse_double_keys(node, set())
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _refuse_double_keys(node: yaml.Node, visited: set[int]) -> None:
-    if id(node) in visited:  # an alias, which may even lead back to where it stands
-        return
-    visited.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_double_keys(item, visited)
-    if isinstance(node, yaml.MappingNode):
-        written: set[tuple[str, str]] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if (key.tag, key.value) in written:
-                    problem = f"the key {key.value!r} is written twice"
-                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-                written.add((key.tag, key.value))
-            _refuse_double_keys(value, visited)
+    """Plain data of a YAML 1.1 text. A key that is written twice is refused."""
+    reader = YAML(typ="safe", pure=True)
+    # App files in use were written for 1.1: there, a bare `on` is true and a bare `012` is ten.
+    reader.version, reader.Resolver = YAML_VERSION, _Resolver
+    return reader.load(text)
 
 
 def refusal(source: str, problems: list[str], backend: str = "") -> ConfigError:
@@ -188,7 +182,12 @@ def _bad_placeholders(config: AppConfig, environ: Mapping[str, str] | None) -> I
 def write_app_file(slug: str, config: AppConfig) -> str:
     """The YAML of an app, from which `load_app_file` makes the same app again."""
     data = {"slug": slug, **config.model_dump(mode="json")}
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    writer = YAML(typ="safe", pure=True)
+    writer.Representer, writer.Resolver = _Representer, _Resolver
+    writer.default_flow_style, writer.width, writer.sort_base_mapping_type_on_output = False, 100, False
+    written = StringIO()
+    writer.dump(data, written)
+    return written.getvalue()
 
 
 def unset_variables(config: AppConfig, environ: Mapping[str, str]) -> list[str]:
@@ -202,17 +201,28 @@ def unset_variables(config: AppConfig, environ: Mapping[str, str]) -> list[str]:
     return sorted(needed - environ.keys())
 
 
-class _Dumper(yaml.SafeDumper):
+class _Representer(SafeRepresenter):
     """Writes texts of several lines as people do, and everything where it stands."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
 
+    def represent_str(self, data: str) -> ScalarNode:
+        # Rarer line breaks and control characters come back as themselves only when they are escaped.
+        style = '"' if _ESCAPED.search(data) else "|" if "\n" in data else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # The rarer line breaks come back as themselves only from where they are escaped.
-    style = '"' if _RARE_BREAKS.search(text) else "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+_Representer.add_representer(str, _Representer.represent_str)
 
 
-_Dumper.add_representer(str, _represent_text)
+class _Resolver(VersionedResolver):
+    """Version 1.1, but `y`, `n` and numbers such as `1e3` are text, as in all app files in use."""
+
+    def __init__(self, version: object, loader: YAML) -> None:
+        super().__init__(version=YAML_VERSION, loader=loader)
+
+    def resolve(self, kind: type[Node], value: str | None, implicit: Any) -> Any:
+        if kind is ScalarNode and implicit[0] and _TEXT.fullmatch(value or ""):
+            return self.DEFAULT_SCALAR_TAG
+        return super().resolve(kind, value, implicit)
