@@ -44,7 +44,7 @@ from agent_gateway.routes.http import cors, errors, openapi
 from agent_gateway.routes.http.middleware import HeadRequests, RequestBodies
 from agent_gateway.routes.http.request_text import require_text
 from agent_gateway.routes.http.tickets import FileTickets, Tickets
-from agent_gateway.routes.streams.frames import FrameVariant, frame_encoder
+from agent_gateway.routes.streams.frames import Frames
 from agent_gateway.runner import Limits, Resources
 from agent_gateway.settings import SECRET_CHARACTERS, Settings
 from agent_gateway.signals import draining_first
@@ -235,11 +235,10 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
     file_store = FileStore(database, open_files(settings))
     seconds = settings.turn_timeout_seconds + 3600
     file_tickets = FileTickets(secret, seconds=seconds, clock=database.clock, public_url=settings.public_url)
-    encoder = frame_encoder(file_tickets.url)
     await database.hold()
     backend = build_backend(settings)
     stack.push_async_callback(backend.aclose)
-    live: LiveTurns[FrameVariant] = await stack.enter_async_context(
+    live = await stack.enter_async_context(
         LiveTurns(
             resources=Resources(
                 backend=backend,
@@ -253,7 +252,6 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
             ),
             most=settings.max_active_turns,
             shared=not settings.embedded_database,
-            encoder=encoder,
         )
     )
     if settings.embedded_database:
@@ -310,7 +308,7 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
             audio=settings.audio_file_size_limit,
             video=settings.video_file_size_limit,
         ),
-        encoder=encoder,
+        frames=Frames(file_tickets.url),
         ping_seconds=settings.ping_seconds,
     )
 

@@ -25,7 +25,7 @@ from agent_gateway.apps.config import default_app
 from agent_gateway.domain.events import GATEWAY_END, GATEWAY_REPLACE, LLMChunk, Result
 from agent_gateway.domain.ids import ConversationId, MessageId, TaskId
 from agent_gateway.domain.turns import Outcome
-from agent_gateway.routes.streams.frames import FrameVariant, frame_encoder
+from agent_gateway.routes.streams.frames import Frames, FrameVariant
 from agent_gateway.routes.streams.response import stored_frames
 from agent_gateway.server import connection
 from agent_gateway.store.db.tables import SnapshotRow, TurnRow
@@ -955,7 +955,7 @@ def test_I12_what_is_stored_is_told_in_pieces() -> None:
     chunks = tuple(LLMChunk(number + 1, PIECE) for number in range(BIG // len(PIECE)))
     result = Result(Outcome.COMPLETED, chunks, (), len(chunks) + 2)
     view = TurnView(TaskId("t"), ConversationId("c"), MessageId("m"), 0, "chat", ended=True)
-    pieces = list(stored_frames(frame_encoder(str)(view), result, FrameVariant("chat", ids=True), 0))
+    pieces = list(stored_frames(Frames(str).encoder(view), result, FrameVariant("chat", ids=True), 0))
     assert len(pieces) > BIG / 2**19
     assert all(len(piece) < 2**19 and piece.endswith(b"\n\n") for piece in pieces)
     assert b"".join(pieces).count(b"\nid: ") == len(chunks) + 1

@@ -33,10 +33,10 @@ SHARED = (
 """What many turns have in common."""
 
 
-def texts_of(root: object) -> int:
-    """Bytes of all texts that are kept because of this object."""
+def texts_of(*roots: object) -> int:
+    """Bytes of all texts that are kept because of these objects."""
     seen: set[int] = set()
-    found, size = [root], 0
+    found, size = list(roots), 0
     while found:
         item = found.pop()
         if id(item) in seen or isinstance(item, SHARED):
@@ -50,7 +50,7 @@ def texts_of(root: object) -> int:
     return size
 
 
-def kept(server: Any) -> list[LiveTurn[Any]]:
+def kept(server: Any) -> list[LiveTurn]:
     return list(server.gateway.live._ended.values())
 
 
@@ -71,13 +71,15 @@ def test_all_that_is_kept_of_a_turn_is_counted(
         heard = chat.streaming("q" * 1_000_000, inputs=sent)
         wait_until(lambda: kept(server))
         (live,) = kept(server)
+        frames = server.gateway.frames.cache(live)
+        assert texts_of(frames) > len(heard.raw)
         size = live.kept_bytes
         assert 40_000 + len(heard.raw) < size < 1_000_000
-        assert texts_of(live) < size
+        assert texts_of(live, frames) < size
         # Whoever reads it in another form makes it no larger.
         for mode in ("agent-chat", "agent"):
             assert chat.resumed(heard.task_id, mode=mode).answer.startswith("word ")
-        assert texts_of(live) < size
+        assert texts_of(live, frames) < size
 
 
 def test_kept_turns_are_bounded(
@@ -89,5 +91,6 @@ def test_kept_turns_are_bounded(
     with server.client() as client:
         for number in range(8):
             Chat(client, f"{user}-{number}").streaming("q" * 200_000)
-            assert sum(texts_of(live) for live in kept(server)) < 300_000
+            frames = server.gateway.frames
+            assert sum(texts_of(live, frames.cache(live)) for live in kept(server)) < 300_000
         wait_until(lambda: 3 <= len(kept(server)) < 8)

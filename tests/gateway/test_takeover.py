@@ -395,7 +395,7 @@ def test_a_process_whose_heartbeats_do_not_get_through_adopts_nothing(
     sweep, heartbeat = maintenance.Maintenance.sweep, TurnStore.heartbeat
     sweeps, failed = threading.Semaphore(0), threading.Event()
 
-    async def counted(self: maintenance.Maintenance[Any]) -> None:
+    async def counted(self: maintenance.Maintenance) -> None:
         await sweep(self)
         sweeps.release()
 

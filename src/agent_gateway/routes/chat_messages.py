@@ -46,7 +46,7 @@ from agent_gateway.routes.streams.frames import FrameVariant, Mode, usage_json
 from agent_gateway.routes.streams.response import TurnStream, once_found
 from agent_gateway.routes.streams.schemas import EVENT_STREAM
 from agent_gateway.routes.streams.turn_sources import Found, find, found_live
-from agent_gateway.turns.registry import LiveTurn
+from agent_gateway.turns.live_turn import LiveTurn
 
 FIRST_EVENT_SECONDS: Final = 0.9
 """How long a stream's status waits for a first event, so that an early failure gets a real status."""
@@ -147,8 +147,8 @@ async def post_chat_message(
         "X-Task-Id": found.view.task_id,
         "X-Turn-Events-URL": _events_url(gateway, caller.app.id, caller.user, found.view.task_id),
     }
-    form = FrameVariant(mode or found.view.mode, ids)
-    return TurnStream(found.frames(form, after, gateway.ping_seconds), headers)
+    variant = FrameVariant(mode or found.view.mode, ids)
+    return TurnStream(found.frames(variant, after, gateway.ping_seconds), headers)
 
 
 @router.post(
@@ -230,7 +230,7 @@ async def _start(gateway: Gateway, caller: Caller, request: TurnRequest) -> Foun
         busy.details = {**busy.details, "events_url": events_url}
         raise
     if isinstance(started, LiveTurn):
-        return found_live(started)
+        return found_live(gateway, started)
     return await find(gateway, caller.app.id, caller.user, started)
 
 
@@ -290,7 +290,7 @@ async def _background(gateway: Gateway, caller: Caller, found: Found) -> Respons
     return JSONResponse(body.model_dump(), status_code=202)
 
 
-async def _refuse_early_failure(live: LiveTurn[FrameVariant], idempotency_key: str | None) -> None:
+async def _refuse_early_failure(live: LiveTurn, idempotency_key: str | None) -> None:
     # The answer of a human that a turn carries comes first, and says nothing about its run.
     log, first = live.log, live.turn.opening
     with suppress(TimeoutError):

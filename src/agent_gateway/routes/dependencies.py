@@ -13,7 +13,7 @@ from agent_gateway.domain.turns import App
 from agent_gateway.errors import StoreError, TooManyRequests, Unauthorized, Unavailable
 from agent_gateway.filetypes import SizeLimits
 from agent_gateway.routes.http.tickets import Clock, FileTickets, Tickets
-from agent_gateway.routes.streams.frames import Encoder, FrameVariant
+from agent_gateway.routes.streams.frames import Frames
 from agent_gateway.store.apps import AppStore
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.db.database import Database
@@ -117,8 +117,8 @@ class Gateway:
     end_users: EndUserStore
     forms: FormStore
     answers: FormWaiters
-    live: LiveTurns[FrameVariant]
-    duties: Maintenance[FrameVariant]
+    live: LiveTurns
+    duties: Maintenance
     auxiliary_runs: AuxiliaryRuns
     errands: OutboxWorker
     keys: ApiKeyCache
@@ -126,7 +126,7 @@ class Gateway:
     files: FileStore
     file_tickets: FileTickets
     file_sizes: SizeLimits
-    encoder: Encoder
+    frames: Frames
     ping_seconds: float
 
 

@@ -55,10 +55,10 @@ async def get_workflow_events(
     if asked is None:
         raise NotFound("Workflow run not found.")
     found = await find(gateway, app.id, user, asked.task_id)
-    form = FrameVariant(found.view.mode, False)
+    variant = FrameVariant(found.view.mode, False)
     status = asked.status
     if status is None:
-        return TurnStream(found.frames(form, 0, gateway.ping_seconds), {"X-Task-Id": asked.task_id})
+        return TurnStream(found.frames(variant, 0, gateway.ping_seconds), {"X-Task-Id": asked.task_id})
     if status.state is FormState.CANCELLED:
         raise NotFound("Workflow run not found.")
     if status.dropped:
@@ -70,7 +70,7 @@ async def _answer_frames(
     gateway: Gateway, asking: Ticket, question: TurnView, status: FormStatus
 ) -> AsyncGenerator[bytes]:
     """Pings until the question is answered, then all frames of the turn that carries the answer."""
-    form = FrameVariant(question.mode, False)
+    variant = FrameVariant(question.mode, False)
     yield PING
     while status.state is FormState.OPEN:
         closed = await gateway.answers.wait(status.form_id, gateway.ping_seconds)
@@ -83,9 +83,9 @@ async def _answer_frames(
     found = await _answer(gateway, asking, status)
     if found is None:
         # Dropped or deleted: there will be no answer, and the stream has to say so.
-        yield gateway.encoder(question)(TurnFailed(GATEWAY_END, FormExpired.code), form)
+        yield gateway.frames.encoder(question).encode(TurnFailed(GATEWAY_END, FormExpired.code), variant)
         return
-    async with aclosing(found.frames(form, 0, gateway.ping_seconds)) as frames:
+    async with aclosing(found.frames(variant, 0, gateway.ping_seconds)) as frames:
         async for frame in frames:
             yield frame
 

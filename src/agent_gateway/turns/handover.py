@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from typing import Final, Generic
+from typing import Final
 
 from agent_gateway.domain.ids import TaskId
 from agent_gateway.store.turns.facade import TurnStore
-from agent_gateway.turns.live_turn import Form, LiveTurn
+from agent_gateway.turns.live_turn import LiveTurn
 
 ADOPT_SECONDS: Final = 2.0
 """How long a turn is nobody's: more than twice the longest pause between the sweeps of another process."""
@@ -15,31 +15,31 @@ LOOK_SECONDS: Final = 0.2
 logger = logging.getLogger(__name__)
 
 
-class Handover(Generic[Form]):
+class Handover:
     """The turns that this process offers to others, and those that nobody has."""
 
     def __init__(self, store: TurnStore, *, alone: bool) -> None:
         self.alone = alone
         """True when there is no other process, or once nobody wanted a turn."""
-        self.offered: dict[TaskId, LiveTurn[Form]] = {}
+        self.offered: dict[TaskId, LiveTurn] = {}
         """What was released and has not been adopted yet."""
         self._store = store
         self._free_since: dict[TaskId, float] = {}
         self._next_look = 0.0
 
-    async def offer(self, turns: list[LiveTurn[Form]]) -> None:
+    async def offer(self, turns: list[LiveTurn]) -> None:
         """Release these turns; their readers stay until another process has them."""
         now = asyncio.get_running_loop().time()
         for live in await self._released(turns):
             self.offered[live.turn.task_id] = live
             self._free_since[live.turn.task_id] = now
 
-    async def release(self, turns: list[LiveTurn[Form]]) -> None:
+    async def release(self, turns: list[LiveTurn]) -> None:
         """Release these turns for good: another process adopts them, now or when it starts."""
         for live in await self._released(turns):
             live.hand_over()
 
-    async def settle(self, read: list[LiveTurn[Form]]) -> None:
+    async def settle(self, read: list[LiveTurn]) -> None:
         """See who adopted what was offered, and send the readers there; take what nobody wants.
 
         `read` are followed turns with readers: one that left its queue meanwhile may be nobody's, too.
@@ -73,7 +73,7 @@ class Handover(Generic[Form]):
             turns[turn.task_id].handed_over = False
             turns[turn.task_id].runner.adopt(turn)
 
-    async def _released(self, turns: list[LiveTurn[Form]]) -> list[LiveTurn[Form]]:
+    async def _released(self, turns: list[LiveTurn]) -> list[LiveTurn]:
         if not turns:
             return []
         released = await self._store.release([(live.turn, live.runner.checkpoint()) for live in turns])

@@ -1,22 +1,19 @@
 """One turn that this process drives or follows."""
 
 import asyncio
-from collections.abc import Generator, Hashable
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
 
 from agent_gateway.domain.events import Result
 from agent_gateway.domain.turns import Turn
 from agent_gateway.runner import TurnRunner
 from agent_gateway.turns.log import EventLog
 
-Form = TypeVar("Form", bound=Hashable)
 
-
-class LiveTurn(Generic[Form]):
+class LiveTurn:
     """A turn that this process drives or follows: its log for readers, its runner for the rest."""
 
-    def __init__(self, turn: Turn, log: EventLog[Form], runner: TurnRunner) -> None:
+    def __init__(self, turn: Turn, log: EventLog, runner: TurnRunner) -> None:
         self.log = log
         self.runner = runner
         self.ended = asyncio.Event()

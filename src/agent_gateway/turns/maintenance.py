@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import Final, Generic
+from typing import Final
 
 from agent_gateway.errors import ObjectError, StoreError, StoreUnavailable
 from agent_gateway.store.db.shielded import shielded
@@ -15,7 +15,7 @@ from agent_gateway.store.turns.form_answers import EXPIRED
 from agent_gateway.turns.descriptors import require_descriptors
 from agent_gateway.turns.form_waiters import FormWaiters
 from agent_gateway.turns.outbox_worker import OutboxWorker
-from agent_gateway.turns.registry import Form, LiveTurn, LiveTurns
+from agent_gateway.turns.registry import LiveTurn, LiveTurns
 
 SWEEP_SECONDS: Final = 0.8
 """At most this long does a released turn wait for a process to adopt it."""
@@ -86,12 +86,12 @@ class AdoptionGuard:
         return now >= self._since and now - self._reached <= self.half_lease
 
 
-class Maintenance(Generic[Form]):
+class Maintenance:
     """What a process does about all turns again and again. `start` them, cancel what that returns."""
 
     def __init__(
         self,
-        live: LiveTurns[Form],
+        live: LiveTurns,
         store: TurnStore,
         errands: OutboxWorker,
         answers: FormWaiters,
@@ -217,7 +217,7 @@ class Maintenance(Generic[Form]):
         """
         self._live.drop_unread()
         followed = {turn.turn.task_id: turn for turn in self._live.followed()}
-        running: list[LiveTurn[Form]] = [] if self._trust.steady else self._live.running()
+        running: list[LiveTurn] = [] if self._trust.steady else self._live.running()
         doubted = {turn.turn.task_id: turn for turn in running}
         epochs = {task_id: turn.turn.epoch for task_id, turn in doubted.items()}
         if not followed and not doubted:

@@ -7,13 +7,12 @@ come and go without the turn noticing (I6).
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Final, Generic, Self
+from typing import Any, Final, Self
 
 from agent_gateway.backend.protocol import Backend
-from agent_gateway.domain.events import TurnEvent
 from agent_gateway.domain.human_input import Submission
 from agent_gateway.domain.ids import AppId, ConversationId, RunId, TaskId, new_id
 from agent_gateway.domain.turns import Caller, Turn, TurnRequest, TurnState
@@ -25,7 +24,7 @@ from agent_gateway.store.turns.facade import NOT_BEGUN
 from agent_gateway.store.turns.stopping import Stopped
 from agent_gateway.turns.descriptors import require_descriptors
 from agent_gateway.turns.handover import Handover
-from agent_gateway.turns.live_turn import Form, LiveTurn
+from agent_gateway.turns.live_turn import LiveTurn
 from agent_gateway.turns.log import EventLog
 
 KEEP_SECONDS: Final = 60.0
@@ -46,7 +45,7 @@ INTERRUPT_SECONDS: Final = 10.0
 logger = logging.getLogger(__name__)
 
 
-class LiveTurns(Generic[Form]):
+class LiveTurns:
     """All live turns; an async context manager whose exit ends what is left."""
 
     def __init__(
@@ -55,24 +54,22 @@ class LiveTurns(Generic[Form]):
         resources: Resources,
         most: int,
         shared: bool,
-        encoder: Callable[[Turn], Callable[[TurnEvent, Form], bytes]],
     ) -> None:
         self.draining = asyncio.Event()
         self._resources = resources
         self._backend = resources.backend
         self._store = resources.store
         self._most = most
-        self._encoder = encoder
         self._beginning = 0
         self._adopting = 0
         self._loading: dict[TaskId, asyncio.Future[Turn | None]] = {}
-        self._running: dict[TaskId, LiveTurn[Form]] = {}
-        self._ended: OrderedDict[TaskId, LiveTurn[Form]] = OrderedDict()
+        self._running: dict[TaskId, LiveTurn] = {}
+        self._ended: OrderedDict[TaskId, LiveTurn] = OrderedDict()
         self._ended_bytes = 0
         self._tasks = asyncio.TaskGroup()
         self._started: set[asyncio.Task[None]] = set()
         self._disowning: set[asyncio.Task[None]] = set()
-        self._handover: Handover[Form] = Handover(self._store, alone=not shared)
+        self._handover = Handover(self._store, alone=not shared)
         self._drained = False
 
     async def __aenter__(self) -> Self:
@@ -98,7 +95,7 @@ class LiveTurns(Generic[Form]):
 
     # -- beginning, following, adopting --------------------------------------------------------------
 
-    async def start(self, caller: Caller, request: TurnRequest) -> LiveTurn[Form] | TaskId:
+    async def start(self, caller: Caller, request: TurnRequest) -> LiveTurn | TaskId:
         """Begin a turn and run it, or follow it while it is queued; or the task id of the one that
         its Idempotency-Key made before.
 
@@ -121,7 +118,7 @@ class LiveTurns(Generic[Form]):
             self._pass_on(stopped)
         return self._begun(begun.turn)
 
-    async def submit(self, app_id: AppId, token: str, submission: Submission) -> LiveTurn[Form]:
+    async def submit(self, app_id: AppId, token: str, submission: Submission) -> LiveTurn:
         """Answer a form, and run the turn that carries the answer, or follow it while it is queued.
 
         Raises Unavailable when draining or full, and what `TurnStore.submit` raises. After a commit whose
@@ -131,7 +128,7 @@ class LiveTurns(Generic[Form]):
             turn = await self._store.submit(app_id, token, submission)
         return self._begun(turn)
 
-    def _begun(self, turn: Turn) -> LiveTurn[Form]:
+    def _begun(self, turn: Turn) -> LiveTurn:
         """Run a turn that was begun here, or follow it while it is queued."""
         owned = turn.state is not TurnState.QUEUED
         live = self.find(turn.task_id)
@@ -161,7 +158,7 @@ class LiveTurns(Generic[Form]):
             return False
         return len(self.running()) + self._beginning >= self._most
 
-    async def follow(self, task_id: TaskId) -> LiveTurn[Form] | None:
+    async def follow(self, task_id: TaskId) -> LiveTurn | None:
         """A turn that another process drives, to be read here: one follower however many readers."""
         if live := self.find(task_id):
             return live
@@ -204,8 +201,8 @@ class LiveTurns(Generic[Form]):
         else:
             self._open(turn, owned=True)
 
-    def _open(self, turn: Turn, *, owned: bool) -> LiveTurn[Form]:
-        log = EventLog(self._encoder(turn))
+    def _open(self, turn: Turn, *, owned: bool) -> LiveTurn:
+        log = EventLog()
         runner = TurnRunner(
             turn,
             owned=owned,
@@ -218,7 +215,7 @@ class LiveTurns(Generic[Form]):
         live.task = self._begin_task(self._run(live), f"turn-{turn.task_id}")
         return live
 
-    async def _run(self, live: LiveTurn[Form]) -> None:
+    async def _run(self, live: LiveTurn) -> None:
         try:
             await live.runner.run()
         except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
@@ -239,11 +236,11 @@ class LiveTurns(Generic[Form]):
         except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
             logger.error("turn %s: its run was not cleaned up: %s", live.turn.task_id, type(error).__name__)
 
-    def _keep(self, live: LiveTurn[Form]) -> None:
+    def _keep(self, live: LiveTurn) -> None:
         self._ended[live.turn.task_id] = live
         live.log.freeze()
         # Who ran it has the texts of its result in the log; who read it from the rows has them twice.
-        live.kept_bytes = live.log.size + (0 if live.runner.owned else live.log.told_size)
+        live.kept_bytes = live.log.size + (0 if live.runner.owned else live.log.events_size)
         self._ended_bytes += live.kept_bytes
         while self._ended_bytes > KEEP_BYTES:
             self._forget(next(iter(self._ended)))
@@ -255,7 +252,7 @@ class LiveTurns(Generic[Form]):
 
     # -- looking -----------------------------------------------------------------------------------
 
-    def find(self, task_id: TaskId) -> LiveTurn[Form] | None:
+    def find(self, task_id: TaskId) -> LiveTurn | None:
         """A turn that is live in this process, or was a moment ago."""
         live = self._running.get(task_id) or self._ended.get(task_id)
         if live is not None:
@@ -263,11 +260,11 @@ class LiveTurns(Generic[Form]):
             live.unread_since = asyncio.get_running_loop().time()
         return live
 
-    def running(self) -> list[LiveTurn[Form]]:
+    def running(self) -> list[LiveTurn]:
         """The turns that this process drives. This and the next may be asked from any thread."""
         return [live for live in tuple(self._running.values()) if live.runner.owned]
 
-    def followed(self) -> list[LiveTurn[Form]]:
+    def followed(self) -> list[LiveTurn]:
         """The turns that this process only reads."""
         return [live for live in tuple(self._running.values()) if not live.runner.owned]
 
@@ -346,7 +343,7 @@ class LiveTurns(Generic[Form]):
         """True while there are turns to hand over, or may be in a moment."""
         return bool(self._beginning or self._adopting or self._loading or self._held())
 
-    def _held(self) -> list[LiveTurn[Form]]:
+    def _held(self) -> list[LiveTurn]:
         """What keeps a draining process: its own turns, and those that somebody reads to the end here."""
         offered = self._handover.offered
         return [
@@ -355,7 +352,7 @@ class LiveTurns(Generic[Form]):
             if live.runner.owned or live.readers or live.turn.task_id in offered
         ]
 
-    def _releasable(self) -> list[LiveTurn[Form]]:
+    def _releasable(self) -> list[LiveTurn]:
         """Turns that can go on elsewhere; those whose end is decided are finished here."""
         return [live for live in self.running() if not live.runner.ending]
 

@@ -4,11 +4,16 @@ Pure, but for the URLs of files, which are the same all day. A frame is one `dat
 per event; `message_replace` and the closing message may take several when their text is long. Only the
 last of those carries the `id:`, and the others an `event_id` one less, so that a reader cut in between
 gets the whole again. Text deltas are filled into a template made once per turn.
+
+A frame of a live turn is encoded once per variant, for the first reader that needs it, and shared by all
+others.
 """
 
 import json
 from collections.abc import Callable, Mapping
+from sys import getsizeof
 from typing import Any, Final, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -32,10 +37,15 @@ from agent_gateway.errors import FAILURES
 from agent_gateway.routes.http.errors import STATUSES
 from agent_gateway.routes.streams.human_input_json import form_json, node_json, submission_json
 from agent_gateway.store.turns.results import TurnView
+from agent_gateway.turns.live_turn import LiveTurn
+from agent_gateway.turns.log import EventLog
 
 Mode = Literal["chat", "agent-chat", "agent"]
 
 PING: Final = b"event: ping\n\n"
+
+MAX_WRITE: Final = 256 * 1024
+"""Bytes after which a read stops, so that no reader is handed a whole long log at once."""
 
 _escape = json.encoder.encode_basestring_ascii
 
@@ -47,41 +57,62 @@ class FrameVariant(NamedTuple):
     ids: bool
 
 
-Encode = Callable[[TurnEvent, FrameVariant], bytes]
-"""Makes the frame of an event in a wire form. It may be empty: the mode does not show that event."""
-Encoder = Callable[[Turn | TurnView], Encode]
-"""Makes the frame maker of one turn."""
+class Frames:
+    """Makes the frames of all turns; `file_url` makes the URL under which clients find a stored file."""
+
+    def __init__(self, file_url: Callable[[str], str]) -> None:
+        self._file_url = file_url
+        self._caches: WeakKeyDictionary[LiveTurn, FrameCache] = WeakKeyDictionary()
+
+    def encoder(self, turn: Turn | TurnView) -> "FrameEncoder":
+        """The frame maker of one turn."""
+        return FrameEncoder(turn, self._file_url)
+
+    def cache(self, live: LiveTurn) -> "FrameCache":
+        """The frames of a live turn, which all its readers share."""
+        cache = self._caches.get(live)
+        if cache is None:
+            cache = self._caches[live] = FrameCache(live.log, self.encoder(live.turn))
+        return cache
 
 
-def frame_encoder(file_url: Callable[[str], str]) -> Encoder:
-    """Frame makers whose stored files are found under the URL that `file_url` makes of their ids."""
+class FrameCache:
+    """The frames of one event log. What they take is counted in the log's size."""
 
-    def encoder(turn: Turn | TurnView) -> Encode:
-        frames = _Frames(turn, file_url)
-        chat, agent = frames.template("message"), frames.template("agent_message")
+    def __init__(self, log: EventLog, encoder: "FrameEncoder") -> None:
+        self.encoder = encoder
+        self._log = log
+        self._frames: dict[FrameVariant, list[bytes | None]] = {}
 
-        def encode(event: TurnEvent, form: FrameVariant) -> bytes:
-            if isinstance(event, LLMChunk):
-                head, tail = chat if form.mode == "chat" else agent
-                told = f'{head}{event.position},"answer":{_escape(event.text)}{tail}'
-                return (_with_id(told, event.position) if form.ids else told).encode()
-            *before, last = frames.lines(event, form.mode) or [""]
-            if form.ids and last:
-                last = _with_id(last, event.position)
-            return "".join((*before, last)).encode()
+    def read(self, variant: FrameVariant, index: int) -> tuple[bytes, int]:
+        """Frames from an index on, joined, and the index to continue from; empty when there are none."""
+        frames = self._frames.setdefault(variant, [])
+        if (missing := len(self._log.events) - len(frames)) > 0:
+            # Only places: a late reader does not encode what it has seen already.
+            frames += [None] * missing
+        if index + 1 == len(frames):
+            return self._frame(frames, variant, index), index + 1
+        found: list[bytes] = []
+        end, size = index, 0
+        while end < len(frames) and size < MAX_WRITE:
+            frame = self._frame(frames, variant, end)
+            found.append(frame)
+            size += len(frame)
+            end += 1
+        return b"".join(found), end
 
-        return encode
+    def _frame(self, frames: list[bytes | None], variant: FrameVariant, index: int) -> bytes:
+        frame = frames[index]
+        if frame is None:
+            frame = self.encoder.encode(self._log.events[index], variant)
+            if not self._log.frozen:
+                frames[index] = frame
+                self._log.size += getsizeof(frame)
+        return frame
 
-    return encoder
 
-
-def _with_id(frame: str, position: int) -> str:
-    """The `id:` follows the data: some readers remember it at once, although a cut takes the rest away."""
-    return f"{frame[:-1]}id: {position}\n\n"
-
-
-class _Frames:
-    """The `data:` lines of one turn's events."""
+class FrameEncoder:
+    """Makes the frames of one turn's events."""
 
     def __init__(self, turn: Turn | TurnView, file_url: Callable[[str], str]) -> None:
         self._message_id = turn.message_id
@@ -90,8 +121,20 @@ class _Frames:
             f'"conversation_id":"{turn.conversation_id}","message_id":"{turn.message_id}",'
             f'"created_at":{turn.created_at},"task_id":"{turn.task_id}","event_id":'
         )
+        self._chat, self._agent = self._template("message"), self._template("agent_message")
 
-    def template(self, event: str) -> tuple[str, str]:
+    def encode(self, event: TurnEvent, variant: FrameVariant) -> bytes:
+        """The frame of an event. It may be empty: the mode does not show that event."""
+        if isinstance(event, LLMChunk):
+            head, tail = self._chat if variant.mode == "chat" else self._agent
+            frame = f'{head}{event.position},"answer":{_escape(event.text)}{tail}'
+            return (_with_id(frame, event.position) if variant.ids else frame).encode()
+        *before, last = self._lines(event, variant.mode) or [""]
+        if variant.ids and last:
+            last = _with_id(last, event.position)
+        return "".join((*before, last)).encode()
+
+    def _template(self, event: str) -> tuple[str, str]:
         """What stands before the position and after the text of an answer event."""
         tail = ',"from_variable_selector":null' if event == "message" else ""
         return (
@@ -99,7 +142,7 @@ class _Frames:
             f"{tail}}}\n\n",
         )
 
-    def lines(self, event: TurnEvent, mode: Mode) -> list[str]:
+    def _lines(self, event: TurnEvent, mode: Mode) -> list[str]:
         """All lines of an event other than a plain chunk; none when the mode does not show it."""
         lines: list[str] = []
         match event:
@@ -128,7 +171,7 @@ class _Frames:
         return f'data: {{"event":"{event}",{self._common}{position},{rest}\n\n'
 
     def _answers(self, event: str, position: int, text: str) -> list[str]:
-        head, tail = self.template(event)
+        head, tail = self._template(event)
         *before, last = [piece.text for piece in split_text(text, 0)] or [""]
         lines = [f'{head}{position - 1},"answer":{_escape(piece)}{tail}' for piece in before]
         return [*lines, f'{head}{position},"answer":{_escape(last)}{tail}']
@@ -181,6 +224,11 @@ class _Frames:
             "message_files": [],
         }
         return self._line("agent_thought", position, fields)
+
+
+def _with_id(frame: str, position: int) -> str:
+    """The `id:` follows the data: some readers remember it at once, although a cut takes the rest away."""
+    return f"{frame[:-1]}id: {position}\n\n"
 
 
 def _chunk_event(mode: Mode) -> str:

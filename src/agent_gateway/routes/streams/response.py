@@ -21,9 +21,8 @@ from typing_extensions import override
 from agent_gateway.domain.events import GATEWAY_REPLACE, Result, told_after
 from agent_gateway.errors import GatewayError, StoreUnavailable
 from agent_gateway.routes.http.middleware import HEAD_ONLY
-from agent_gateway.routes.streams.frames import PING, Encode, FrameVariant
-from agent_gateway.turns.log import MAX_WRITE
-from agent_gateway.turns.registry import LiveTurn
+from agent_gateway.routes.streams.frames import MAX_WRITE, PING, FrameCache, FrameEncoder, FrameVariant
+from agent_gateway.turns.live_turn import LiveTurn
 
 HEADERS: Final[Mapping[str, str]] = {
     "Cache-Control": "no-cache, no-transform",
@@ -37,7 +36,7 @@ _dice = random.SystemRandom()
 
 
 async def live_frames(
-    live: LiveTurn[FrameVariant], form: FrameVariant, *, after: int, ping_seconds: float
+    live: LiveTurn, cache: FrameCache, variant: FrameVariant, *, after: int, ping_seconds: float
 ) -> AsyncGenerator[bytes]:
     """Frames of a live turn beyond a position, all that piled up at once, pings when idle.
 
@@ -47,20 +46,20 @@ async def live_frames(
     log = live.log
     with live.reading():
         index = log.index_after(after)
-        if form.ids:
+        if variant.ids:
             yield _retry(RETRY_MS)
         if index >= len(log.events) and not log.closed:
             yield PING
         while True:
             if log.closed and live.result is not None and live.runner.position < after < GATEWAY_REPLACE:
                 # This reader has seen more of the run, elsewhere, than this process ever folded.
-                for piece in stored_frames(live.log.encode, live.result, form, after):
+                for piece in stored_frames(cache.encoder, live.result, variant, after):
                     yield piece
                     await asyncio.sleep(0)
                 return
             # A log that is still being folded again may be behind what this reader has seen.
             index = max(index, log.index_after(after))
-            data, reached = log.read(form, index)
+            data, reached = cache.read(variant, index)
             if reached > index:
                 index = reached
                 if data:
@@ -69,7 +68,7 @@ async def live_frames(
                     await asyncio.sleep(0)
             elif log.closed:
                 return
-            elif form.ids and live.handed_over:
+            elif variant.ids and live.handed_over:
                 yield _retry(HANDED_OVER_RETRY_MS)
                 return
             elif not await log.wait(index, ping_seconds):
@@ -80,11 +79,13 @@ def _retry(between: tuple[int, int]) -> bytes:
     return b"retry: %d\n\n" % _dice.randint(*between)
 
 
-def stored_frames(encode: Encode, result: Result, form: FrameVariant, after: int) -> Iterator[bytes]:
+def stored_frames(
+    encoder: FrameEncoder, result: Result, variant: FrameVariant, after: int
+) -> Iterator[bytes]:
     """The rest of an ended turn, from its stored result: whole frames, about MAX_WRITE bytes at once."""
     piece = bytearray()
     for event in told_after(result, after):
-        piece += encode(event, form)
+        piece += encoder.encode(event, variant)
         if len(piece) >= MAX_WRITE:
             yield bytes(piece)
             piece.clear()
@@ -92,12 +93,12 @@ def stored_frames(encode: Encode, result: Result, form: FrameVariant, after: int
 
 
 async def ended_frames(
-    encode: Encode, result: Result, form: FrameVariant, after: int
+    encoder: FrameEncoder, result: Result, variant: FrameVariant, after: int
 ) -> AsyncGenerator[bytes]:
     """A stream of nothing but the rest of an ended turn."""
-    if form.ids:
+    if variant.ids:
         yield _retry(RETRY_MS)
-    for piece in stored_frames(encode, result, form, after):
+    for piece in stored_frames(encoder, result, variant, after):
         yield piece
         # A reader that takes everything at once must not keep the others waiting.
         await asyncio.sleep(0)

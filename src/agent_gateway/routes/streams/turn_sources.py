@@ -9,11 +9,11 @@ from agent_gateway.domain.events import Result
 from agent_gateway.domain.ids import AppId, TaskId
 from agent_gateway.errors import NotFound, StoreError, Unavailable
 from agent_gateway.routes.dependencies import Gateway
-from agent_gateway.routes.streams.frames import Encode, FrameVariant
+from agent_gateway.routes.streams.frames import Frames, FrameVariant
 from agent_gateway.routes.streams.response import ended_frames, live_frames
 from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.turns.results import TurnView
-from agent_gateway.turns.registry import LiveTurn
+from agent_gateway.turns.live_turn import LiveTurn
 
 LOOK_SECONDS: Final = 1.0
 """How long a reader of a live turn waits to hear that its conversation was not deleted."""
@@ -24,12 +24,12 @@ class Found:
     """A turn to read."""
 
     view: TurnView
-    source: LiveTurn[FrameVariant] | Result
+    source: LiveTurn | Result
     """Where its events are: live in this process, or as it ended in the rows."""
-    encode: Encode
+    turn_frames: Frames
 
     @property
-    def live(self) -> LiveTurn[FrameVariant] | None:
+    def live(self) -> LiveTurn | None:
         """The turn, if it is live in this process."""
         return self.source if isinstance(self.source, LiveTurn) else None
 
@@ -48,11 +48,12 @@ class Found:
         result = self.source if isinstance(self.source, Result) else self.source.result
         return result is not None and after >= result.end_position
 
-    def frames(self, form: FrameVariant, after: int, ping_seconds: float) -> AsyncGenerator[bytes]:
+    def frames(self, variant: FrameVariant, after: int, ping_seconds: float) -> AsyncGenerator[bytes]:
         """The frames of one reader."""
         if isinstance(self.source, Result):
-            return ended_frames(self.encode, self.source, form, after)
-        return live_frames(self.source, form, after=after, ping_seconds=ping_seconds)
+            return ended_frames(self.turn_frames.encoder(self.view), self.source, variant, after)
+        cache = self.turn_frames.cache(self.source)
+        return live_frames(self.source, cache, variant, after=after, ping_seconds=ping_seconds)
 
 
 async def find(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> Found:
@@ -61,13 +62,13 @@ async def find(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> F
     if live is not None and live.belongs_to(app_id, user):
         if await _is_deleted(gateway, app_id, user, task_id):
             raise NotFound("Task not found.")
-        return found_live(live)
+        return found_live(gateway, live)
     view = await gateway.turns.view(app_id, user, task_id)
     if view is not None:
         read = gateway.turns.result if view.ended else gateway.live.follow
         source = await read(task_id)
         if source is not None:
-            return Found(view, source, gateway.encoder(view))
+            return Found(view, source, gateway.frames)
     raise NotFound("Task not found.")
 
 
@@ -83,7 +84,7 @@ async def _is_deleted(gateway: Gateway, app_id: AppId, user: str, task_id: TaskI
         return False
 
 
-def found_live(live: LiveTurn[FrameVariant]) -> Found:
+def found_live(gateway: Gateway, live: LiveTurn) -> Found:
     """A turn that is live in this process."""
     turn = live.turn
     view = TurnView(
@@ -94,4 +95,4 @@ def found_live(live: LiveTurn[FrameVariant]) -> Found:
         mode=turn.app.config.mode,
         ended=live.ended.is_set(),
     )
-    return Found(view, live, live.log.encode)
+    return Found(view, live, gateway.frames)
