@@ -1,0 +1,60 @@
+"""What the workflows count on: the changelog has its form, and versions are the same in all files."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SECTIONS = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+"""Those of Keep a Changelog, in its order."""
+
+
+def notes_of(version: str) -> subprocess.CompletedProcess[str]:
+    """The notes of a release, as release.yml makes them."""
+    return subprocess.run(
+        [ROOT / "dev/changelog", version], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_each_version_of_the_changelog_has_the_known_sections_in_order() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert versions[0] == "[Unreleased]"
+    for version in versions[1:]:
+        assert re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", version)
+    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        found = re.findall(r"^### (.*)$", part, re.MULTILINE)
+        assert found == [section for section in SECTIONS if section in found]
+
+
+def test_the_notes_of_a_release_are_its_section_alone() -> None:
+    notes = notes_of("Unreleased")
+    assert notes.returncode == 0
+    assert notes.stdout.strip() in (ROOT / "CHANGELOG.md").read_text()
+    assert "### Added" in notes.stdout
+    assert "\n## " not in notes.stdout
+
+
+def test_a_version_that_the_changelog_does_not_describe_is_not_released() -> None:
+    notes = notes_of("99.0.0")
+    assert (notes.returncode, notes.stdout) == (1, "")
+    assert "says nothing about 99.0.0" in notes.stderr
+
+
+def test_the_workflow_tests_each_python_that_the_package_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = re.findall(r":: Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    test = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]
+    assert test["strategy"]["matrix"]["python"] == named
+    first, last = named[0], named[-1].split(".")[1]
+    assert project["requires-python"] == f">={first},<3.{int(last) + 1}"
+
+
+def test_the_workflow_tests_with_the_postgres_of_the_compose_file() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+    image = compose["services"]["postgres"]["image"]
+    test = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]
+    assert f"'{image}'" in test["services"]["postgres"]["image"]
