@@ -12,7 +12,7 @@ import httpx
 import uvicorn
 
 from agent_gateway.app import create_app
-from agent_gateway.routes.dependencies import Gateway
+from agent_gateway.routes.dependencies.state import AppState
 from agent_gateway.server.config import server_config
 from agent_gateway.server.listener import Loop
 from agent_gateway.settings import Settings
@@ -93,9 +93,9 @@ class GatewayServer:
             stopping.close()
 
     @property
-    def gateway(self) -> Gateway:
+    def gateway(self) -> AppState:
         """The inside of the running gateway."""
-        gateway: Gateway = self.app.state.gateway
+        gateway: AppState = self.app.state.gateway
         return gateway
 
     def client(self, key: str = API_KEY, **kwargs: Any) -> httpx.Client:

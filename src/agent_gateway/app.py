@@ -27,7 +27,6 @@ from agent_gateway.routes import (
     chat_messages,
     conversation_changes,
     conversations,
-    docs,
     end_users,
     feedbacks,
     files,
@@ -39,8 +38,9 @@ from agent_gateway.routes import (
     variables,
     workflow,
 )
-from agent_gateway.routes.dependencies import ApiKeyCache, Gateway, Installed
-from agent_gateway.routes.http import cors, errors, openapi
+from agent_gateway.routes.dependencies.state import AppState, Installed
+from agent_gateway.routes.http import cors, docs_page, errors, openapi
+from agent_gateway.routes.http.api_key_cache import ApiKeyCache
 from agent_gateway.routes.http.middleware import HeadRequests, RequestBodies
 from agent_gateway.routes.http.request_text import require_text
 from agent_gateway.routes.http.tickets import FileTickets, Tickets
@@ -131,7 +131,7 @@ def create_app(
         title="Agent Gateway",
         version=version("agent-gateway"),
         lifespan=lifespan,
-        docs_url=None,  # routes/docs.py has it
+        docs_url=None,  # routes/http/docs_page.py has it
         redoc_url=None,
         # A redirect has no envelope, and names whatever host the request did.
         redirect_slashes=False,
@@ -164,7 +164,7 @@ def create_app(
     app.add_middleware(HeadRequests)
     cors.install(app, settings.cors_origins)
     errors.install(app)
-    docs.install(app)
+    docs_page.install(app)
     openapi.install(app, settings.public_url)
     return app
 
@@ -221,7 +221,7 @@ def check_app(settings: Settings, config: AppConfig, source: str) -> list[str]:
     return notes + unknown_models(config)
 
 
-async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) -> Gateway:
+async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) -> AppState:
     secret = settings.resolved_secret_key()
     if len(secret) < SECRET_CHARACTERS:
         logger.warning(
@@ -284,20 +284,19 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
     else:
         # Usually a moment. Without a usable database the process answers its probes all the same.
         await _first_attempt(installed)
-    return Gateway(
+    return AppState(
         installed=installed,
         database=database,
         turns=turns,
-        apps=apps,
         conversations=ConversationStore(database),
         feedbacks=FeedbackStore(database),
         end_users=EndUserStore(database),
         forms=form_store,
-        answers=answers,
+        form_waiters=answers,
         live=live,
-        duties=duties,
+        maintenance=duties,
         auxiliary_runs=auxiliary_runs,
-        errands=errands,
+        outbox_worker=errands,
         keys=key_ring,
         tickets=Tickets(secret, seconds=seconds, clock=database.clock, public_url=settings.public_url),
         files=file_store,

@@ -133,7 +133,7 @@ def start_gateway(
 @pytest.fixture
 def news_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No process believes for half a minute what it knows of a key and its app."""
-    monkeypatch.setattr("agent_gateway.routes.dependencies.KEY_SECONDS", 0.0)
+    monkeypatch.setattr("agent_gateway.routes.http.api_key_cache.KEY_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_gateway.domain.ids import AppId, KeyId
-from agent_gateway.routes import dependencies
+from agent_gateway.routes.http import api_key_cache
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import api_keys
 from agent_gateway.store.keys import BOOTSTRAP_LABEL, USE_SECONDS, KeyStore
@@ -33,7 +33,7 @@ def an_app(url: str) -> AppId:
 
 def a_minute_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what processes remember of keys."""
-    monkeypatch.setattr(dependencies, "monotonic", lambda: monotonic() + 60)
+    monkeypatch.setattr(api_key_cache, "monotonic", lambda: monotonic() + 60)
 
 
 def test_a_revoked_key_stops_working_on_every_process(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

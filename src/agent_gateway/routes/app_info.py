@@ -4,7 +4,8 @@ from fastapi import APIRouter
 
 from agent_gateway.apps.config import FileUploadConfig
 from agent_gateway.filetypes import extensions_of
-from agent_gateway.routes.dependencies import AppDep, GatewayDep
+from agent_gateway.routes.dependencies.auth import AppDep
+from agent_gateway.routes.dependencies.state import StateDep
 from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.app_info import (
     AppInfo,
@@ -69,7 +70,7 @@ async def get_site(app: AppDep) -> AppSite:
     summary="Describe the app's features",
     response_description="The app's features.",
 )
-async def get_parameters(app: AppDep, gateway: GatewayDep) -> AppParameters:
+async def get_parameters(app: AppDep, state: StateDep) -> AppParameters:
     """The opening statement, the input form, and which features are on."""
     config = app.config.model_dump(mode="json")
     return AppParameters(
@@ -85,10 +86,10 @@ async def get_parameters(app: AppDep, gateway: GatewayDep) -> AppParameters:
         user_input_form=config["user_input_form"],
         file_upload=_file_upload(app.config.file_upload),
         system_parameters=SystemParameters(
-            file_size_limit=gateway.file_sizes.document,
-            image_file_size_limit=gateway.file_sizes.image,
-            audio_file_size_limit=gateway.file_sizes.audio,
-            video_file_size_limit=gateway.file_sizes.video,
+            file_size_limit=state.file_sizes.document,
+            image_file_size_limit=state.file_sizes.image,
+            audio_file_size_limit=state.file_sizes.audio,
+            video_file_size_limit=state.file_sizes.video,
             workflow_file_upload_limit=app.config.file_upload.number_limits,
         ),
     )

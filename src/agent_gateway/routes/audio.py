@@ -5,7 +5,7 @@ from typing import Any, Final, NoReturn
 from fastapi import APIRouter, Response
 
 from agent_gateway.errors import AppUnavailable
-from agent_gateway.routes.dependencies import AppDep
+from agent_gateway.routes.dependencies.auth import AppDep
 from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.audio import SpeechBody, Transcript
 

@@ -21,19 +21,18 @@ from agent_gateway.errors import (
     Unauthorized,
     Unavailable,
 )
-from agent_gateway.routes.dependencies import (
+from agent_gateway.routes.dependencies.auth import (
     Credentials,
-    Gateway,
-    GatewayDep,
     TicketText,
     UncountedAppDep,
     count_request,
     get_app,
 )
+from agent_gateway.routes.dependencies.state import AppState, StateDep
 from agent_gateway.routes.http.errors import ERRORS
+from agent_gateway.routes.http.input_files import input_files
 from agent_gateway.routes.http.tickets import Ticket
 from agent_gateway.routes.http.trace import TraceDep
-from agent_gateway.routes.input_files import input_files
 from agent_gateway.routes.schemas.base import Success, User
 from agent_gateway.routes.schemas.chat_messages import (
     BackgroundTurn,
@@ -108,7 +107,7 @@ LastEventId = Annotated[
 async def post_chat_message(
     body: ChatMessageBody,
     app: UncountedAppDep,
-    gateway: GatewayDep,
+    state: StateDep,
     credentials: Credentials,
     traced: TraceDep,
     mode: ModeQuery = None,
@@ -129,14 +128,14 @@ async def post_chat_message(
     )
     if last_event_id is not None:
         after = _position(last_event_id, "Last-Event-ID")
-        found = await find(gateway, caller.app.id, caller.user, await _earlier(gateway, caller, request))
+        found = await find(state, caller.app.id, caller.user, await _earlier(state, caller, request))
     else:
         after = 0
-        if not await _is_repeated(gateway, caller, request):
-            await count_request(app, gateway, credentials)
-        found = await _start(gateway, caller, request)
+        if not await _is_repeated(state, caller, request):
+            await count_request(app, state, credentials)
+        found = await _start(state, caller, request)
     if body.response_mode == "background":
-        return await _background(gateway, caller, found)
+        return await _background(state, caller, found)
     if body.response_mode == "blocking":
         return await _blocking(found, idempotency_key)
     if found.nothing_left(after):
@@ -145,10 +144,10 @@ async def post_chat_message(
         await _refuse_early_failure(found.live, idempotency_key)
     headers = {
         "X-Task-Id": found.view.task_id,
-        "X-Turn-Events-URL": _events_url(gateway, caller.app.id, caller.user, found.view.task_id),
+        "X-Turn-Events-URL": _events_url(state, caller.app.id, caller.user, found.view.task_id),
     }
     variant = FrameVariant(mode or found.view.mode, ids)
-    return TurnStream(found.frames(variant, after, gateway.ping_seconds), headers)
+    return TurnStream(found.frames(variant, after, state.ping_seconds), headers)
 
 
 @router.post(
@@ -158,13 +157,13 @@ async def post_chat_message(
     response_description="Done, or there was nothing to stop.",
     responses={400: ERRORS[400], 401: ERRORS[401], 503: ERRORS[503]},
 )
-async def post_stop(task_id: TaskPath, body: StopBody, app: UncountedAppDep, gateway: GatewayDep) -> Success:
+async def post_stop(task_id: TaskPath, body: StopBody, app: UncountedAppDep, state: StateDep) -> Success:
     """Stop a running turn: its partial answer is kept and its stream ends with `message_end`.
 
     Also succeeds when there is nothing to stop: unknown, finished, or somebody else's.
     """
     if canonical := canonical_uuid(task_id):
-        await gateway.live.stop(Caller(app, body.user), TaskId(canonical))
+        await state.live.stop(Caller(app, body.user), TaskId(canonical))
     return Success(result="success")
 
 
@@ -181,7 +180,7 @@ async def post_stop(task_id: TaskPath, body: StopBody, app: UncountedAppDep, gat
 )
 async def get_events(
     task_id: TaskPath,
-    gateway: GatewayDep,
+    state: StateDep,
     credentials: Credentials,
     ticket: TicketText,
     user: Annotated[User | None, Query(description="Required with an API key; a ticket knows it.")] = None,
@@ -193,11 +192,11 @@ async def get_events(
 ) -> Response:
     """The events of a turn after a cursor (from the start without one), with SSE `id:` lines."""
     if ticket is not None:
-        who = gateway.tickets.read(ticket)
+        who = state.tickets.read(ticket)
     elif credentials is None:
         raise Unauthorized("An API key or a ticket is required.")
     else:
-        app = await get_app(gateway, credentials)
+        app = await get_app(state, credentials)
         if user is None:
             raise InvalidParam("user: is required with an API key")
         who = Ticket(TaskId(canonical_uuid(task_id) or ""), app.id, user)
@@ -206,44 +205,44 @@ async def get_events(
     position = _position(last_event_id, "Last-Event-ID") if after is None and last_event_id else after or 0
 
     def frames(found: Found) -> AsyncGenerator[bytes]:
-        return found.frames(FrameVariant(mode or found.view.mode, True), position, gateway.ping_seconds)
+        return found.frames(FrameVariant(mode or found.view.mode, True), position, state.ping_seconds)
 
     async def later() -> AsyncGenerator[bytes]:
-        if gateway.live.draining.is_set():
+        if state.live.draining.is_set():
             raise Unavailable("This server is shutting down.")
-        return frames(await find(gateway, who.app_id, who.user, who.task_id))
+        return frames(await find(state, who.app_id, who.user, who.task_id))
 
     try:
-        found = await find(gateway, who.app_id, who.user, who.task_id)
+        found = await find(state, who.app_id, who.user, who.task_id)
     except StoreUnavailable:
-        return TurnStream(once_found(later, gateway.ping_seconds), {"X-Task-Id": who.task_id})
+        return TurnStream(once_found(later, state.ping_seconds), {"X-Task-Id": who.task_id})
     if found.nothing_left(position):
         return Response(status_code=204)
     return TurnStream(frames(found), {"X-Task-Id": who.task_id})
 
 
-async def _start(gateway: Gateway, caller: Caller, request: TurnRequest) -> Found:
+async def _start(state: AppState, caller: Caller, request: TurnRequest) -> Found:
     try:
-        started = await gateway.live.start(caller, request)
+        started = await state.live.start(caller, request)
     except ConversationBusy as busy:
-        events_url = _events_url(gateway, caller.app.id, caller.user, TaskId(busy.task_id))
+        events_url = _events_url(state, caller.app.id, caller.user, TaskId(busy.task_id))
         busy.details = {**busy.details, "events_url": events_url}
         raise
     if isinstance(started, LiveTurn):
-        return found_live(gateway, started)
-    return await find(gateway, caller.app.id, caller.user, started)
+        return found_live(state, started)
+    return await find(state, caller.app.id, caller.user, started)
 
 
-async def _is_repeated(gateway: Gateway, caller: Caller, request: TurnRequest) -> bool:
+async def _is_repeated(state: AppState, caller: Caller, request: TurnRequest) -> bool:
     """True for a post that makes no turn; only looked up when it matters: it is no new request."""
     if caller.app.config.limits.requests_per_minute is None or not request.idempotency_key:
         return False
-    return await gateway.turns.find_by_key(caller, request) is not None
+    return await state.turns.find_by_key(caller, request) is not None
 
 
-async def _earlier(gateway: Gateway, caller: Caller, request: TurnRequest) -> TaskId:
+async def _earlier(state: AppState, caller: Caller, request: TurnRequest) -> TaskId:
     """The turn a re-POST wants to go on with; it never starts a second one."""
-    earlier = await gateway.turns.find_by_key(caller, request) if request.idempotency_key else None
+    earlier = await state.turns.find_by_key(caller, request) if request.idempotency_key else None
     if earlier is None:
         raise BadRequest(
             "A POST with Last-Event-ID does not start a turn. To resume a stream, use "
@@ -272,7 +271,7 @@ async def _blocking(found: Found, idempotency_key: str | None) -> Response:
     )
 
 
-async def _background(gateway: Gateway, caller: Caller, found: Found) -> Response:
+async def _background(state: AppState, caller: Caller, found: Found) -> Response:
     view = found.view
     status = "running"
     if view.ended:
@@ -284,7 +283,7 @@ async def _background(gateway: Gateway, caller: Caller, found: Found) -> Respons
             "conversation_id": view.conversation_id,
             "created_at": view.created_at,
             "status": status,
-            "events_url": _events_url(gateway, caller.app.id, caller.user, view.task_id),
+            "events_url": _events_url(state, caller.app.id, caller.user, view.task_id),
         }
     )
     return JSONResponse(body.model_dump(), status_code=202)
@@ -309,8 +308,8 @@ def _failed(code: str, idempotency_key: str | None) -> TurnError:
     return error
 
 
-def _events_url(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> str:
-    return gateway.tickets.events_url(Ticket(task_id, app_id, user))
+def _events_url(state: AppState, app_id: AppId, user: str, task_id: TaskId) -> str:
+    return state.tickets.events_url(Ticket(task_id, app_id, user))
 
 
 def _position(text: str, name: str) -> int:

@@ -10,7 +10,8 @@ from agent_gateway.domain.text import short_name
 from agent_gateway.domain.turns import AnsweredTurn, Caller
 from agent_gateway.errors import BackendError, InvalidParam, NotFound, TurnError
 from agent_gateway.routes.conversations import conversation_item
-from agent_gateway.routes.dependencies import AppDep, Gateway, GatewayDep
+from agent_gateway.routes.dependencies.auth import AppDep
+from agent_gateway.routes.dependencies.state import AppState, StateDep
 from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.base import User
 from agent_gateway.routes.schemas.conversation_changes import (
@@ -42,7 +43,7 @@ ConversationPath = Annotated[str, Path(description="UUID of the conversation.")]
 async def delete_conversation(
     conversation_id: ConversationPath,
     app: AppDep,
-    gateway: GatewayDep,
+    state: StateDep,
     body: DeleteConversationBody | None = None,
     user: Annotated[User | None, Query(description="Instead of `user` in the body.")] = None,
 ) -> Response:
@@ -50,7 +51,7 @@ async def delete_conversation(
     who = (body.user if body else None) or user
     if who is None:
         raise InvalidParam("user: is required, in the body or the query")
-    await gateway.live.delete(Caller(app, who), _known(conversation_id))
+    await state.live.delete(Caller(app, who), _known(conversation_id))
     return Response(status_code=204)
 
 
@@ -61,23 +62,23 @@ async def delete_conversation(
     response_description="The conversation.",
 )
 async def post_name(
-    conversation_id: ConversationPath, body: RenameConversationBody, app: AppDep, gateway: GatewayDep
+    conversation_id: ConversationPath, body: RenameConversationBody, app: AppDep, state: StateDep
 ) -> ConversationItem:
     """Give a conversation a name, or have one made. It is never changed by the app again."""
     caller, conversation = Caller(app, body.user), _known(conversation_id)
     if body.auto_generate:
-        exchange = await gateway.turns.first_answered_turn(caller, conversation)
+        exchange = await state.turns.first_answered_turn(caller, conversation)
         if exchange is None:
             raise NotFound("Conversation Not Exists.")
-        name = await _made_name(gateway, exchange)
+        name = await _made_name(state, exchange)
     else:
         name = short_name(body.name or "", GIVEN_NAME_LENGTH)
-    return conversation_item(await gateway.conversations.rename(caller, conversation, name))
+    return conversation_item(await state.conversations.rename(caller, conversation, name))
 
 
-async def _made_name(gateway: Gateway, exchange: AnsweredTurn) -> str:
+async def _made_name(state: AppState, exchange: AnsweredTurn) -> str:
     try:
-        name = await gateway.auxiliary_runs.name(exchange, NAME_SECONDS)
+        name = await state.auxiliary_runs.name(exchange, NAME_SECONDS)
     except (BackendError, TurnError, TimeoutError) as error:
         logger.warning("turn %s: no name was made: %s", exchange.turn.task_id, type(error).__name__)
         name = None

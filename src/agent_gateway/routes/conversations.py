@@ -10,7 +10,8 @@ from agent_gateway.domain.human_input import HumanInputForm
 from agent_gateway.domain.ids import ConversationId, canonical_uuid
 from agent_gateway.domain.turns import Caller, Outcome, Step, Usage, step_id
 from agent_gateway.errors import FAILURES, InvalidParam
-from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, GatewayDep
+from agent_gateway.routes.dependencies.auth import DEFAULT_USER, AppDep
+from agent_gateway.routes.dependencies.state import StateDep
 from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.base import User
 from agent_gateway.routes.schemas.conversations import (
@@ -49,14 +50,14 @@ LIST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 )
 async def get_conversations(
     app: AppDep,
-    gateway: GatewayDep,
+    state: StateDep,
     user: UserQuery = DEFAULT_USER,
     last_id: Annotated[str | None, Query(description="Last id of the page before.")] = None,
     limit: Limit = 20,
     sort_by: SortBy = "-updated_at",
 ) -> ConversationPage:
     """A page of this user's conversations."""
-    page = await gateway.conversations.conversations(
+    page = await state.conversations.conversations(
         Caller(app, user), limit=limit, sort_by=sort_by, last_id=optional_id(last_id, "last_id")
     )
     data = [conversation_item(item) for item in page.items]
@@ -72,7 +73,7 @@ async def get_conversations(
 )
 async def get_messages(
     app: AppDep,
-    gateway: GatewayDep,
+    state: StateDep,
     conversation_id: Annotated[str, Query(description="UUID of the conversation.")],
     user: UserQuery = DEFAULT_USER,
     first_id: Annotated[str | None, Query(description="First id of the page before: older ones.")] = None,
@@ -82,13 +83,13 @@ async def get_messages(
     conversation = optional_id(conversation_id, "conversation_id")
     if conversation is None:
         raise InvalidParam("conversation_id: is required")
-    page = await gateway.conversations.messages(
+    page = await state.conversations.messages(
         Caller(app, user),
         ConversationId(conversation),
         limit=limit,
         first_id=optional_id(first_id, "first_id"),
     )
-    data = [_message_item(item, gateway.file_tickets.url) for item in page.items]
+    data = [_message_item(item, state.file_tickets.url) for item in page.items]
     return MessagePage(limit=limit, has_more=page.has_more, data=data)
 
 

@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from agent_gateway.domain.ids import canonical_uuid
-from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, GatewayDep
+from agent_gateway.routes.dependencies.auth import DEFAULT_USER, AppDep
+from agent_gateway.routes.dependencies.state import StateDep
 from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.end_users import EndUserItem
 
@@ -20,10 +21,10 @@ router = APIRouter(tags=["app"])
     responses={status: ERRORS[status] for status in (401, 404, 503)},
 )
 async def get_end_user(
-    end_user_id: Annotated[str, Path(description="UUID of the end user.")], app: AppDep, gateway: GatewayDep
+    end_user_id: Annotated[str, Path(description="UUID of the end user.")], app: AppDep, state: StateDep
 ) -> EndUserItem:
     """Who this is to the client: an end user of this app, whoever asks with its key."""
-    found = await gateway.end_users.find(app.id, canonical_uuid(end_user_id))
+    found = await state.end_users.find(app.id, canonical_uuid(end_user_id))
     return EndUserItem(
         id=found.id,
         tenant_id=app.config.tenant_id,

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Path, Query
 from agent_gateway.domain.ids import MessageId, canonical_uuid
 from agent_gateway.domain.turns import Caller
 from agent_gateway.errors import NotFound
-from agent_gateway.routes.dependencies import AppDep, GatewayDep
+from agent_gateway.routes.dependencies.auth import AppDep
+from agent_gateway.routes.dependencies.state import StateDep
 from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.base import Success
 from agent_gateway.routes.schemas.feedbacks import FeedbackBody, FeedbackItem, FeedbackPage
@@ -30,13 +31,13 @@ async def post_feedback(
     message_id: Annotated[str, Path(description="UUID of the message.")],
     body: FeedbackBody,
     app: AppDep,
-    gateway: GatewayDep,
+    state: StateDep,
 ) -> Success:
     """Like or dislike an answer, or take that back. A later rating replaces the one before."""
     canonical = canonical_uuid(message_id)
     if canonical is None:
         raise NotFound("Message Not Exists.")
-    await gateway.feedbacks.rate(Caller(app, body.user), MessageId(canonical), body.rating, body.content)
+    await state.feedbacks.rate(Caller(app, body.user), MessageId(canonical), body.rating, body.content)
     return Success(result="success")
 
 
@@ -50,12 +51,12 @@ async def post_feedback(
 )
 async def get_feedbacks(
     app: AppDep,
-    gateway: GatewayDep,
+    state: StateDep,
     page: Annotated[int, Query(ge=1, le=MAX_PAGES, description="1 is the newest.")] = 1,
     limit: Annotated[int, Query(ge=1, le=101, description="Most items of a page.")] = 20,
 ) -> FeedbackPage:
     """The ratings that users of this app gave, the newest first."""
-    found = await gateway.feedbacks.page(app.id, page=page, limit=limit)
+    found = await state.feedbacks.page(app.id, page=page, limit=limit)
     return FeedbackPage(data=[_item(feedback) for feedback in found])
 
 

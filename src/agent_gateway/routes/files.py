@@ -20,7 +20,8 @@ from agent_gateway.errors import (
     UploadRefused,
 )
 from agent_gateway.filetypes import MB, Description, describe, may_be_inline, served_as
-from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, GatewayDep, TicketText
+from agent_gateway.routes.dependencies.auth import DEFAULT_USER, AppDep, TicketText
+from agent_gateway.routes.dependencies.state import AppState, StateDep
 from agent_gateway.routes.http.errors import ERRORS, envelope
 from agent_gateway.routes.http.middleware import HEAD_ONLY
 from agent_gateway.routes.http.multipart import MultipartBody
@@ -117,7 +118,7 @@ _user = TypeAdapter(User)
         415: {"model": ErrorBody, "description": "The app takes no files of this kind."},
     },
 )
-async def post_upload(request: Request, app: AppDep, gateway: GatewayDep) -> UploadedFile:
+async def post_upload(request: Request, app: AppDep, state: StateDep) -> UploadedFile:
     """Upload one file of one end user, to come with queries of theirs.
 
     One that no message uses is deleted after a day.
@@ -128,16 +129,16 @@ async def post_upload(request: Request, app: AppDep, gateway: GatewayDep) -> Upl
     if what is None:
         raise UploadRefused("filename_not_exists_error", "The file has no name.")
     _check_type(app, what)
-    limit = gateway.file_sizes.most(what.type)
-    received = await gateway.files.receive(_limited(form.data(), limit))
+    limit = state.file_sizes.most(what.type)
+    received = await state.files.receive(_limited(form.data(), limit))
     try:
         await form.finish()
         caller = Caller(app, _user_of(form))
-        upload = await gateway.files.add(caller, what, received)
+        upload = await state.files.add(caller, what, received)
     except BaseException:
-        await gateway.files.discard(received)
+        await state.files.discard(received)
         raise
-    return _uploaded(gateway, what, upload)
+    return _uploaded(state, what, upload)
 
 
 @router.get(
@@ -157,7 +158,7 @@ async def get_preview(
     request: Request,
     file_id: FilePath,
     app: AppDep,
-    gateway: GatewayDep,
+    state: StateDep,
     asked: AskedDep,
     user: Annotated[User, Query(description="The client's own identifier of its end user.")] = DEFAULT_USER,
     as_attachment: AsAttachment = False,
@@ -166,8 +167,8 @@ async def get_preview(
     canonical = canonical_uuid(file_id)
     if canonical is None:
         raise FileNotFound
-    kept = await gateway.files.find(app.id, user, canonical)
-    return await _bytes(request, gateway, kept, asked, as_attachment=as_attachment)
+    kept = await state.files.find(app.id, user, canonical)
+    return await _bytes(request, state, kept, asked, as_attachment=as_attachment)
 
 
 @router.get(
@@ -186,7 +187,7 @@ async def get_preview(
 async def get_download(
     request: Request,
     file_id: FilePath,
-    gateway: GatewayDep,
+    state: StateDep,
     ticket: TicketText,
     asked: AskedDep,
     as_attachment: AsAttachment = False,
@@ -194,11 +195,11 @@ async def get_download(
     """The bytes of a file for whoever has its signed, expiring URL: agents, and pages that show it."""
     if ticket is None:
         raise Unauthorized("A ticket is required.")
-    known = gateway.file_tickets.read(ticket)
+    known = state.file_tickets.read(ticket)
     if known != canonical_uuid(file_id):
         raise FileNotFound
-    kept = await gateway.files.find_any(known)
-    return await _bytes(request, gateway, kept, asked, as_attachment=as_attachment)
+    kept = await state.files.find_any(known)
+    return await _bytes(request, state, kept, asked, as_attachment=as_attachment)
 
 
 def _check_type(app: App, what: Description) -> None:
@@ -226,7 +227,7 @@ def _user_of(form: MultipartBody) -> str:
         raise InvalidParam(f"user: {told}") from None
 
 
-def _uploaded(gateway: Gateway, what: Description, upload: Upload) -> UploadedFile:
+def _uploaded(state: AppState, what: Description, upload: Upload) -> UploadedFile:
     return UploadedFile(
         id=upload.file.id,
         name=upload.file.name,
@@ -236,7 +237,7 @@ def _uploaded(gateway: Gateway, what: Description, upload: Upload) -> UploadedFi
         created_by=upload.created_by,
         created_at=int(upload.created_at.timestamp()),
         preview_url=None,
-        source_url=gateway.file_tickets.url(upload.file.id),
+        source_url=state.file_tickets.url(upload.file.id),
         original_url=None,
         user_id=None,
         tenant_id=None,
@@ -252,7 +253,7 @@ def _etag(file: StoredFile) -> str:
 
 
 async def _bytes(
-    request: Request, gateway: Gateway, kept: Kept, asked: Asked, *, as_attachment: bool
+    request: Request, state: AppState, kept: Kept, asked: Asked, *, as_attachment: bool
 ) -> Response:
     """What is asked for of the bytes of a file."""
     file = kept.file
@@ -280,7 +281,7 @@ async def _bytes(
     status = 200 if span is None else 206
     if HEAD_ONLY in request.scope:
         return Response(status_code=status, headers=headers)
-    data = await gateway.files.read(kept, start, end)
+    data = await state.files.read(kept, start, end)
     return StreamingResponse(data, status_code=status, headers=headers)
 
 

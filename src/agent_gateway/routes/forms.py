@@ -8,7 +8,8 @@ from agent_gateway.domain.human_input import FormState, Submission
 from agent_gateway.domain.text import clean_text
 from agent_gateway.errors import FormExpired, NotFound
 from agent_gateway.errors import FormSubmitted as AlreadySubmitted
-from agent_gateway.routes.dependencies import AppDep, GatewayDep
+from agent_gateway.routes.dependencies.auth import AppDep
+from agent_gateway.routes.dependencies.state import StateDep
 from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.http.tickets import Ticket
 from agent_gateway.routes.schemas.human_input import FormDefinitionBody, FormSubmitBody, FormSubmitted
@@ -26,9 +27,9 @@ FormToken = Annotated[str, Path(description="`form_token` of the question.")]
     response_description="What a front end needs to draw the form.",
     responses={status: ERRORS[status] for status in (401, 404, 412, 503)},
 )
-async def get_form(form_token: FormToken, app: AppDep, gateway: GatewayDep) -> FormDefinitionBody:
+async def get_form(form_token: FormToken, app: AppDep, state: StateDep) -> FormDefinitionBody:
     """The form of a question that waits for its answer."""
-    form = await gateway.forms.find(app.id, clean_text(form_token))
+    form = await state.forms.find(app.id, clean_text(form_token))
     if form is None:
         raise NotFound("Form not found.")
     if form.state is FormState.SUBMITTED:
@@ -46,18 +47,18 @@ async def get_form(form_token: FormToken, app: AppDep, gateway: GatewayDep) -> F
     responses={status: ERRORS[status] for status in (400, 401, 404, 412, 503)},
 )
 async def post_form(
-    form_token: FormToken, body: FormSubmitBody, app: AppDep, gateway: GatewayDep
+    form_token: FormToken, body: FormSubmitBody, app: AppDep, state: StateDep
 ) -> FormSubmitted:
     """Answer the question, once: the conversation goes on with a turn that tells the agent.
 
     An unknown action, or a required input that is missing, leaves the form open.
     """
     submission = Submission(body.action, body.inputs)
-    live = await gateway.live.submit(app.id, clean_text(form_token), submission)
+    live = await state.live.submit(app.id, clean_text(form_token), submission)
     turn = live.turn
     return FormSubmitted(
         task_id=turn.task_id,
         message_id=turn.message_id,
         conversation_id=turn.conversation_id,
-        events_url=gateway.tickets.events_url(Ticket(turn.task_id, app.id, turn.user)),
+        events_url=state.tickets.events_url(Ticket(turn.task_id, app.id, turn.user)),
     )

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from agent_gateway.errors import Unavailable
-from agent_gateway.routes.dependencies import GatewayDep
+from agent_gateway.routes.dependencies.state import StateDep
 from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.base import Health
 
@@ -23,12 +23,12 @@ async def get_healthz() -> Health:
     response_description="Ready for traffic.",
     responses={503: ERRORS[503]},
 )
-async def get_readyz(gateway: GatewayDep) -> Health:
+async def get_readyz(state: StateDep) -> Health:
     """The database serves this process with a schema it can use, and the process is not draining."""
-    if gateway.live.draining.is_set():
+    if state.live.draining.is_set():
         raise Unavailable("This server is shutting down.")
-    await gateway.database.ping()
-    if not gateway.installed.is_set():
-        raise Unavailable(gateway.installed.missing)
-    await gateway.duties.prove()
+    await state.database.ping()
+    if not state.installed.is_set():
+        raise Unavailable(state.installed.missing)
+    await state.maintenance.prove()
     return Health(status="ok")

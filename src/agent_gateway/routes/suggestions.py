@@ -9,7 +9,8 @@ from agent_gateway.domain.ids import MessageId, canonical_uuid
 from agent_gateway.domain.turns import Caller, Outcome
 from agent_gateway.errors import BadRequest, NotFound
 from agent_gateway.routes.conversations import UserQuery
-from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, GatewayDep
+from agent_gateway.routes.dependencies.auth import DEFAULT_USER, AppDep
+from agent_gateway.routes.dependencies.state import AppState, StateDep
 from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.schemas.suggestions import SuggestedQuestionList
 
@@ -32,7 +33,7 @@ router = APIRouter(
 async def get_suggested(
     message_id: Annotated[str, Path(description="UUID of the message.")],
     app: AppDep,
-    gateway: GatewayDep,
+    state: StateDep,
     user: UserQuery = DEFAULT_USER,
 ) -> SuggestedQuestionList:
     """Questions that the user may ask after this answer. They are made when they are asked for first;
@@ -43,16 +44,16 @@ async def get_suggested(
     canonical = canonical_uuid(message_id)
     if canonical is None:
         raise NotFound("Message Not Exists.")
-    questions = await _questions(gateway, Caller(app, user), MessageId(canonical))
+    questions = await _questions(state, Caller(app, user), MessageId(canonical))
     return SuggestedQuestionList(result="success", data=questions)
 
 
-async def _questions(gateway: Gateway, caller: Caller, message_id: MessageId) -> list[str]:
-    found = await gateway.conversations.suggestions(caller, message_id)
+async def _questions(state: AppState, caller: Caller, message_id: MessageId) -> list[str]:
+    found = await state.conversations.suggestions(caller, message_id)
     if found.questions is None and found.outcome is Outcome.COMPLETED:
-        await gateway.turns.outbox.ask_suggestions(found.task_id)
+        await state.turns.outbox.ask_suggestions(found.task_id)
         until = asyncio.get_running_loop().time() + WAIT_SECONDS
         while found.questions is None and asyncio.get_running_loop().time() < until:
-            await gateway.errands.settled(LOOK_SECONDS)
-            found = await gateway.conversations.suggestions(caller, message_id)
+            await state.outbox_worker.settled(LOOK_SECONDS)
+            found = await state.conversations.suggestions(caller, message_id)
     return found.questions or []

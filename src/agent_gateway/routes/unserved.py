@@ -9,7 +9,7 @@ from fastapi import APIRouter
 
 from agent_gateway.domain.ids import new_id
 from agent_gateway.errors import AppUnavailable, NotFound, NotSupported, NotWorkflowApp
-from agent_gateway.routes.dependencies import AppDep
+from agent_gateway.routes.dependencies.auth import AppDep
 
 router = APIRouter(include_in_schema=False)
 

@@ -10,7 +10,8 @@ from agent_gateway.domain.ids import ConversationId, canonical_uuid
 from agent_gateway.domain.turns import Caller
 from agent_gateway.errors import NotFound
 from agent_gateway.routes.conversations import LIST_ERRORS, Limit, UserQuery, optional_id
-from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, GatewayDep
+from agent_gateway.routes.dependencies.auth import DEFAULT_USER, AppDep
+from agent_gateway.routes.dependencies.state import AppState, StateDep
 from agent_gateway.routes.schemas.variables import VariableBody, VariableItem, VariablePage
 
 router = APIRouter(tags=["conversations"])
@@ -28,7 +29,7 @@ ConversationPath = Annotated[str, Path(description="UUID of the conversation.")]
 async def get_variables(
     conversation_id: ConversationPath,
     app: AppDep,
-    gateway: GatewayDep,
+    state: StateDep,
     user: UserQuery = DEFAULT_USER,
     last_id: Annotated[str | None, Query(description="Last id of the page before.")] = None,
     limit: Limit = 20,
@@ -38,7 +39,7 @@ async def get_variables(
 ) -> VariablePage:
     """The variables of a conversation: there are none."""
     last = optional_id(last_id, "last_id")
-    await _require(gateway, Caller(app, user), conversation_id)
+    await _require(state, Caller(app, user), conversation_id)
     if last is not None:
         raise NotFound("Conversation Variable Not Exists.")
     return VariablePage(limit=limit, has_more=False, data=[])
@@ -57,15 +58,15 @@ async def put_variable(
     variable_id: Annotated[str, Path(description="UUID of the variable.")],
     body: VariableBody,
     app: AppDep,
-    gateway: GatewayDep,
+    state: StateDep,
 ) -> NoReturn:
     """Give a variable another value. There are none, so none is found."""
-    await _require(gateway, Caller(app, body.user), conversation_id)
+    await _require(state, Caller(app, body.user), conversation_id)
     raise NotFound("Conversation Variable Not Exists.")
 
 
-async def _require(gateway: Gateway, caller: Caller, conversation_id: str) -> None:
+async def _require(state: AppState, caller: Caller, conversation_id: str) -> None:
     canonical = canonical_uuid(conversation_id)
     if canonical is None:
         raise NotFound("Conversation Not Exists.")
-    await gateway.conversations.require(caller, ConversationId(canonical))
+    await state.conversations.require(caller, ConversationId(canonical))

@@ -10,7 +10,8 @@ from agent_gateway.domain.events import GATEWAY_END, TurnFailed
 from agent_gateway.domain.human_input import FormState
 from agent_gateway.domain.ids import canonical_uuid
 from agent_gateway.errors import FormExpired, NotFound
-from agent_gateway.routes.dependencies import DEFAULT_USER, AppDep, Gateway, GatewayDep
+from agent_gateway.routes.dependencies.auth import DEFAULT_USER, AppDep
+from agent_gateway.routes.dependencies.state import AppState, StateDep
 from agent_gateway.routes.http.errors import ERRORS
 from agent_gateway.routes.http.tickets import Ticket
 from agent_gateway.routes.schemas.base import User
@@ -37,7 +38,7 @@ router = APIRouter(tags=["human input"])
 async def get_workflow_events(
     workflow_run_id: Annotated[str, Path(description="`message_id` of the question.")],
     app: AppDep,
-    gateway: GatewayDep,
+    state: StateDep,
     user: Annotated[User, Query(description="The client's own identifier of its end user.")] = DEFAULT_USER,
     include_state_snapshot: Annotated[
         bool, Query(description="Accepted for existing clients: the stream always begins at the start.")
@@ -51,49 +52,49 @@ async def get_workflow_events(
     Of a message that asks nothing these are the events of its own turn.
     """
     message_id = canonical_uuid(workflow_run_id)
-    asked = await gateway.forms.asked(app.id, user, message_id) if message_id else None
+    asked = await state.forms.asked(app.id, user, message_id) if message_id else None
     if asked is None:
         raise NotFound("Workflow run not found.")
-    found = await find(gateway, app.id, user, asked.task_id)
+    found = await find(state, app.id, user, asked.task_id)
     variant = FrameVariant(found.view.mode, False)
     status = asked.status
     if status is None:
-        return TurnStream(found.frames(variant, 0, gateway.ping_seconds), {"X-Task-Id": asked.task_id})
+        return TurnStream(found.frames(variant, 0, state.ping_seconds), {"X-Task-Id": asked.task_id})
     if status.state is FormState.CANCELLED:
         raise NotFound("Workflow run not found.")
     if status.dropped:
         raise FormExpired
-    return TurnStream(_answer_frames(gateway, Ticket(asked.task_id, app.id, user), found.view, status), {})
+    return TurnStream(_answer_frames(state, Ticket(asked.task_id, app.id, user), found.view, status), {})
 
 
 async def _answer_frames(
-    gateway: Gateway, asking: Ticket, question: TurnView, status: FormStatus
+    state: AppState, asking: Ticket, question: TurnView, status: FormStatus
 ) -> AsyncGenerator[bytes]:
     """Pings until the question is answered, then all frames of the turn that carries the answer."""
     variant = FrameVariant(question.mode, False)
     yield PING
     while status.state is FormState.OPEN:
-        closed = await gateway.answers.wait(status.form_id, gateway.ping_seconds)
+        closed = await state.form_waiters.wait(status.form_id, state.ping_seconds)
         if closed is None:
-            if gateway.live.draining.is_set():
+            if state.live.draining.is_set():
                 # Without a terminal event, like any connection that breaks: come back elsewhere.
                 return
             yield PING
         status = closed or status
-    found = await _answer(gateway, asking, status)
+    found = await _answer(state, asking, status)
     if found is None:
         # Dropped or deleted: there will be no answer, and the stream has to say so.
-        yield gateway.frames.encoder(question).encode(TurnFailed(GATEWAY_END, FormExpired.code), variant)
+        yield state.frames.encoder(question).encode(TurnFailed(GATEWAY_END, FormExpired.code), variant)
         return
-    async with aclosing(found.frames(variant, 0, gateway.ping_seconds)) as frames:
+    async with aclosing(found.frames(variant, 0, state.ping_seconds)) as frames:
         async for frame in frames:
             yield frame
 
 
-async def _answer(gateway: Gateway, asking: Ticket, status: FormStatus) -> Found | None:
+async def _answer(state: AppState, asking: Ticket, status: FormStatus) -> Found | None:
     if status.answered_by is None:
         return None
     try:
-        return await find(gateway, asking.app_id, asking.user, status.answered_by)
+        return await find(state, asking.app_id, asking.user, status.answered_by)
     except NotFound:
         return None

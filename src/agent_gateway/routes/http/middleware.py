@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_gateway.errors import GatewayError, InvalidParam, StoreError
-from agent_gateway.routes.dependencies import bearer, get_app
+from agent_gateway.routes.dependencies.auth import bearer, get_app
 from agent_gateway.routes.http.body_values import MAX_VALUES, ValueCounter
 from agent_gateway.routes.http.errors import BodyNotRead
 

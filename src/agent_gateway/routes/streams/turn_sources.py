@@ -8,7 +8,7 @@ from typing import Final
 from agent_gateway.domain.events import Result
 from agent_gateway.domain.ids import AppId, TaskId
 from agent_gateway.errors import NotFound, StoreError, Unavailable
-from agent_gateway.routes.dependencies import Gateway
+from agent_gateway.routes.dependencies.state import AppState
 from agent_gateway.routes.streams.frames import Frames, FrameVariant
 from agent_gateway.routes.streams.response import ended_frames, live_frames
 from agent_gateway.store.db.shielded import shielded
@@ -56,35 +56,35 @@ class Found:
         return live_frames(self.source, cache, variant, after=after, ping_seconds=ping_seconds)
 
 
-async def find(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> Found:
+async def find(state: AppState, app_id: AppId, user: str, task_id: TaskId) -> Found:
     """A turn of this app and user; NotFound when there is none."""
-    live = gateway.live.find(task_id)
+    live = state.live.find(task_id)
     if live is not None and live.belongs_to(app_id, user):
-        if await _is_deleted(gateway, app_id, user, task_id):
+        if await _is_deleted(state, app_id, user, task_id):
             raise NotFound("Task not found.")
-        return found_live(gateway, live)
-    view = await gateway.turns.view(app_id, user, task_id)
+        return found_live(state, live)
+    view = await state.turns.view(app_id, user, task_id)
     if view is not None:
-        read = gateway.turns.result if view.ended else gateway.live.follow
+        read = state.turns.result if view.ended else state.live.follow
         source = await read(task_id)
         if source is not None:
-            return Found(view, source, gateway.frames)
+            return Found(view, source, state.frames)
     raise NotFound("Task not found.")
 
 
-async def _is_deleted(gateway: Gateway, app_id: AppId, user: str, task_id: TaskId) -> bool:
+async def _is_deleted(state: AppState, app_id: AppId, user: str, task_id: TaskId) -> bool:
     """Whether a live turn's conversation is gone, which any process may have done (R16).
 
     A database that does not say is no reason to cut readers off from a turn that runs here.
     """
     try:
         async with asyncio.timeout(LOOK_SECONDS):
-            return await shielded(gateway.turns.view(app_id, user, task_id)) is None
+            return await shielded(state.turns.view(app_id, user, task_id)) is None
     except (StoreError, TimeoutError):
         return False
 
 
-def found_live(gateway: Gateway, live: LiveTurn) -> Found:
+def found_live(state: AppState, live: LiveTurn) -> Found:
     """A turn that is live in this process."""
     turn = live.turn
     view = TurnView(
@@ -95,4 +95,4 @@ def found_live(gateway: Gateway, live: LiveTurn) -> Found:
         mode=turn.app.config.mode,
         ended=live.ended.is_set(),
     )
-    return Found(view, live, gateway.frames)
+    return Found(view, live, state.frames)
