@@ -7,7 +7,6 @@ neither kept nor logged, nor are the foreign errors that hold them: they may con
 
 import asyncio
 import logging
-import random
 import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
@@ -42,9 +41,9 @@ from agent_gateway.errors import (
     RunGap,
     RunLost,
 )
+from agent_gateway.retry import doubled, full_jitter
 
 log = logging.getLogger(__name__)
-_dice = random.SystemRandom()
 
 CONNECT_SECONDS: Final = 5.0
 CREATE_SECONDS: Final = 30.0
@@ -326,8 +325,7 @@ class _Patience:
         now = asyncio.get_running_loop().time()
         if self._down_since is None:
             self._down_since = now
-        longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self._failures)
-        seconds = _dice.uniform(0, longest)
+        seconds = full_jitter(doubled(self._failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS))
         if self._spent + now - self._down_since + seconds > self._seconds:
             raise error
         self._failures += 1

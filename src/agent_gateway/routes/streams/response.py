@@ -9,7 +9,7 @@
 """
 
 import asyncio
-import random
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Final
@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from agent_gateway.domain.events import GATEWAY_REPLACE, Result, told_after
 from agent_gateway.errors import GatewayError, StoreUnavailable
+from agent_gateway.retry import jittered
 from agent_gateway.routes.http.middleware import HEAD_ONLY
 from agent_gateway.routes.streams.frames import MAX_WRITE, PING, FrameCache, FrameEncoder, FrameVariant
 from agent_gateway.turns.live_turn import LiveTurn
@@ -32,7 +33,6 @@ RETRY_MS: Final = (1000, 3000)
 """When EventSource reconnects after a stream that broke: spread, since many break at once."""
 HANDED_OVER_RETRY_MS: Final = (50, 1000)
 """The same for a reader that is sent elsewhere."""
-_dice = random.SystemRandom()
 
 
 async def live_frames(
@@ -76,7 +76,8 @@ async def live_frames(
 
 
 def _retry(between: tuple[int, int]) -> bytes:
-    return b"retry: %d\n\n" % _dice.randint(*between)
+    first, last = between
+    return b"retry: %d\n\n" % (first + secrets.randbelow(last - first + 1))
 
 
 def stored_frames(
@@ -115,7 +116,7 @@ async def once_found(
     yield _retry(RETRY_MS)
     while True:
         yield PING
-        await asyncio.sleep(ping_seconds * _dice.uniform(0.5, 1.0))
+        await asyncio.sleep(jittered(ping_seconds))
         try:
             frames = await finding()
         except StoreUnavailable:
