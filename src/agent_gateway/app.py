@@ -41,7 +41,7 @@ from agent_gateway.routes import (
 from agent_gateway.routes.dependencies.state import AppState, Installed
 from agent_gateway.routes.http import cors, docs_page, errors, openapi
 from agent_gateway.routes.http.api_key_cache import ApiKeyCache
-from agent_gateway.routes.http.middleware import HeadRequests, RequestBodies
+from agent_gateway.routes.http.middleware import HeadRequests, RequestBodies, RequestIds
 from agent_gateway.routes.http.request_text import require_text
 from agent_gateway.routes.http.tickets import FileTickets, Tickets
 from agent_gateway.routes.streams.frames import Frames
@@ -162,6 +162,7 @@ def create_app(
     app.include_router(health.router)
     app.add_middleware(RequestBodies, most=settings.max_body_bytes)
     app.add_middleware(HeadRequests)
+    app.add_middleware(RequestIds)
     cors.install(app, settings.cors_origins)
     errors.install(app)
     docs_page.install(app)

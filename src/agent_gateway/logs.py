@@ -1,51 +1,66 @@
-"""Logging: one line per record, as text or JSON, on standard error. Message texts never get here."""
+"""Logging: one line per record, as text or JSON, on standard error. Message texts never get here.
 
-import json
+A record says which turn, run and request it belongs to. Whoever works for one binds its id with
+`structlog.contextvars`; whoever works for many hands it over as `extra`.
+"""
+
 import logging
 import sys
-from typing import Literal
+from typing import Final, Literal
 
-from typing_extensions import override
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
 
+FIELDS: Final = frozenset({"task_id", "run_id", "request_id"})
+"""What a single record may carry as `extra`. Libraries put other things there."""
 
-class JSONFormatter(logging.Formatter):
-    """One JSON object per record."""
-
-    @override
-    def format(self, record: logging.LogRecord) -> str:
-        entry = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
-
-
-class TextFormatter(logging.Formatter):
-    """One line per record, and its traceback after it."""
-
-    @override
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        line = super().formatMessage(record)
-        # What a terminal would act on is shown instead.
-        return line if line.isprintable() else "".join(map(_shown, line))
-
-
-def _shown(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()
+_SHARED: Final[tuple[Processor, ...]] = (
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.ExtraAdder(FIELDS),
+    structlog.processors.TimeStamper("%Y-%m-%dT%H:%M:%S%z", utc=False, key="time"),
+)
 
 
 def configure(style: Literal["text", "json"]) -> None:
     """Send all logs of the process to standard error in this style."""
     handler = logging.StreamHandler(sys.stderr)
-    if style == "json":
-        handler.setFormatter(JSONFormatter())
-    else:
-        handler.setFormatter(TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    handler.setFormatter(formatter(style))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # One line per request to other services, with their full URLs, is noise at best.
     for name in ("httpx", "httpx2", "httpcore", "openai", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def formatter(style: Literal["text", "json"]) -> logging.Formatter:
+    """Formats records of the standard library. JSON has the keys time, level, logger and message."""
+    rendering: tuple[Processor, ...]
+    if style == "json":
+        rendering = (
+            structlog.processors.format_exc_info,
+            structlog.processors.EventRenamer("message"),
+            structlog.processors.JSONRenderer(),
+        )
+    else:
+        console = structlog.dev.ConsoleRenderer(
+            colors=False,
+            pad_event_to=0,
+            timestamp_key="time",
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+        rendering = (_printable, console)
+    return structlog.stdlib.ProcessorFormatter(
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        foreign_pre_chain=_SHARED,
+    )
+
+
+def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Show what a terminal would act on, so that a record stays one line."""
+    event["event"] = "".join(map(_shown, str(event["event"])))
+    return event
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()

@@ -14,6 +14,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
+from structlog.contextvars import bind_contextvars
+
 from agent_gateway.backend.compose import compose
 from agent_gateway.backend.fold.artifacts import Artifact, as_stored
 from agent_gateway.backend.fold.conclusion import conclude, cut_short
@@ -127,6 +129,8 @@ class TurnRunner:
 
     async def run(self) -> None:
         """Drive or follow the turn to its one end. Raises only when cancelled."""
+        # This task is the turn's own: all that is logged in it says so.
+        bind_contextvars(task_id=self.turn.task_id)
         while self.result is None:
             self._turned = False
             self._open()
@@ -498,6 +502,7 @@ class TurnRunner:
         """Fold the run's events from where the fold stands until its terminal one."""
         if self._fold.run_end is not None:
             return
+        bind_contextvars(run_id=self.run_id)
         try:
             await self._fold_stream()
         except RunGap:

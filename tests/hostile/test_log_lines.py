@@ -1,16 +1,21 @@
 """What clients send does not reach the log, least of all while the database is away."""
 
+import json
 import logging
+import signal
 from pathlib import Path
 
 import pytest
 
-from agent_gateway.logs import TextFormatter
+from agent_gateway.domain.ids import canonical_uuid
+from agent_gateway.logs import formatter
+from tests.fakes.script import fail, script, text
 from tests.fakes.scripted_backend import ScriptedBackend
 from tests.fakes.tcp_proxy import postgres_proxy, through
-from tests.gateway.chat import refused
+from tests.gateway.chat import Chat, refused
+from tests.gateway.process import GatewayProcess
 from tests.gateway.rows import installed
-from tests.gateway_server import GatewayServer
+from tests.gateway_server import API_KEY, GatewayServer
 
 TOKEN = "a-token-that-lets-anybody-answer"
 
@@ -38,4 +43,38 @@ def test_a_line_shows_what_a_terminal_would_act_on() -> None:
     record = logging.LogRecord(
         "x", logging.ERROR, "", 0, "one\r\n\x1b]0;%s\x07 \u2028 \x9b é 张", ("two",), None
     )
-    assert TextFormatter("%(message)s").format(record) == ("one\\r\\n\\x1b]0;two\\x07 \\u2028 \\x9b é 张")
+    line = formatter("text").format(record)
+    assert "one\\r\\n\\x1b]0;two\\x07 \\u2028 \\x9b é 张" in line
+    assert line.isprintable()
+
+
+def test_a_record_names_its_turn_its_run_and_its_request(
+    tmp_path: Path, fake: ScriptedBackend, user: str
+) -> None:
+    fake.queue(script(text("Half an ans"), fail("run_limit_exceeded")))
+    settings = {"BACKEND_URL": fake.url, "API_KEY": API_KEY, "LOG_FORMAT": "json"}
+    with GatewayProcess(tmp_path, **settings) as process, process.client() as client:
+        client.headers["X-Request-Id"] = "request-1"
+        failed = Chat(client, user).streaming()
+        assert failed.last["event"] == "error"
+        process.send(signal.SIGTERM)
+        process.exited()
+    lines = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
+    [line] = [line for line in lines if "failed" in line["message"]]
+    [run_id] = fake.runs
+    assert (line["task_id"], line["run_id"], line["request_id"]) == (failed.task_id, run_id, "request-1")
+    assert (line["level"], line["logger"]) == ("warning", "agent_gateway.runner")
+    assert {"time", "message"} < line.keys()
+
+
+def test_a_request_id_that_is_none_is_replaced(tmp_path: Path, fake: ScriptedBackend, user: str) -> None:
+    fake.queue(script(text("Half an ans"), fail("run_limit_exceeded")))
+    settings = {"BACKEND_URL": fake.url, "API_KEY": API_KEY, "LOG_FORMAT": "json"}
+    with GatewayProcess(tmp_path, **settings) as process, process.client() as client:
+        client.headers["X-Request-Id"] = 'a "quote"'
+        Chat(client, user).streaming()
+        process.send(signal.SIGTERM)
+        process.exited()
+    lines = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
+    [line] = [line for line in lines if "failed" in line["message"]]
+    assert canonical_uuid(line["request_id"]) == line["request_id"]

@@ -1,11 +1,14 @@
 """Plain ASGI middleware: nothing here wraps or buffers a stream."""
 
+import re
 from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 
+from agent_gateway.domain.ids import new_id
 from agent_gateway.errors import GatewayError, InvalidParam, StoreError
 from agent_gateway.routes.dependencies.auth import bearer, get_app
 from agent_gateway.routes.http.body_values import MAX_VALUES, ValueCounter
@@ -15,6 +18,7 @@ HEAD_ONLY: Final = "agent_gateway.head_only"
 """Key of a scope whose request wants to know what a GET would answer, without the body."""
 BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 UPLOAD_PATH: Final = "/files/upload"
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 class HeadRequests:
@@ -31,6 +35,23 @@ class HeadRequests:
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET", HEAD_ONLY: True}
         await self._app(scope, receive, send)
+
+
+class RequestIds:
+    """Names every request in the log: by its header X-Request-Id, which a proxy may send, or by a new id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Bind the id while the request is answered; tasks that begin meanwhile inherit it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = given.decode() if _REQUEST_ID.fullmatch(given) else new_id()
+        with bound_contextvars(request_id=request_id):
+            await self._app(scope, receive, send)
 
 
 class RequestBodies:
