@@ -124,7 +124,7 @@ def test_off(chat: Chat, helpful: Chat) -> None:
 def test_a_slow_run_keeps_nobody_for_ever(
     helpful: Chat, fake: ScriptedBackend, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent_gateway.routes.suggestions.WAIT_SECONDS", 0.3)
+    monkeypatch.setattr("agent_gateway.routes.messages.WAIT_SECONDS", 0.3)
     fake.script = told_apart(suggest=script(gate, text("Late?"), succeed()))
     message_id = helpful.blocking()["message_id"]
     assert suggested(helpful, message_id) == []

@@ -6,7 +6,7 @@ from agent_gateway.apps.config import FileUploadConfig
 from agent_gateway.filetypes import extensions_of
 from agent_gateway.routes.dependencies.auth import AppDep
 from agent_gateway.routes.dependencies.state import StateDep
-from agent_gateway.routes.http.errors import ERRORS
+from agent_gateway.routes.http.errors import error_responses
 from agent_gateway.routes.schemas.app_info import (
     AppInfo,
     AppMeta,
@@ -19,7 +19,7 @@ from agent_gateway.routes.schemas.app_info import (
     VoiceToggle,
 )
 
-router = APIRouter(tags=["app"], responses={status: ERRORS[status] for status in (401, 503)})
+router = APIRouter(tags=["app"], responses=error_responses(401, 503))
 
 
 @router.get("/info", operation_id="getAppInfo", summary="Describe the app", response_description="The app.")

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Response
 
 from agent_gateway.errors import AppUnavailable
 from agent_gateway.routes.dependencies.auth import AppDep
-from agent_gateway.routes.http.errors import ERRORS
+from agent_gateway.routes.http.errors import error_responses
 from agent_gateway.routes.schemas.audio import SpeechBody, Transcript
 
-router = APIRouter(tags=["app"], responses={status: ERRORS[status] for status in (400, 401, 503)})
+router = APIRouter(tags=["app"], responses=error_responses(400, 401, 503))
 
 # The bodies are described but not read: that the feature is off is not a question of what was said.
 RECORDING: Final[dict[str, Any]] = {

@@ -1,11 +1,10 @@
-"""POST /chat-messages, its stop, and the events of a turn."""
+"""Turns: begun with a message, and stopped."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
 
 from agent_gateway.domain.events import TurnFailed
@@ -14,26 +13,20 @@ from agent_gateway.domain.turns import Caller, Outcome, TurnRequest
 from agent_gateway.errors import (
     BadRequest,
     ConversationBusy,
-    InvalidParam,
-    NotFound,
-    StoreUnavailable,
     TurnError,
-    Unauthorized,
-    Unavailable,
 )
 from agent_gateway.routes.dependencies.auth import (
     Credentials,
-    TicketText,
     UncountedAppDep,
     count_request,
-    get_app,
 )
+from agent_gateway.routes.dependencies.parameters import LastEventId, ModeQuery, TaskPath, position_of
 from agent_gateway.routes.dependencies.state import AppState, StateDep
-from agent_gateway.routes.http.errors import ERRORS
+from agent_gateway.routes.http.errors import ERRORS, error_responses
 from agent_gateway.routes.http.input_files import input_files
 from agent_gateway.routes.http.tickets import Ticket
 from agent_gateway.routes.http.trace import TraceDep
-from agent_gateway.routes.schemas.base import Success, User
+from agent_gateway.routes.schemas.base import Success
 from agent_gateway.routes.schemas.chat_messages import (
     BackgroundTurn,
     BusyBody,
@@ -41,8 +34,8 @@ from agent_gateway.routes.schemas.chat_messages import (
     ChatMessageBody,
     StopBody,
 )
-from agent_gateway.routes.streams.frames import FrameVariant, Mode, usage_json
-from agent_gateway.routes.streams.response import TurnStream, once_found
+from agent_gateway.routes.streams.frames import FrameVariant, usage_json
+from agent_gateway.routes.streams.response import TurnStream
 from agent_gateway.routes.streams.schemas import EVENT_STREAM
 from agent_gateway.routes.streams.turn_sources import Found, find, found_live
 from agent_gateway.turns.live_turn import LiveTurn
@@ -52,10 +45,6 @@ FIRST_EVENT_SECONDS: Final = 0.9
 
 router = APIRouter(tags=["chat"])
 
-TaskPath = Annotated[str, Path(description="`task_id` of the turn.")]
-ModeQuery = Annotated[
-    Mode | None, Query(description="App mode of this one stream, instead of the app's own.")
-]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -63,14 +52,6 @@ IdempotencyKey = Annotated[
         max_length=255,
         description="The same key and body never make a second turn.",
         alias="Idempotency-Key",
-    ),
-]
-LastEventId = Annotated[
-    str | None,
-    Header(
-        description="`event_id` of the last event that was seen.",
-        alias="Last-Event-ID",
-        json_schema_extra={"pattern": "^[0-9]{1,12}$"},
     ),
 ]
 
@@ -127,7 +108,7 @@ async def post_chat_message(
         trace=traced.with_body(body.trace_id),
     )
     if last_event_id is not None:
-        after = _position(last_event_id, "Last-Event-ID")
+        after = position_of(last_event_id, "Last-Event-ID")
         found = await find(state, caller.app.id, caller.user, await _earlier(state, caller, request))
     else:
         after = 0
@@ -155,7 +136,7 @@ async def post_chat_message(
     operation_id="stopChatMessage",
     summary="Stop a turn",
     response_description="Done, or there was nothing to stop.",
-    responses={400: ERRORS[400], 401: ERRORS[401], 503: ERRORS[503]},
+    responses=error_responses(400, 401, 503),
 )
 async def post_stop(task_id: TaskPath, body: StopBody, app: UncountedAppDep, state: StateDep) -> Success:
     """Stop a running turn: its partial answer is kept and its stream ends with `message_end`.
@@ -165,60 +146,6 @@ async def post_stop(task_id: TaskPath, body: StopBody, app: UncountedAppDep, sta
     if canonical := canonical_uuid(task_id):
         await state.live.stop(Caller(app, body.user), TaskId(canonical))
     return Success(result="success")
-
-
-@router.get(
-    "/chat-messages/{task_id}/events",
-    operation_id="followTurn",
-    summary="Follow a turn",
-    response_class=Response,
-    responses={
-        200: {"description": "The events after the cursor, then live.", **EVENT_STREAM},
-        204: {"description": "The turn has ended and nothing is left; EventSource stops."},
-        **{status: ERRORS[status] for status in (400, 401, 404, 503)},
-    },
-)
-async def get_events(
-    task_id: TaskPath,
-    state: StateDep,
-    credentials: Credentials,
-    ticket: TicketText,
-    user: Annotated[User | None, Query(description="Required with an API key; a ticket knows it.")] = None,
-    after: Annotated[
-        int | None, Query(ge=0, description="`event_id` after which to begin; wins over Last-Event-ID.")
-    ] = None,
-    mode: ModeQuery = None,
-    last_event_id: LastEventId = None,
-) -> Response:
-    """The events of a turn after a cursor (from the start without one), with SSE `id:` lines."""
-    if ticket is not None:
-        who = state.tickets.read(ticket)
-    elif credentials is None:
-        raise Unauthorized("An API key or a ticket is required.")
-    else:
-        app = await get_app(state, credentials)
-        if user is None:
-            raise InvalidParam("user: is required with an API key")
-        who = Ticket(TaskId(canonical_uuid(task_id) or ""), app.id, user)
-    if who.task_id != canonical_uuid(task_id):
-        raise NotFound("Task not found.")
-    position = _position(last_event_id, "Last-Event-ID") if after is None and last_event_id else after or 0
-
-    def frames(found: Found) -> AsyncGenerator[bytes]:
-        return found.frames(FrameVariant(mode or found.view.mode, True), position, state.ping_seconds)
-
-    async def later() -> AsyncGenerator[bytes]:
-        if state.live.draining.is_set():
-            raise Unavailable("This server is shutting down.")
-        return frames(await find(state, who.app_id, who.user, who.task_id))
-
-    try:
-        found = await find(state, who.app_id, who.user, who.task_id)
-    except StoreUnavailable:
-        return TurnStream(once_found(later, state.ping_seconds), {"X-Task-Id": who.task_id})
-    if found.nothing_left(position):
-        return Response(status_code=204)
-    return TurnStream(frames(found), {"X-Task-Id": who.task_id})
 
 
 async def _start(state: AppState, caller: Caller, request: TurnRequest) -> Found:
@@ -310,9 +237,3 @@ def _failed(code: str, idempotency_key: str | None) -> TurnError:
 
 def _events_url(state: AppState, app_id: AppId, user: str, task_id: TaskId) -> str:
     return state.tickets.events_url(Ticket(task_id, app_id, user))
-
-
-def _position(text: str, name: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > 12:
-        raise InvalidParam(f"{name}: must be the event_id of an event of this stream")
-    return int(text)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path
 from agent_gateway.domain.ids import canonical_uuid
 from agent_gateway.routes.dependencies.auth import DEFAULT_USER, AppDep
 from agent_gateway.routes.dependencies.state import StateDep
-from agent_gateway.routes.http.errors import ERRORS
+from agent_gateway.routes.http.errors import error_responses
 from agent_gateway.routes.schemas.end_users import EndUserItem
 
 router = APIRouter(tags=["app"])
@@ -18,7 +18,7 @@ router = APIRouter(tags=["app"])
     operation_id="getEndUser",
     summary="Describe an end user",
     response_description="The end user.",
-    responses={status: ERRORS[status] for status in (401, 404, 503)},
+    responses=error_responses(401, 404, 503),
 )
 async def get_end_user(
     end_user_id: Annotated[str, Path(description="UUID of the end user.")], app: AppDep, state: StateDep

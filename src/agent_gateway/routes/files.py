@@ -22,7 +22,7 @@ from agent_gateway.errors import (
 from agent_gateway.filetypes import MB, Description, describe, may_be_inline, served_as
 from agent_gateway.routes.dependencies.auth import DEFAULT_USER, AppDep, TicketText
 from agent_gateway.routes.dependencies.state import AppState, StateDep
-from agent_gateway.routes.http.errors import ERRORS, envelope
+from agent_gateway.routes.http.errors import RESOURCE_ERRORS, envelope, error_responses
 from agent_gateway.routes.http.middleware import HEAD_ONLY
 from agent_gateway.routes.http.multipart import MultipartBody
 from agent_gateway.routes.schemas.base import ErrorBody, User
@@ -114,7 +114,7 @@ _user = TypeAdapter(User)
     status_code=201,
     openapi_extra=UPLOAD_BODY,
     responses={
-        **{status: ERRORS[status] for status in (400, 401, 503)},
+        **error_responses(400, 401, 503),
         415: {"model": ErrorBody, "description": "The app takes no files of this kind."},
     },
 )
@@ -151,7 +151,7 @@ async def post_upload(request: Request, app: AppDep, state: StateDep) -> Uploade
         206: {**BYTES, "description": "The asked range of its bytes."},
         304: {"description": "The file that the client has."},
         416: {"model": ErrorBody, "description": "The file is shorter than the asked range."},
-        **{status: ERRORS[status] for status in (400, 401, 404, 503)},
+        **RESOURCE_ERRORS,
     },
 )
 async def get_preview(
@@ -181,7 +181,7 @@ async def get_preview(
         206: {**BYTES, "description": "The asked range of its bytes."},
         304: {"description": "The file that the client has."},
         416: {"model": ErrorBody, "description": "The file is shorter than the asked range."},
-        **{status: ERRORS[status] for status in (400, 401, 404, 503)},
+        **RESOURCE_ERRORS,
     },
 )
 async def get_download(

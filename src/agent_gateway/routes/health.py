@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from agent_gateway.errors import Unavailable
 from agent_gateway.routes.dependencies.state import StateDep
-from agent_gateway.routes.http.errors import ERRORS
+from agent_gateway.routes.http.errors import error_responses
 from agent_gateway.routes.schemas.base import Health
 
 router = APIRouter(tags=["health"])
@@ -21,7 +21,7 @@ async def get_healthz() -> Health:
     operation_id="getReadiness",
     summary="Ready",
     response_description="Ready for traffic.",
-    responses={503: ERRORS[503]},
+    responses=error_responses(503),
 )
 async def get_readyz(state: StateDep) -> Health:
     """The database serves this process with a schema it can use, and the process is not draining."""

@@ -6,17 +6,21 @@ from typing import Annotated, NoReturn
 
 from fastapi import APIRouter, Path, Query
 
-from agent_gateway.domain.ids import ConversationId, canonical_uuid
 from agent_gateway.domain.turns import Caller
 from agent_gateway.errors import NotFound
-from agent_gateway.routes.conversations import LIST_ERRORS, Limit, UserQuery, optional_id
 from agent_gateway.routes.dependencies.auth import DEFAULT_USER, AppDep
-from agent_gateway.routes.dependencies.state import AppState, StateDep
+from agent_gateway.routes.dependencies.parameters import (
+    ConversationPath,
+    Limit,
+    UserQuery,
+    conversation_of,
+    optional_id,
+)
+from agent_gateway.routes.dependencies.state import StateDep
+from agent_gateway.routes.http.errors import RESOURCE_ERRORS
 from agent_gateway.routes.schemas.variables import VariableBody, VariableItem, VariablePage
 
-router = APIRouter(tags=["conversations"])
-
-ConversationPath = Annotated[str, Path(description="UUID of the conversation.")]
+router = APIRouter(tags=["conversations"], responses=RESOURCE_ERRORS)
 
 
 @router.get(
@@ -24,7 +28,6 @@ ConversationPath = Annotated[str, Path(description="UUID of the conversation.")]
     operation_id="listConversationVariables",
     summary="List a conversation's variables",
     response_description="A page of variables; always empty.",
-    responses=LIST_ERRORS,
 )
 async def get_variables(
     conversation_id: ConversationPath,
@@ -39,7 +42,7 @@ async def get_variables(
 ) -> VariablePage:
     """The variables of a conversation: there are none."""
     last = optional_id(last_id, "last_id")
-    await _require(state, Caller(app, user), conversation_id)
+    await state.conversations.require(Caller(app, user), conversation_of(conversation_id))
     if last is not None:
         raise NotFound("Conversation Variable Not Exists.")
     return VariablePage(limit=limit, has_more=False, data=[])
@@ -51,7 +54,6 @@ async def get_variables(
     summary="Set a conversation's variable",
     response_description="The variable.",
     response_model=VariableItem,
-    responses=LIST_ERRORS,
 )
 async def put_variable(
     conversation_id: ConversationPath,
@@ -61,12 +63,5 @@ async def put_variable(
     state: StateDep,
 ) -> NoReturn:
     """Give a variable another value. There are none, so none is found."""
-    await _require(state, Caller(app, body.user), conversation_id)
+    await state.conversations.require(Caller(app, body.user), conversation_of(conversation_id))
     raise NotFound("Conversation Variable Not Exists.")
-
-
-async def _require(state: AppState, caller: Caller, conversation_id: str) -> None:
-    canonical = canonical_uuid(conversation_id)
-    if canonical is None:
-        raise NotFound("Conversation Not Exists.")
-    await state.conversations.require(caller, ConversationId(canonical))

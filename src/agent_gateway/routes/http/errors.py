@@ -76,6 +76,15 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 """What routes say of their errors in the OpenAPI document."""
 
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route with these errors says of them in the OpenAPI document."""
+    return {status: ERRORS[status] for status in statuses}
+
+
+RESOURCE_ERRORS: Final = error_responses(400, 401, 404, 503)
+"""Of a route for a thing that belongs to one end user."""
+
 _HTTP_CODES: Final[Mapping[int, str]] = {
     400: "bad_request",
     404: "not_found",

@@ -1,20 +1,10 @@
-"""Public JSON of conversations and messages."""
+"""Public JSON of conversations."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
-from agent_gateway.domain.ids import Rating
-from agent_gateway.routes.schemas.base import (
-    Observation,
-    StepPosition,
-    Thought,
-    ToolInput,
-    ToolName,
-    UnixTime,
-)
-from agent_gateway.routes.schemas.files import MessageFileItem
-from agent_gateway.routes.schemas.human_input import HumanInputContent
+from agent_gateway.routes.schemas.base import Body, UnixTime, User
 
 
 class ConversationItem(BaseModel):
@@ -37,56 +27,23 @@ class ConversationPage(BaseModel):
     data: list[ConversationItem]
 
 
-class ThoughtItem(BaseModel):
-    """A step of a message as listed."""
+class DeleteConversationBody(Body):
+    """Body of DELETE /conversations/{conversation_id}; `user` may be a query parameter instead."""
 
-    id: str
-    chain_id: str | None
-    message_id: str
-    position: StepPosition
-    thought: Thought
-    tool: ToolName
-    tool_labels: dict[str, Any]
-    tool_input: ToolInput
-    observation: Observation
-    files: list[str]
-    created_at: UnixTime
+    user: User | None = None
 
 
-class MessageRating(BaseModel):
-    """What its user thought of an answer."""
+class RenameConversationBody(Body):
+    """Body of POST /conversations/{conversation_id}/name: a name, or the wish for one."""
 
-    rating: Rating
+    user: User
+    name: str | None = Field(None, description="The new name.", examples=["Travel plans"])
+    auto_generate: bool | None = Field(
+        None, description="Make a name of how the conversation began; wins over `name`."
+    )
 
-
-class MessageItem(BaseModel):
-    """A message as listed."""
-
-    id: str
-    conversation_id: str
-    parent_message_id: str | None
-    inputs: dict[str, Any]
-    query: str
-    answer: str
-    status: Literal["normal", "error"] = Field(description="`error` when its turn failed.")
-    error: str | None = Field(description="Why its turn failed.")
-    message_files: list[MessageFileItem]
-    feedback: MessageRating | None
-    retriever_resources: list[dict[str, Any]]
-    agent_thoughts: list[ThoughtItem]
-    created_at: UnixTime
-    extra_contents: list[HumanInputContent] = Field(description="The question that it asks a human.")
-    message_tokens: int
-    answer_tokens: int
-    total_tokens: int
-    provider_response_latency: float = Field(description="Seconds.")
-    total_price: str = Field(description="A decimal number.")
-    currency: str
-
-
-class MessagePage(BaseModel):
-    """A page of messages, oldest first."""
-
-    limit: int
-    has_more: bool
-    data: list[MessageItem]
+    @model_validator(mode="after")
+    def _says_which(self) -> Self:
+        if not self.auto_generate and not (self.name or "").strip():
+            raise ValueError("name: is required unless auto_generate is true")
+        return self

@@ -1,22 +1,11 @@
-"""Public JSON of feedbacks."""
+"""Public JSON of feedbacks as the app lists them."""
 
 from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from agent_gateway.domain.ids import FEEDBACK_CHARACTERS, Rating
-from agent_gateway.routes.schemas.base import Body, User
-
-
-class FeedbackBody(Body):
-    """Body of POST /messages/{message_id}/feedbacks."""
-
-    rating: Rating | None = Field(None, description="Null takes the rating back.")
-    content: str | None = Field(
-        None, max_length=FEEDBACK_CHARACTERS, description="More about it, in the user's words."
-    )
-    user: User
+from agent_gateway.domain.ids import Rating
 
 
 class FeedbackItem(BaseModel):

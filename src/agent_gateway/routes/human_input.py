@@ -1,4 +1,7 @@
-"""The events of a question's answer, for clients of the human-input flow."""
+"""Questions of an agent to a human: their forms, and the events of the turn that carries the answer.
+
+A form is read and submitted with its token and a key of the app.
+"""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -7,15 +10,19 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from agent_gateway.domain.events import GATEWAY_END, TurnFailed
-from agent_gateway.domain.human_input import FormState
+from agent_gateway.domain.human_input import FormState, Submission
 from agent_gateway.domain.ids import canonical_uuid
+from agent_gateway.domain.text import clean_text
 from agent_gateway.errors import FormExpired, NotFound
+from agent_gateway.errors import FormSubmitted as AlreadySubmitted
 from agent_gateway.routes.dependencies.auth import DEFAULT_USER, AppDep
+from agent_gateway.routes.dependencies.parameters import UserQuery
 from agent_gateway.routes.dependencies.state import AppState, StateDep
-from agent_gateway.routes.http.errors import ERRORS
+from agent_gateway.routes.http.errors import error_responses
 from agent_gateway.routes.http.tickets import Ticket
-from agent_gateway.routes.schemas.base import User
+from agent_gateway.routes.schemas.human_input import FormDefinitionBody, FormSubmitBody, FormSubmitted
 from agent_gateway.routes.streams.frames import PING, FrameVariant
+from agent_gateway.routes.streams.human_input_json import definition_json
 from agent_gateway.routes.streams.response import TurnStream
 from agent_gateway.routes.streams.schemas import EVENT_STREAM
 from agent_gateway.routes.streams.turn_sources import Found, find
@@ -23,6 +30,52 @@ from agent_gateway.store.question_forms import FormStatus
 from agent_gateway.store.turns.results import TurnView
 
 router = APIRouter(tags=["human input"])
+
+FormToken = Annotated[str, Path(description="`form_token` of the question.")]
+
+
+@router.get(
+    "/form/human_input/{form_token}",
+    operation_id="getHumanInputForm",
+    summary="Get a form",
+    response_description="What a front end needs to draw the form.",
+    responses=error_responses(401, 404, 412, 503),
+)
+async def get_form(form_token: FormToken, app: AppDep, state: StateDep) -> FormDefinitionBody:
+    """The form of a question that waits for its answer."""
+    form = await state.forms.find(app.id, clean_text(form_token))
+    if form is None:
+        raise NotFound("Form not found.")
+    if form.state is FormState.SUBMITTED:
+        raise AlreadySubmitted
+    if form.state is FormState.TIMEOUT:
+        raise FormExpired
+    return FormDefinitionBody.model_validate(definition_json(form))
+
+
+@router.post(
+    "/form/human_input/{form_token}",
+    operation_id="submitHumanInputForm",
+    summary="Submit a form",
+    response_description="The answer is stored, and its turn has begun.",
+    responses=error_responses(400, 401, 404, 412, 503),
+)
+async def post_form(
+    form_token: FormToken, body: FormSubmitBody, app: AppDep, state: StateDep
+) -> FormSubmitted:
+    """Answer the question, once: the conversation goes on with a turn that tells the agent.
+
+    An unknown action, or a required input that is missing, leaves the form open.
+    """
+    submission = Submission(body.action, body.inputs)
+    live = await state.live.submit(app.id, clean_text(form_token), submission)
+    turn = live.turn
+    return FormSubmitted(
+        task_id=turn.task_id,
+        message_id=turn.message_id,
+        conversation_id=turn.conversation_id,
+        events_url=state.tickets.events_url(Ticket(turn.task_id, app.id, turn.user)),
+    )
 
 
 @router.get(
@@ -32,14 +85,14 @@ router = APIRouter(tags=["human input"])
     response_class=Response,
     responses={
         200: {"description": "The events of the turn that carries the answer.", **EVENT_STREAM},
-        **{status: ERRORS[status] for status in (400, 401, 404, 412, 503)},
+        **error_responses(400, 401, 404, 412, 503),
     },
 )
 async def get_workflow_events(
     workflow_run_id: Annotated[str, Path(description="`message_id` of the question.")],
     app: AppDep,
     state: StateDep,
-    user: Annotated[User, Query(description="The client's own identifier of its end user.")] = DEFAULT_USER,
+    user: UserQuery = DEFAULT_USER,
     include_state_snapshot: Annotated[
         bool, Query(description="Accepted for existing clients: the stream always begins at the start.")
     ] = False,

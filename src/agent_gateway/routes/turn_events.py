@@ -1,0 +1,75 @@
+"""The events of a turn: followed from any position, again and again, with a key or a ticket."""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from agent_gateway.domain.ids import TaskId, canonical_uuid
+from agent_gateway.errors import InvalidParam, NotFound, StoreUnavailable, Unauthorized, Unavailable
+from agent_gateway.routes.dependencies.auth import Credentials, TicketText, get_app
+from agent_gateway.routes.dependencies.parameters import LastEventId, ModeQuery, TaskPath, position_of
+from agent_gateway.routes.dependencies.state import StateDep
+from agent_gateway.routes.http.errors import RESOURCE_ERRORS
+from agent_gateway.routes.http.tickets import Ticket
+from agent_gateway.routes.schemas.base import User
+from agent_gateway.routes.streams.frames import FrameVariant
+from agent_gateway.routes.streams.response import TurnStream, once_found
+from agent_gateway.routes.streams.schemas import EVENT_STREAM
+from agent_gateway.routes.streams.turn_sources import Found, find
+
+router = APIRouter(tags=["chat"])
+
+
+@router.get(
+    "/chat-messages/{task_id}/events",
+    operation_id="followTurn",
+    summary="Follow a turn",
+    response_class=Response,
+    responses={
+        200: {"description": "The events after the cursor, then live.", **EVENT_STREAM},
+        204: {"description": "The turn has ended and nothing is left; EventSource stops."},
+        **RESOURCE_ERRORS,
+    },
+)
+async def get_events(
+    task_id: TaskPath,
+    state: StateDep,
+    credentials: Credentials,
+    ticket: TicketText,
+    user: Annotated[User | None, Query(description="Required with an API key; a ticket knows it.")] = None,
+    after: Annotated[
+        int | None, Query(ge=0, description="`event_id` after which to begin; wins over Last-Event-ID.")
+    ] = None,
+    mode: ModeQuery = None,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """The events of a turn after a cursor (from the start without one), with SSE `id:` lines."""
+    if ticket is not None:
+        who = state.tickets.read(ticket)
+    elif credentials is None:
+        raise Unauthorized("An API key or a ticket is required.")
+    else:
+        app = await get_app(state, credentials)
+        if user is None:
+            raise InvalidParam("user: is required with an API key")
+        who = Ticket(TaskId(canonical_uuid(task_id) or ""), app.id, user)
+    if who.task_id != canonical_uuid(task_id):
+        raise NotFound("Task not found.")
+    position = position_of(last_event_id, "Last-Event-ID") if after is None and last_event_id else after or 0
+
+    def frames(found: Found) -> AsyncGenerator[bytes]:
+        return found.frames(FrameVariant(mode or found.view.mode, True), position, state.ping_seconds)
+
+    async def later() -> AsyncGenerator[bytes]:
+        if state.live.draining.is_set():
+            raise Unavailable("This server is shutting down.")
+        return frames(await find(state, who.app_id, who.user, who.task_id))
+
+    try:
+        found = await find(state, who.app_id, who.user, who.task_id)
+    except StoreUnavailable:
+        return TurnStream(once_found(later, state.ping_seconds), {"X-Task-Id": who.task_id})
+    if found.nothing_left(position):
+        return Response(status_code=204)
+    return TurnStream(frames(found), {"X-Task-Id": who.task_id})
