@@ -2,6 +2,8 @@ import os
 
 import pytest
 
+pytest_plugins = ["tests.support.databases", "tests.support.fixtures"]
+
 
 @pytest.fixture
 def anyio_backend() -> str:

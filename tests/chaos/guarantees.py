@@ -1,13 +1,13 @@
 """Writes what was measured into docs/guarantees.md, between its two marks."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 from tests.chaos.report import Report
 from tests.chaos.summary import matrix
+from tests.support.paths import ROOT
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "guarantees.md"
+PAGE: Final = ROOT / "docs" / "guarantees.md"
 BEGIN: Final = "<!-- measured: written by dev/chaos --write-guarantees -->"
 END: Final = "<!-- end of measured -->"
 

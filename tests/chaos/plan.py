@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from typing import Final, Literal
 
-from tests.fakes.script import (
+from tests.support.fakes.script import (
     Emit,
     Gate,
     Script,
@@ -23,7 +23,7 @@ from tests.fakes.script import (
     tool_call,
     tool_result,
 )
-from tests.fakes.session import Json, query_of
+from tests.support.fakes.session import Json, query_of
 
 FASTEST: Final = 0.3
 SLOWEST: Final = 5.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos.postgres import role_of
-from tests.fakes.tcp_fault_proxy import Target, TcpFaultProxy, hold_port
+from tests.support.fakes.tcp_fault_proxy import Target, TcpFaultProxy, hold_port
 
 START_SECONDS: Final = 120.0
 PROBE_SECONDS: Final = 0.5

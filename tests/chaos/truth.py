@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from tests.chaos.plan import FAILURES, QUESTION
 from tests.chaos.world import World
-from tests.fakes.run import STATUS_OF, Logged, Run
-from tests.fakes.script import Json
+from tests.support.fakes.run import STATUS_OF, Logged, Run
+from tests.support.fakes.script import Json
 
 GATEWAY_MADE: Final = 1_000_000_000
 """Positions above are of ends that the gateway made itself (R1)."""

@@ -15,7 +15,7 @@ from tests.chaos.plan import Plans
 from tests.chaos.postgres import ChaosPostgres
 from tests.chaos.replica import Replica
 from tests.chaos.view import Sent
-from tests.fakes.scripted_backend import ScriptedBackend
+from tests.support.fakes.scripted_backend import ScriptedBackend
 
 API_KEY: Final = "app-chaos"
 

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from agent_gateway.apps.config import AppMode, default_app
-from tests.clients.story import Story
-from tests.fakes.scripted_backend import ScriptedBackend
-from tests.gateway.errands import SUGGEST, small
-from tests.gateway_server import GatewayServer
+from tests.support.client_story import Story
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.gateway_server import GatewayServer
+from tests.support.outbox import SUGGEST, small
 
 
 @pytest.fixture(scope="module")

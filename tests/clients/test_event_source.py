@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.clients.program import node_program, read
-from tests.clients.proxy import CuttingProxy
-from tests.clients.story import only_message
-from tests.fakes.script import Gate, script, succeed, text
-from tests.fakes.scripted_backend import ScriptedBackend
-from tests.fakes.session import Json
-from tests.gateway_server import API_KEY, GatewayServer, answer_of
+from tests.support.client_program import node_program, read
+from tests.support.client_story import only_message
+from tests.support.cutting_proxy import CuttingProxy
+from tests.support.fakes.script import Gate, script, succeed, text
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.fakes.session import Json
+from tests.support.gateway_server import API_KEY, GatewayServer, answer_of
 
 EVENT_SOURCE = node_program("event-source")
 FETCH = node_program("fetch-event-source")

@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from tests.clients.program import Program, arguments, node_program, python_program, read
-from tests.clients.story import UNICODE, Story, only_message
-from tests.fakes.scripted_backend import ScriptedBackend
-from tests.fakes.session import Json
-from tests.gateway_server import GatewayServer, wait_until
+from tests.support.client_program import Program, arguments, node_program, python_program, read
+from tests.support.client_story import UNICODE, Story, only_message
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.fakes.session import Json
+from tests.support.gateway_server import GatewayServer, wait_until
 
 CHAT, AGENT = "chat", "agent-chat"
 CASES = {

@@ -1,7 +1,6 @@
 """The OpenAPI document, and one gateway per database for all tests that go over every operation."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,13 +11,11 @@ import pytest
 
 from agent_gateway.app import create_app
 from agent_gateway.settings import Settings
-from tests.contract.operations import World
-from tests.databases import KINDS, _postgres_database, _sqlite_url, postgres_template, sqlite_template
-from tests.fakes.scripted_backend import ScriptedBackend
-from tests.gateway.rows import add_app
-from tests.gateway_server import GatewayServer
-
-__all__ = ["postgres_template", "sqlite_template"]
+from tests.support.databases import KINDS, migrated_database
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.gateway_server import GatewayServer
+from tests.support.operations import World
+from tests.support.rows import add_app
 
 OTHER_KEY = "app-other-key"
 
@@ -39,12 +36,7 @@ def document_folder(document: dict[str, Any], tmp_path: Path) -> Path:
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("world")
     with ExitStack() as stack:
-        if request.param == "postgres":
-            template = request.getfixturevalue("postgres_template")
-            url = stack.enter_context(_postgres_database(template))
-        else:
-            shutil.copy(request.getfixturevalue("sqlite_template"), folder)
-            url = _sqlite_url(folder)
+        url = stack.enter_context(migrated_database(request, request.param, folder))
         backend = stack.enter_context(ScriptedBackend())
         server = stack.enter_context(GatewayServer(folder, database_url=url, backend_url=backend.url))
         add_app(url, OTHER_KEY)

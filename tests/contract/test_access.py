@@ -9,7 +9,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.contract.operations import (
+from tests.support.chat import Json, refused
+from tests.support.gateway_server import API_KEY
+from tests.support.operations import (
     EXAMPLES,
     OPERATIONS,
     Request,
@@ -21,8 +23,6 @@ from tests.contract.operations import (
     request_for,
     routes,
 )
-from tests.gateway.chat import Json, refused
-from tests.gateway_server import API_KEY
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MALFORMED = ("nonsense", "%00", "0", "null", f"{uuid4()}0", "x" * 300, "%25", "ü")

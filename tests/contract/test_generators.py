@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.node import NODE_MODULES, run_node
+from tests.support.node import NODE_MODULES, run_node
 
 PROGRAMS = NODE_MODULES.parent / "generated"
 GENERATORS = {

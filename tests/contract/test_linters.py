@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.contract.node import run_node
+from tests.support.node import run_node
 
 RULES = Path(__file__).parent
 

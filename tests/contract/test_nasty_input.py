@@ -13,7 +13,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.contract.operations import EXAMPLES, OPERATIONS, Request, World, ids_of, request_for, routes
+from tests.support.operations import EXAMPLES, OPERATIONS, Request, World, ids_of, request_for, routes
 
 TEXTS = (
     "",

@@ -17,8 +17,8 @@ from openapi_spec_validator import validate
 
 from agent_gateway import routes
 from agent_gateway.routes.http.errors import STATUSES
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 Json = dict[str, Any]
 OPERATIONS = {
     "sendChatMessage": "POST /chat-messages",

@@ -10,10 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.contract.operations import EXAMPLES, Owner, routes
-from tests.fakes.scripted_backend import ScriptedBackend
-from tests.gateway.chat import Chat
-from tests.gateway_server import API_KEY, GatewayServer
+from tests.support.chat import Chat
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.gateway_server import API_KEY, GatewayServer
+from tests.support.operations import EXAMPLES, Owner, routes
 
 FOLDER = Path(__file__).parent
 USER = "ada"

@@ -16,11 +16,11 @@ import httpx
 import pytest
 
 from agent_gateway.routes import chat_messages
-from tests.fakes.script import Gate, Script, recorded, script
-from tests.fakes.scripted_backend import ScriptedBackend
-from tests.gateway_server import BOUND, GatewayServer
+from tests.support.fakes.script import Gate, Script, recorded, script
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.gateway_server import BOUND, GatewayServer
+from tests.support.paths import RECORDED
 
-RECORDED = Path(__file__).parent.parent / "recorded"
 TRANSCRIPTS = Path(__file__).parent / "transcripts"
 MODES = ("chat", "agent-chat", "agent")
 BODY = {"query": "Go", "user": "ada"}

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from agent_gateway.app import create_app
 from agent_gateway.settings import Settings
-from tests.clients.proxy import CuttingProxy
-from tests.docs.session import check_session, commands, write_programs
-from tests.gateway_server import GatewayServer
+from tests.support.console import check_session, commands, write_programs
+from tests.support.cutting_proxy import CuttingProxy
+from tests.support.gateway_server import GatewayServer
+from tests.support.paths import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+PAGE = ROOT / "docs" / "api.md"
 
 
 def test_every_call_prints_what_the_page_says(tmp_path: Path) -> None:

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.fakes.script import Script, echo, script, succeed, text
-from tests.fakes.scripted_backend import ScriptedBackend
-from tests.fakes.session import Json, query_of
-from tests.fakes.strict import Generation
-from tests.gateway.chat import Chat
-from tests.gateway.questions import asked, submitted, token_of
-from tests.gateway_server import GatewayServer, wait_until
+from tests.support.chat import Chat
+from tests.support.fakes.script import Script, echo, script, succeed, text
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.fakes.session import Json, query_of
+from tests.support.fakes.strict import Generation
+from tests.support.gateway_server import GatewayServer, wait_until
+from tests.support.human_input import asked, submitted, token_of
+from tests.support.paths import ROOT
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 INPUTS = {"tone": "brief", "home": "Bonn"}
 NAME, QUESTIONS = "A day in Lisbon", ["Will it rain?", "Where to eat?"]
 

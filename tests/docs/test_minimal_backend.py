@@ -10,13 +10,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.clients.proxy import CuttingProxy
-from tests.gateway.chat import Chat, refused
-from tests.gateway.errands import errands
-from tests.gateway.process import START_SECONDS, environment
-from tests.gateway_server import BOUND, GatewayServer, wait_until
+from tests.support.chat import Chat, refused
+from tests.support.cutting_proxy import CuttingProxy
+from tests.support.gateway_process import START_SECONDS, environment
+from tests.support.gateway_server import BOUND, GatewayServer, wait_until
+from tests.support.outbox import errands
+from tests.support.paths import ROOT
 
-PROGRAM = Path(__file__).parents[2] / "docs" / "examples" / "minimal_backend.py"
+PROGRAM = ROOT / "docs" / "examples" / "minimal_backend.py"
 LISTENING = re.compile(r"listening on (http://\S+)\n")
 
 

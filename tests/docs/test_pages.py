@@ -8,8 +8,8 @@ import pytest
 
 from agent_gateway.backend.fold.reasons import failure_code
 from agent_gateway.routes.http.errors import STATUSES
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")

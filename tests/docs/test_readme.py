@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from agent_gateway.settings import Settings
-from tests.docs.session import check_session
-from tests.gateway_server import GatewayServer
+from tests.support.console import check_session
+from tests.support.gateway_server import GatewayServer
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 
 

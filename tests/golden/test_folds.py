@@ -34,9 +34,9 @@ from agent_gateway.domain.events import (
 from agent_gateway.domain.files import StoredFile
 from agent_gateway.domain.turns import Outcome, Usage
 from agent_gateway.errors import FAILURES
-from tests.fakes.forms import stored
+from tests.support.fakes.forms import stored
+from tests.support.paths import RECORDED
 
-RECORDED = Path(__file__).parent.parent / "recorded"
 GOLDEN = Path(__file__).parent / "folds"
 MESSAGE_ID = "0192f3a0-0000-7000-8000-000000000001"
 RUNS = sorted(path.name for path in [*RECORDED.glob("*.sse"), RECORDED / "race_two_terminal_events.json"])

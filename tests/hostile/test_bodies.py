@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import psutil  # pyrefly: ignore[untyped-import]
 import pytest
 
-from tests.fakes.script import Gate, delta, script, succeed, text
-from tests.fakes.scripted_backend import ScriptedBackend
-from tests.gateway_server import API_KEY, GatewayServer, wait_until
-from tests.hostile.raw import Client, request
+from tests.support.fakes.script import Gate, delta, script, succeed, text
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.gateway_server import API_KEY, GatewayServer, wait_until
+from tests.support.raw_http import Client, request
 
 MB = 1024 * 1024
 KEYED = f"Authorization: Bearer {API_KEY}"

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from agent_gateway.server.body import ChunkedBody
 from agent_gateway.server.head import CHUNKED, END, Head, Refused
-from tests.gateway_server import wait_until
-from tests.hostile.messages import HIDDEN, UPGRADES, Change, changed, changes, messages
-from tests.hostile.raw import RecordingServer, Seen, chunked, request
+from tests.support.gateway_server import wait_until
+from tests.support.http_messages import HIDDEN, UPGRADES, Change, changed, changes, messages
+from tests.support.raw_http import RecordingServer, Seen, chunked, request
 
 
 @pytest.fixture(scope="module")

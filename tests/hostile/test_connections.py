@@ -7,8 +7,8 @@ import pytest
 
 from agent_gateway.server import connection
 from agent_gateway.server.head import MAX_HEAD, MAX_HEADERS
-from tests.gateway_server import wait_until
-from tests.hostile.raw import Client, RecordingServer, chunked, request
+from tests.support.gateway_server import wait_until
+from tests.support.raw_http import Client, RecordingServer, chunked, request
 
 MB = 1024 * 1024
 READ = 256 * 1024

@@ -10,10 +10,10 @@ import pytest
 from agent_gateway import app
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.db.database import Database
-from tests.certificates import make_certificates
-from tests.gateway.process import GatewayProcess, environment
-from tests.gateway_server import BOUND, SECRET_KEY, GatewayServer
-from tests.pgbouncer import PgBouncer
+from tests.support.certificates import make_certificates
+from tests.support.gateway_process import GatewayProcess, environment
+from tests.support.gateway_server import BOUND, SECRET_KEY, GatewayServer
+from tests.support.pgbouncer import PgBouncer
 
 pytestmark = pytest.mark.anyio
 

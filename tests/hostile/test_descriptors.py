@@ -7,8 +7,8 @@ from contextlib import ExitStack
 import pytest
 
 from agent_gateway.server import listener
-from tests.gateway_server import wait_until
-from tests.hostile.raw import Client, RecordingServer, request
+from tests.support.gateway_server import wait_until
+from tests.support.raw_http import Client, RecordingServer, request
 
 
 def test_a_server_takes_as_many_files_as_it_may() -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 import httpx
 from sqlalchemy import make_url
 
-from tests.databases import _administer
-from tests.fakes.script import Gate, script, succeed
-from tests.fakes.script import text as said
-from tests.fakes.scripted_backend import ScriptedBackend
-from tests.gateway.chat import Chat, refused
-from tests.gateway.rows import installed
-from tests.gateway.test_database_away import terminate_backends
-from tests.gateway_server import GatewayServer, wait_until
+from tests.gateway.survival.test_database_away import terminate_backends
+from tests.support.chat import Chat, refused
+from tests.support.databases import _administer
+from tests.support.fakes.script import Gate, script, succeed
+from tests.support.fakes.script import text as said
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.gateway_server import GatewayServer, wait_until
+from tests.support.rows import installed
 
 
 def set_read_only(url: str, value: str) -> None:

@@ -9,13 +9,13 @@ import pytest
 
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.db.errors import mapped_errors
-from tests.fakes.script import Gate, delta, script, succeed
-from tests.fakes.script import text as said
-from tests.fakes.scripted_backend import ScriptedBackend
-from tests.gateway.chat import refused
-from tests.gateway.fleet import Fleet
-from tests.gateway.process import GatewayProcess
-from tests.gateway_server import wait_until
+from tests.support.chat import refused
+from tests.support.fakes.script import Gate, delta, script, succeed
+from tests.support.fakes.script import text as said
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.fleet import Fleet
+from tests.support.gateway_process import GatewayProcess
+from tests.support.gateway_server import wait_until
 
 
 @contextmanager

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from agent_gateway.routes.http.body_values import MAX_VALUES
-from tests.fakes.script import script, succeed, text
-from tests.fakes.scripted_backend import ScriptedBackend
-from tests.gateway.chat import Chat, refused
-from tests.gateway_server import GatewayServer
+from tests.support.chat import Chat, refused
+from tests.support.fakes.script import script, succeed, text
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.gateway_server import GatewayServer
 
 EIGHT_MIB = 8 * 1024 * 1024
 

@@ -15,17 +15,17 @@ from agent_gateway.domain.turns import Turn
 from agent_gateway.server.listener import Listener
 from agent_gateway.store.turns.facade import TurnStore
 from agent_gateway.turns import maintenance, registry
-from tests.fakes.script import Gate, Script, delta, script, succeed
-from tests.fakes.script import text as said
-from tests.fakes.scripted_backend import ScriptedBackend
-from tests.fakes.tcp_proxy import postgres_proxy, through
-from tests.gateway.chat import PING, Chat, Json, refused
-from tests.gateway.fleet import Fleet
-from tests.gateway.process import START_SECONDS
-from tests.gateway.rows import installed
-from tests.gateway.test_drain import _is_ready, gone
-from tests.gateway_server import API_KEY, BOUND, GatewayServer, StartGateway, wait_until
-from tests.hostile.raw import RecordingServer
+from tests.gateway.survival.test_drain import _is_ready, gone
+from tests.support.chat import PING, Chat, Json, refused
+from tests.support.fakes.script import Gate, Script, delta, script, succeed
+from tests.support.fakes.script import text as said
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.fakes.tcp_proxy import postgres_proxy, through
+from tests.support.fleet import Fleet
+from tests.support.gateway_process import START_SECONDS
+from tests.support.gateway_server import API_KEY, BOUND, GatewayServer, StartGateway, wait_until
+from tests.support.raw_http import RecordingServer
+from tests.support.rows import installed
 
 LONG_LEASE = 60.0
 DRAIN = 2.0

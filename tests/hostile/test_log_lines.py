@@ -9,13 +9,13 @@ import pytest
 
 from agent_gateway.domain.ids import canonical_uuid
 from agent_gateway.logs import formatter
-from tests.fakes.script import fail, script, text
-from tests.fakes.scripted_backend import ScriptedBackend
-from tests.fakes.tcp_proxy import postgres_proxy, through
-from tests.gateway.chat import Chat, refused
-from tests.gateway.process import GatewayProcess
-from tests.gateway.rows import installed
-from tests.gateway_server import API_KEY, GatewayServer
+from tests.support.chat import Chat, refused
+from tests.support.fakes.script import fail, script, text
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.fakes.tcp_proxy import postgres_proxy, through
+from tests.support.gateway_process import GatewayProcess
+from tests.support.gateway_server import API_KEY, GatewayServer
+from tests.support.rows import installed
 
 TOKEN = "a-token-that-lets-anybody-answer"
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
-from tests.gateway.chat import Chat
-from tests.gateway_server import BOUND, GatewayServer, wait_until
+from tests.support.chat import Chat
+from tests.support.gateway_server import BOUND, GatewayServer, wait_until
 
 SECRET = "sk-do-not-show"
 HTML = f"<html><body>Welcome {SECRET}</body></html>".encode()

@@ -13,14 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.migrations import migrate, schema_is_current
-from tests.databases import empty_database_url
-from tests.fakes.script import Gate, delta, script, succeed
-from tests.fakes.script import text as said
-from tests.fakes.scripted_backend import ScriptedBackend
-from tests.gateway.chat import Chat
-from tests.gateway.rows import installed
-from tests.gateway_server import GatewayServer, wait_until
-from tests.pgbouncer import Mode, PgBouncer
+from tests.support.chat import Chat
+from tests.support.databases import empty_database_url
+from tests.support.fakes.script import Gate, delta, script, succeed
+from tests.support.fakes.script import text as said
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.gateway_server import GatewayServer, wait_until
+from tests.support.pgbouncer import Mode, PgBouncer
+from tests.support.rows import installed
 
 __all__ = ["empty_database_url"]
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.gateway_server import BOUND, wait_until
-from tests.hostile.messages import HIDDEN, UPGRADES, Change, changed, changes, messages
-from tests.hostile.raw import Client, RecordingServer, Seen, chunked, request
+from tests.support.gateway_server import BOUND, wait_until
+from tests.support.http_messages import HIDDEN, UPGRADES, Change, changed, changes, messages
+from tests.support.raw_http import Client, RecordingServer, Seen, chunked, request
 
 CONFIGURATION = """
 daemon off; master_process off; worker_processes 1; pid {folder}/pid; error_log {folder}/log crit;

@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import processes
 from agent_gateway.store.secrets import ALIVE_SECONDS
-from tests.gateway.fleet import Fleet
-from tests.gateway.process import GatewayProcess
-from tests.gateway.rows import look
-from tests.gateway_server import wait_until
+from tests.support.fleet import Fleet
+from tests.support.gateway_process import GatewayProcess
+from tests.support.gateway_server import wait_until
+from tests.support.rows import look
 
 ANOTHER: Final = "another-secret-as-long-as-they-have-to-be"
 

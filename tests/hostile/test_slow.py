@@ -7,8 +7,8 @@ import pytest
 
 from agent_gateway.server import connection
 from agent_gateway.server.connection import HEAD_SECONDS, LINGER_SECONDS, STALL_BYTES, STALL_SECONDS
-from tests.gateway_server import BOUND, wait_until
-from tests.hostile.raw import Client, RecordingServer, request
+from tests.support.gateway_server import BOUND, wait_until
+from tests.support.raw_http import Client, RecordingServer, request
 
 A_WHILE = STALL_SECONDS * 2 / 3
 """Two of these are too long. What really passes meanwhile may be ten seconds more."""

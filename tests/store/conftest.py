@@ -3,24 +3,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from agent_gateway.store.db.database import Database
-from tests.databases import (
-    database,
-    database_url,
-    empty_database_url,
-    postgres_template,
-    postgres_url,
-    sqlite_template,
-)
-from tests.store.world import World
-
-__all__ = [
-    "database",
-    "database_url",
-    "empty_database_url",
-    "postgres_template",
-    "postgres_url",
-    "sqlite_template",
-]
+from tests.support.store_world import World
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from agent_gateway.domain.ids import AppId, KeyId, new_id
 from agent_gateway.domain.turns import App
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.keys import KeyStore
-from tests.store.world import METADATA, World
+from tests.support.store_world import METADATA, World
 
 pytestmark = pytest.mark.anyio
 

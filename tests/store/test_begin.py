@@ -13,7 +13,7 @@ from agent_gateway.domain.turns import Caller, TurnState
 from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.turns.begin import StartedTurn
-from tests.store.world import METADATA, World, ask
+from tests.support.store_world import METADATA, World, ask
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ from agent_gateway.domain.ids import ConversationId, new_id
 from agent_gateway.domain.turns import Caller, Outcome, Turn
 from agent_gateway.errors import NotFound
 from agent_gateway.store.conversations import SortBy
-from tests.store.world import METADATA, World, completed
+from tests.support.store_world import METADATA, World, completed
 
 pytestmark = pytest.mark.anyio
 

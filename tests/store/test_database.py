@@ -18,8 +18,8 @@ from agent_gateway.errors import ConfigError, StoreError, StoreRejected, StoreUn
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.errors import mapped_errors
 from agent_gateway.store.db.url import async_url
-from tests.databases import drivers_threads_end
-from tests.store.world import METADATA, World, ask
+from tests.support.databases import drivers_threads_end
+from tests.support.store_world import METADATA, World, ask
 
 pytestmark = pytest.mark.anyio
 

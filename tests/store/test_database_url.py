@@ -10,7 +10,7 @@ import pytest
 from agent_gateway.errors import ConfigError, StoreUnavailable
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.url import PostgresAddress, async_url, postgres_address
-from tests.fakes.tcp_proxy import postgres_proxy
+from tests.support.fakes.tcp_proxy import postgres_proxy
 
 pytestmark = pytest.mark.anyio
 

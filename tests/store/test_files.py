@@ -20,7 +20,7 @@ from agent_gateway.store.db.tables import files, message_files, messages, turns
 from agent_gateway.store.files import UNUSED_SECONDS, FileStore, Upload
 from agent_gateway.store.objects import Objects, object_key
 from agent_gateway.store.turns.begin import StartedTurn
-from tests.store.world import World
+from tests.support.store_world import World
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from agent_gateway.domain.events import GATEWAY_END, Endings, LLMChunk, Result
 from agent_gateway.domain.ids import RunId, new_id
 from agent_gateway.domain.turns import Outcome, Step, Turn, Usage
-from tests.store.world import METADATA, World, completed, interrupted
+from tests.support.store_world import METADATA, World, completed, interrupted
 
 pytestmark = pytest.mark.anyio
 

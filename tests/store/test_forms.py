@@ -32,7 +32,7 @@ from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.question_forms import FormStore, cancel_form
 from agent_gateway.store.turns.begin import StartedTurn
 from agent_gateway.store.turns.facade import NOT_BEGUN
-from tests.store.world import METADATA, World, ask, completed
+from tests.support.store_world import METADATA, World, ask, completed
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from agent_gateway.store import pages
 from agent_gateway.store.db.migrations import migrate
 from tests.store.test_forms import DEFINITION, SUBMISSION
 from tests.store.test_migrations import run_alembic
-from tests.store.world import METADATA, World, completed
+from tests.support.store_world import METADATA, World, completed
 
 pytestmark = pytest.mark.anyio
 

@@ -33,7 +33,7 @@ from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.tables import messages, snapshots, turns
 from agent_gateway.store.turns.begin import MAX_QUEUED, StartedTurn
 from agent_gateway.store.turns.facade import TurnStore
-from tests.store.world import World, ask, completed
+from tests.support.store_world import World, ask, completed
 
 T = TypeVar("T")
 

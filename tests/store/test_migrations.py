@@ -25,12 +25,12 @@ from agent_gateway.store.db import postgres as postgres_module
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.migrations import LOCK, _revisions, exclusive, migrate, schema_is_current
 from alembic import command
-from tests.databases import KINDS, drivers_threads_end
-from tests.store.world import METADATA, World
+from tests.support.databases import KINDS, drivers_threads_end
+from tests.support.paths import ROOT
+from tests.support.store_world import METADATA, World
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[2]
 HEAD, OLDER = _revisions()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from agent_gateway.errors import ConfigError, ObjectMissing, ObjectsUnavailable
 from agent_gateway.store.objects import Objects, day_prefix, object_key
-from tests.gateway_server import wait_until
+from tests.support.gateway_server import wait_until
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import outbox, snapshots
 from agent_gateway.store.turns.facade import TurnStore
 from agent_gateway.store.turns.outbox import HOLD_SECONDS, OutboxKind
-from tests.store.world import World, completed, interrupted
+from tests.support.store_world import World, completed, interrupted
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ from agent_gateway.domain.ids import new_id
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.scope import of_app, owned, scope_of
 from agent_gateway.store.db.tables import conversations, end_users, files
-from tests.store.world import World
+from tests.support.store_world import World
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ from agent_gateway.domain.ids import RunId, TaskId, new_id
 from agent_gateway.domain.turns import Outcome, Turn, TurnState
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.turns.stopping import Stopped
-from tests.store.world import World, app_versions, completed
+from tests.support.store_world import World, app_versions, completed
 
 pytestmark = pytest.mark.anyio
 

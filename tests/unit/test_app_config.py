@@ -9,6 +9,7 @@ import pytest
 from agent_gateway.apps.config import AppConfig, AppMode, default_app
 from agent_gateway.apps.file import load_app_file, parse_app
 from agent_gateway.errors import ConfigError
+from tests.support.paths import ROOT
 
 FULL = """
 name: City guide
@@ -284,7 +285,7 @@ composition:
 
 
 def test_the_example_of_the_documentation_is_a_valid_app_file(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "app-file.md").read_text("utf-8")
+    page = (ROOT / "docs" / "app-file.md").read_text("utf-8")
     example = page.partition("```yaml\n")[2].partition("```")[0]
     config = load(tmp_path, example, {"OPENAI_API_KEY": "a", "WEATHER_API_KEY": "b"})
     assert [layer.name for layer in config.composition.layers][-2:] == ["llm", "tools"]

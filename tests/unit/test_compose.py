@@ -26,8 +26,8 @@ from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, FormId
 from agent_gateway.domain.turns import AnsweredTurn, App, Turn
 from agent_gateway.errors import TurnError
 from agent_gateway.settings import Settings
+from tests.support.paths import RECORDED
 
-RECORDED = Path(__file__).parents[1] / "recorded"
 SECRET = "sk-very-secret"
 
 

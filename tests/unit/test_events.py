@@ -25,8 +25,8 @@ from agent_gateway.domain.events import (
 from agent_gateway.domain.files import StoredFile
 from agent_gateway.domain.ids import FileId
 from agent_gateway.domain.turns import Outcome, Step, Usage
-from tests.fakes.forms import stored as with_form
-from tests.fakes.run_events import delta, ends, fed, runs, steps_told, stored
+from tests.support.fakes.forms import stored as with_form
+from tests.support.fakes.run_events import delta, ends, fed, runs, steps_told, stored
 
 USAGE = Usage(total_tokens=3)
 

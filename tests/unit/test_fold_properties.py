@@ -14,8 +14,8 @@ from agent_gateway.backend.protocol import TERMINAL, RunEvent
 from agent_gateway.domain.events import MAX_CHUNK, rest_of
 from agent_gateway.domain.text import clean_text
 from agent_gateway.domain.turns import Usage
-from tests.fakes.forms import stored as with_form
-from tests.fakes.run_events import (
+from tests.support.fakes.forms import stored as with_form
+from tests.support.fakes.run_events import (
     delta,
     ends,
     fed,

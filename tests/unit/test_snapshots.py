@@ -1,7 +1,6 @@
 """Session snapshots on their way to a backend: kept byte for byte, fitted, or put into the other form."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,10 +11,9 @@ from pydantic_ai.messages import ModelMessagesTypeAdapter
 from pydantic_ai.models.test import TestModel
 
 from agent_gateway.backend.snapshots import in_schema_1, in_schema_2
-from tests.fakes.session import history_of
-from tests.fakes.strict import failure, open_calls_of
-
-RECORDED = Path(__file__).parent.parent / "recorded"
+from tests.support.fakes.session import history_of
+from tests.support.fakes.strict import failure, open_calls_of
+from tests.support.paths import RECORDED
 
 
 def recorded_snapshot(name: str) -> bytes:

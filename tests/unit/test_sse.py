@@ -14,8 +14,8 @@ from agent_gateway.backend.lenient import read_object
 from agent_gateway.backend.protocol import EMPTY_OBJECT, RunEvent, decode_event
 from agent_gateway.backend.sse import Frame, FrameDecoder
 from agent_gateway.errors import BackendGarbage
+from tests.support.paths import RECORDED
 
-RECORDED = Path(__file__).parent.parent / "recorded"
 STREAMS = sorted(RECORDED.glob("*.sse"))
 BOM = b"\xef\xbb\xbf"
 

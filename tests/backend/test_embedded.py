@@ -1,0 +1,600 @@
+"""The embedded backend in process: the demo agent, sessions, cancel, and a model server on this machine."""
+
+import asyncio
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+from pydantic_ai import Agent
+from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
+from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
+
+from agent_gateway.backend.embedded import EmbeddedBackend
+from agent_gateway.backend.embedded.calculator import calculate
+from agent_gateway.backend.embedded.demo import MAX_COUNT, answer
+from agent_gateway.backend.embedded.runs import FROM_START, Cancellation, Emit, RunFailed, Runs, Stopping
+from agent_gateway.backend.fold.fold import Fold
+from agent_gateway.backend.protocol import TERMINAL, Composition, CreateRunRequest, Layer, OnExit, RunEvent
+from agent_gateway.domain.ids import RunId
+from agent_gateway.domain.turns import Usage
+from agent_gateway.errors import BackendUnreachable, ConfigError, RunLost
+from tests.support.fakes.model_server import ModelServer
+
+pytestmark = pytest.mark.anyio
+
+LIMIT = 30.0  # seconds until a test that waits for nothing gives up
+API_KEY = "sk-very-secret-0123456789"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@asynccontextmanager
+async def embedded(model: str = "", pace: float = 0) -> AsyncGenerator[EmbeddedBackend]:
+    backend = EmbeddedBackend(model, pace=pace)
+    try:
+        async with asyncio.timeout(LIMIT):
+            yield backend
+    finally:
+        await backend.aclose()
+
+
+def layers(user: Any, model: str | None = None) -> list[Layer]:
+    return [
+        Layer("soul", "plain.prompt", config={"prefix": "Be kind."}),
+        Layer("user_prompt", "plain.prompt", config={"user": user}),
+        Layer("execution_context", "vendor.execution_context", config={"tenant_id": "t"}),
+        Layer("history", "pydantic_ai.history"),
+        Layer("llm", "vendor.plugin.llm", config={"model": model} if model else {}),
+    ]
+
+
+def request(user: Any, snapshot: bytes | None = None, model: str | None = None) -> CreateRunRequest:
+    return CreateRunRequest(
+        Composition(1, layers(user, model)),
+        session_snapshot=None if snapshot is None else msgspec.Raw(snapshot),
+    )
+
+
+class Told:
+    """Everything a reader was told about one run."""
+
+    def __init__(self, events: list[RunEvent]) -> None:
+        self.events = events
+        self.types = [event.type for event in events]
+        self.text = "".join(event.agent_message_delta or "" for event in events)
+        self.agent_events = [json.loads(bytes(event.data)) for event in events[1:-1]]
+        self.end: dict[str, Any] = json.loads(bytes(events[-1].data))
+
+    @property
+    def snapshot(self) -> bytes:
+        return json.dumps(self.end["session_snapshot"]).encode()
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.agent_events if event["event_kind"] == kind]
+
+    def thinking(self) -> str:
+        parts = [event["part"] for event in self.of_kind("part_end")]
+        return "".join(str(part["content"]) for part in parts if part["part_kind"] == "thinking")
+
+
+async def listen(backend: EmbeddedBackend, run_id: RunId) -> Told:
+    told = Told([event async for batch in backend.stream(run_id) for event in batch])
+    assert told.types[0] == "run_started"
+    assert [kind for kind in told.types if kind in TERMINAL] == [told.types[-1]]
+    return told
+
+
+async def ask(backend: EmbeddedBackend, wish: CreateRunRequest) -> Told:
+    return await listen(backend, await backend.create_run(wish))
+
+
+# The demo agent
+
+
+async def test_a_plain_answer_streams_word_by_word_and_says_it_is_the_demo() -> None:
+    async with embedded() as backend:
+        told = await ask(backend, request("Hello \u2028 there"))
+    assert told.types[-1] == "run_succeeded"
+    assert told.end["output"] == told.text
+    assert 'You said: "Hello there"' in told.text
+    assert "I am the demo agent" in told.text
+    assert len([1 for event in told.events if event.agent_message_delta]) == len(told.text.split())
+    assert [layer["name"] for layer in told.end["session_snapshot"]["layers"]] == [
+        layer.name for layer in layers("")
+    ]
+    assert {layer["lifecycle_state"] for layer in told.end["session_snapshot"]["layers"]} == {"suspended"}
+    assert told.end["usage"].keys() == set(Usage.__struct_fields__)
+    assert told.end["usage"]["total_tokens"] > 0
+    assert told.end["usage"]["total_price"] == "0"
+
+
+async def test_ids_grow_and_the_events_look_like_the_recorded_ones() -> None:
+    async with embedded() as backend:
+        run = backend.runs.create(request("what is 12*7?"))
+        await listen(backend, run.id)
+    cursors = [event.cursor for event in run.events]
+    assert cursors == sorted(set(cursors))
+    for event in run.events:
+        body = json.loads(event.body)
+        assert list(body)[:5] == ["id", "run_id", "created_at", "type", "data"]
+        assert ("agent_message_delta" in body) == (event.type == "pydantic_ai_event")
+        assert b"\n" not in event.body
+
+
+async def test_arithmetic_thinks_calls_the_tool_and_answers() -> None:
+    async with embedded() as backend:
+        told = await ask(backend, request("What is 12*7?"))
+    assert "calculator" in told.thinking()
+    (call,) = told.of_kind("function_tool_call")
+    (result,) = told.of_kind("function_tool_result")
+    assert (call["part"]["tool_name"], call["part"]["args"]) == ("calculate", '{"expression":"12*7"}')
+    assert result["part"]["tool_call_id"] == call["part"]["tool_call_id"]
+    assert result["part"]["content"] == "12*7 = 84"
+    assert told.text == "12*7 = 84. I am the demo agent, and my tools told me so."
+
+
+async def test_time_and_arithmetic_at_once_are_two_calls() -> None:
+    async with embedded() as backend:
+        told = await ask(backend, request(["What time is it", "and what is (2+3) × 4?"]))
+    results = told.of_kind("function_tool_result")
+    assert {result["part"]["tool_name"] for result in results} == {"calculate", "current_time"}
+    assert "(2+3) * 4 = 20" in told.text
+    assert re.search(r"It is \d\d:\d\d:\d\d UTC on \w+day, ", told.text)
+
+
+async def test_a_second_turn_knows_the_first() -> None:
+    async with embedded() as backend:
+        first = await ask(backend, request("My name is Ada."))
+        second = await ask(backend, request("What is my name?", first.snapshot))
+        third = await ask(backend, request("What did I say before?", second.snapshot))
+    assert "Nice to meet you, Ada." in first.text
+    assert "Your name is Ada: you told me in message 1" in second.text
+    assert 'Before this, in message 2 of our conversation, you said: "What is my name?".' in third.text
+    assert b"Be kind." not in third.snapshot  # instructions come with each request, copies would pile up
+
+
+async def test_without_a_history_layer_nothing_is_remembered() -> None:
+    async with embedded() as backend:
+        composition = Composition(
+            1, [layer for layer in layers("My name is Ada.") if layer.name != "history"]
+        )
+        first = await ask(backend, CreateRunRequest(composition))
+    assert all(layer["runtime_state"] == {} for layer in first.end["session_snapshot"]["layers"])
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("Please count to 5", "I count to 5: 1 2 3 4 5. Done."),
+        ("count up to 999999999", f"I count to {MAX_COUNT}:"),
+        ("Tell me a long story", "On day 40 "),
+        ("what is my name?", "You have not told me your name yet."),
+        ("do you remember", "You said nothing before this"),
+    ],
+)
+async def test_what_the_demo_agent_says(query: str, expected: str) -> None:
+    text = answer([query])
+    assert expected in text
+    assert "I am the demo agent" in text
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("12*7", "84"),
+        ("2 ** 10 - 1", "1023"),
+        ("-(7 // 2) % 5", "2"),
+        ("0.1 + 0.2", "0.3"),
+        ("1 ** 100000", "1"),
+        ("2 ** -2", "0.25"),
+    ],
+)
+async def test_calculator(expression: str, value: str) -> None:
+    assert calculate(expression) == value
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["9**9**9**9", "2**100000", "(-8)**0.5", "1/0", "1e308*10", "10.0**400", "1" * 300, "(" * 150,
+     "__import__('os')", "a", "'a'*9", "True", "1 if 1 else 2", "", "1 2"],
+)  # fmt: skip
+async def test_calculator_refuses_in_no_time(expression: str) -> None:
+    started = time.thread_time()
+    with pytest.raises(ValueError):  # noqa: PT011 - all of its texts are for the user
+        calculate(expression)
+    assert time.thread_time() - started < 1
+
+
+# What can not be run
+
+
+@pytest.mark.parametrize(
+    ("wish", "error"),
+    [
+        (CreateRunRequest(Composition(1, [Layer("x", "vendor.nope")])), "'vendor.nope' is not registered"),
+        (request("  \n"), "must not be blank"),
+        (CreateRunRequest(Composition(1, [Layer("llm", "vendor.llm")])), "must not be blank"),
+        (request({"not": "text"}), "must be a string"),
+        (CreateRunRequest(Composition(1, [Layer("p", "plain.prompt", config=[1])])), "must be an object"),
+        (request("hi", b'{"layers":[{"name":"other"}]}'), "layer names must match"),
+        (request("hi", b'"secret"'), "can not be read"),
+        (request("hi", model="no-such-model"), "the model 'no-such-model' can not be used (UserError)"),
+    ],
+)
+async def test_a_request_that_can_not_be_run_fails_after_run_started(
+    wish: CreateRunRequest, error: str
+) -> None:
+    async with embedded() as backend:
+        told = await listen(backend, RunId(backend.runs.create(wish).id))
+    assert told.types == ["run_started", "run_failed"]
+    assert error in told.end["error"]
+    assert told.end["reason"] is None
+
+
+async def test_a_history_that_is_none_fails_without_repeating_it() -> None:
+    async with embedded() as backend:
+        told = await ask(backend, request("hi"))
+        broken = told.snapshot.replace(b'"kind": "request"', b'"kind": "secret"')
+        assert broken != told.snapshot
+        told = await ask(backend, request("hi", broken))
+    assert told.end == {"error": "the session snapshot's history can not be read", "reason": None}
+
+
+async def test_a_clean_up_run_closes_the_session() -> None:
+    async with embedded() as backend:
+        first = await ask(backend, request("hi"))
+        wish = request("", first.snapshot)
+        wish.on_exit = OnExit("delete")
+        wish.composition.layers.pop()
+        snapshot = json.loads(first.snapshot)
+        snapshot["layers"].pop()
+        wish.session_snapshot = msgspec.Raw(json.dumps(snapshot).encode())
+        closed = await ask(backend, wish)
+        again = await ask(backend, request("hi", _with_llm(closed)))
+    assert closed.types == ["run_started", "run_succeeded"]
+    assert closed.end["output"] is None
+    assert {layer["lifecycle_state"] for layer in closed.end["session_snapshot"]["layers"]} == {"closed"}
+    assert again.end["error"] == "a closed session can not be resumed"
+
+
+def _with_llm(told: Told) -> bytes:
+    snapshot = told.end["session_snapshot"]
+    snapshot["layers"].append({"name": "llm", "lifecycle_state": "closed", "runtime_state": {}})
+    return json.dumps(snapshot).encode()
+
+
+# Runs
+
+
+async def first_words(backend: EmbeddedBackend, run_id: RunId) -> None:
+    async for batch in backend.stream(run_id):
+        if any(event.agent_message_delta for event in batch):
+            return
+
+
+async def test_cancel_in_the_middle_keeps_what_was_said() -> None:
+    async with embedded(pace=0.001) as backend:
+        run_id = await backend.create_run(request("count to 10000"))
+        await first_words(backend, run_id)
+        await asyncio.gather(backend.cancel(run_id), backend.cancel(run_id))
+        told = await listen(backend, run_id)
+        assert (await backend.status(run_id)).status == "cancelled"
+        after = await ask(backend, request("What did I say before?", told.snapshot))
+    assert told.types[-1] == "run_cancelled"
+    assert told.end["reason"] == "user"
+    assert told.end["usage"]["completion_tokens"] > 0
+    assert told.text.startswith("I ")
+    assert "Done" not in told.text
+    assert 'you said: "count to 10000"' in after.text
+
+
+async def test_cancel_before_the_first_step_and_of_what_is_over() -> None:
+    async with embedded() as backend:
+        run_id = await backend.create_run(request("hi"))
+        await backend.cancel(run_id)
+        told = await listen(backend, run_id)
+        done = await ask(backend, request("hi"))
+        assert done.types[-1] == "run_succeeded"
+        await backend.cancel(run_id)
+        await backend.cancel(RunId("unknown"))
+    assert told.types == ["run_started", "run_cancelled"]
+    assert told.end == {"reason": "user", "message": "stopped by the user"}
+
+
+async def test_shutdown_fails_what_runs_and_takes_no_more() -> None:
+    async with embedded(pace=0.001) as backend:
+        run_id = await backend.create_run(request("count to 10000"))
+        await first_words(backend, run_id)
+        listening = asyncio.create_task(listen(backend, run_id))
+        await backend.aclose()
+        told = await listening
+        with pytest.raises(BackendUnreachable) as refused:
+            await backend.create_run(request("hi"))
+    assert told.end == {"error": "run cancelled during server shutdown", "reason": "shutdown"}
+    assert refused.value.nothing_sent
+
+
+async def test_any_number_of_readers_get_the_same_and_an_unknown_run_is_lost() -> None:
+    async with embedded() as backend:
+        run_id = await backend.create_run(request("count to 100"))
+        await first_words(backend, run_id)  # a reader that leaves
+        tellings = await asyncio.gather(*(listen(backend, run_id) for _ in range(5)))
+        tellings.append(await listen(backend, run_id))
+        with pytest.raises(RunLost):
+            await listen(backend, RunId("unknown"))
+        with pytest.raises(RunLost):
+            await backend.status(RunId("unknown"))
+    assert len({msgspec.json.encode(told.events) for told in tellings}) == 1
+
+
+async def test_finished_runs_are_dropped_by_size_and_a_broken_agent_ends_its_run(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def execute(_: CreateRunRequest, emit: Emit) -> bytes:
+        emit(json.dumps("x" * 1000).encode(), b"null")
+        raise KeyError(API_KEY)
+
+    async with asyncio.timeout(LIMIT):
+        runs = Runs(execute, keep_bytes=6000)
+        made = [runs.create(request("hi")) for _ in range(10)]
+        for run in made:
+            while await run.next_batch(run.events[-1].cursor):
+                pass
+        await asyncio.sleep(0)  # the last task's callback
+        assert [run.status for run in made] == ["failed"] * 10
+        kept = [run for run in made if _known(runs, run.id)]
+        assert made[-1] in kept
+        assert 1 < len(kept) < 5
+        await runs.aclose()
+    assert b"unexpectedly" in made[0].events[-1].body
+    assert API_KEY not in caplog.text
+    assert "KeyError" in caplog.text
+
+
+def _known(runs: Runs, run_id: str) -> bool:
+    with contextlib.suppress(RunLost):
+        return runs.get(run_id) is not None
+    return False
+
+
+async def test_the_first_terminal_event_wins_even_over_a_task_that_will_not_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agent_gateway.backend.embedded.runs.STOP_SECONDS", 0.05)
+    release = asyncio.Event()
+
+    async def execute(_: CreateRunRequest, emit: Emit) -> bytes:
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+        emit(b"{}", b'"late"')
+        raise RunFailed("late")
+
+    async with asyncio.timeout(LIMIT):
+        runs = Runs(execute)
+        run = runs.create(request("hi"))
+        try:
+            await run.next_batch(FROM_START)
+            await asyncio.sleep(0)
+            await runs.cancel(run.id, Cancellation("user", None))
+            assert run.status == "cancelled"
+        finally:
+            release.set()
+        await runs.aclose()
+        with pytest.raises(Stopping):
+            runs.create(request("hi"))
+        await asyncio.wait(runs._tasks.values()) if runs._tasks else None
+    assert [event.type for event in run.events] == ["run_started", "run_cancelled"]
+
+
+def test_importing_the_package_does_not_load_the_agent_framework() -> None:
+    code = (
+        "import sys, agent_gateway.backend.embedded; "
+        "print([m for m in ('pydantic_ai', 'openai', 'starlette') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# A real model string, with a model server on this machine
+
+
+@pytest.fixture
+async def model_server(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[ModelServer]:
+    async with ModelServer(repeats=API_KEY) as models:
+        monkeypatch.setenv("OPENAI_BASE_URL", models.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", API_KEY)
+        yield models
+
+
+async def test_a_model_sees_the_images_of_a_newer_prompt_layer(model_server: ModelServer) -> None:
+    """By their bytes or their URL, now and when the conversation goes on; of other files it gets the URL."""
+    image = {"delivery": "multimodal", "type": "image", "mime_type": "image/png", "format": "png"}
+    files = [
+        {**image, "base64_data": "aW1hZ2U="},
+        {**image, "url": "https://x.test/a.png"},
+        {
+            "delivery": "download",
+            "type": "document",
+            "transfer_method": "remote_url",
+            "url": "https://x.test/b",
+        },
+    ]
+    async with embedded("openai-chat:m") as backend:
+        wish = request("")
+        wish.composition.layers[1] = Layer(
+            "user_prompt", "vendor.user_prompt", config={"text": "Hi", "files": files}
+        )
+        first = await ask(backend, wish)
+        assert first.types[-1] == "run_succeeded", first.end
+        await ask(backend, request("Again", first.snapshot))
+    for body in model_server.bodies:
+        [said] = [part["content"] for part in body["messages"] if part["role"] == "user"][:1]
+        assert [part.get("text") or part["image_url"]["url"] for part in said] == [
+            "Hi",
+            "Attached document: https://x.test/b",
+            "data:image/png;base64,aW1hZ2U=",
+            "https://x.test/a.png",
+        ]
+    async with embedded() as backend:
+        broken = request("Hi")
+        broken.composition.layers[1].config = {"text": "Hi", "files": [{**image, "base64_data": "!"}]}
+        assert (await ask(backend, broken)).end["error"] == "a file of the prompt is not base64"
+
+
+@pytest.mark.parametrize("prefix", ["openai", "openai-chat"])
+async def test_a_character_that_a_model_cuts_in_two_comes_whole(
+    model_server: ModelServer, prefix: str
+) -> None:
+    """To the reader, and to the model itself when it is asked again."""
+    async with embedded(f"{prefix}:m-halves") as backend:
+        first = await ask(backend, request("Hello"))
+        second = await ask(backend, request("Again", first.snapshot))
+    fold = Fold()
+    told = fold.feed(first.events)
+    assert [(event.position, getattr(event, "text", "")) for event in told] == [
+        (1, "half "),
+        (2, "\U0001f600 done"),
+    ]
+    assert first.end["output"] == "half \U0001f600 done"
+    assert second.types[-1] == "run_succeeded"
+    assert "half \U0001f600 done" in json.dumps(model_server.bodies[1], ensure_ascii=False)
+
+
+async def test_a_model_is_told_what_it_said_before_its_tools_in_whole_characters() -> None:
+    """In the next round of the same run, too."""
+    heard: list[bytes] = []
+
+    async def stream(
+        messages: list[ModelMessage], _: AgentInfo
+    ) -> AsyncIterator[str | dict[int, DeltaThinkingPart] | dict[int, DeltaToolCall]]:
+        heard.append(ModelMessagesTypeAdapter.dump_json(messages))
+        if len(heard) == 1:
+            yield {0: DeltaThinkingPart(content="Hm \ud83d")}
+            yield {0: DeltaThinkingPart(content="\ude00")}
+            yield "half \ud83d"
+            yield "\ude00 done"
+            yield {2: DeltaToolCall("clock", '{"zone":"\ud83d', tool_call_id="1")}
+            yield {2: DeltaToolCall(None, '\ude00"}')}
+        else:
+            yield "It is nine."
+
+    def clock(zone: str) -> str:
+        return zone
+
+    agent = Agent[object, str](FunctionModel(stream_function=stream), tools=[clock])
+    async with embedded() as backend:
+        backend._agents._agents[""] = agent
+        told = await ask(backend, request("Hello"))
+    fold = Fold()
+    fold.feed(told.events)
+    assert told.types[-1] == "run_succeeded", told.end
+    assert fold.answer == "half \U0001f600 doneIt is nine."
+    assert [step.thought or step.tool for step in fold.steps] == ["Hm \U0001f600", "clock"]
+    assert (fold.steps[1].tool_input, fold.steps[1].observation) == ('{"zone":"\U0001f600"}', "\U0001f600")
+    assert "half \U0001f600 done".encode() in heard[1]
+    assert len(heard) == 2
+
+
+@pytest.mark.parametrize("prefix", ["openai", "openai-chat"])
+async def test_a_real_model_streams_and_remembers(model_server: ModelServer, prefix: str) -> None:
+    async with embedded(f"{prefix}:m") as backend:
+        first = await ask(backend, request("My name is Ada."))
+        second = await ask(backend, request("What is my name?", first.snapshot))
+    assert [told.types[-1] for told in (first, second)] == ["run_succeeded"] * 2, first.end
+    assert (first.text, first.end["output"]) == ("Hi there!", "Hi there!")
+    assert first.end["usage"]["prompt_tokens"] == 11
+    assert first.end["usage"]["total_tokens"] == 14
+    sent = json.dumps(model_server.bodies[1])
+    assert "My name is Ada." in sent
+    assert "What is my name?" in sent
+    assert sent.count("Be kind.") == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("m-429", "InvokeRateLimitError"),
+        ("m-402", "QuotaExceededError"),
+        ("m-401", "InvokeAuthorizationError"),
+        ("m-403", "InvokeAuthorizationError"),
+        ("m-400", "InvokeBadRequestError"),
+        ("m-404", "InvokeBadRequestError"),
+        ("m-422", "InvokeBadRequestError"),
+        ("m-500", "InvokeServerUnavailableError"),
+        ("m-503", "InvokeServerUnavailableError"),
+        ("m-cut", "InvokeConnectionError"),
+    ],
+)
+@pytest.mark.usefixtures("model_server")
+async def test_provider_failures_have_reasons_and_never_the_key(
+    model: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with embedded("openai-chat:m") as backend:
+        run = backend.runs.create(request("hi", model=f"openai-chat:{model}"))
+        told = await listen(backend, run.id)
+        assert (await backend.status(run.id)).error == told.end["error"]
+        after = await ask(backend, request("hi"))
+    assert (told.types[-1], told.end["reason"]) == ("run_failed", reason)
+    assert after.types[-1] == "run_succeeded"
+    assert API_KEY.encode() not in b"".join(event.body for event in run.events)
+    assert API_KEY not in caplog.text
+
+
+async def test_a_run_that_never_stops_calling_tools_reaches_its_limit() -> None:
+    async def stream(
+        messages: list[ModelMessage], _: AgentInfo
+    ) -> AsyncIterator[str | dict[int, DeltaThinkingPart] | dict[int, DeltaToolCall]]:
+        yield {0: DeltaToolCall("again", "{}", tool_call_id=str(len(messages)))}
+
+    def again() -> str:
+        return "again"
+
+    async with embedded() as backend:
+        agent = Agent[object, str](FunctionModel(stream_function=stream), tools=[again])
+        backend._agents._agents[""] = agent
+        told = await ask(backend, request("Hello"))
+    assert (told.types[-1], told.end["reason"]) == ("run_failed", "agent_run_limit_exceeded")
+
+
+async def test_nobody_listening_at_the_provider_is_a_connection_error(
+    monkeypatch: pytest.MonkeyPatch, unused_port: Callable[[], int]
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{unused_port()}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", API_KEY)
+    async with embedded("openai-chat:m") as backend:
+        told = await ask(backend, request("hi"))
+    assert told.end["reason"] == "InvokeConnectionError"
+
+
+@pytest.fixture
+def unused_port() -> Callable[[], int]:
+    import socket
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
+
+
+@pytest.mark.parametrize("model", ["openai:gpt-5-mini", "nonsense", "nonsense:model"])
+async def test_a_model_that_can_not_be_used_is_told_to_the_operator(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(ConfigError, match=model):
+        EmbeddedBackend(model)

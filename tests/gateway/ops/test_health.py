@@ -1,0 +1,114 @@
+"""Probes, and a gateway whose database is not (yet) what it expects."""
+
+import asyncio
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from agent_gateway import app
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.migrations import migrate, schema_is_current
+from tests.support.chat import Chat, refused
+from tests.support.fakes.script import Gate, delta, script, succeed, text
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.gateway_server import BOUND, GatewayServer, StartGateway, wait_until
+
+
+def test_probes_need_no_key(server: GatewayServer) -> None:
+    for path in ("/healthz", "/readyz"):
+        response = httpx.get(server.url + path, trust_env=False)
+        assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize("empty_database_url", ["postgres"], indirect=True)
+def test_not_ready_before_the_schema_is_there(
+    empty_database_url: str, fake: ScriptedBackend, user: str, tmp_path: Path
+) -> None:
+    """Against Postgres the gateway does not migrate; when somebody else did, it is ready by itself."""
+
+    async def migrate_as_another_process() -> None:
+        database = Database(empty_database_url)
+        try:
+            await migrate(database)
+        finally:
+            await database.close()
+
+    with (
+        GatewayServer(tmp_path, database_url=empty_database_url, backend_url=fake.url) as server,
+        server.client() as client,
+    ):
+        assert client.get("/healthz").status_code == 200
+        not_ready = refused(client.get("/readyz"), 503, "service_unavailable")
+        assert "migrate" in not_ready["message"]
+        chat = Chat(client, user)
+        for response in (chat.post(), chat.events(str(uuid4())), client.get("/conversations")):
+            refused(response, 503, "service_unavailable")
+            assert int(response.headers["Retry-After"]) > 0
+        asyncio.run(migrate_as_another_process())
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        assert chat.blocking("Hi")["answer"] == "You said: Hi."
+
+
+@pytest.mark.usefixtures("no_turn_is_taken_back")
+def test_a_process_listens_once_it_knows_its_database(
+    postgres_url: str, fake: ScriptedBackend, user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who connects to it as soon as that is possible is served, also where the database takes its time."""
+    listened: list[bool] = []
+
+    async def slowly(database: Database) -> bool:
+        await asyncio.sleep(2)
+        listened.append(gateway.server.started)
+        return await schema_is_current(database)
+
+    monkeypatch.setattr(app, "LISTEN_SECONDS", BOUND)
+    monkeypatch.setattr(app, "schema_is_current", slowly)
+    gateway = GatewayServer(tmp_path, database_url=postgres_url, backend_url=fake.url)
+    with gateway, gateway.client() as client:
+        assert Chat(client, user).blocking("Hi")["answer"] == "You said: Hi."
+    assert listened == [False]
+
+
+def test_draining(
+    start_gateway: StartGateway, database_url: str, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    """No new turns, not ready, but alive, and what runs goes on to its end."""
+    server = start_gateway()
+    alone = not database_url.startswith("postgresql")
+    if not alone:
+        # What is handed over needs somebody to take it.
+        start_gateway()
+    fake.script = script(text("One "), gate, delta("two"), succeed())
+    with server.client() as client:
+        chat = Chat(client, user)
+        key = {"Idempotency-Key": "k"}
+        with chat.open(headers=key) as stream:
+            conversation_id = stream.next()["conversation_id"]
+            server.begin_stop(drain_seconds=10)
+            wait_until(lambda: client.get("/readyz").status_code == 503)
+            refused(client.get("/readyz"), 503, "service_unavailable")
+            assert client.get("/healthz").status_code == 200
+            for mode in ("streaming", "blocking", "background"):
+                response = chat.post(response_mode=mode, conversation_id=conversation_id)
+                refused(response, 503, "service_unavailable")
+                assert int(response.headers["Retry-After"]) > 0
+            assert chat.message(conversation_id)["query"] == "Hello"
+            if not alone:
+                wait_until(lambda: [live for live in server.gateway.live.followed() if live.handed_over])
+            with chat.follow(stream.task_id) as another:
+                assert another.next()["answer"] == "One "
+                gate.open()
+                # With others there, who can resume is sent to them.
+                assert another.rest().kinds[1:] == (["message", "message_end"] if alone else [])
+            assert stream.rest().answer == "One two"
+    server.stop()
+    assert fake.posts == 1
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_probes_may_ask_for_the_head_alone(server: GatewayServer, path: str) -> None:
+    with server.client() as client:
+        response = client.head(path)
+        assert (response.status_code, response.content) == (200, b"")

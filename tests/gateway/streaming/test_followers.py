@@ -1,0 +1,139 @@
+"""A reader on a process that does not own the turn: live, byte by byte, at the cost of one stream."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from agent_gateway.turns import registry
+from tests.support.chat import PING
+from tests.support.fakes.script import Gate, delta, refuse, script, succeed, thinking, tool_call, tool_result
+from tests.support.fakes.script import text as said
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.fleet import Fleet, die
+from tests.support.gateway_server import wait_until
+
+MODES = ("chat", "agent-chat", "agent")
+LONG_LEASE = 60.0
+"""Of owners that live: no pause makes them lose their turns to the process that only follows."""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_follower_hears_the_same_bytes_as_they_come(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, mode: str
+) -> None:
+    """Not only the end: what the run says is there before the run goes on."""
+    one, two = fleet.start(), fleet.start()
+    steps = [*thinking("hm ", "so"), *tool_call("1", "clock", {}), *tool_result("1", "clock", "9")]
+    fake.script = script(*steps, said("It is ", "nine"), gate, delta(" sharp."), succeed())
+    with (
+        fleet.chat(one, user).open(params={"ids": 1, "mode": mode}) as stream,
+        fleet.chat(two, user).follow(stream.task_id, mode=mode) as follower,
+    ):
+        stream.until("nine")
+        follower.until("nine")
+        gate.open()
+        assert follower.rest().frames == stream.rest().frames
+    assert fake.posts == 1
+
+
+def test_one_backend_stream_per_turn_and_process(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    """However many readers there are, with whatever cursor; none of them in its process's way."""
+    one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
+    fake.script = script(said("So ", "far"), gate, succeed())
+    chats = [fleet.chat(server, user) for server in (one, two)]
+    with ExitStack() as stack:
+        task_id = chats[0].background()["task_id"]
+        readers = [
+            stack.enter_context(chat.follow(task_id, after=number % 3))
+            for chat in chats
+            for number in range(12)
+        ]
+        for reader in readers[::3]:
+            reader.until("far")
+        assert fake.open_streams == len(fake.streams) == 2
+        gate.open()
+        assert {reader.rest().kinds[-1] for reader in readers} == {"message_end"}
+    assert len(fake.streams) == 2
+
+
+def test_readers_of_a_dead_process_share_the_stream_of_the_one_they_come_to(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    """Before it has adopted the turn and after: the same stream of the backend."""
+    one, two = fleet.start(), fleet.start()
+    fake.script = script(said("So ", "far"), gate, succeed())
+    with fleet.chat(one, user).open() as stream:
+        stream.until("far")
+        die(one)
+    chat = fleet.chat(two, user)
+    with ExitStack() as stack:
+        readers = [stack.enter_context(chat.follow(stream.task_id)) for _ in range(30)]
+        for reader in readers:
+            reader.until("far")
+        wait_until(two.gateway.live.running)
+        gate.open()
+        assert {reader.rest().answer for reader in readers} == {"So far"}
+    # One to follow, one to go on as the owner.
+    assert len(fake.streams) <= 3
+
+
+def test_nobody_is_followed_for_nobody(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A while after the last reader has gone, the follower is gone, too; a new reader gets a new one."""
+    monkeypatch.setattr(registry, "UNREAD_SECONDS", 0.3)
+    one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
+    fake.script = script(said("So ", "far"), gate, succeed())
+    owner, chat = fleet.chat(one, user), fleet.chat(two, user)
+    task_id = owner.background()["task_id"]
+    with chat.follow(task_id) as stream:
+        stream.until("far")
+        fake.wait_until(lambda: fake.open_streams == 2)
+    fake.wait_until(lambda: fake.open_streams == 1)
+    wait_until(lambda: not two.gateway.live.followed())
+    with chat.follow(task_id, after=1) as stream:
+        stream.until("far")
+        gate.open()
+        assert stream.rest().kinds == ["message", "message_end"]
+
+
+def test_a_reader_may_come_before_there_is_a_run(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    one = fleet.start(backend_reconnect_seconds=20, lease_seconds=LONG_LEASE)
+    two = fleet.start()
+    fake.queue(*[refuse(503)] * 4)
+    fake.script = script(said("So ", "far"), gate, succeed())
+    task_id = fleet.chat(one, user).background()["task_id"]
+    fake.wait_until(lambda: fake.posts == 1)
+    with fleet.chat(two, user).follow(task_id) as stream:
+        assert (stream.block() or b"").startswith(b"retry: ")
+        assert stream.block() == PING
+        stream.until("far")
+        gate.open()
+        assert stream.rest().kinds == ["message", "message", "message_end"]
+
+
+def test_what_can_not_be_replayed_is_told_when_it_is_stored(fleet: Fleet, user: str) -> None:
+    """The embedded agent runs inside one process: readers of another one wait for the stored answer."""
+    one, two = (fleet.start(backend_url="", lease_seconds=LONG_LEASE) for _ in range(2))
+    with (
+        fleet.chat(one, user).open("Count to 120", params={"ids": 1}) as stream,
+        fleet.chat(two, user).follow(stream.task_id) as follower,
+    ):
+        assert (follower.block() or b"").startswith(b"retry: ")
+        assert follower.block() == PING
+        assert follower.rest().frames == stream.rest().frames
+
+
+def test_a_dead_process_takes_the_embedded_run_with_it(fleet: Fleet, user: str) -> None:
+    """It can not be gone on with: the turn ends visibly, and the conversation goes on."""
+    one, two = (fleet.start(backend_url="") for _ in range(2))
+    with fleet.chat(one, user).open("Tell me a story") as stream:
+        event = stream.next()
+        die(one)
+    chat = fleet.chat(two, user)
+    assert chat.resumed(stream.task_id, after=1).last["code"] == "turn_interrupted"
+    assert chat.blocking(conversation_id=event["conversation_id"])["answer"]

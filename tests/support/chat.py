@@ -1,0 +1,232 @@
+"""What clients do, in a few words: post, listen, cut, resume, stop, look at what was stored."""
+
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from tests.support.gateway_server import answer_of
+
+Json = dict[str, Any]
+PING = b"event: ping"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A whole event stream, or the part of it that was read."""
+
+    raw: bytes
+    headers: httpx.Headers
+
+    @property
+    def blocks(self) -> list[bytes]:
+        """Everything between two blank lines: events, pings, `retry:`."""
+        return self.raw.split(b"\n\n")[:-1]
+
+    @property
+    def events(self) -> list[Json]:
+        """The JSON of every `data:` line."""
+        lines = (line for block in self.blocks for line in block.split(b"\n"))
+        return [json.loads(line[6:]) for line in lines if line.startswith(b"data: ")]
+
+    @property
+    def frames(self) -> list[bytes]:
+        """The blocks of events, byte by byte, without pings and `retry:`."""
+        return [block for block in self.blocks if b"data: " in block]
+
+    @property
+    def kinds(self) -> list[str]:
+        return [event["event"] for event in self.events]
+
+    @property
+    def ids(self) -> list[int]:
+        return [event["event_id"] for event in self.events]
+
+    @property
+    def answer(self) -> str:
+        """What a client that appends deltas shows in the end."""
+        return answer_of(self.events)
+
+    @property
+    def last(self) -> Json:
+        return self.events[-1]
+
+    @property
+    def task_id(self) -> str:
+        return str(self.events[0]["task_id"])
+
+    @property
+    def conversation_id(self) -> str:
+        return str(self.events[0]["conversation_id"])
+
+    def after(self, position: int) -> list[bytes]:
+        """The frames beyond a position; of a stream with or without `id:` lines."""
+        kept = zip(self.frames, self.events, strict=True)
+        return [frame for frame, event in kept if event["event_id"] > position]
+
+
+class Stream:
+    """An open event stream, read block by block."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.headers = response.headers
+        self._chunks = response.iter_raw()
+        self._raw = b""
+        self._taken = 0
+
+    @property
+    def task_id(self) -> str:
+        return str(self.headers["X-Task-Id"])
+
+    def block(self) -> bytes | None:
+        """The next block, without the blank line; None at the end."""
+        while (end := self._raw.find(b"\n\n", self._taken)) < 0:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return None
+            self._raw += chunk
+        block = self._raw[self._taken : end]
+        self._taken = end + 2
+        return block
+
+    def next(self) -> Json:
+        """The next event, past pings."""
+        while (block := self.block()) is not None:
+            for line in block.split(b"\n"):
+                if line.startswith(b"data: "):
+                    event: Json = json.loads(line[6:])
+                    return event
+        raise AssertionError("the stream has ended")
+
+    def until(self, text: str) -> list[Json]:
+        """Events up to the one after which the answer ends in this text."""
+        events = [self.next()]
+        while not answer_of(events).endswith(text):
+            events.append(self.next())
+        return events
+
+    def rest(self) -> Heard:
+        """Everything from the start of the stream to its end."""
+        for chunk in self._chunks:
+            self._raw += chunk
+        self._taken = len(self._raw)
+        return Heard(self._raw, self.headers)
+
+
+class Chat:
+    """One end user at one gateway."""
+
+    def __init__(self, client: httpx.Client, user: str) -> None:
+        self.client = client
+        self.user = user
+
+    def post(
+        self,
+        query: str = "Hello",
+        *,
+        params: Json | None = None,
+        headers: dict[str, str] | None = None,
+        **body: Any,
+    ) -> httpx.Response:
+        """POST /chat-messages, and all of its answer."""
+        given: Json = {"query": query, "user": self.user, "inputs": {}, **body}
+        return self.client.post("/chat-messages", json=given, params=params, headers=headers)
+
+    def blocking(self, query: str = "Hello", **more: Any) -> Json:
+        """A whole turn; its JSON."""
+        return _json(self.post(query, response_mode="blocking", **more), 200)
+
+    def background(self, query: str = "Hello", **more: Any) -> Json:
+        """Begin a turn and go away."""
+        return _json(self.post(query, response_mode="background", **more), 202)
+
+    def streaming(self, query: str = "Hello", **more: Any) -> Heard:
+        """A whole turn, streamed."""
+        response = self.post(query, response_mode="streaming", **more)
+        assert response.status_code == 200, response.text
+        return Heard(response.content, response.headers)
+
+    @contextmanager
+    def open(
+        self,
+        query: str = "Hello",
+        *,
+        params: Json | None = None,
+        headers: dict[str, str] | None = None,
+        **body: Any,
+    ) -> Generator[Stream]:
+        """A turn, read while it runs; leaving cuts the connection."""
+        given: Json = {
+            "query": query,
+            "user": self.user,
+            "inputs": {},
+            "response_mode": "streaming",
+            **body,
+        }
+        with self.client.stream(
+            "POST", "/chat-messages", json=given, params=params, headers=headers
+        ) as response:
+            if response.status_code != 200:
+                raise AssertionError(response.read())
+            yield Stream(response)
+
+    def events(
+        self, task_id: str, *, last_event_id: str | int | None = None, **params: Any
+    ) -> httpx.Response:
+        """GET the events of a turn, all of them."""
+        headers = {} if last_event_id is None else {"Last-Event-ID": str(last_event_id)}
+        return self.client.get(
+            f"/chat-messages/{task_id}/events", params={"user": self.user, **params}, headers=headers
+        )
+
+    def resumed(self, task_id: str, **more: Any) -> Heard:
+        """The events of a turn to its end."""
+        response = self.events(task_id, **more)
+        assert response.status_code == 200, response.text
+        return Heard(response.content, response.headers)
+
+    @contextmanager
+    def follow(self, task_id: str, **params: Any) -> Generator[Stream]:
+        """The events of a turn, read while it runs."""
+        given = {"user": self.user, **params}
+        with self.client.stream("GET", f"/chat-messages/{task_id}/events", params=given) as response:
+            assert response.status_code == 200, response.read()
+            yield Stream(response)
+
+    def stop(self, task_id: str) -> Json:
+        """Stop a turn."""
+        return _json(self.client.post(f"/chat-messages/{task_id}/stop", json={"user": self.user}), 200)
+
+    def messages(self, conversation_id: str, **params: Any) -> list[Json]:
+        """The newest messages of a conversation, oldest first."""
+        given = {"conversation_id": conversation_id, "user": self.user, **params}
+        data: list[Json] = _json(self.client.get("/messages", params=given), 200)["data"]
+        return data
+
+    def message(self, conversation_id: str) -> Json:
+        """The newest message of a conversation."""
+        return self.messages(conversation_id)[-1]
+
+    def conversations(self, **params: Any) -> Json:
+        """A page of conversations."""
+        return _json(self.client.get("/conversations", params={"user": self.user, **params}), 200)
+
+
+def _json(response: httpx.Response, status: int) -> Json:
+    assert response.status_code == status, response.text
+    body: Json = response.json()
+    return body
+
+
+def refused(response: httpx.Response, status: int, code: str) -> Json:
+    """The body of an error, which has the envelope and nothing foreign."""
+    body: Json = response.json()
+    assert response.status_code == status, body
+    assert (body["code"], body["status"]) == (code, status)
+    assert isinstance(body["message"], str)
+    assert body["message"]
+    return body

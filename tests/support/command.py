@@ -1,0 +1,49 @@
+"""`agent-gateway …` as an operator types it, beside a running gateway."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.gateway_server import SECRET_KEY
+
+BOUND = 60.0
+"""Seconds after which a command has failed."""
+
+
+class Operator:
+    """Types commands in a folder, for the gateways of one database."""
+
+    def __init__(self, folder: Path, database_url: str) -> None:
+        self.folder = folder
+        self.database_url = database_url
+
+    def try_(self, *arguments: str, answer: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, whatever that is."""
+        inherited = {name: text for name, text in os.environ.items() if not name.startswith("AGENT_GATEWAY_")}
+        settings = {
+            "AGENT_GATEWAY_DATABASE_URL": self.database_url,
+            "AGENT_GATEWAY_SECRET_KEY": SECRET_KEY,
+            "AGENT_GATEWAY_DATA_DIR": str(self.folder / "data"),
+        }
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-m", "agent_gateway", *arguments],
+            cwd=self.folder,
+            env={**inherited, **settings, **environ},
+            input=answer,
+            capture_output=True,
+            text=True,
+            timeout=BOUND,
+            check=False,
+        )
+
+    def run(self, *arguments: str) -> str:
+        """What a command prints that succeeds."""
+        done = self.try_(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def write(self, name: str, text: str) -> str:
+        """A file in the folder; its name."""
+        (self.folder / name).write_text(text)
+        return name

@@ -1,0 +1,167 @@
+"""What stands between a client and a server and can be cut: an outage without stopping the server."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self
+
+from sqlalchemy import make_url
+
+from tests.support.fakes.tcp_fault_proxy import hold_port
+
+Pipe = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+POSTGRES_PORT: Final = 5432
+
+
+class TcpProxy:
+    """Listens on a port of 127.0.0.1 and passes bytes on to a TCP port or a Unix socket."""
+
+    def __init__(self, target: str | tuple[str, int]) -> None:
+        self._held = hold_port()
+        self.port: int = self._held.getsockname()[1]
+        """Nobody else gets it while it is cut."""
+        self._target = target
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._marker = b""
+        self._marked: set[asyncio.Event] = set()
+        self._later: int | None = None
+        self._flowing = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+        self._held.close()
+
+    def open(self) -> None:
+        """Listen, always on the same port; nothing happens when it does."""
+        self._do(self._open())
+
+    def cut(self) -> None:
+        """Break all connections and refuse new ones."""
+        self._do(self._cut())
+
+    def freeze(self) -> None:
+        """No byte goes either way until `cut`; connections stay open and are accepted."""
+        self._loop.call_soon_threadsafe(self._flowing.clear)
+
+    def lose_commit(self, of: bytes, later: int = 0) -> None:
+        """Pass on a COMMIT to Postgres, and break the connection instead of answering.
+
+        It is that of the next transaction with the bytes `of` in it, or the so many-th after it.
+        """
+        self._marker, self._later = of, later
+
+    def _do(self, work: Awaitable[None]) -> None:
+        async def run() -> None:
+            await work
+
+        asyncio.run_coroutine_threadsafe(run(), self._loop).result(5)
+
+    async def _open(self) -> None:
+        if self._server is not None:
+            return
+        self._flowing.set()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+
+    async def _cut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._flowing.set()
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:
+            # It was accepted a moment before the cut.
+            writer.transport.abort()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._writers.add(writer)
+        try:
+            with suppress(OSError):
+                there = await self._connect()
+                self._writers.add(there[1])
+                mute = asyncio.Event()
+                await asyncio.gather(self._forth(reader, there[1], mute), self._back(there[0], writer, mute))
+        finally:
+            writer.close()
+            self._tasks.discard(task)
+
+    async def _forth(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mute: asyncio.Event
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if self._is_lost(data, mute):
+                    mute.set()
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        with suppress(OSError):
+            writer.close()
+
+    def _is_lost(self, data: bytes, connection: asyncio.Event) -> bool:
+        if self._later is None:
+            return False
+        if self._marker and self._marker in data:
+            self._marked.add(connection)
+        if b"COMMIT" not in data or (self._marker and connection not in self._marked):
+            return False
+        # From here on every connection counts.
+        self._marker = b""
+        self._later -= 1
+        if self._later >= 0:
+            return False
+        self._later = None
+        return True
+
+    async def _back(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mute: asyncio.Event
+    ) -> None:
+        with suppress(OSError):
+            while (data := await reader.read(65536)) and not mute.is_set():
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        with suppress(OSError):
+            writer.transport.abort() if mute.is_set() else writer.close()
+
+    async def _connect(self) -> Pipe:
+        if isinstance(self._target, str):
+            return await asyncio.open_unix_connection(self._target)
+        return await asyncio.open_connection(*self._target)
+
+
+def postgres_proxy(url: str) -> TcpProxy:
+    """A proxy in front of the Postgres server of this URL."""
+    parsed = make_url(url)
+    host = parsed.query.get("host") or parsed.host or "127.0.0.1"
+    assert isinstance(host, str)
+    port = parsed.port or POSTGRES_PORT
+    return TcpProxy(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port))
+
+
+def through(proxy: TcpProxy, url: str) -> str:
+    """The URL of the same database, by way of the proxy."""
+    parsed = make_url(url).set(host="127.0.0.1", port=proxy.port)
+    return parsed.difference_update_query(["host"]).render_as_string(hide_password=False)

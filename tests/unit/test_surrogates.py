@@ -1,0 +1,203 @@
+"""Characters that deltas cut in two are told whole, at the same positions for everybody who folds the run."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_gateway.backend.fold.conclusion import conclude, cut_short
+from agent_gateway.backend.fold.fold import FOLD_VERSIONS, NESTED_TOO_DEEP, Fold
+from agent_gateway.backend.protocol import RunEvent, decode_event
+from agent_gateway.domain.events import AgentThought, LLMChunk, TurnEvent, rest_of
+from agent_gateway.store.turns import chunk_offsets
+from tests.support.fakes.run_events import agent, call, delta, file, result, succeeded, think, thought_over
+
+HIGH, LOW, WHOLE, LOST = "\ud83d", "\ude00", "\U0001f600", "\ufffd"
+NOW, BEFORE = FOLD_VERSIONS
+
+
+def wire(event: RunEvent) -> RunEvent:
+    """The event as it comes from a backend that writes JSON as Python does."""
+    fields: dict[str, Any] = {"id": event.id, "type": event.type, "data": json.loads(bytes(event.data))}
+    if event.agent_message_delta is not msgspec.UNSET:
+        fields["agent_message_delta"] = event.agent_message_delta
+    return decode_event(json.dumps(fields).encode())
+
+
+def older(text: str) -> RunEvent:
+    """A delta of a backend without the key `agent_message_delta`."""
+    inner = {"event_kind": "part_delta", "delta": {"part_delta_kind": "text", "content_delta": text}}
+    return RunEvent(type="pydantic_ai_event", id="1-0", data=msgspec.Raw(json.dumps(inner).encode()))
+
+
+def told(*events: RunEvent, version: int = NOW) -> list[tuple[int, str]]:
+    """Position and text of all that is told while the run goes on."""
+    shown: list[tuple[int, str]] = []
+    for event in Fold(version=version).feed([wire(event) for event in events]):
+        assert isinstance(event, LLMChunk | AgentThought)
+        shown.append((event.position, event.text if isinstance(event, LLMChunk) else event.step.thought))
+    return shown
+
+
+@pytest.mark.parametrize("say", [delta, older], ids=["delta", "older"])
+def test_the_half_is_held_back_until_the_other_comes(say: Any) -> None:
+    assert told(say("half " + HIGH), say(LOW + " done")) == [(1, "half "), (2, WHOLE + " done")]
+    assert told(say(HIGH), say(LOW), say("!")) == [(1, WHOLE), (2, "!")]
+    assert told(say("a" + HIGH), say(LOW + "b" + HIGH), say(LOW)) == [(1, "a"), (2, WHOLE + "b"), (3, WHOLE)]
+
+
+def test_a_half_whose_other_half_never_comes_is_lost_alone() -> None:
+    assert told(delta("a" + HIGH), delta("b")) == [(1, "a"), (2, LOST + "b")]
+    assert told(delta("a" + HIGH), delta(HIGH + "b")) == [(1, "a"), (2, LOST + LOST + "b")]
+    assert told(delta("a" + LOW), delta("b")) == [(1, "a" + LOST), (2, "b")]
+    assert told(delta("a" + HIGH), succeeded(output="x")) == [(1, "a"), (2, LOST)]
+    assert told(delta(HIGH), RunEvent(type="run_failed", id="2")) == [(1, LOST)]
+
+
+def test_what_the_run_does_between_the_halves_does_not_part_them() -> None:
+    fold = Fold()
+    events = [delta("a" + HIGH), call("weather"), result("weather"), file(b"x"), delta(LOW)]
+    told = fold.feed([wire(event) for event in events])
+    assert [event.position for event in told] == [1, 2, 3, 4]
+    assert fold.answer == "a" + WHOLE
+
+
+def test_thinking_is_held_back_likewise() -> None:
+    start = think("Hm " + HIGH, start=True)
+    assert told(start, think(LOW + " so"), thought_over()) == [(1, "Hm "), (2, f"Hm {WHOLE} so")]
+    assert told(start, thought_over(), delta("a")) == [(1, "Hm "), (2, "Hm " + LOST), (3, "a")]
+    assert told(start, delta("a")) == [(1, "Hm "), (2, "Hm " + LOST), (3, "a")]
+    assert told(think(HIGH, start=True), think(LOW), delta("a")) == [(1, WHOLE), (2, "a")]
+    assert told(think(HIGH, start=True), succeeded()) == [(1, LOST)]
+
+
+def test_a_thought_longer_than_one_step_keeps_its_character() -> None:
+    fold = Fold()
+    fold.feed([wire(event) for event in (think("t" * 16_001 + HIGH, start=True), think(LOW), thought_over())])
+    assert [step.thought for step in fold.steps] == ["t" * 16_000, "t" + WHOLE]
+
+
+def test_arguments_and_results_of_tools_come_whole() -> None:
+    """Their JSON may escape a character as two halves, or hold one half only; their ids, too."""
+    fold = Fold()
+    asked = call("weather" + HIGH, "c" + HIGH, {"city": "a" + HIGH})
+    answered = result("weather", "c" + HIGH, [HIGH + LOW, HIGH])
+    fold.feed([wire(event) for event in (call("w", "1", '{"x":"\\ud83d\\ude00"}'), asked, answered)])
+    first, second = fold.steps
+    assert first.tool_input == '{"x":"\\ud83d\\ude00"}'
+    assert (second.tool, second.tool_input) == ("weather" + LOST, f'{{"city":"a{LOST}"}}')
+    assert second.observation == f'["{WHOLE}","{LOST}"]'
+    assert Fold.load(fold.dump()).steps == fold.steps
+
+
+def test_a_result_with_a_half_that_is_nested_deeply_does_not_end_the_turn() -> None:
+    deep: Any = []
+    for _ in range(900):
+        deep = [deep]
+    fold = Fold()
+    told = fold.feed([wire(result("weather", "c", [HIGH, deep])), wire(delta("on"))])
+    # How deep is too deep depends on the version of Python.
+    assert fold.steps[0].observation.startswith((NESTED_TOO_DEEP, f'["{LOST}",[['))
+    assert [event.position for event in told] == [1, 2]
+
+
+def test_an_end_with_halves_is_read_and_keeps_its_snapshot() -> None:
+    """A model's history may hold one: the backend gets it back as it was."""
+    held = {"layers": [{"name": "history", "t": HIGH}]}
+    asked = {"args": {"question": "Sure? " + HIGH + LOW + HIGH}}
+    fold = Fold()
+    fold.feed([wire(succeeded(session_snapshot=held, deferred_tool_call=asked, usage={"total_tokens": 3}))])
+    end = fold.run_end
+    assert end is not None
+    assert end.snapshot is not None
+    assert json.loads(end.snapshot) == held
+    assert end.text == f"Sure? {WHOLE}{LOST}"
+    assert end.usage is not None
+    assert end.usage.total_tokens == 3
+    for output, text in (("a" + HIGH, "a" + LOST), ({"a": HIGH}, f'{{"a":"{LOST}"}}'), ([HIGH + LOW], None)):
+        fold = Fold()
+        fold.feed([wire(succeeded(output=output))])
+        answer = conclude(fold, stop_asked=False).answer
+        assert answer == text or json.loads(answer) == [WHOLE]
+
+
+def test_an_end_that_the_gateway_makes_leaves_the_half_out() -> None:
+    """A reader elsewhere may have been told the whole character at that position."""
+    fold = Fold()
+    fold.feed([wire(delta("a" + HIGH))])
+    assert [(chunk.position, chunk.text) for chunk in cut_short(fold, "turn_timeout").chunks] == [(1, "a")]
+
+
+def test_the_fold_before_tells_each_half_as_lost() -> None:
+    """Turns that the release before began are numbered as it numbers them (R17)."""
+    events = [delta("half " + HIGH), delta(LOW + " done"), delta(HIGH), delta(LOW)]
+    assert told(*events, version=BEFORE) == [(1, "half " + LOST), (2, LOST + " done"), (3, LOST), (4, LOST)]
+    thoughts = [think("Hm " + HIGH, start=True), think(LOW), thought_over()]
+    assert told(*thoughts, version=BEFORE) == [(1, "Hm " + LOST), (2, "Hm " + LOST + LOST)]
+
+
+def test_linked_files_are_not_told_by_the_fold_before() -> None:
+    """The release before would store them as files without bytes."""
+    part: dict[str, Any] = {"tool_name": "draw", "tool_call_id": "1", "part_kind": "tool-return"}
+    part["metadata"] = {"tool_files": [{"url": "https://x.test/a.png", "mime_type": "image/png"}]}
+    returned = agent("function_tool_result", part=part)
+    files = {version: Fold(version=version) for version in FOLD_VERSIONS}
+    for fold in files.values():
+        fold.feed([returned])
+    assert [made.url for made in Fold.load(files[NOW].dump()).files] == ["https://x.test/a.png"]
+    assert not files[BEFORE].files
+
+
+pieces = st.lists(st.sampled_from([HIGH, LOW, "a", "b" + HIGH, LOW + "c", "é", "x" * 40]), max_size=12)
+some = st.builds(delta, st.text(max_size=3)) | st.sampled_from(
+    [
+        *(say(piece) for say in (delta, older, think) for piece in (HIGH, LOW, "a" + HIGH, LOW + "b", "c")),
+        thought_over(),
+        think(HIGH, start=True),
+        call("weather"),
+        result("weather"),
+    ]
+)
+
+
+@given(pieces)
+def test_the_answer_is_what_was_said_however_it_was_cut(pieces: list[str]) -> None:
+    fold = Fold()
+    fold.feed([wire(delta(piece)) for piece in pieces])
+    fold.feed([succeeded(output="")])
+    said = "".join(pieces).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert conclude(fold, stop_asked=False).answer == said
+
+
+@given(st.lists(some, max_size=12), st.data(), st.sampled_from(FOLD_VERSIONS))
+def test_batches_checkpoints_and_marks_are_not_seen(
+    run: list[RunEvent], data: st.DataObject, version: int
+) -> None:
+    """Whoever folds it, from wherever, tells the same; and the rows give it back."""
+    run = [wire(event) for event in (*run, succeeded(output=""))]
+    whole = Fold(version=version)
+    told = whole.feed(run)
+    at = data.draw(st.integers(0, len(run) - 1))
+    fold = Fold(version=version)
+    before = fold.feed(run[:at])
+    restored = Fold.load(fold.dump(), version)
+    assert before + restored.feed(run[at:]) == told
+    assert vars(restored) == vars(whole)
+    result = conclude(whole, stop_asked=False)
+    assert chunk_offsets.unpack(chunk_offsets.pack(result.chunks), result.answer) == result.chunks
+    for cursor in range(whole.position + 1):
+        assert kept(rest_of(result, cursor)) == kept([event for event in told if event.position > cursor])
+
+
+def kept(events: list[TurnEvent]) -> dict[int, str]:
+    return {event.position: event.text for event in events if isinstance(event, LLMChunk)}
+
+
+@given(st.lists(some, max_size=12))
+def test_positions_have_no_gap(run: list[RunEvent]) -> None:
+    told = Fold().feed([wire(event) for event in run])
+    assert all(after.position == before.position + 1 for before, after in pairwise(told))
