@@ -1,13 +1,10 @@
 """What end users thought of answers. A message has one end user, and so at most one feedback."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from sqlalchemy import Row, bindparam, delete, func, select
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from agent_gateway.domain.ids import FEEDBACK_CHARACTERS, AppId, MessageId, Rating, new_id
 from agent_gateway.domain.turns import Caller
@@ -15,6 +12,7 @@ from agent_gateway.errors import NotFound
 from agent_gateway.store.db.database import Database, now_plus
 from agent_gateway.store.db.scope import of_app, owned, scope_of
 from agent_gateway.store.db.tables import conversations, feedbacks, messages
+from agent_gateway.store.db.upsert import Upsert
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class FeedbackStore:
                 "rating": rating,
                 "content": content,
             }
-            await connection.execute(_UPSERT[connection.dialect.name], row)
+            await _RATE.run(connection, row)
 
     async def page(self, app_id: AppId, *, page: int, limit: int) -> list[Feedback]:
         """The feedbacks of all users of an app, the newest first; pages count from 1.
@@ -99,22 +97,15 @@ _PAGE = (
 )
 
 
-def _upsert(dialect_insert: Any) -> Any:
-    statement = dialect_insert(feedbacks).values(created_at=now_plus(), updated_at=now_plus())
-    new = statement.excluded
-    return statement.on_conflict_do_update(
-        index_elements=["message_id"],
-        set_={"rating": new.rating, "content": new.content, "updated_at": new.updated_at},
-    )
-
-
 _OWNED = (
     select(messages.c.conversation_id, conversations.c.end_user_id)
     .join(conversations, conversations.c.id == messages.c.conversation_id)
     .where(messages.c.id == bindparam("message"), owned(conversations))
 )
 _TAKE_BACK = delete(feedbacks).where(feedbacks.c.message_id == bindparam("message"))
-_UPSERT: Final[Mapping[str, Any]] = {
-    "postgresql": _upsert(postgres_insert),
-    "sqlite": _upsert(sqlite_insert),
-}
+_RATE = Upsert(
+    feedbacks,
+    ["message_id"],
+    values={"created_at": now_plus(), "updated_at": now_plus()},
+    change=lambda new: {"rating": new.rating, "content": new.content, "updated_at": new.updated_at},
+)

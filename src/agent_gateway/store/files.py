@@ -14,8 +14,6 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Row, bindparam, delete, exists, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from agent_gateway.domain.files import InputFile, StoredFile
@@ -35,6 +33,7 @@ from agent_gateway.store.db.tables import (
     message_files,
     messages,
 )
+from agent_gateway.store.db.upsert import Upsert
 from agent_gateway.store.objects import Objects, day_prefix, object_key
 
 UNUSED_SECONDS: Final = 24 * 3600
@@ -100,9 +99,8 @@ class FileStore:
         file = StoredFile(received.id, what.name, what.type, what.mime_type, received.size)
         scope = scope_of(caller.app.id, caller.user)
         async with self._database.transaction() as connection:
-            row = {"id": new_id(), "app_id": scope["app"], "external_id": scope["user"]}
-            meet = _MEET_END_USER[connection.dialect.name]
-            await connection.execute(meet, {**row, "created_at": received.created_at})
+            row: dict[str, Any] = {"id": new_id(), "app_id": scope["app"], "external_id": scope["user"]}
+            await _UPSERT_END_USER.run(connection, row | {"created_at": received.created_at})
             end_user_id = (await connection.execute(END_USER, scope)).scalar_one()
             await connection.execute(
                 insert(files), _file_row(file, scope["app"], end_user_id, received.created_at)
@@ -288,10 +286,7 @@ def _file_row(file: StoredFile, app_id: str, end_user_id: str, created_at: datet
     }
 
 
-_MEET_END_USER: Final = {
-    name: dialect_insert(end_users).on_conflict_do_nothing(index_elements=["app_id", "external_id"])
-    for name, dialect_insert in (("postgresql", postgres_insert), ("sqlite", sqlite_insert))
-}
+_UPSERT_END_USER: Final = Upsert(end_users, ["app_id", "external_id"], values={})
 _FILE: Final = (
     select(files)
     .join(apps, apps.c.id == files.c.app_id)

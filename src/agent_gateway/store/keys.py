@@ -5,11 +5,9 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import bindparam, case, insert, or_, select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import case, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -18,6 +16,7 @@ from agent_gateway.domain.ids import AppId, AppVersionId, KeyId, new_id
 from agent_gateway.domain.turns import App
 from agent_gateway.store.db.database import Database, now_plus, this_minute
 from agent_gateway.store.db.tables import ApiKeyRow, AppRow, AppVersionRow, api_keys, apps, request_counts
+from agent_gateway.store.db.upsert import Upsert
 from agent_gateway.store.secrets import mark_of
 
 BOOTSTRAP_LABEL: Final = "AGENT_GATEWAY_API_KEY"
@@ -207,7 +206,7 @@ class KeyStore:
     async def count_request(self, key_id: KeyId) -> int:
         """Count a request with this key; how many came in this minute, in all processes."""
         async with self._database.transaction() as connection:
-            counted = await connection.execute(_COUNT[connection.dialect.name], {"key": key_id})
+            counted = await _COUNT.run(connection, {"api_key_id": key_id})
             return int(counted.scalar_one())
 
     def _hash(self, key: str) -> str:
@@ -223,19 +222,14 @@ async def _lock_app(connection: AsyncConnection, app_id: AppId) -> None:
     await connection.execute(select(apps.c.id).where(apps.c.id == app_id).with_for_update(key_share=True))
 
 
-def _count(dialect_insert: Any) -> Any:
-    """One row per key: its first request of a minute starts the count anew."""
-    statement = dialect_insert(request_counts).values(
-        api_key_id=bindparam("key"), minute=this_minute(), requests=1
-    )
-    goes_on = request_counts.c.minute == statement.excluded.minute
-    return statement.on_conflict_do_update(
-        index_elements=["api_key_id"],
-        set_={
-            "minute": statement.excluded.minute,
-            "requests": case((goes_on, request_counts.c.requests + 1), else_=1),
-        },
-    ).returning(request_counts.c.requests)
-
-
-_COUNT = {"postgresql": _count(postgres_insert), "sqlite": _count(sqlite_insert)}
+_COUNT: Final = Upsert(
+    request_counts,
+    ["api_key_id"],
+    values={"minute": this_minute(), "requests": 1},
+    change=lambda new: {
+        "minute": new.minute,
+        "requests": case((request_counts.c.minute == new.minute, request_counts.c.requests + 1), else_=1),
+    },
+    returning=[request_counts.c.requests],
+)
+"""One row per key: the first request of a minute starts the count anew."""

@@ -4,10 +4,10 @@ import hmac
 from typing import Final
 
 from sqlalchemy import bindparam, delete, func, select
-from sqlalchemy.dialects.postgresql import insert
 
 from agent_gateway.store.db.database import Database, now_plus
 from agent_gateway.store.db.tables import processes
+from agent_gateway.store.db.upsert import Upsert
 
 NOTE_SECONDS: Final = 20.0
 """How often a process notes that it lives."""
@@ -37,13 +37,13 @@ class Secrets:
             await connection.execute(_FORGET_DEAD)
             if await connection.scalar(_OTHERS, {"mark": self._row["secret_mark"]}) is not None:
                 return False
-            await connection.execute(_NOTE, self._row)
+            await _NOTE.run(connection, self._row)
         return True
 
     async def note(self) -> None:
         """This process still lives."""
         async with self._database.transaction() as connection:
-            await connection.execute(_NOTE, self._row)
+            await _NOTE.run(connection, self._row)
 
     async def leave(self) -> None:
         """This process ends: whoever comes with another secret key need not wait."""
@@ -53,9 +53,7 @@ class Secrets:
 
 _FORGET_DEAD = delete(processes).where(processes.c.noted_at < now_plus(-ALIVE_SECONDS))
 _OTHERS = select(processes.c.owner).where(processes.c.secret_mark != bindparam("mark")).limit(1)
-_NOTE = (
-    insert(processes)
-    .values(noted_at=now_plus())
-    .on_conflict_do_update(index_elements=["owner"], set_={"noted_at": now_plus()})
+_NOTE = Upsert(
+    processes, ["owner"], values={"noted_at": now_plus()}, change=lambda new: {"noted_at": new.noted_at}
 )
 _LEAVE = delete(processes).where(processes.c.owner == bindparam("process"))
