@@ -1,9 +1,8 @@
 """Which app an API key opens, remembered for a while; and how often a key is used."""
 
-import asyncio
-from dataclasses import dataclass, field
-from time import monotonic
 from typing import Final
+
+from async_lru import alru_cache
 
 from agent_gateway.domain.ids import KeyId
 from agent_gateway.domain.turns import App
@@ -14,17 +13,20 @@ from agent_gateway.store.keys import KeyStore, OpenedKey
 KEY_SECONDS: Final = 30.0
 """How long a found key is believed without asking the database again."""
 MAX_KEYS: Final = 10_000
+"""Keys that are remembered at once; of more, those that were used last."""
 
 
-@dataclass(slots=True)
 class ApiKeyCache:
-    """Finds apps by API key, remembering those it found for KEY_SECONDS; counts their use."""
+    """Finds apps by API key, remembering those it found for KEY_SECONDS; counts their use.
 
-    keys: KeyStore
-    clock: Clock
-    _known: dict[str, tuple[OpenedKey, float]] = field(default_factory=dict)
-    _used: set[KeyId] = field(default_factory=set)
-    _looking: dict[str, asyncio.Future[OpenedKey | None]] = field(default_factory=dict)
+    Requests with one key that come at once share one look-up. A look-up that fails is not remembered.
+    """
+
+    def __init__(self, keys: KeyStore, clock: Clock) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._used: set[KeyId] = set()
+        self._find = alru_cache(maxsize=MAX_KEYS, ttl=KEY_SECONDS)(self._look_up)
 
     async def open(self, key: str) -> App:
         """The app this key opens; Unauthorized when there is none."""
@@ -36,8 +38,8 @@ class ApiKeyCache:
         """Count a request with this key; TooManyRequests when there were too many in this minute."""
         opened = await self._find(key)
         most = opened.app.config.limits.requests_per_minute
-        if most is not None and await self.keys.count_request(opened.id) > most:
-            next_minute = 60 - int(self.clock()) % 60
+        if most is not None and await self._keys.count_request(opened.id) > most:
+            next_minute = 60 - int(self._clock()) % 60
             raise TooManyRequests("Too many requests with this API key. Please try again later.", next_minute)
 
     async def write_use(self) -> None:
@@ -46,26 +48,13 @@ class ApiKeyCache:
         if not used:
             return
         try:
-            await self.keys.write_use(used)
+            await self._keys.write_use(used)
         except StoreError:
             self._used |= used
             raise
 
-    async def _find(self, key: str) -> OpenedKey:
-        now = monotonic()
-        opened, until = self._known.get(key, (None, 0.0))
-        if opened is not None and now < until:
-            return opened
-        # When many come at once, one of them looks.
-        looking = self._looking.get(key)
-        if looking is None:
-            looking = self._looking[key] = asyncio.ensure_future(self.keys.find(key))
-            looking.add_done_callback(lambda _: self._looking.pop(key, None))
-        opened = await asyncio.shield(looking)
+    async def _look_up(self, key: str) -> OpenedKey:
+        opened = await self._keys.find(key)
         if opened is None:
-            self._known.pop(key, None)
             raise Unauthorized("Access token is invalid.")
-        if len(self._known) >= MAX_KEYS:
-            self._known.clear()
-        self._known[key] = (opened, now + KEY_SECONDS)
         return opened
