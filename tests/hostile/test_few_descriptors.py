@@ -59,5 +59,5 @@ def test_a_process_without_descriptors_begins_no_turn_and_ends_those_it_has(
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
 def test_what_the_system_refuses_is_no_fault_of_the_data(error: Exception) -> None:
     """A turn's end that meets it is tried again, and not given up as one that can not be stored."""
-    with pytest.raises(StoreUnavailable), mapped_errors():
+    with pytest.raises(StoreUnavailable), mapped_errors:
         raise error

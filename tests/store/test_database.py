@@ -91,7 +91,7 @@ async def test_a_value_that_does_not_fit_is_rejected_and_not_told(
 ) -> None:
     """Were it taken for a passing error, `finish` would try it for ever."""
     async with postgres.reading() as session:
-        with pytest.raises(StoreRejected) as rejected, mapped_errors():
+        with pytest.raises(StoreRejected) as rejected, mapped_errors:
             await session.execute(statement)
     assert SECRET not in "".join(traceback.format_exception(rejected.value))
     await postgres.ping()

@@ -8,7 +8,7 @@ from sqlalchemy import Table, insert, select
 
 import agent_gateway.store
 from agent_gateway.domain.ids import new_id
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.scope import of_app, owned, scope_of
 from agent_gateway.store.db.tables import conversations, end_users, files
 from tests.support.store_world import World

@@ -12,7 +12,8 @@ from agent_gateway.apps.config import AppConfig, default_app, read_config
 from agent_gateway.domain.human_input import FormState
 from agent_gateway.domain.ids import AppId, AppVersionId, new_id
 from agent_gateway.domain.turns import App, TurnState
-from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import (
     api_keys,
     app_versions,

@@ -17,6 +17,7 @@ from agent_gateway.domain.ids import ConversationId, MessageId, Rating, TaskId
 from agent_gateway.domain.turns import Caller, Outcome, Step, Usage
 from agent_gateway.errors import NotFound
 from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.functions import octets_of, octets_of_rows
 from agent_gateway.store.db.scope import owned, scope_of
 from agent_gateway.store.db.tables import (
     ConversationRow,
@@ -30,7 +31,7 @@ from agent_gateway.store.db.tables import (
     turns,
 )
 from agent_gateway.store.files import read_artifacts
-from agent_gateway.store.pages import fitting, octets_of, octets_of_rows
+from agent_gateway.store.pages import fitting
 from agent_gateway.store.question_forms import forms_of
 from agent_gateway.store.turns.inputs import all_inputs, asking_messages, refers, stored_inputs
 from agent_gateway.store.turns.results import read_steps

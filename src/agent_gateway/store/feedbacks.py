@@ -9,7 +9,8 @@ from sqlalchemy import Row, bindparam, delete, func, select
 from agent_gateway.domain.ids import FEEDBACK_CHARACTERS, AppId, MessageId, Rating, new_id
 from agent_gateway.domain.turns import Caller
 from agent_gateway.errors import NotFound
-from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.scope import of_app, owned, scope_of
 from agent_gateway.store.db.tables import conversations, feedbacks, messages
 from agent_gateway.store.db.upsert import Upsert

@@ -21,7 +21,8 @@ from agent_gateway.domain.ids import AppId, FileId, MessageId, new_id
 from agent_gateway.domain.turns import Caller
 from agent_gateway.errors import FileNotFound, ObjectsUnavailable
 from agent_gateway.filetypes import Description
-from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.scope import END_USER, owned, scope_of
 from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.db.tables import (

@@ -14,7 +14,8 @@ from sqlmodel import col
 from agent_gateway.apps.config import read_config
 from agent_gateway.domain.ids import AppId, AppVersionId, KeyId, new_id
 from agent_gateway.domain.turns import App
-from agent_gateway.store.db.database import Database, now_plus, this_minute
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.functions import now_plus, this_minute
 from agent_gateway.store.db.tables import ApiKeyRow, AppRow, AppVersionRow, api_keys, apps, request_counts
 from agent_gateway.store.db.upsert import Upsert
 from agent_gateway.store.secrets import mark_of

@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from agent_gateway.domain.human_input import FormAnswer, FormDefinition, FormState, HumanInputForm, Question
 from agent_gateway.domain.ids import AppId, FormId, MessageId, TaskId, new_id
-from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.scope import of_app, owned, scope_of
 from agent_gateway.store.db.tables import conversations, forms, is_open, turns
 

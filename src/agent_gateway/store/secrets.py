@@ -5,7 +5,8 @@ from typing import Final
 
 from sqlalchemy import bindparam, delete, func, select
 
-from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import processes
 from agent_gateway.store.db.upsert import Upsert
 

@@ -5,69 +5,22 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Double, Integer, cast, func, literal, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.elements import BindParameter
-from sqlalchemy.sql.functions import FunctionElement
 
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.db.connections import Connections, FileConnections, Pool
 from agent_gateway.store.db.errors import mapped_errors
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.postgres import COMMAND_SECONDS, Postgres, limits
 from agent_gateway.store.db.shielded import SHIELDED, shielded
 from agent_gateway.store.db.sqlite import sqlite_engine
-from agent_gateway.store.db.tables import UtcDateTime
 from agent_gateway.store.db.url import async_url, postgres_address
 
 PING_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 1.0
-
-
-class now_plus(FunctionElement[Any]):  # noqa: N801 - reads as the SQL function it stands for
-    """Database time plus some seconds. Leases and deadlines never use a process's own clock."""
-
-    name = "now_plus"
-    inherit_cache = True
-    type = UtcDateTime()
-
-    def __init__(self, seconds: float | BindParameter[Any] = 0.0) -> None:
-        if isinstance(seconds, BindParameter):
-            super().__init__(cast(seconds, Double()))
-        else:
-            super().__init__(literal(float(seconds), Double()))
-
-
-@compiles(now_plus, "postgresql")
-def _now_postgresql(element: now_plus, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
-
-
-@compiles(now_plus, "sqlite")
-def _now_sqlite(element: now_plus, compiler: SQLCompiler, **kw: Any) -> str:
-    # Not unixepoch('subsec'): it is NULL before SQLite 3.42.
-    return f"((julianday('now') - 2440587.5) * 86400.0 + {compiler.process(element.clauses, **kw)})"
-
-
-class this_minute(FunctionElement[Any]):  # noqa: N801 - reads as the SQL function it stands for
-    """Minutes since 1970 in database time, as a whole number."""
-
-    name = "this_minute"
-    inherit_cache = True
-    type = Integer()
-
-
-@compiles(this_minute, "postgresql")
-def _minute_postgresql(element: this_minute, compiler: SQLCompiler, **kw: Any) -> str:
-    return "CAST(floor(extract(epoch FROM clock_timestamp()) / 60) AS integer)"
-
-
-@compiles(this_minute, "sqlite")
-def _minute_sqlite(element: this_minute, compiler: SQLCompiler, **kw: Any) -> str:
-    return "CAST((julianday('now') - 2440587.5) * 1440 AS INTEGER)"
 
 
 class DatabaseClock:
@@ -118,14 +71,14 @@ class Database:
 
         Raises StoreUnavailable or StoreRejected; IntegrityError passes for callers that expect it.
         """
-        with mapped_errors():
+        with mapped_errors:
             async with self._connections.writing(pool) as connection, connection.begin():
                 yield connection
 
     @asynccontextmanager
     async def reading(self, *, anyhow: bool = False) -> AsyncGenerator[AsyncSession]:
         """A unit of work that only reads; with `anyhow` on a reserved connection if there is no other."""
-        with mapped_errors():
+        with mapped_errors:
             async with self._connections.reading(anyhow=anyhow) as connection:
                 if self.is_sqlite:
                     await connection.execution_options(sqlite_begin="DEFERRED")
@@ -146,7 +99,7 @@ class Database:
                 self._postgres.distrust()
                 raise StoreUnavailable("the database can only be read: a replica, or set to read only")
 
-        with mapped_errors():
+        with mapped_errors:
             async with asyncio.timeout(PING_SECONDS):
                 await shielded(look())
 

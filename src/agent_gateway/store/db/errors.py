@@ -19,8 +19,8 @@ thought to be in, or is not the session that it was (statements it prepared are 
 _FOREIGN_STATEMENTS: Final = ("26", "42P05")
 
 
-class mapped_errors:  # noqa: N801 - a context manager used as a word
-    """Foreign database errors become ours; a plain class because it is entered for every query."""
+class _MappedErrors:
+    """A plain class without state, because it is entered for every query."""
 
     def __enter__(self) -> None:
         return None
@@ -37,6 +37,10 @@ class mapped_errors:  # noqa: N801 - a context manager used as a word
             raise (StoreUnavailable if _is_passing(error) else StoreRejected)(_reason(error)) from None
         if isinstance(error, SQLAlchemyError):
             raise StoreRejected(type(error).__name__) from error
+
+
+mapped_errors: Final = _MappedErrors()
+"""`with mapped_errors:` makes errors of the database and its driver StoreUnavailable or StoreRejected."""
 
 
 def is_useless(error: BaseException) -> bool:

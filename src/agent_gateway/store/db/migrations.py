@@ -50,7 +50,7 @@ async def migrate(database: Database) -> None:
     A newer schema stays as it is. Raises StoreUnavailable or StoreRejected; nothing is changed
     then, and no new SQLite file is left behind.
     """
-    with mapped_errors():
+    with mapped_errors:
         if database.is_sqlite and not await asyncio.to_thread(sqlite_path(database.url).exists):
             await _make_file(sqlite_path(database.url), database.url)
             return
