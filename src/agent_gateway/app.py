@@ -58,8 +58,8 @@ from agent_gateway.store.files import FileStore
 from agent_gateway.store.keys import USE_SECONDS, KeyStore
 from agent_gateway.store.question_forms import FormStore
 from agent_gateway.store.secrets import NOTE_SECONDS, Secrets
-from agent_gateway.store.turns.facade import TurnStore
-from agent_gateway.store.turns.new_turn import OwnerContext
+from agent_gateway.store.turns.rows import OwnerContext
+from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turns.auxiliary_runs import AuxiliaryRuns
 from agent_gateway.turns.form_waiters import FormWaiters
 from agent_gateway.turns.maintenance import Maintenance
@@ -230,7 +230,7 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
     database = open_database(settings)
     stack.push_async_callback(database.close)
     terms = OwnerContext(new_id(), settings.lease_seconds, settings.turn_timeout_seconds, FOLD_VERSIONS)
-    turns, apps, keys = TurnStore(database, terms), AppStore(database), KeyStore(database, secret)
+    turns, apps, keys = TurnStores.open(database, terms), AppStore(database), KeyStore(database, secret)
     file_store = FileStore(database, open_files(settings))
     seconds = settings.turn_timeout_seconds + 3600
     file_tickets = FileTickets(secret, seconds=seconds, clock=database.clock, public_url=settings.public_url)
@@ -255,7 +255,7 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
     )
     if settings.embedded_database:
         # Nobody else can hold turns of this database: whatever has an owner lost it.
-        while orphans := await turns.adopt(expired=True, everyone=True):
+        while orphans := await turns.owned.adopt(expired=True, everyone=True):
             for turn in orphans:
                 live.adopt(turn)
     installed = Installed()

@@ -50,7 +50,7 @@ from agent_gateway.errors import (
 )
 from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.files import FileStore
-from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.store.turns.stores import TurnStores
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class Resources:
     """What all turns of a process are run with."""
 
     backend: Backend
-    store: TurnStore
+    store: TurnStores
     files: FileStore
     limits: Limits
     environ: Mapping[str, str]
@@ -324,15 +324,15 @@ class TurnRunner:
         request = compose(self.turn, self._resources.environ, self._resources.file_url, await self._images())
         self._sending = True
         try:
-            if not await patiently(lambda: self._store.arm(self.turn)):
+            if not await patiently(lambda: self._store.owned.arm(self.turn)):
                 return False
             # A task of its own: a request that is cut leaves a run that nobody knows (R4).
             self._creation = asyncio.ensure_future(self._backend.create_run(request))
             run_id = await asyncio.shield(self._creation)
-            stop_asked = await patiently(lambda: self._store.running(self.turn, run_id))
+            stop_asked = await patiently(lambda: self._store.owned.mark_running(self.turn, run_id))
             if stop_asked is None:
                 # Not ours any more. The run is nobody's, unless a write that stored it lost its answer.
-                stored = await patiently(lambda: self._store.load(self.turn.task_id))
+                stored = await patiently(lambda: self._store.reader.load(self.turn.task_id))
                 if stored is None or stored.run_id != run_id:
                     await self._cancel_for_good(run_id)
                 return False
@@ -399,7 +399,7 @@ class TurnRunner:
 
         Whoever has it then tells its end, and our readers must hear that although we could not write.
         """
-        storing = asyncio.ensure_future(patiently(lambda: self._store.finish(turn, endings)))
+        storing = asyncio.ensure_future(patiently(lambda: self._store.owned.finish(turn, endings)))
         storing.add_done_callback(lambda _: self._news.set())
         try:
             while not storing.done():
@@ -459,7 +459,7 @@ class TurnRunner:
             self._turned = False
             # Before the row is read: news that come meanwhile must end the wait below.
             self._news.clear()
-            result = await patiently(lambda: self._store.result(self.turn.task_id))
+            result = await patiently(lambda: self._store.reader.result(self.turn.task_id))
             if result is not None:
                 self._tell(result)
                 return
@@ -484,7 +484,7 @@ class TurnRunner:
         """What a turn goes on from, and whose answer it carries, was decided when it left the queue."""
         if self.turn.state is not TurnState.QUEUED:
             return
-        stored = await patiently(lambda: self._store.load(self.turn.task_id))
+        stored = await patiently(lambda: self._store.reader.load(self.turn.task_id))
         if stored is not None and not self.owned:
             self.turn = stored
             self._open()
@@ -521,7 +521,7 @@ class TurnRunner:
         raise RunLost("the stream ended without a terminal event")
 
     async def _restore_from_row(self) -> bool:
-        stored = await patiently(lambda: self._store.load(self.turn.task_id))
+        stored = await patiently(lambda: self._store.reader.load(self.turn.task_id))
         if stored is None or stored.checkpoint is None:
             return False
         self.turn = self.turn if self.owned else stored

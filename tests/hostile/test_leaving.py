@@ -13,7 +13,7 @@ import pytest
 from agent_gateway.domain.ids import TaskId
 from agent_gateway.domain.turns import Turn
 from agent_gateway.server.listener import Listener
-from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.store.turns.ownership import OwnedTurns
 from agent_gateway.turns import maintenance, registry
 from tests.gateway.survival.test_drain import _is_ready, gone
 from tests.support.chat import PING, Chat, Json, refused
@@ -198,18 +198,18 @@ def test_a_process_does_not_adopt_what_it_offers(
     with fleet.chat(server, user).open() as stream:
         stream.until("So far")
         task_id, draining = TaskId(stream.task_id), server.gateway.live.draining
-        adopt, sweeping = TurnStore.adopt, threading.Event()
+        adopt, sweeping = OwnedTurns.adopt, threading.Event()
 
-        async def late(store: TurnStore, **options: bool) -> list[Turn]:
+        async def late(owned: OwnedTurns, **options: bool) -> list[Turn]:
             sweeping.set()
             await draining.wait()
             with suppress(TimeoutError):
                 async with asyncio.timeout(2):
-                    while not (await store.statuses([task_id]))[task_id].free:  # noqa: ASYNC110
+                    while not (await server.gateway.turns.reader.statuses([task_id]))[task_id].free:  # noqa: ASYNC110
                         await asyncio.sleep(0.02)
-            return await adopt(store, **options)
+            return await adopt(owned, **options)
 
-        monkeypatch.setattr(TurnStore, "adopt", late)
+        monkeypatch.setattr(OwnedTurns, "adopt", late)
         assert sweeping.wait(BOUND)
         server.begin_stop(30.0)
         taken_back(fleet, stream.task_id)

@@ -12,7 +12,7 @@ from agent_gateway.domain.ids import TaskId, new_id
 from agent_gateway.domain.turns import Caller, TurnState
 from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound
 from agent_gateway.store.db.database import now_plus
-from agent_gateway.store.turns.begin import StartedTurn
+from agent_gateway.store.turns.intake import StartedTurn
 from tests.support.store_world import METADATA, World, ask
 
 pytestmark = pytest.mark.anyio
@@ -83,7 +83,7 @@ async def test_i11_a_foreign_conversation_is_an_unknown_one(world: World, who: s
     for conversation_id in (turn.conversation_id, new_id()):
         async with world.unchanged():
             with pytest.raises(NotFound) as refused:
-                await world.turns.begin(caller, ask(conversation_id, key="k"))
+                await world.turns.intake.begin(caller, ask(conversation_id, key="k"))
         told.append((refused.value.code, refused.value.message))
     assert told[0] == told[1]
 
@@ -94,7 +94,7 @@ async def test_i7_one_active_turn_per_conversation(world: World, state: str) -> 
     await world.change(active, state=state)
     async with world.unchanged():
         with pytest.raises(ConversationBusy) as busy:
-            await world.turns.begin(world.ann, ask(active.conversation_id, key="k"))
+            await world.turns.intake.begin(world.ann, ask(active.conversation_id, key="k"))
     assert busy.value.task_id == active.task_id
 
 
@@ -118,7 +118,8 @@ async def test_i7_of_many_at_once_one_begins(world: World) -> None:
     first = await world.ended()
     conversation = first.conversation_id
     results = await asyncio.gather(
-        *(world.process().begin(world.ann, ask(conversation)) for _ in range(12)), return_exceptions=True
+        *(world.process().intake.begin(world.ann, ask(conversation)) for _ in range(12)),
+        return_exceptions=True,
     )
     assert Counter(type(result) for result in results) == {StartedTurn: 1, ConversationBusy: 11}
     (turn,) = (result.turn for result in results if isinstance(result, StartedTurn))
@@ -127,7 +128,9 @@ async def test_i7_of_many_at_once_one_begins(world: World) -> None:
 
 
 async def test_many_conversations_of_a_new_user_begin_at_once(world: World) -> None:
-    results = await asyncio.gather(*(world.turns.begin(Caller(world.app, "new"), ask()) for _ in range(50)))
+    results = await asyncio.gather(
+        *(world.turns.intake.begin(Caller(world.app, "new"), ask()) for _ in range(50))
+    )
     assert all(isinstance(result, StartedTurn) for result in results)
     assert (await count(world, "turns"), await count(world, "end_users")) == (50, 1)
 
@@ -138,18 +141,18 @@ async def test_many_conversations_of_a_new_user_begin_at_once(world: World) -> N
 async def test_i10_the_same_key_and_body_is_the_same_turn(world: World) -> None:
     turn = await world.begin(key="k")
     async with world.unchanged():
-        assert await world.process().begin(world.ann, ask(key="k")) == turn.task_id
-    await world.turns.stop(world.ann, turn.task_id)
+        assert await world.process().intake.begin(world.ann, ask(key="k")) == turn.task_id
+    await world.turns.intake.stop(world.ann, turn.task_id)
     async with world.unchanged():
-        assert await world.turns.begin(world.ann, ask(key="k")) == turn.task_id, "ended or not"
+        assert await world.turns.intake.begin(world.ann, ask(key="k")) == turn.task_id, "ended or not"
 
 
 async def test_i10_the_key_decides_before_busy_does(world: World) -> None:
     first = await world.ended()
     turn = await world.begin(conversation_id=first.conversation_id, key="k")
-    assert await world.turns.begin(world.ann, ask(first.conversation_id, key="k")) == turn.task_id
+    assert await world.turns.intake.begin(world.ann, ask(first.conversation_id, key="k")) == turn.task_id
     with pytest.raises(ConversationBusy):
-        await world.turns.begin(world.ann, ask(first.conversation_id, key="other"))
+        await world.turns.intake.begin(world.ann, ask(first.conversation_id, key="other"))
 
 
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "existing"])
@@ -157,7 +160,7 @@ async def test_i10_of_many_equal_posts_one_makes_the_turn(world: World, existing
     conversation = (await world.ended()).conversation_id if existing else None
     before = await count(world, "turns")
     results = await asyncio.gather(
-        *(world.process().begin(world.ann, ask(conversation, key="k")) for _ in range(12))
+        *(world.process().intake.begin(world.ann, ask(conversation, key="k")) for _ in range(12))
     )
     turns = [result.turn for result in results if isinstance(result, StartedTurn)]
     assert len(turns) == 1
@@ -172,20 +175,21 @@ async def test_another_body_is_a_conflict(world: World) -> None:
     for other in (ask(key="k", query="Ho"), ask(first.conversation_id, key="k")):
         async with world.unchanged():
             with pytest.raises(IdempotencyConflict):
-                await world.turns.begin(world.ann, other)
+                await world.turns.intake.begin(world.ann, other)
 
 
 async def test_a_key_is_of_one_user_of_one_app(world: World) -> None:
     results: list[Any] = [
-        await world.turns.begin(caller, ask(key="k")) for caller in (world.ann, world.ben, world.stranger)
+        await world.turns.intake.begin(caller, ask(key="k"))
+        for caller in (world.ann, world.ben, world.stranger)
     ]
     assert len({begun.turn.task_id for begun in results if isinstance(begun, StartedTurn)}) == 3
 
 
 async def test_what_was_refused_is_not_remembered(world: World) -> None:
     with pytest.raises(NotFound):
-        await world.turns.begin(world.ann, ask(new_id(), key="k"))
-    assert isinstance(await world.turns.begin(world.ann, ask(key="k")), StartedTurn)
+        await world.turns.intake.begin(world.ann, ask(new_id(), key="k"))
+    assert isinstance(await world.turns.intake.begin(world.ann, ask(key="k")), StartedTurn)
 
 
 async def age_keys(world: World, hours: float) -> None:
@@ -195,11 +199,11 @@ async def age_keys(world: World, hours: float) -> None:
 async def test_a_key_is_remembered_for_a_day(world: World) -> None:
     turn = await world.begin(key="k")
     await age_keys(world, 23.9)
-    assert await world.turns.begin(world.ann, ask(key="k")) == TaskId(turn.task_id)
+    assert await world.turns.intake.begin(world.ann, ask(key="k")) == TaskId(turn.task_id)
     await age_keys(world, 24.1)
-    again = await world.turns.begin(world.ann, ask(key="k", query="another body"))
+    again = await world.turns.intake.begin(world.ann, ask(key="k", query="another body"))
     assert isinstance(again, StartedTurn)
-    assert await world.turns.begin(world.ann, ask(key="k", query="another body")) == again.turn.task_id
+    assert await world.turns.intake.begin(world.ann, ask(key="k", query="another body")) == again.turn.task_id
 
 
 async def test_a_forgotten_key_does_not_speak_for_a_busy_conversation(world: World) -> None:
@@ -207,5 +211,5 @@ async def test_a_forgotten_key_does_not_speak_for_a_busy_conversation(world: Wor
     active = await world.begin(conversation_id=first.conversation_id, key="k")
     await age_keys(world, 24.1)
     with pytest.raises(ConversationBusy) as busy:
-        await world.turns.begin(world.ann, ask(first.conversation_id, key="k"))
+        await world.turns.intake.begin(world.ann, ask(first.conversation_id, key="k"))
     assert busy.value.task_id == active.task_id

@@ -31,8 +31,8 @@ async def test_i5_duties_get_through_while_requests_use_up_their_pool(postgres: 
     async with asyncio.timeout(20):
         for _ in range(5):
             await arrived.acquire()
-        waiting = asyncio.create_task(world.turns.view(world.app.id, "ann", turn.task_id))
-        assert await world.turns.heartbeat([turn]) == {turn.task_id: False}
+        waiting = asyncio.create_task(world.turns.reader.view(world.app.id, "ann", turn.task_id))
+        assert await world.turns.owned.heartbeat([turn]) == {turn.task_id: False}
         assert not waiting.done()
         release.set()
         assert await waiting is not None
@@ -98,7 +98,7 @@ async def test_writers_of_two_processes_wait_for_each_other(database_url: str) -
     worlds = [await World.make(one)]
     worlds.append(World(two, worlds[0].app, worlds[0].other_app))
     results = await asyncio.gather(
-        *(world.turns.begin(world.ann, ask()) for world in worlds * 10), return_exceptions=True
+        *(world.turns.intake.begin(world.ann, ask()) for world in worlds * 10), return_exceptions=True
     )
     assert [result for result in results if isinstance(result, BaseException)] == []
     await one.close()

@@ -102,7 +102,7 @@ async def test_nul_is_rejected_where_it_can_not_be_stored(postgres: Database) ->
     world = await World.make(postgres)
     async with world.unchanged():
         with pytest.raises(StoreRejected) as rejected:
-            await world.turns.begin(world.ann, ask(query=f"{SECRET}\x00"))
+            await world.turns.intake.begin(world.ann, ask(query=f"{SECRET}\x00"))
     assert SECRET not in "".join(traceback.format_exception(rejected.value))
 
 
@@ -119,7 +119,7 @@ async def test_a_missing_reference_is_an_error(world: World) -> None:
     world.app = type(world.app)(world.app.id, AppVersionId(new_id()), world.app.config)
     async with world.unchanged():
         with pytest.raises(StoreError):
-            await world.turns.begin(world.ann, ask())
+            await world.turns.intake.begin(world.ann, ask())
 
 
 async def test_a_block_that_raises_writes_nothing(world: World) -> None:

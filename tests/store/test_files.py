@@ -19,7 +19,7 @@ from agent_gateway.filetypes import describe
 from agent_gateway.store.db.tables import files, message_files, messages, turns
 from agent_gateway.store.files import UNUSED_SECONDS, FileStore, Upload
 from agent_gateway.store.objects import Objects, object_key
-from agent_gateway.store.turns.begin import StartedTurn
+from agent_gateway.store.turns.intake import StartedTurn
 from tests.support.store_world import World
 
 pytestmark = pytest.mark.anyio
@@ -41,7 +41,7 @@ async def upload(store: FileStore, caller: Caller, data: bytes = b"bytes") -> Up
 
 async def begun(world: World, *uploads: Upload, caller: Caller | None = None) -> StartedTurn:
     sent = [InputFile("image", "local_file", upload_file_id=upload.file.id) for upload in uploads]
-    found = await world.turns.begin(caller or world.ann, TurnRequest("Hi", {}, sent))
+    found = await world.turns.intake.begin(caller or world.ann, TurnRequest("Hi", {}, sent))
     assert isinstance(found, StartedTurn)
     return found
 
@@ -61,11 +61,11 @@ async def test_a_message_holds_what_is_known_of_its_files(world: World, store: F
     kept = await upload(store, world.ann)
     remote = InputFile("image", "remote_url", "https://x.test/a.png", name="a.png")
     sent = [InputFile("image", "local_file", upload_file_id=kept.file.id), remote]
-    found = await world.turns.begin(world.ann, TurnRequest("Hi", {}, sent))
+    found = await world.turns.intake.begin(world.ann, TurnRequest("Hi", {}, sent))
     assert isinstance(found, StartedTurn)
     resolved = InputFile("document", "local_file", "", kept.file.id, "a.txt", "text/plain", 5)
     assert found.turn.files == [resolved, remote]
-    again = await world.turns.load(found.turn.task_id)
+    again = await world.turns.reader.load(found.turn.task_id)
     assert again is not None
     assert again.files == [resolved, remote], "who adopts the turn knows the same"
 
@@ -124,7 +124,7 @@ async def test_files_of_a_deleted_conversation_go_bytes_first(
     old = (await store.find_any(gone.file.id)).key
     (tmp_path / "files" / old).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / "files" / object_key(gone.created_at, gone.file.id)).rename(tmp_path / "files" / old)
-    await world.turns.delete(world.ann, turn.conversation_id)
+    await world.turns.intake.delete(world.ann, turn.conversation_id)
     with pytest.raises(FileNotFound):
         await store.find_any(gone.file.id)
     await store.tidy()
@@ -139,7 +139,7 @@ async def test_a_file_is_not_hidden_while_it_is_attached(world: World, store: Fi
     turn = (await begun(world, kept)).turn
     outcomes = await asyncio.gather(
         *(begun(world, kept) for _ in range(3)),
-        world.turns.delete(world.ann, turn.conversation_id),
+        world.turns.intake.delete(world.ann, turn.conversation_id),
         *(begun(world, kept) for _ in range(3)),
         return_exceptions=True,
     )
@@ -180,8 +180,8 @@ async def test_what_an_agent_made_is_written_with_the_end(world: World, store: F
         await store.keep(turn.created_at, file_id, b"image")
     made = StoredFile(file_id, "image-1.png", "image", "image/png", 5, position=3)
     result = Result(Outcome.COMPLETED, (), (), 5, files=(made,))
-    assert await world.turns.finish(turn, Endings.always(result)) == result
-    assert await world.turns.result(turn.task_id) == result
+    assert await world.turns.owned.finish(turn, Endings.always(result)) == result
+    assert await world.turns.reader.result(turn.task_id) == result
     kept = await store.find(world.app.id, "ann", file_id)
     assert b"".join([chunk async for chunk in await store.read(kept, 0, 5)]) == b"image"
     [message] = (await world.lists.messages(world.ann, turn.conversation_id, limit=1)).items
@@ -194,6 +194,6 @@ async def test_a_late_end_writes_no_files(world: World, store: FileStore) -> Non
     turn = (await begun(world)).turn
     made = StoredFile(FileId(artifact_id(turn.message_id, 1)), "a", "custom", "x/y", 1, position=1)
     result = Result(Outcome.COMPLETED, (), (), 3, files=(made,))
-    assert await world.process().finish(turn, Endings.always(result)) is None
+    assert await world.process().owned.finish(turn, Endings.always(result)) is None
     with pytest.raises(FileNotFound):
         await store.find_any(made.id)

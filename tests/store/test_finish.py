@@ -28,11 +28,11 @@ async def snapshot_of(world: World, turn: Turn) -> str | None:
 async def test_i2_all_of_a_turn_is_in_one_commit(world: World) -> None:
     turn = await world.begin()
     before = (await world.lists.conversations(world.ann, limit=1, sort_by="created_at")).items[0]
-    await world.turns.arm(turn)
-    await world.turns.running(turn, RunId("run"))
+    await world.turns.owned.arm(turn)
+    await world.turns.owned.mark_running(turn, RunId("run"))
     result = completed("Hello, ", "world 😀", snapshot='{"turns": 1}')
 
-    assert await world.turns.finish(turn, Endings.always(result)) == result
+    assert await world.turns.owned.finish(turn, Endings.always(result)) == result
 
     row = await world.row(turn)
     assert (row.state, row.outcome, row.error_code) == ("ended", "completed", None)
@@ -68,19 +68,21 @@ async def test_i2_all_of_a_turn_is_in_one_commit(world: World) -> None:
 )
 async def test_what_was_finished_is_read_back(world: World, result: Result) -> None:
     turn = await world.begin()
-    assert await world.turns.result(turn.task_id) is None, "not yet"
-    assert await world.turns.finish(turn, Endings.always(result)) == result
-    assert await world.process().result(turn.task_id) == result
+    assert await world.turns.reader.result(turn.task_id) is None, "not yet"
+    assert await world.turns.owned.finish(turn, Endings.always(result)) == result
+    assert await world.process().reader.result(turn.task_id) == result
 
 
 @pytest.mark.parametrize("asked", [False, True])
 async def test_a_stop_before_the_commit_picks_the_stopped_end(world: World, asked: bool) -> None:
     turn = await world.begin()
-    await world.turns.arm(turn)
+    await world.turns.owned.arm(turn)
     if asked:
-        await world.turns.stop(world.ann, turn.task_id)
+        await world.turns.intake.stop(world.ann, turn.task_id)
     normal, if_stopped = completed(), interrupted(stop=True)
-    assert await world.turns.finish(turn, Endings(normal, if_stopped)) == (if_stopped if asked else normal)
+    assert await world.turns.owned.finish(turn, Endings(normal, if_stopped)) == (
+        if_stopped if asked else normal
+    )
 
 
 @pytest.mark.parametrize("lost_by", ["owner", "epoch", "stop", "expiry", "finish"])
@@ -94,26 +96,26 @@ async def test_i9_a_finish_by_who_lost_the_turn_changes_nothing(world: World, lo
         case "epoch":
             await world.change(turn, epoch=2)
         case "stop":
-            await world.turns.stop(world.ann, turn.task_id)
+            await world.turns.intake.stop(world.ann, turn.task_id)
         case "expiry":
             await world.fail(turn)
         case _:
-            await world.turns.finish(turn, Endings.always(completed(snapshot="first")))
+            await world.turns.owned.finish(turn, Endings.always(completed(snapshot="first")))
     async with world.unchanged():
-        assert await process.finish(turn, Endings.always(completed(snapshot="new"))) is None
+        assert await process.owned.finish(turn, Endings.always(completed(snapshot="new"))) is None
 
 
 async def test_i9_of_two_finishes_at_once_one_counts(world: World) -> None:
     turn = await world.begin()
     results = await asyncio.gather(
         *(
-            world.turns.finish(turn, Endings.always(completed(text, snapshot=text)))
+            world.turns.owned.finish(turn, Endings.always(completed(text, snapshot=text)))
             for text in ("one", "two", "three")
         )
     )
     (told,) = [result for result in results if result is not None]
     assert await snapshot_of(world, turn) == told.answer
-    stored = await world.turns.result(turn.task_id)
+    stored = await world.turns.reader.result(turn.task_id)
     assert stored is not None
     assert stored.answer == told.answer
 
@@ -123,8 +125,8 @@ async def test_a_result_that_the_database_refuses_writes_nothing(world: World) -
     one_number_twice = replace(completed(), steps=(Step(1, 2), Step(1, 4)))
     async with world.unchanged():
         with pytest.raises(IntegrityError):
-            await world.turns.finish(turn, Endings.always(one_number_twice))
-    assert await world.turns.finish(turn, Endings.always(completed()))
+            await world.turns.owned.finish(turn, Endings.always(one_number_twice))
+    assert await world.turns.owned.finish(turn, Endings.always(completed()))
 
 
 # --- the session snapshot
@@ -135,7 +137,7 @@ async def test_i7_a_turn_without_a_snapshot_keeps_the_old_one(world: World) -> N
     await world.ended(conversation_id=first.conversation_id)
     third = await world.begin(conversation_id=first.conversation_id)
     assert third.snapshot == "of the first"
-    await world.turns.finish(third, Endings.always(Result(Outcome.FAILED, (), (), 2, "turn_timeout")))
+    await world.turns.owned.finish(third, Endings.always(Result(Outcome.FAILED, (), (), 2, "turn_timeout")))
     assert await snapshot_of(world, first) == "of the first"
 
 
@@ -152,7 +154,7 @@ async def test_i7_the_snapshot_never_moves_back(world: World) -> None:
     await world.ended(conversation_id=first.conversation_id, snapshot="of the second")
     # Its queued row was let go when the second ended: ours again, as it was.
     await world.change(first, state="running", owner=world.owner, epoch=1)
-    assert await world.turns.finish(
+    assert await world.turns.owned.finish(
         first, Endings.always(Result(Outcome.COMPLETED, (), (), 2, snapshot="of the first"))
     )
     assert await snapshot_of(world, first) == "of the second"
@@ -172,5 +174,5 @@ async def test_snapshots_of_conversations_are_apart(world: World) -> None:
 
 async def test_the_result_of_an_unknown_turn(world: World) -> None:
     turn = await world.ended()
-    assert await world.turns.result(turn.task_id) is not None
-    assert await world.turns.result(type(turn.task_id)(new_id())) is None
+    assert await world.turns.reader.result(turn.task_id) is not None
+    assert await world.turns.reader.result(type(turn.task_id)(new_id())) is None

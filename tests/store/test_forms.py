@@ -30,8 +30,7 @@ from agent_gateway.errors import (
 )
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.question_forms import FormStore, cancel_form
-from agent_gateway.store.turns.begin import StartedTurn
-from agent_gateway.store.turns.facade import NOT_BEGUN
+from agent_gateway.store.turns.intake import NOT_BEGUN, StartedTurn
 from tests.support.store_world import METADATA, World, ask, completed
 
 pytestmark = pytest.mark.anyio
@@ -46,10 +45,10 @@ SUBMISSION = Submission("ok", {"size": "s"})
 async def asked(world: World, conversation_id: str | None = None) -> tuple[Turn, HumanInputForm]:
     """A turn that ended with a question."""
     turn = await world.begin(conversation_id=conversation_id)
-    assert await world.turns.arm(turn)
-    assert await world.turns.running(turn, RunId("run")) is not None
+    assert await world.turns.owned.arm(turn)
+    assert await world.turns.owned.mark_running(turn, RunId("run")) is not None
     question = Question("call-1", "Sure?", DEFINITION, '{"open": 1}')
-    result = await world.turns.finish(turn, Endings.always(replace(completed(), question=question)))
+    result = await world.turns.owned.finish(turn, Endings.always(replace(completed(), question=question)))
     assert result is not None
     assert result.form is not None
     assert result.question is None
@@ -66,14 +65,14 @@ async def expire(world: World, form: HumanInputForm) -> None:
 
 
 async def submit(world: World, form: HumanInputForm, submission: Submission = SUBMISSION) -> Turn:
-    return await world.turns.submit(world.app.id, form.token, submission)
+    return await world.turns.intake.submit(world.app.id, form.token, submission)
 
 
 async def test_a_question_is_stored_with_the_end_of_its_turn(world: World) -> None:
     """Who reads the row tells the same form; the conversation keeps the snapshot from before."""
     first = await world.ended(snapshot='{"before": 1}')
     turn, form = await asked(world, first.conversation_id)
-    read = await world.turns.result(turn.task_id)
+    read = await world.turns.reader.result(turn.task_id)
     assert read is not None
     assert (read.form, read.answered) == (form, None)
     assert await FormStore(world.database).find(world.app.id, form.token) == form
@@ -83,10 +82,10 @@ async def test_a_question_is_stored_with_the_end_of_its_turn(world: World) -> No
     assert answer.form is not None
     assert answer.form.answer is not None
     assert answer.form.answer.values == {"size": "s"}
-    loaded = await world.process().load(answer.task_id)
+    loaded = await world.process().reader.load(answer.task_id)
     assert loaded is not None
     assert replace(loaded, seconds_left=answer.seconds_left) == answer
-    assert await world.turns.arm(answer)
+    assert await world.turns.owned.arm(answer)
 
 
 async def test_a_snapshot_is_kept_as_long_as_a_run_may_go_on_from_it(world: World) -> None:
@@ -94,13 +93,13 @@ async def test_a_snapshot_is_kept_as_long_as_a_run_may_go_on_from_it(world: Worl
     turn, form = await asked(world)
     kept = select(forms.c.snapshot).where(forms.c.id == form.id)
     lost = await world.begin(conversation_id=turn.conversation_id)
-    await world.turns.stop(world.ann, lost.task_id, NOT_BEGUN)
+    await world.turns.intake.stop(world.ann, lost.task_id, NOT_BEGUN)
     async with world.database.reading() as session:
         assert await session.scalar(kept) == '{"open": 1}'
     answer = await submit(world, form)
     async with world.database.reading() as session:
         assert await session.scalar(kept) == '{"open": 1}'
-    assert await world.turns.finish(answer, Endings.always(completed(snapshot='{"after": 1}')))
+    assert await world.turns.owned.finish(answer, Endings.always(completed(snapshot='{"after": 1}')))
     async with world.database.reading() as session:
         assert await session.scalar(kept) is None
     after = await world.begin(conversation_id=turn.conversation_id)
@@ -109,12 +108,12 @@ async def test_a_snapshot_is_kept_as_long_as_a_run_may_go_on_from_it(world: Worl
 
 async def test_a_message_goes_on_from_the_question(world: World) -> None:
     turn, form = await asked(world)
-    begun = await world.turns.begin(world.ann, ask(turn.conversation_id, query="Yes"))
+    begun = await world.turns.intake.begin(world.ann, ask(turn.conversation_id, query="Yes"))
     assert isinstance(begun, StartedTurn)
     answer = begun.turn
     assert answer.snapshot == '{"open": 1}'
     assert answer.form is not None
-    loaded = await world.turns.load(answer.task_id)
+    loaded = await world.turns.reader.load(answer.task_id)
     assert loaded is not None
     assert (loaded.form, loaded.snapshot) == (answer.form, answer.snapshot)
     assert await state(world, form) is FormState.SUBMITTED
@@ -127,9 +126,9 @@ async def test_what_does_not_fit_changes_nothing(world: World) -> None:
             with pytest.raises(InvalidParam):
                 await submit(world, form, submission)
         with pytest.raises(NotFound):
-            await world.turns.submit(world.other_app.id, form.token, SUBMISSION)
+            await world.turns.intake.submit(world.other_app.id, form.token, SUBMISSION)
         with pytest.raises(NotFound):
-            await world.turns.submit(world.app.id, "unknown", SUBMISSION)
+            await world.turns.intake.submit(world.app.id, "unknown", SUBMISSION)
     await expire(world, form)
     async with world.unchanged():
         with pytest.raises(FormExpired):
@@ -141,7 +140,7 @@ async def test_a_refused_message_changes_nothing(world: World) -> None:
     app = replace(world.app, config=world.app.config.model_copy(update={"on_question": "reject"}))
     async with world.unchanged():
         with pytest.raises(QuestionOpen) as refused:
-            await world.turns.begin(replace(world.ann, app=app), ask(turn.conversation_id, key="k"))
+            await world.turns.intake.begin(replace(world.ann, app=app), ask(turn.conversation_id, key="k"))
     assert refused.value.details == {"message_id": turn.message_id, "form_token": form.token}
 
 
@@ -150,7 +149,7 @@ async def test_an_answer_that_was_never_begun_leaves_the_question_open(world: Wo
     turn, form = await asked(world)
     lost = await world.begin(conversation_id=turn.conversation_id, query="Yes")
     assert await state(world, form) is FormState.SUBMITTED
-    assert await world.turns.stop(world.ann, lost.task_id, NOT_BEGUN)
+    assert await world.turns.intake.stop(world.ann, lost.task_id, NOT_BEGUN)
     assert await state(world, form) is FormState.OPEN
     again = await world.begin(conversation_id=turn.conversation_id, query="Yes")
     assert again.form is not None
@@ -161,14 +160,14 @@ async def test_an_answer_that_was_given_is_not_taken_back(world: World) -> None:
     """Another process has begun to run the turn, before who was told that it has not begun could end it."""
     turn, form = await asked(world)
     answer = await world.begin(conversation_id=turn.conversation_id)
-    assert await world.turns.arm(answer)
-    assert await world.turns.running(answer, RunId("given")) is not None
-    stopped = await world.turns.stop(world.ann, answer.task_id, NOT_BEGUN)
+    assert await world.turns.owned.arm(answer)
+    assert await world.turns.owned.mark_running(answer, RunId("given")) is not None
+    stopped = await world.turns.intake.stop(world.ann, answer.task_id, NOT_BEGUN)
     assert stopped is not None
     assert stopped.run_id == "given"
     assert await state(world, form) is FormState.SUBMITTED
-    assert await world.turns.finish(answer, Endings.always(completed(snapshot='{"after": 1}')))
-    read = await world.turns.result(answer.task_id)
+    assert await world.turns.owned.finish(answer, Endings.always(completed(snapshot='{"after": 1}')))
+    read = await world.turns.reader.result(answer.task_id)
     assert read is not None
     assert read.answered is not None
     with pytest.raises(FormSubmitted):
@@ -183,7 +182,7 @@ async def test_a_cancelled_form_does_not_exist(world: World) -> None:
     with pytest.raises(NotFound):
         await submit(world, form)
     await expire(world, form)
-    assert await world.turns.expire_forms() == 0
+    assert await world.turns.intake.expire_forms() == 0
     after = await world.begin(conversation_id=turn.conversation_id)
     assert after.form is None
 
@@ -191,22 +190,22 @@ async def test_a_cancelled_form_does_not_exist(world: World) -> None:
 async def test_the_question_of_a_deleted_conversation_does_not_expire(world: World) -> None:
     """Its expiry would begin a turn in a conversation that exists for nobody."""
     turn, form = await asked(world)
-    await world.turns.delete(world.ann, turn.conversation_id)
+    await world.turns.intake.delete(world.ann, turn.conversation_id)
     assert await state(world, form) is FormState.CANCELLED
     await expire(world, form)
-    assert await world.turns.expire_forms() == 0
-    assert await world.turns.adopt(expired=False) == []
+    assert await world.turns.intake.expire_forms() == 0
+    assert await world.turns.owned.adopt(expired=False) == []
 
 
 async def test_the_run_of_an_expired_question_is_told_so_once(world: World) -> None:
     _, kept = await asked(world)
     _, form = await asked(world)
-    assert await world.turns.expire_forms() == 0
+    assert await world.turns.intake.expire_forms() == 0
     await expire(world, form)
-    assert await world.turns.expire_forms() == 1
-    assert await world.turns.expire_forms() == 0
+    assert await world.turns.intake.expire_forms() == 1
+    assert await world.turns.intake.expire_forms() == 0
     assert (await state(world, form), await state(world, kept)) == (FormState.TIMEOUT, FormState.OPEN)
-    (turn,) = await world.turns.adopt(expired=False)
+    (turn,) = await world.turns.owned.adopt(expired=False)
     assert turn.form is not None
     assert (turn.form.answer, turn.snapshot) == (TIMED_OUT, '{"open": 1}')
     with pytest.raises(FormExpired):
@@ -219,9 +218,9 @@ async def test_of_many_at_once_one_wins(world: World) -> None:
     async def attempt(number: int) -> Any:
         match number % 3:
             case 0:
-                return await world.process().submit(world.app.id, form.token, SUBMISSION)
+                return await world.process().intake.submit(world.app.id, form.token, SUBMISSION)
             case 1:
-                return await world.process().expire_forms()
+                return await world.process().intake.expire_forms()
             case _:
                 await expire(world, form)
                 return None
@@ -229,7 +228,7 @@ async def test_of_many_at_once_one_wins(world: World) -> None:
     results = await asyncio.gather(*(attempt(number) for number in range(12)), return_exceptions=True)
     refused = [error for error in results if isinstance(error, GatewayError)]
     assert all(isinstance(error, FormSubmitted | FormExpired) for error in refused)
-    await world.turns.expire_forms()
+    await world.turns.intake.expire_forms()
     page = await world.lists.messages(world.ann, turn.conversation_id, limit=10)
     assert len(page.items) == 2
     won = [result for result in results if isinstance(result, Turn)]

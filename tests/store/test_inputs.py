@@ -26,9 +26,9 @@ MIXED: dict[str, Any] = {"a": 1, "b": True, "c": [1.0, {"d": None}], "e": "x" * 
 async def told(world: World, inputs: dict[str, Any], conversation_id: str | None = None) -> Turn:
     """A turn that came with these inputs, and has ended."""
     turn = await world.begin(world.ann, conversation_id, inputs=inputs)
-    assert await world.turns.arm(turn)
-    assert await world.turns.running(turn, RunId("run")) is not None
-    assert await world.turns.finish(turn, Endings.always(completed()))
+    assert await world.turns.owned.arm(turn)
+    assert await world.turns.owned.mark_running(turn, RunId("run")) is not None
+    assert await world.turns.owned.finish(turn, Endings.always(completed()))
     return turn
 
 
@@ -49,7 +49,7 @@ async def test_the_inputs_of_a_conversation_are_stored_once(world: World) -> Non
     for number in range(5):
         turn = await told(world, {"number": number}, conversation)
         assert turn.inputs == {**large, "number": number}
-        loaded = await world.turns.load(turn.task_id)
+        loaded = await world.turns.reader.load(turn.task_id)
         assert loaded is not None
         assert loaded.inputs == turn.inputs
     # Sent again, they are no other ones.
@@ -76,13 +76,13 @@ async def test_an_answer_has_the_inputs_of_what_asked(world: World) -> None:
     conversation = (await told(world, {"kept": 1})).conversation_id
     turn = await world.begin(world.ann, conversation, inputs={"own": "y" * 1000})
     for _ in range(3):
-        assert await world.turns.arm(turn)
-        assert await world.turns.running(turn, RunId("run")) is not None
+        assert await world.turns.owned.arm(turn)
+        assert await world.turns.owned.mark_running(turn, RunId("run")) is not None
         question = Question("call", "Sure?", DEFINITION)
-        asked = await world.turns.finish(turn, Endings.always(replace(completed(), question=question)))
+        asked = await world.turns.owned.finish(turn, Endings.always(replace(completed(), question=question)))
         assert asked is not None
         assert asked.form is not None
-        turn = await world.turns.submit(world.app.id, asked.form.token, SUBMISSION)
+        turn = await world.turns.intake.submit(world.app.id, asked.form.token, SUBMISSION)
         assert turn.inputs == {"kept": 1, "own": "y" * 1000}
     assert await shown(world, conversation) == [{"kept": 1}, *[{"kept": 1, "own": "y" * 1000}] * 4]
     assert await stored(world) == [{}, {"own": "y" * 1000}, {}, {}, {}]
@@ -102,7 +102,7 @@ async def test_rows_of_the_release_before_show_the_same_and_stay_as_they_are(wor
     await migrate(world.database)
     assert repr(await shown(world, conversation)) == repr(before)
     assert repr(await stored(world)) == repr(before)
-    loaded = await world.turns.load(running.task_id)
+    loaded = await world.turns.reader.load(running.task_id)
     assert loaded is not None
     assert loaded.inputs == {**MIXED, "g": 2}
 

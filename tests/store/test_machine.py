@@ -25,14 +25,15 @@ from hypothesis.stateful import (
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 from sqlalchemy import select, update
 
+from agent_gateway.apps.policy import MAX_QUEUED
 from agent_gateway.domain.events import GATEWAY_END, Endings, Result
 from agent_gateway.domain.ids import ConversationId, RunId, new_id
 from agent_gateway.domain.turns import App, Caller, Outcome, Turn, TurnRequest
 from agent_gateway.errors import ConversationBusy
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.tables import messages, snapshots, turns
-from agent_gateway.store.turns.begin import MAX_QUEUED, StartedTurn
-from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.store.turns.intake import StartedTurn
+from agent_gateway.store.turns.stores import TurnStores
 from tests.support.store_world import World, ask, completed
 
 T = TypeVar("T")
@@ -80,7 +81,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.owners = [new_id() for _ in range(3)]
-        self.processes: list[TurnStore] = [self.world.process(owner) for owner in self.owners]
+        self.processes: list[TurnStores] = [self.world.process(owner) for owner in self.owners]
         self.conversations: list[str] = []
         self.expected: dict[str, Expected] = {}
         self.ended: dict[str, Any] = {}
@@ -145,7 +146,7 @@ class Machine(RuleBasedStateMachine):
 
     def _post(self, process: int, number: int, conversation: str | None) -> StartedTurn:
         request: TurnRequest = ask(ConversationId(conversation) if conversation else None)
-        begun = self.do(self.processes[process].begin(self.callers[number], request))
+        begun = self.do(self.processes[process].intake.begin(self.callers[number], request))
         assert isinstance(begun, StartedTurn)
         return begun
 
@@ -153,7 +154,7 @@ class Machine(RuleBasedStateMachine):
     def arm(self, handle: Handle) -> None:
         turn = self.expected[handle.turn.task_id]
         allowed = self.is_ours(handle, "planned", "sending") and not turn.stop
-        assert self.do(self.processes[handle.process].arm(handle.turn)) == allowed
+        assert self.do(self.processes[handle.process].owned.arm(handle.turn)) == allowed
         if allowed:
             turn.state = "sending"
 
@@ -161,7 +162,7 @@ class Machine(RuleBasedStateMachine):
     def run_is_known(self, handle: Handle) -> None:
         turn = self.expected[handle.turn.task_id]
         run_id = RunId(f"run of {handle.turn.task_id}")
-        told = self.do(self.processes[handle.process].running(handle.turn, run_id))
+        told = self.do(self.processes[handle.process].owned.mark_running(handle.turn, run_id))
         if self.is_ours(handle, "sending", "running"):
             assert told == turn.stop
             turn.state, turn.run_id = "running", run_id
@@ -176,7 +177,7 @@ class Machine(RuleBasedStateMachine):
 
         normal = completed(snapshot=f'{{"seq": {turn.seq}}}' if with_snapshot else None)
         endings = Endings(normal, Result(Outcome.STOPPED, (), (), GATEWAY_END))
-        stored = self.do(self.processes[handle.process].finish(handle.turn, endings))
+        stored = self.do(self.processes[handle.process].owned.finish(handle.turn, endings))
         assert (stored is not None) == allowed
         if stored is not None:
             assert (stored.outcome is Outcome.STOPPED) == asked
@@ -184,13 +185,13 @@ class Machine(RuleBasedStateMachine):
             if stored.snapshot:
                 self.snapshot_seq[turn.conversation] = turn.seq
         if twice:
-            assert self.do(self.processes[handle.process].finish(handle.turn, endings)) is None
+            assert self.do(self.processes[handle.process].owned.finish(handle.turn, endings)) is None
 
     @rule(handle=handles)
     def stop(self, handle: Handle) -> None:
         turn = self.expected[handle.turn.task_id]
         caller = self.callers[self.conversations.index(turn.conversation)]
-        stopped = self.do(self.processes[handle.process].stop(caller, handle.turn.task_id))
+        stopped = self.do(self.processes[handle.process].intake.stop(caller, handle.turn.task_id))
         if turn.state == "ended":
             assert stopped is None
             return
@@ -204,12 +205,12 @@ class Machine(RuleBasedStateMachine):
     def a_stranger_stops(self, handle: Handle) -> None:
         turn = self.expected[handle.turn.task_id]
         other = self.callers[1 - self.conversations.index(turn.conversation)]
-        assert self.do(self.processes[handle.process].stop(other, handle.turn.task_id)) is None
+        assert self.do(self.processes[handle.process].intake.stop(other, handle.turn.task_id)) is None
 
     @rule(handle=handles)
     def release(self, handle: Handle) -> None:
         allowed = self.is_ours(handle, "planned", "running")
-        released = self.do(self.processes[handle.process].release([(handle.turn, b"state")]))
+        released = self.do(self.processes[handle.process].owned.release([(handle.turn, b"state")]))
         assert released == ({handle.turn.task_id} if allowed else set())
         if allowed:
             turn = self.expected[handle.turn.task_id]
@@ -225,7 +226,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(target=handles, process=PROCESSES, expired=st.booleans())
     def adopt(self, process: int, *, expired: bool) -> Any:
-        adopted = self.do(self.processes[process].adopt(expired=expired))
+        adopted = self.do(self.processes[process].owned.adopt(expired=expired))
         free = {
             task_id
             for task_id, turn in self.expected.items()
@@ -248,7 +249,7 @@ class Machine(RuleBasedStateMachine):
     def heartbeat(self, some: list[Handle]) -> None:
         for process in range(3):
             held = [handle for handle in some if handle.process == process]
-            renewed = self.do(self.processes[process].heartbeat([handle.turn for handle in held]))
+            renewed = self.do(self.processes[process].owned.heartbeat([handle.turn for handle in held]))
             ours = {handle.turn.task_id for handle in held if self.is_ours(handle, *ACTIVE)}
             assert renewed == {task_id: self.expected[task_id].stop for task_id in ours}
             for task_id in ours:
@@ -257,7 +258,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: any(turn.state == "ended" for turn in self.expected.values()))
     @rule(handle=handles)
     def an_ended_turn_is_read(self, handle: Handle) -> None:
-        result = self.do(self.processes[handle.process].result(handle.turn.task_id))
+        result = self.do(self.processes[handle.process].reader.result(handle.turn.task_id))
         outcome = self.expected[handle.turn.task_id].outcome
         assert (result.outcome.value if result else None) == outcome
 

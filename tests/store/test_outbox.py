@@ -12,8 +12,8 @@ from agent_gateway.domain.turns import Caller, Turn
 from agent_gateway.errors import NotFound
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import outbox, snapshots
-from agent_gateway.store.turns.facade import TurnStore
 from agent_gateway.store.turns.outbox import HOLD_SECONDS, OutboxKind
+from agent_gateway.store.turns.stores import TurnStores
 from tests.support.store_world import World, completed, interrupted
 
 pytestmark = pytest.mark.anyio
@@ -22,12 +22,12 @@ RUN = RunId("run")
 SNAPSHOT = '{"layers": []}'
 
 
-async def running(world: World, conversation_id: str | None = None) -> tuple[TurnStore, Turn]:
+async def running(world: World, conversation_id: str | None = None) -> tuple[TurnStores, Turn]:
     """A turn whose run is known, and the process that holds it."""
     process = world.turns
     turn = await world.begin(conversation_id=conversation_id)
-    assert await process.arm(turn)
-    assert await process.running(turn, RUN) is not None
+    assert await process.owned.arm(turn)
+    assert await process.owned.mark_running(turn, RUN) is not None
     return process, turn
 
 
@@ -43,9 +43,9 @@ async def make_due(world: World) -> None:
 async def test_an_ordinary_end_owes_nothing(world: World) -> None:
     await world.ended(snapshot=SNAPSHOT)
     process, turn = await running(world)
-    await process.finish(turn, Endings.always(completed()))
+    await process.owned.finish(turn, Endings.always(completed()))
     planned = await world.begin()
-    await process.stop(world.ann, planned.task_id)
+    await process.intake.stop(world.ann, planned.task_id)
     assert await count(world, outbox) == 0
     assert not process.outbox.written.is_set()
 
@@ -53,13 +53,13 @@ async def test_an_ordinary_end_owes_nothing(world: World) -> None:
 async def test_an_end_of_our_own_owes_a_cancel(world: World) -> None:
     """Not at once: who made it tries first. What it found out is written down."""
     process, turn = await running(world)
-    await process.finish(turn, Endings.always(interrupted()))
+    await process.owned.finish(turn, Endings.always(interrupted()))
     other = world.process().outbox
-    assert await other.take(5) == []
+    assert await other.claim(5) == []
     assert not process.outbox.written.is_set()
     await process.outbox.cancel_tried(turn, RUN, done=False)
     assert process.outbox.written.is_set()
-    [errand] = await other.take(5)
+    [errand] = await other.claim(5)
     assert (errand.kind, errand.run_id, errand.task_id, errand.tries) == (
         OutboxKind.CANCEL_RUN,
         RUN,
@@ -75,20 +75,20 @@ async def test_what_one_process_took_is_not_anothers(world: World) -> None:
     one, two = world.process().outbox, world.process().outbox
     await one.ask_suggestions(turn.task_id)
     await one.ask_suggestions(turn.task_id)
-    [first] = await one.take(5)
-    assert await two.take(5) == []
+    [first] = await one.claim(5)
+    assert await two.claim(5) == []
     await make_due(world)
-    [second] = await two.take(5)
+    [second] = await two.claim(5)
     assert (second.id, second.tries) == (first.id, 2)
-    await one.put_off([first], 0.0)
-    assert await one.take(5) == [], "it is not the first one's any more"
-    await two.put_off([second], HOLD_SECONDS)
-    assert await two.take(5) == []
+    await one.reschedule([first], 0.0)
+    assert await one.claim(5) == [], "it is not the first one's any more"
+    await two.reschedule([second], HOLD_SECONDS)
+    assert await two.claim(5) == []
     await make_due(world)
-    [third] = await one.take(5)
-    assert third.exchange is not None
-    assert (third.exchange.turn.query, third.exchange.answer) == ("Hi", "Hello, world")
-    await one.done(third, ["One?"])
+    [third] = await one.claim(5)
+    assert third.answered is not None
+    assert (third.answered.turn.query, third.answered.answer) == ("Hi", "Hello, world")
+    await one.complete(third, ["One?"])
     assert await count(world, outbox) == 0
     await one.ask_suggestions(turn.task_id)
     assert await count(world, outbox) == 0, "they are there"
@@ -98,18 +98,18 @@ async def test_no_more_are_taken_than_asked_for(world: World) -> None:
     ours = world.process().outbox
     for _ in range(3):
         await ours.ask_suggestions((await world.ended()).task_id)
-    assert [len(await ours.take(2)) for _ in range(3)] == [2, 1, 0]
+    assert [len(await ours.claim(2)) for _ in range(3)] == [2, 1, 0]
 
 
 async def test_deleted_after_its_end(world: World) -> None:
     turn = await world.ended(snapshot=SNAPSHOT)
-    assert await world.turns.delete(world.ann, turn.conversation_id) == []
+    assert await world.turns.intake.delete(world.ann, turn.conversation_id) == []
     ours = world.process().outbox
-    [errand] = await ours.take(5)
+    [errand] = await ours.claim(5)
     assert (errand.kind, errand.task_id) == (OutboxKind.CLOSE_SESSION, turn.task_id)
-    assert errand.exchange is not None
-    assert errand.exchange.turn.snapshot == SNAPSHOT
-    await ours.done(errand)
+    assert errand.answered is not None
+    assert errand.answered.turn.snapshot == SNAPSHOT
+    await ours.complete(errand)
     assert (await count(world, outbox), await count(world, snapshots)) == (0, 0)
 
 
@@ -117,17 +117,17 @@ async def test_deleted_before_its_end(world: World) -> None:
     """Whichever commits last sees to the session, of the turn that it comes from then."""
     first = await world.ended(snapshot=SNAPSHOT)
     process, turn = await running(world, first.conversation_id)
-    [stopped] = await process.delete(world.ann, turn.conversation_id)
+    [stopped] = await process.intake.delete(world.ann, turn.conversation_id)
     assert (stopped.task_id, stopped.run_id) == (turn.task_id, RUN)
     assert (await world.row(turn)).stop_reason == "deleted"
     assert await count(world, outbox) == 0
     newer = '{"layers": [], "newer": 1}'
-    await process.finish(turn, Endings.always(completed(snapshot=newer)))
+    await process.owned.finish(turn, Endings.always(completed(snapshot=newer)))
     assert process.outbox.written.is_set()
-    [errand] = await world.process().outbox.take(5)
+    [errand] = await world.process().outbox.claim(5)
     assert errand.task_id == turn.task_id
-    assert errand.exchange is not None
-    assert errand.exchange.turn.snapshot == newer
+    assert errand.answered is not None
+    assert errand.answered.turn.snapshot == newer
 
 
 async def test_deleted_while_nothing_runs_yet(world: World) -> None:
@@ -137,12 +137,12 @@ async def test_deleted_while_nothing_runs_yet(world: World) -> None:
     ann = Caller(replace(world.app, config=patient), "ann")
     turns = [await world.begin(ann, first.conversation_id) for _ in range(3)]
     assert [(await world.row(turn)).state for turn in turns] == ["planned", "queued", "queued"]
-    stopped = await world.turns.delete(world.ann, first.conversation_id)
+    stopped = await world.turns.intake.delete(world.ann, first.conversation_id)
     assert [one.task_id for one in stopped] == [turn.task_id for turn in turns]
     assert [(await world.row(turn)).outcome for turn in turns] == ["stopped"] * 3
-    [errand] = await world.process().outbox.take(5)
+    [errand] = await world.process().outbox.claim(5)
     assert (errand.kind, errand.task_id) == (OutboxKind.CLOSE_SESSION, first.task_id)
-    assert await world.process().adopt(expired=True) == []
+    assert await world.process().owned.adopt(expired=True) == []
 
 
 async def test_nobody_else_can_delete_it_and_nobody_twice(world: World) -> None:
@@ -150,13 +150,13 @@ async def test_nobody_else_can_delete_it_and_nobody_twice(world: World) -> None:
     async with world.unchanged():
         for caller in (world.ben, world.stranger):
             with pytest.raises(NotFound):
-                await world.turns.delete(caller, turn.conversation_id)
-    await world.turns.delete(world.ann, turn.conversation_id)
+                await world.turns.intake.delete(caller, turn.conversation_id)
+    await world.turns.intake.delete(world.ann, turn.conversation_id)
     async with world.unchanged():
         with pytest.raises(NotFound):
-            await world.turns.delete(world.ann, turn.conversation_id)
+            await world.turns.intake.delete(world.ann, turn.conversation_id)
         with pytest.raises(NotFound):
             await world.begin(conversation_id=turn.conversation_id)
-        assert await world.turns.stop(world.ann, turn.task_id) is None
-        assert await world.turns.view(world.app.id, "ann", turn.task_id) is None
-        assert await world.turns.first_answered_turn(world.ann, turn.conversation_id) is None
+        assert await world.turns.intake.stop(world.ann, turn.task_id) is None
+        assert await world.turns.reader.view(world.app.id, "ann", turn.task_id) is None
+        assert await world.turns.reader.first_answered_turn(world.ann, turn.conversation_id) is None

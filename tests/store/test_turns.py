@@ -21,9 +21,9 @@ RUN = RunId("run-1")
 async def in_state(world: World, state: str) -> Turn:
     turn = await world.begin()
     if state != "planned":
-        assert await world.turns.arm(turn)
+        assert await world.turns.owned.arm(turn)
     if state == "running":
-        assert await world.turns.running(turn, RUN) is not None
+        assert await world.turns.owned.mark_running(turn, RUN) is not None
     return turn
 
 
@@ -32,42 +32,42 @@ async def in_state(world: World, state: str) -> Turn:
 
 async def test_planned_sending_running(world: World) -> None:
     turn = await world.begin()
-    assert await world.turns.arm(turn)
+    assert await world.turns.owned.arm(turn)
     assert (await world.row(turn)).state == TurnState.SENDING
-    assert await world.turns.running(turn, RUN) is not None
+    assert await world.turns.owned.mark_running(turn, RUN) is not None
     row = await world.row(turn)
     assert (row.state, row.run_id) == (TurnState.RUNNING, RUN)
 
 
 async def test_both_may_be_repeated_when_the_answer_was_lost(world: World) -> None:
     turn = await world.begin()
-    assert await world.turns.arm(turn)
-    assert await world.turns.arm(turn)
-    assert await world.turns.running(turn, RUN) is not None
-    assert await world.turns.running(turn, RUN) is not None
+    assert await world.turns.owned.arm(turn)
+    assert await world.turns.owned.arm(turn)
+    assert await world.turns.owned.mark_running(turn, RUN) is not None
+    assert await world.turns.owned.mark_running(turn, RUN) is not None
 
 
 async def test_states_are_not_skipped_nor_taken_back(world: World) -> None:
     turn = await world.begin()
-    assert not await world.turns.running(turn, RUN), "not armed"
-    await world.turns.arm(turn)
-    await world.turns.running(turn, RUN)
+    assert not await world.turns.owned.mark_running(turn, RUN), "not armed"
+    await world.turns.owned.arm(turn)
+    await world.turns.owned.mark_running(turn, RUN)
     async with world.unchanged():
-        assert not await world.turns.arm(turn)
+        assert not await world.turns.owned.arm(turn)
 
 
 async def test_i10_a_turn_that_was_stopped_is_not_sent(world: World) -> None:
     turn = await world.begin()
     await world.change(turn, stop_at=now_plus())
-    assert not await world.turns.arm(turn)
+    assert not await world.turns.owned.arm(turn)
 
 
 async def test_a_stop_while_sending_still_takes_the_run_id(world: World) -> None:
     turn = await in_state(world, "sending")
-    await world.turns.stop(world.ann, turn.task_id)
-    assert not await world.turns.arm(turn)
-    assert await world.turns.running(turn, RUN) is not None
-    assert await world.turns.stop(world.ann, turn.task_id) == Stopped(turn.task_id, RUN)
+    await world.turns.intake.stop(world.ann, turn.task_id)
+    assert not await world.turns.owned.arm(turn)
+    assert await world.turns.owned.mark_running(turn, RUN) is not None
+    assert await world.turns.intake.stop(world.ann, turn.task_id) == Stopped(turn.task_id, RUN)
 
 
 @pytest.mark.parametrize("lost_by", ["owner", "epoch", "end"])
@@ -82,8 +82,8 @@ async def test_i9_who_lost_the_turn_changes_nothing(world: World, lost_by: str) 
         if lost_by == "end":
             await world.fail(turn)
     async with world.unchanged():
-        assert not await process.arm(planned)
-        assert await process.running(sending, RUN) is None
+        assert not await process.owned.arm(planned)
+        assert await process.owned.mark_running(sending, RUN) is None
 
 
 # --- heartbeat
@@ -93,36 +93,36 @@ async def test_a_heartbeat_renews_what_is_ours_and_tells_of_stops(world: World) 
     mine, stopped = await in_state(world, "running"), await in_state(world, "sending")
     newer_epoch, ended = await in_state(world, "planned"), await world.ended()
     theirs = await world.begun_by(world.process(owner := new_id()))
-    await world.turns.stop(world.ann, stopped.task_id)
+    await world.turns.intake.stop(world.ann, stopped.task_id)
     await world.change(newer_epoch, epoch=2)
     every = [mine, stopped, newer_epoch, ended, theirs]
     for turn in (mine, stopped, newer_epoch, theirs):
         await world.expire(turn)
     left_alone = [await world.row(turn) for turn in (newer_epoch, ended, theirs)]
 
-    assert await world.turns.heartbeat(every) == {mine.task_id: False, stopped.task_id: True}
+    assert await world.turns.owned.heartbeat(every) == {mine.task_id: False, stopped.task_id: True}
 
     assert [await world.row(turn) for turn in (newer_epoch, ended, theirs)] == left_alone
     assert (await world.row(mine)).lease_until > (await world.row(theirs)).lease_until
-    assert await world.process(owner).heartbeat(every) == {theirs.task_id: False}
+    assert await world.process(owner).owned.heartbeat(every) == {theirs.task_id: False}
 
 
 async def test_a_heartbeat_for_nothing(world: World) -> None:
-    assert await world.turns.heartbeat([]) == {}
+    assert await world.turns.owned.heartbeat([]) == {}
 
 
 async def test_a_heartbeat_renews_more_turns_than_one_statement_takes(world: World) -> None:
     """More than one statement takes: the first and the last are renewed."""
     first, last = await world.begin(), await world.begin()
     held = [first, *(dataclasses.replace(first, task_id=TaskId(new_id())) for _ in range(1000)), last]
-    assert await world.turns.heartbeat(held) == {first.task_id: False, last.task_id: False}
+    assert await world.turns.owned.heartbeat(held) == {first.task_id: False, last.task_id: False}
 
 
 async def test_i4_a_renewed_turn_does_not_expire(world: World) -> None:
     turn = await in_state(world, "running")
     await world.expire(turn)
-    await world.turns.heartbeat([turn])
-    assert await world.process().adopt(expired=True) == []
+    await world.turns.owned.heartbeat([turn])
+    assert await world.process().owned.adopt(expired=True) == []
 
 
 # --- stop
@@ -132,12 +132,12 @@ async def test_i4_a_renewed_turn_does_not_expire(world: World) -> None:
 async def test_what_was_not_sent_ends_at_once(world: World, state: str) -> None:
     turn = await world.begin()
     await world.change(turn, state=state)
-    assert await world.turns.stop(world.ann, turn.task_id) == Stopped(turn.task_id, None)
+    assert await world.turns.intake.stop(world.ann, turn.task_id) == Stopped(turn.task_id, None)
     row = await world.row(turn)
     assert (row.state, row.outcome, row.error_code) == (TurnState.ENDED, Outcome.STOPPED, None)
     assert (row.stop_at is not None, row.stop_reason) == (True, "user")
-    assert not await world.turns.arm(turn)
-    result = await world.turns.result(turn.task_id)
+    assert not await world.turns.owned.arm(turn)
+    result = await world.turns.reader.result(turn.task_id)
     assert result is not None
     assert (result.outcome, result.answer, result.end_position) == (Outcome.STOPPED, "", GATEWAY_END)
     assert len(rest_of(result, 0)) == 2
@@ -146,33 +146,35 @@ async def test_what_was_not_sent_ends_at_once(world: World, state: str) -> None:
 @pytest.mark.parametrize(("state", "run_id"), [("sending", None), ("running", RUN)])
 async def test_what_was_sent_is_asked_to_stop(world: World, state: str, run_id: RunId | None) -> None:
     turn = await in_state(world, state)
-    assert await world.turns.stop(world.ann, turn.task_id, "user") == Stopped(turn.task_id, run_id)
+    assert await world.turns.intake.stop(world.ann, turn.task_id, "user") == Stopped(turn.task_id, run_id)
     row = await world.row(turn)
     assert (row.state, row.outcome, row.stop_reason) == (state, None, "user")
     first_asked = row.stop_at
-    assert await world.turns.stop(world.ann, turn.task_id) == Stopped(turn.task_id, run_id), "again is fine"
+    assert await world.turns.intake.stop(world.ann, turn.task_id) == Stopped(turn.task_id, run_id), (
+        "again is fine"
+    )
     assert (await world.row(turn)).stop_at == first_asked, "set once"
 
 
 async def test_a_stop_works_from_any_process(world: World) -> None:
     turn = await in_state(world, "running")
-    assert await world.process().stop(world.ann, turn.task_id) == Stopped(turn.task_id, RUN)
-    assert await world.turns.heartbeat([turn]) == {turn.task_id: True}
+    assert await world.process().intake.stop(world.ann, turn.task_id) == Stopped(turn.task_id, RUN)
+    assert await world.turns.owned.heartbeat([turn]) == {turn.task_id: True}
 
 
 async def test_a_stop_of_an_ended_turn_does_nothing(world: World) -> None:
     turn = await world.ended()
     async with world.unchanged():
-        assert await world.turns.stop(world.ann, turn.task_id) is None
+        assert await world.turns.intake.stop(world.ann, turn.task_id) is None
 
 
 async def test_i11_nobody_stops_what_is_not_theirs(world: World) -> None:
     turn = await in_state(world, "running")
     await world.ended(world.ben)
     async with world.unchanged():
-        assert await world.turns.stop(world.ben, turn.task_id) is None
-        assert await world.turns.stop(world.stranger, turn.task_id) is None
-        assert await world.turns.stop(world.ann, TaskId(new_id())) is None
+        assert await world.turns.intake.stop(world.ben, turn.task_id) is None
+        assert await world.turns.intake.stop(world.stranger, turn.task_id) is None
+        assert await world.turns.intake.stop(world.ann, TaskId(new_id())) is None
 
 
 # --- turns that were left behind
@@ -181,13 +183,13 @@ async def test_i11_nobody_stops_what_is_not_theirs(world: World) -> None:
 async def test_i4_a_starting_process_adopts_the_turns_of_the_one_before(world: World) -> None:
     left = [await in_state(world, state) for state in ("planned", "sending", "running")]
     stopped, ownerless, ended = await in_state(world, "running"), await world.begin(), await world.ended()
-    await world.turns.stop(world.ann, stopped.task_id)
+    await world.turns.intake.stop(world.ann, stopped.task_id)
     await world.change(ownerless, owner=None)
     ended_row = await world.row(ended)
     starting = world.process(owner := new_id())
     mine = await world.begun_by(starting)
 
-    adopted = {turn.task_id: turn for turn in await starting.adopt(expired=True, everyone=True)}
+    adopted = {turn.task_id: turn for turn in await starting.owned.adopt(expired=True, everyone=True)}
 
     assert adopted.keys() == {turn.task_id for turn in (*left, stopped, ownerless)}
     assert {turn.epoch for turn in adopted.values()} == {2}
@@ -198,7 +200,7 @@ async def test_i4_a_starting_process_adopts_the_turns_of_the_one_before(world: W
     assert [(await world.row(turn)).adoptions for turn in (left[0], ownerless)] == [1, 0]
     assert (await world.row(mine)).epoch == 1
     assert await world.row(ended) == ended_row
-    assert await starting.adopt(expired=True, everyone=True) == []
+    assert await starting.owned.adopt(expired=True, everyone=True) == []
 
 
 async def test_i4_what_nobody_holds_is_adopted_by_whoever_looks(world: World) -> None:
@@ -206,15 +208,15 @@ async def test_i4_what_nobody_holds_is_adopted_by_whoever_looks(world: World) ->
     await world.expire(expired)
     await world.change(ownerless, owner=None)
 
-    cautious = await world.process().adopt(expired=False)
+    cautious = await world.process().owned.adopt(expired=False)
     assert [turn.task_id for turn in cautious] == [ownerless.task_id]
-    (taken,) = await (process := world.process()).adopt(expired=True)
+    (taken,) = await (process := world.process()).owned.adopt(expired=True)
 
     assert (taken.task_id, taken.run_id, taken.query) == (expired.task_id, RUN, expired.query)
     assert (await world.row(held)).epoch == 1
-    assert await world.turns.running(expired, RUN) is None
-    assert await world.turns.finish(expired, Endings.always(completed())) is None
-    assert await process.finish(taken, Endings.always(completed())) == completed()
+    assert await world.turns.owned.mark_running(expired, RUN) is None
+    assert await world.turns.owned.finish(expired, Endings.always(completed())) is None
+    assert await process.owned.finish(taken, Endings.always(completed())) == completed()
 
 
 async def test_a_release_takes_what_it_or_the_one_before_began(world: World) -> None:
@@ -230,12 +232,12 @@ async def test_a_release_takes_what_it_or_the_one_before_began(world: World) -> 
         4: 4,
     }
     process = world.process(folds=(3, 2))
-    taken = {turn.task_id: turn for turn in await process.adopt(expired=True)}
+    taken = {turn.task_id: turn for turn in await process.owned.adopt(expired=True)}
     assert taken.keys() == {turns[2].task_id, turns[3].task_id}
     assert all(turn.runnable for turn in taken.values())
     assert [taken[turns[version].task_id].fold_version for version in (2, 3)] == [2, 3]
     await world.change(turns[4], deadline_at=now_plus(-1))
-    [late] = await process.adopt(expired=True)
+    [late] = await process.owned.adopt(expired=True)
     assert (late.task_id, late.runnable) == (turns[4].task_id, False)
 
 
@@ -246,19 +248,19 @@ async def test_a_turn_of_an_app_that_can_not_be_read_is_ended_when_it_is_late(
     turn = await in_state(world, "running")
     await world.expire(turn)
     await world.execute(update(app_versions).values(config='{"name": "Newer", "mode": "unheard-of"}'))
-    assert await world.process().adopt(expired=True) == []
+    assert await world.process().owned.adopt(expired=True) == []
     await world.expire(turn)
     await world.change(turn, deadline_at=now_plus(-1))
-    [late] = await (process := world.process()).adopt(expired=True)
+    [late] = await (process := world.process()).owned.adopt(expired=True)
     assert (late.task_id, late.runnable, late.run_id) == (turn.task_id, False, RUN)
-    assert await process.finish(late, Endings.always(completed())) == completed()
+    assert await process.owned.finish(late, Endings.always(completed())) == completed()
 
 
 async def test_of_many_sweeps_at_once_one_adopts(world: World) -> None:
     lost = [await world.begin() for _ in range(5)]
     for turn in lost:
         await world.expire(turn)
-    swept = await asyncio.gather(*(world.process().adopt(expired=True) for _ in range(4)))
+    swept = await asyncio.gather(*(world.process().owned.adopt(expired=True) for _ in range(4)))
     assert sorted(turn.task_id for found in swept for turn in found) == sorted(turn.task_id for turn in lost)
 
 
@@ -266,16 +268,16 @@ async def test_a_turn_that_kills_its_owners_is_not_run_again(world: World) -> No
     turn = await in_state(world, "running")
     for expected in (True, True, True, True, False):
         await world.expire(turn)
-        (taken,) = await world.process().adopt(expired=True)
+        (taken,) = await world.process().owned.adopt(expired=True)
         assert taken.runnable is expected
 
 
 async def test_a_released_turn_goes_on_from_its_checkpoint(world: World) -> None:
     turn, sending = await in_state(world, "running"), await in_state(world, "sending")
-    await world.turns.save_checkpoints([(turn, b"early")])
-    assert await world.turns.release([(turn, b"state"), (sending, None)]) == {turn.task_id}
-    assert await world.turns.finish(turn, Endings.always(completed())) is None
-    (taken,) = await world.process().adopt(expired=False)
+    await world.turns.owned.save_checkpoints([(turn, b"early")])
+    assert await world.turns.owned.release([(turn, b"state"), (sending, None)]) == {turn.task_id}
+    assert await world.turns.owned.finish(turn, Endings.always(completed())) is None
+    (taken,) = await world.process().owned.adopt(expired=False)
     assert (taken.task_id, taken.checkpoint, taken.epoch) == (turn.task_id, b"state", 3)
 
 
@@ -285,17 +287,17 @@ async def test_a_released_turn_goes_on_from_its_checkpoint(world: World) -> None
 async def test_a_view_has_what_the_frames_carry(world: World) -> None:
     turn = await world.begin()
     for ended in (False, True):
-        view = await world.turns.view(world.app.id, "ann", turn.task_id)
+        view = await world.turns.reader.view(world.app.id, "ann", turn.task_id)
         assert view is not None
         assert (view.task_id, view.conversation_id) == (turn.task_id, turn.conversation_id)
         assert (view.message_id, view.created_at) == (turn.message_id, turn.created_at)
         assert view.ended is ended
-        await world.turns.stop(world.ann, turn.task_id)
+        await world.turns.intake.stop(world.ann, turn.task_id)
 
 
 async def test_i11_nobody_sees_what_is_not_theirs(world: World) -> None:
     turn = await world.ended()
     for caller in (world.ben, world.stranger):
         await world.ended(caller)
-        assert await world.turns.view(caller.app.id, caller.user, turn.task_id) is None
-    assert await world.turns.view(world.app.id, "ann", TaskId(new_id())) is None
+        assert await world.turns.reader.view(caller.app.id, caller.user, turn.task_id) is None
+    assert await world.turns.reader.view(world.app.id, "ann", TaskId(new_id())) is None

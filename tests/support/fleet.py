@@ -16,7 +16,7 @@ from agent_gateway.domain.turns import Caller, TurnRequest
 from agent_gateway.runner import Limits
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import IdempotencyRow, TurnRow
-from agent_gateway.store.turns.begin import StartedTurn
+from agent_gateway.store.turns.intake import StartedTurn
 from tests.support.chat import Chat
 from tests.support.gateway_process import GatewayProcess
 from tests.support.gateway_server import API_KEY, BOUND, GatewayServer, wait_until
@@ -130,7 +130,7 @@ def begun(server: GatewayServer, user: str, query: str) -> TaskId:
     async def run() -> TaskId:
         app = await server.gateway.keys.open(API_KEY)
         request = TurnRequest(query=query, inputs={}, files=[])
-        turn = await server.gateway.turns.begin(Caller(app, user), request)
+        turn = await server.gateway.turns.intake.begin(Caller(app, user), request)
         assert isinstance(turn, StartedTurn)
         return turn.turn.task_id
 

@@ -17,9 +17,9 @@ from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.db.database import Database, now_plus
 from agent_gateway.store.db.tables import Row
 from agent_gateway.store.keys import KeyStore
-from agent_gateway.store.turns.begin import StartedTurn
-from agent_gateway.store.turns.facade import TurnStore
-from agent_gateway.store.turns.new_turn import OwnerContext
+from agent_gateway.store.turns.intake import StartedTurn
+from agent_gateway.store.turns.rows import OwnerContext
+from agent_gateway.store.turns.stores import TurnStores
 
 METADATA: MetaData = Row.metadata
 apps, app_versions, turns = (METADATA.tables[name] for name in ("apps", "app_versions", "turns"))
@@ -64,27 +64,27 @@ class World:
         return ConversationStore(self.database)
 
     @property
-    def turns(self) -> TurnStore:
+    def turns(self) -> TurnStores:
         """The turn writes of the process that most tests are about."""
         return self.process(self.owner)
 
     def process(
         self, owner: str | None = None, *, lease_seconds: float = 60.0, folds: tuple[int, ...] = (1,)
-    ) -> TurnStore:
+    ) -> TurnStores:
         """The turn writes of a process; without an owner, of another one. `folds` are those it knows."""
-        return TurnStore(self.database, OwnerContext(owner or new_id(), lease_seconds, 600.0, folds))
+        return TurnStores.open(self.database, OwnerContext(owner or new_id(), lease_seconds, 600.0, folds))
 
     async def begin(
         self, caller: Caller | None = None, conversation_id: str | None = None, **request: Any
     ) -> Turn:
         """A turn that begins now, held by `turns`."""
-        begun = await self.turns.begin(caller or self.ann, ask(conversation_id, **request))
+        begun = await self.turns.intake.begin(caller or self.ann, ask(conversation_id, **request))
         assert isinstance(begun, StartedTurn)
         return begun.turn
 
-    async def begun_by(self, process: TurnStore) -> Turn:
+    async def begun_by(self, process: TurnStores) -> Turn:
         """A turn that begins now, held by this process."""
-        begun = await process.begin(self.ann, ask())
+        begun = await process.intake.begin(self.ann, ask())
         assert isinstance(begun, StartedTurn)
         return begun.turn
 
@@ -92,8 +92,10 @@ class World:
         """Another process takes the turn over and ends it as interrupted."""
         await self.expire(turn)
         process = self.process()
-        (adopted,) = [found for found in await process.adopt(expired=True) if found.task_id == turn.task_id]
-        assert await process.finish(adopted, Endings(interrupted(), interrupted(stop=True)))
+        (adopted,) = [
+            found for found in await process.owned.adopt(expired=True) if found.task_id == turn.task_id
+        ]
+        assert await process.owned.finish(adopted, Endings(interrupted(), interrupted(stop=True)))
 
     async def ended(
         self,
@@ -104,9 +106,9 @@ class World:
     ) -> Turn:
         """A turn that was run to its end."""
         turn = await self.begin(caller, conversation_id)
-        assert await self.turns.arm(turn)
-        assert await self.turns.running(turn, RunId("run")) is not None
-        assert await self.turns.finish(turn, Endings.always(completed(snapshot=snapshot)))
+        assert await self.turns.owned.arm(turn)
+        assert await self.turns.owned.mark_running(turn, RunId("run")) is not None
+        assert await self.turns.owned.finish(turn, Endings.always(completed(snapshot=snapshot)))
         return turn
 
     async def execute(self, statement: Executable, **parameters: Any) -> None:

@@ -6,7 +6,7 @@ from agent_gateway.domain.events import AgentThought, ClosingMessage, LLMChunk, 
 from agent_gateway.domain.ids import ConversationId, MessageId, TaskId
 from agent_gateway.domain.turns import Step
 from agent_gateway.routes.streams.frames import MAX_WRITE, FrameCache, FrameEncoder, FrameVariant
-from agent_gateway.store.turns.results import TurnView
+from agent_gateway.store.turns.reader import TurnView
 from agent_gateway.turns.log import EventLog
 
 A = FrameVariant("chat", ids=False)

@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
+    ValidationError,
     model_serializer,
     model_validator,
 )
@@ -257,3 +258,11 @@ def read_config(stored: str) -> AppConfig:
     """An app version as it was stored. Keys of a newer release are left out, so that old processes go on."""
     known = {key: value for key, value in json.loads(stored).items() if key in AppConfig.model_fields}
     return AppConfig.model_validate(known)
+
+
+def read_config_or_none(stored: str) -> AppConfig | None:
+    """The same, or None when another release wrote it and this one cannot read it."""
+    try:
+        return read_config(stored)
+    except ValidationError:
+        return None

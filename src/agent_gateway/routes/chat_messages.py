@@ -164,12 +164,12 @@ async def _is_repeated(state: AppState, caller: Caller, request: TurnRequest) ->
     """True for a post that makes no turn; only looked up when it matters: it is no new request."""
     if caller.app.config.limits.requests_per_minute is None or not request.idempotency_key:
         return False
-    return await state.turns.find_by_key(caller, request) is not None
+    return await state.turns.reader.find_by_key(caller, request) is not None
 
 
 async def _earlier(state: AppState, caller: Caller, request: TurnRequest) -> TaskId:
     """The turn a re-POST wants to go on with; it never starts a second one."""
-    earlier = await state.turns.find_by_key(caller, request) if request.idempotency_key else None
+    earlier = await state.turns.reader.find_by_key(caller, request) if request.idempotency_key else None
     if earlier is None:
         raise BadRequest(
             "A POST with Last-Event-ID does not start a turn. To resume a stream, use "

@@ -97,7 +97,7 @@ async def post_name(
     """Give a conversation a name, or have one made. It is never changed by the app again."""
     caller, conversation = Caller(app, body.user), conversation_of(conversation_id)
     if body.auto_generate:
-        exchange = await state.turns.first_answered_turn(caller, conversation)
+        exchange = await state.turns.reader.first_answered_turn(caller, conversation)
         if exchange is None:
             raise NotFound("Conversation Not Exists.")
         name = await _made_name(state, exchange)

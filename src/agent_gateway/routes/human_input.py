@@ -27,7 +27,7 @@ from agent_gateway.routes.streams.response import TurnStream
 from agent_gateway.routes.streams.schemas import EVENT_STREAM
 from agent_gateway.routes.streams.turn_sources import Found, find
 from agent_gateway.store.question_forms import FormStatus
-from agent_gateway.store.turns.results import TurnView
+from agent_gateway.store.turns.reader import TurnView
 
 router = APIRouter(tags=["human input"])
 

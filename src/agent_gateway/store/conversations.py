@@ -34,7 +34,7 @@ from agent_gateway.store.files import read_artifacts
 from agent_gateway.store.pages import fitting
 from agent_gateway.store.question_forms import forms_of
 from agent_gateway.store.turns.inputs import all_inputs, asking_messages, refers, stored_inputs
-from agent_gateway.store.turns.results import read_steps
+from agent_gateway.store.turns.rows import read_steps
 
 T = TypeVar("T")
 SortBy = Literal["created_at", "-created_at", "updated_at", "-updated_at"]

@@ -19,6 +19,7 @@ from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.scope import of_app, owned, scope_of
 from agent_gateway.store.db.tables import conversations, forms, is_open, turns
+from agent_gateway.store.turns.locks import LockedTurn
 
 TOKEN_BYTES: Final = 32
 
@@ -76,7 +77,7 @@ def form_of(row: Row[*tuple[Any, ...]]) -> HumanInputForm:
 
 
 async def open_form(
-    connection: AsyncConnection, turn: Row[*tuple[Any, ...]], question: Question, seconds: float
+    connection: AsyncConnection, turn: LockedTurn, question: Question, seconds: float
 ) -> HumanInputForm:
     """Store the form of the question with which this turn ends; the caller holds the conversation's lock."""
     # There is none, unless an older release ran a turn over it.
@@ -118,13 +119,13 @@ async def close_form(
     return replace(form, state=state, answer=answer)
 
 
-async def withdraw_answer(connection: AsyncConnection, turn: Row[*tuple[Any, ...]]) -> None:
+async def withdraw_answer(connection: AsyncConnection, turn: LockedTurn) -> None:
     """A turn that never began carried no answer: its form is open again."""
     await connection.execute(_REOPEN, {"form": turn.form_id})
     await connection.execute(_UNBIND, {"task": turn.id})
 
 
-async def forget_snapshot(connection: AsyncConnection, turn: Row[*tuple[Any, ...]]) -> None:
+async def forget_snapshot(connection: AsyncConnection, turn: LockedTurn) -> None:
     """The turn that carried an answer has ended: nothing goes on from its question any more."""
     await connection.execute(_FORGET, {"form": turn.form_id, "task": turn.id})
 

@@ -5,7 +5,7 @@ import logging
 from typing import Final
 
 from agent_gateway.domain.ids import TaskId
-from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turns.live_turn import LiveTurn
 
 ADOPT_SECONDS: Final = 2.0
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 class Handover:
     """The turns that this process offers to others, and those that nobody has."""
 
-    def __init__(self, store: TurnStore, *, alone: bool) -> None:
+    def __init__(self, store: TurnStores, *, alone: bool) -> None:
         self.alone = alone
         """True when there is no other process, or once nobody wanted a turn."""
         self.offered: dict[TaskId, LiveTurn] = {}
@@ -49,7 +49,7 @@ class Handover:
         if not turns or now < self._next_look:
             return
         self._next_look = now + LOOK_SECONDS
-        statuses = await self._store.statuses(list(turns))
+        statuses = await self._store.reader.statuses(list(turns))
         for task_id in turns:
             status = statuses.get(task_id)
             if status is not None and status.free:
@@ -67,7 +67,7 @@ class Handover:
         if late:
             self.alone = True
             logger.info("draining: %d turns were adopted by nobody and go on here", len(late))
-        for turn in await self._store.take_back(late) if late else ():
+        for turn in await self._store.owned.take_back(late) if late else ():
             self._free_since.pop(turn.task_id, None)
             self.offered.pop(turn.task_id, None)
             turns[turn.task_id].handed_over = False
@@ -76,7 +76,7 @@ class Handover:
     async def _released(self, turns: list[LiveTurn]) -> list[LiveTurn]:
         if not turns:
             return []
-        released = await self._store.release([(live.turn, live.runner.checkpoint()) for live in turns])
+        released = await self._store.owned.release([(live.turn, live.runner.checkpoint()) for live in turns])
         gone = [live for live in turns if live.turn.task_id in released]
         for live in gone:
             live.runner.lose()

@@ -9,9 +9,9 @@ from typing import Final
 from agent_gateway.errors import ObjectError, StoreError, StoreUnavailable
 from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.files import FileStore
-from agent_gateway.store.turns.adopt import BATCH
-from agent_gateway.store.turns.facade import TurnStore
-from agent_gateway.store.turns.form_answers import EXPIRED
+from agent_gateway.store.turns.form_answers import EXPIRY_BATCH
+from agent_gateway.store.turns.ownership import ADOPTION_BATCH
+from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turns.descriptors import require_descriptors
 from agent_gateway.turns.form_waiters import FormWaiters
 from agent_gateway.turns.outbox_worker import OutboxWorker
@@ -92,7 +92,7 @@ class Maintenance:
     def __init__(
         self,
         live: LiveTurns,
-        store: TurnStore,
+        store: TurnStores,
         errands: OutboxWorker,
         answers: FormWaiters,
         files: FileStore,
@@ -124,7 +124,7 @@ class Maintenance:
         ]
         tasks = [asyncio.create_task(self._repeat(work, each), name=work.__name__) for work, each in duties]
         hurried: list[tuple[Callable[[], Awaitable[None]], float, asyncio.Event]] = [
-            (self.sweep, self._trust.sweep_seconds, self._store.promoted),
+            (self.sweep, self._trust.sweep_seconds, self._store.owned.promoted),
             (self._errands.run_errands, ERRANDS_SECONDS, self._store.outbox.written),
         ]
         return tasks + [
@@ -163,7 +163,7 @@ class Maintenance:
         held = {turn.turn.task_id: turn for turn in self._live.running()}
         epochs = {task_id: turn.turn.epoch for task_id, turn in held.items()}
         try:
-            renewed = await self._store.heartbeat(turn.turn for turn in held.values())
+            renewed = await self._store.owned.heartbeat(turn.turn for turn in held.values())
         except BaseException:
             self._trust.missed()
             raise
@@ -198,13 +198,13 @@ class Maintenance:
         async with asyncio.timeout(self._trust.half_lease):
             adopted = await shielded(self._adopt(expired=self._trust.in_leases))
         self._trust.reached()
-        if adopted == BATCH:
-            self._store.promoted.set()
+        if adopted == ADOPTION_BATCH:
+            self._store.owned.promoted.set()
 
     async def _adopt(self, *, expired: bool) -> int:
         """Adopt, and drive what was adopted even if the sweep waits for it no longer: it is ours now."""
         with self._live.adopting():
-            adopted = await self._store.adopt(expired=expired)
+            adopted = await self._store.owned.adopt(expired=expired)
             for turn in adopted:
                 logger.info("turn %s: adopted under epoch %d", turn.task_id, turn.epoch)
                 self._live.adopt(turn)
@@ -222,7 +222,7 @@ class Maintenance:
         epochs = {task_id: turn.turn.epoch for task_id, turn in doubted.items()}
         if not followed and not doubted:
             return
-        statuses = await self._store.statuses([*followed, *doubted])
+        statuses = await self._store.reader.statuses([*followed, *doubted])
         for task_id, status in statuses.items():
             if turn := followed.get(task_id):
                 turn.runner.see(status.run_id, ended=status.ended)
@@ -241,7 +241,7 @@ class Maintenance:
         """Close the forms that nobody submitted in time."""
         if self._live.draining.is_set():
             return
-        while await self._store.expire_forms() == EXPIRED:
+        while await self._store.intake.expire_forms() == EXPIRY_BATCH:
             pass
 
     async def save_checkpoints(self) -> None:
@@ -251,12 +251,12 @@ class Maintenance:
             batch = running[start : start + CHECKPOINTS]
             taken = [(live, state) for live in batch if (state := live.runner.checkpoint()) is not None]
             if taken:
-                await self._store.save_checkpoints([(live.turn, state) for live, state in taken])
+                await self._store.owned.save_checkpoints([(live.turn, state) for live, state in taken])
                 for live, _ in taken:
                     live.runner.checkpointed()
             await asyncio.sleep(0)
 
     async def tidy(self) -> None:
         """Delete what is not remembered any more."""
-        await self._store.forget_old_keys()
+        await self._store.intake.delete_expired_keys()
         await self._files.tidy()

@@ -64,7 +64,7 @@ class OutboxWorker:
     async def run_errands(self) -> None:
         """Take what is due, as much as there is room for, and begin to do it."""
         while (room := MOST - len(self._doing)) > 0 and not self._draining.is_set():
-            taken = await self._outbox.take(room)
+            taken = await self._outbox.claim(room)
             for errand in taken:
                 task = asyncio.create_task(self._do(errand), name=f"errand-{errand.id}")
                 self._doing[task] = errand
@@ -90,7 +90,7 @@ class OutboxWorker:
         try:
             async with asyncio.timeout(GIVE_BACK_SECONDS):
                 await asyncio.wait(list(self._doing))
-                await self._outbox.put_off(left, 0.0)
+                await self._outbox.reschedule(left, 0.0)
         except (StoreError, TimeoutError) as error:
             logger.warning("errands could not be given back: %s", type(error).__name__)
 
@@ -109,7 +109,7 @@ class OutboxWorker:
             except (BackendError, TimeoutError, TurnError) as error:
                 await self._failed(errand, error)
             else:
-                await shielded(self._outbox.done(errand, made))
+                await shielded(self._outbox.complete(errand, made))
         except StoreError as error:
             logger.warning("errand %s of turn %s: store: %s", errand.kind, errand.task_id, error)
         except Exception as error:  # noqa: BLE001 - one errand's trouble must not end the others
@@ -122,16 +122,16 @@ class OutboxWorker:
             async with asyncio.timeout(CANCEL_SECONDS):
                 await self._backend.cancel(errand.run_id)
             return None
-        if errand.exchange is None:
+        if errand.answered is None:
             raise TurnError("internal_server_error")
         match errand.kind:
             case OutboxKind.CLOSE_SESSION:
-                await self._small_runs.close(errand.exchange.turn, RUN_SECONDS)
+                await self._small_runs.close(errand.answered.turn, RUN_SECONDS)
                 return None
             case OutboxKind.NAME_CONVERSATION:
-                return await self._small_runs.name(errand.exchange, RUN_SECONDS)
+                return await self._small_runs.name(errand.answered, RUN_SECONDS)
             case OutboxKind.SUGGEST_QUESTIONS:
-                return await self._small_runs.questions(errand.exchange, RUN_SECONDS)
+                return await self._small_runs.questions(errand.answered, RUN_SECONDS)
 
     async def _failed(self, errand: OutboxEntry, error: Exception) -> None:
         patience = _PATIENCE[errand.kind]
@@ -147,7 +147,7 @@ class OutboxWorker:
                 # The texts of these errors are the gateway's own; a timeout has none.
                 error,
             )
-            await shielded(self._outbox.done(errand))
+            await shielded(self._outbox.complete(errand))
             return
         longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**errand.tries)
-        await shielded(self._outbox.put_off([errand], _dice.uniform(0.1, longest)))
+        await shielded(self._outbox.reschedule([errand], _dice.uniform(0.1, longest)))

@@ -19,8 +19,7 @@ from agent_gateway.domain.turns import Caller, Turn, TurnRequest, TurnState
 from agent_gateway.errors import StoreError, StoreUnavailable, Unavailable
 from agent_gateway.runner import Resources, TurnRunner, cancel_quietly, patiently
 from agent_gateway.store.db.shielded import shielded
-from agent_gateway.store.turns.begin import StartedTurn
-from agent_gateway.store.turns.facade import NOT_BEGUN
+from agent_gateway.store.turns.intake import NOT_BEGUN, StartedTurn
 from agent_gateway.store.turns.stopping import Stopped
 from agent_gateway.turns.descriptors import require_descriptors
 from agent_gateway.turns.handover import Handover
@@ -99,12 +98,12 @@ class LiveTurns:
         """Begin a turn and run it, or follow it while it is queued; or the task id of the one that
         its Idempotency-Key made before.
 
-        Raises Unavailable when draining or full, and what `TurnStore.begin` raises.
+        Raises Unavailable when draining or full, and what `TurnIntake.begin` raises.
         """
         task_id = TaskId(new_id())
         with self._admitting():
             try:
-                begun = await self._store.begin(caller, request, task_id)
+                begun = await self._store.intake.begin(caller, request, task_id)
             except StoreUnavailable:
                 if not request.idempotency_key and len(self._disowning) < MAX_DISOWNED:
                     # Its commit may have gone through all the same, and the client will ask again (R14).
@@ -121,11 +120,11 @@ class LiveTurns:
     async def submit(self, app_id: AppId, token: str, submission: Submission) -> LiveTurn:
         """Answer a form, and run the turn that carries the answer, or follow it while it is queued.
 
-        Raises Unavailable when draining or full, and what `TurnStore.submit` raises. After a commit whose
+        Raises Unavailable when draining or full, and what `TurnIntake.submit` raises. After a commit whose
         answer was lost the form counts as submitted: its turn is adopted when its lease has run out.
         """
         with self._admitting():
-            turn = await self._store.submit(app_id, token, submission)
+            turn = await self._store.intake.submit(app_id, token, submission)
         return self._begun(turn)
 
     def _begun(self, turn: Turn) -> LiveTurn:
@@ -166,7 +165,7 @@ class LiveTurns:
         loading = self._loading.get(task_id)
         if loading is None:
             # Not in the task group: there its failure would end every turn.
-            loading = self._loading[task_id] = asyncio.ensure_future(self._store.load(task_id))
+            loading = self._loading[task_id] = asyncio.ensure_future(self._store.reader.load(task_id))
             loading.add_done_callback(lambda _: self._loading.pop(task_id, None))
         turn = await asyncio.shield(loading)
         if turn is None:
@@ -177,7 +176,7 @@ class LiveTurns:
         """End a turn that its client was told has not begun; later it is adopted, and runs once."""
         try:
             async with asyncio.timeout(DISOWN_SECONDS):
-                await patiently(lambda: self._store.stop(caller, task_id, NOT_BEGUN))
+                await patiently(lambda: self._store.intake.stop(caller, task_id, NOT_BEGUN))
         except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
             logger.error("turn %s: could not be disowned: %s", task_id, type(error).__name__)
 
@@ -283,13 +282,13 @@ class LiveTurns:
 
     async def stop(self, caller: Caller, task_id: TaskId) -> None:
         """Stop a turn of this caller, wherever it runs; nothing happens when there is none (R9)."""
-        stopped = await self._store.stop(caller, task_id)
+        stopped = await self._store.intake.stop(caller, task_id)
         if stopped is not None:
             self._pass_on(stopped)
 
     async def delete(self, caller: Caller, conversation_id: ConversationId) -> None:
         """Delete a conversation of this caller; its turns are stopped (R16). Raises NotFound."""
-        for stopped in await self._store.delete(caller, conversation_id):
+        for stopped in await self._store.intake.delete(caller, conversation_id):
             self._pass_on(stopped)
 
     def _pass_on(self, stopped: Stopped) -> None:

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from agent_gateway import runner
+from agent_gateway.apps.policy import MAX_QUEUED
 from agent_gateway.domain.events import GATEWAY_END
-from agent_gateway.store.turns.begin import MAX_QUEUED
-from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.store.turns.intake import TurnIntake
 from agent_gateway.turns import maintenance
 from tests.support.chat import PING, Heard, Json, refused
 from tests.support.fakes.script import Gate, Script, delta, fail, script, succeed, tool_call
@@ -309,9 +309,9 @@ def test_a_turn_that_is_adopted_before_its_begin_has_returned(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its commit is seen by this process's own sweep: there is one live turn all the same."""
-    begin, go_on = TurnStore.begin, threading.Event()
+    begin, go_on = TurnIntake.begin, threading.Event()
 
-    async def slow_begin(self: TurnStore, *arguments: Any) -> Any:
+    async def slow_begin(self: TurnIntake, *arguments: Any) -> Any:
         begun = await begin(self, *arguments)
         await asyncio.to_thread(go_on.wait, 10)
         return begun
@@ -323,7 +323,7 @@ def test_a_turn_that_is_adopted_before_its_begin_has_returned(
     chat, last = fleet.chat(one, user), Gate()
     fake.queue(script(said("First"), gate, succeed()), script(said("Second"), last, succeed()))
     first = chat.background("One")
-    monkeypatch.setattr(TurnStore, "begin", slow_begin)
+    monkeypatch.setattr(TurnIntake, "begin", slow_begin)
     with ThreadPoolExecutor(1) as executor:
         posted = executor.submit(chat.background, "Two", conversation_id=first["conversation_id"])
         gate.open()

@@ -11,7 +11,7 @@ import uvloop
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.runner import Resources
-from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turns import registry as live_turns
 from agent_gateway.turns.live_turn import LiveTurn
 from tests.support.chat import Chat
@@ -22,7 +22,7 @@ from tests.support.gateway_server import StartGateway, wait_until
 SHARED = (
     uvloop.Loop,
     Resources,
-    TurnStore,
+    TurnStores,
     HTTPBackend,
     AppConfig,
     ModuleType,

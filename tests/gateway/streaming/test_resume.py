@@ -13,7 +13,7 @@ import pytest
 
 from agent_gateway.domain.events import Result
 from agent_gateway.domain.ids import TaskId
-from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.store.turns.reader import TurnReader
 from tests.support.chat import PING, Chat, Heard, refused
 from tests.support.fakes.script import (
     Cut,
@@ -148,17 +148,17 @@ def test_a_stored_result_is_read_once(
     """It may be megabytes."""
     reads: list[str] = []
 
-    async def counted(store: TurnStore, task_id: TaskId) -> Result | None:
+    async def counted(reader: TurnReader, task_id: TaskId) -> Result | None:
         reads.append(task_id)
-        return await read(store, task_id)
+        return await read(reader, task_id)
 
     server = start_gateway()
     with server.client() as client:
         heard = Chat(client, user).streaming(headers={"Idempotency-Key": user})
     server.stop()
-    read = TurnStore.result
+    read = TurnReader.result
     with start_gateway().client() as client:
-        monkeypatch.setattr(TurnStore, "result", counted)
+        monkeypatch.setattr(TurnReader, "result", counted)
         chat = Chat(client, user)
         assert chat.resumed(heard.task_id).events == heard.events
         assert chat.events(heard.task_id, after=heard.ids[-1]).status_code == 204

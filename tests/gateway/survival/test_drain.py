@@ -14,7 +14,7 @@ import psutil  # pyrefly: ignore[untyped-import]
 import pytest
 
 from agent_gateway.domain.turns import Turn
-from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.store.turns.ownership import OwnedTurns
 from tests.support.chat import Chat, Json, refused
 from tests.support.fakes.script import Gate, Script, delta, script, succeed
 from tests.support.fakes.script import text as said
@@ -120,18 +120,18 @@ def test_what_a_sweep_adopts_while_its_process_begins_to_drain_is_handed_over(
     """SIGTERM between the commit that adopts and its answer: the turn is ours already, and not left alone."""
     one = fleet.start(lease_seconds=LONG_LEASE)
     fake.script = script(said("So far"), gate, succeed())
-    adopt, live, adopting = TurnStore.adopt, one.gateway.live, threading.Event()
+    adopt, live, adopting = OwnedTurns.adopt, one.gateway.live, threading.Event()
 
-    async def slow(store: TurnStore, **options: bool) -> list[Turn]:
-        turns = await adopt(store, **options)
-        if turns and store is one.gateway.turns:
+    async def slow(owned: OwnedTurns, **options: bool) -> list[Turn]:
+        turns = await adopt(owned, **options)
+        if turns and owned is one.gateway.turns.owned:
             adopting.set()
             await live.draining.wait()
             for _ in range(1000):
                 await asyncio.sleep(0)
         return turns
 
-    monkeypatch.setattr(TurnStore, "adopt", slow)
+    monkeypatch.setattr(OwnedTurns, "adopt", slow)
     task_id = begun(one, user, "Hello")
     fleet.change(task_id, owner=None, lease_until=None)
     assert adopting.wait(BOUND)

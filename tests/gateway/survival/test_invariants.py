@@ -29,7 +29,7 @@ from agent_gateway.routes.streams.frames import Frames, FrameVariant
 from agent_gateway.routes.streams.response import stored_frames
 from agent_gateway.server import connection
 from agent_gateway.store.db.tables import SnapshotRow, TurnRow
-from agent_gateway.store.turns.results import TurnView
+from agent_gateway.store.turns.reader import TurnView
 from tests.support.chat import PING, Chat, Heard, Json, refused
 from tests.support.databases import sqlite_url
 from tests.support.fakes.script import (

@@ -21,7 +21,7 @@ from agent_gateway.domain.turns import Turn
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import TurnRow
-from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.store.turns.ownership import OwnedTurns
 from agent_gateway.turns import maintenance
 from tests.support.chat import Heard
 from tests.support.fakes.script import (
@@ -367,16 +367,16 @@ def test_what_was_adopted_late_is_driven_all_the_same(
 ) -> None:
     """The sweep had given up waiting when the answer of its commit came."""
     one, lease = fleet.start(lease_seconds=3.0), 3.0
-    adopt, late = TurnStore.adopt, threading.Event()
+    adopt, late = OwnedTurns.adopt, threading.Event()
 
-    async def slow(self: TurnStore, **how: bool) -> list[Turn]:
+    async def slow(self: OwnedTurns, **how: bool) -> list[Turn]:
         turns = await adopt(self, **how)
         if turns:
             await asyncio.sleep(lease * 0.6)
             late.set()
         return turns
 
-    monkeypatch.setattr(TurnStore, "adopt", slow)
+    monkeypatch.setattr(OwnedTurns, "adopt", slow)
     task_id = begun(one, user, "Hello")
     fleet.change(task_id, owner=None)
     assert fleet.chat(one, user).resumed(task_id).answer == "You said: Hello."
@@ -402,20 +402,20 @@ def test_a_process_whose_heartbeats_do_not_get_through_adopts_nothing(
     fleet: Fleet, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Leases that have expired may be its own, although the database answers its sweep (R11)."""
-    sweep, heartbeat = maintenance.Maintenance.sweep, TurnStore.heartbeat
+    sweep, heartbeat = maintenance.Maintenance.sweep, OwnedTurns.heartbeat
     sweeps, failed = threading.Semaphore(0), threading.Event()
 
     async def counted(self: maintenance.Maintenance) -> None:
         await sweep(self)
         sweeps.release()
 
-    async def fails(_self: TurnStore, _held: Iterable[Turn]) -> dict[TaskId, bool]:
+    async def fails(_self: OwnedTurns, _held: Iterable[Turn]) -> dict[TaskId, bool]:
         failed.set()
         raise StoreUnavailable("no heartbeat gets through")
 
     monkeypatch.setattr(maintenance.Maintenance, "sweep", counted)
     one = fleet.start()
-    monkeypatch.setattr(TurnStore, "heartbeat", fails)
+    monkeypatch.setattr(OwnedTurns, "heartbeat", fails)
     assert failed.wait(BOUND)
     task_id = begun(one, user, "Free")
     fleet.change(task_id, owner=None, lease_until=None)
@@ -425,7 +425,7 @@ def test_a_process_whose_heartbeats_do_not_get_through_adopts_nothing(
         assert sweeps.acquire(timeout=BOUND)
     turn = fleet.rows(task_id).turn
     assert (turn.state, turn.owner, turn.epoch) == ("planned", None, 1)
-    monkeypatch.setattr(TurnStore, "heartbeat", heartbeat)
+    monkeypatch.setattr(OwnedTurns, "heartbeat", heartbeat)
     assert fleet.chat(one, user).resumed(task_id).answer == "You said: Free."
 
 
@@ -433,9 +433,9 @@ def test_a_run_that_a_lost_write_stored_is_not_cancelled(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commit of its id was not answered, and then the turn was lost: the next owner needs it (R14)."""
-    running, lost = TurnStore.running, threading.Event()
+    running, lost = OwnedTurns.mark_running, threading.Event()
 
-    async def loses_its_answer(self: TurnStore, turn: Turn, run_id: RunId) -> bool | None:
+    async def loses_its_answer(self: OwnedTurns, turn: Turn, run_id: RunId) -> bool | None:
         told = await running(self, turn, run_id)
         if not lost.is_set():
             await self.release([(turn, None)])
@@ -443,7 +443,7 @@ def test_a_run_that_a_lost_write_stored_is_not_cancelled(
             raise StoreUnavailable("the answer was lost")
         return told
 
-    monkeypatch.setattr(TurnStore, "running", loses_its_answer)
+    monkeypatch.setattr(OwnedTurns, "mark_running", loses_its_answer)
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     one = fleet.start()
     with fleet.chat(one, user).open() as stream:
@@ -463,17 +463,17 @@ def test_an_owner_that_cannot_write_sends_the_end_that_another_process_stored(
     fake.script = script(said("So far"), gate, succeed())
 
     def unless_one(write: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def refused_to_one(store: TurnStore, *what: Any) -> Any:
-            if store is one.gateway.turns:
+        async def refused_to_one(owned: OwnedTurns, *what: Any) -> Any:
+            if owned is one.gateway.turns.owned:
                 raise StoreUnavailable("it cannot write")
-            return await write(store, *what)
+            return await write(owned, *what)
 
         return refused_to_one
 
     with fleet.chat(one, user).open() as stream:
         stream.until("So far")
         for name in ("heartbeat", "finish"):
-            monkeypatch.setattr(TurnStore, name, unless_one(getattr(TurnStore, name)))
+            monkeypatch.setattr(OwnedTurns, name, unless_one(getattr(OwnedTurns, name)))
         gate.open()
         assert stream.rest().kinds == ["message", "message_end"]
     adopted_once = fleet.rows(stream.task_id).turn

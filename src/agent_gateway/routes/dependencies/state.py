@@ -16,7 +16,7 @@ from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.question_forms import FormStore
-from agent_gateway.store.turns.facade import TurnStore
+from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turns.auxiliary_runs import AuxiliaryRuns
 from agent_gateway.turns.form_waiters import FormWaiters
 from agent_gateway.turns.maintenance import Maintenance
@@ -43,7 +43,7 @@ class AppState:
     installed: Installed
     """Set once the schema is current and the default app is in place."""
     database: Database
-    turns: TurnStore
+    turns: TurnStores
     conversations: ConversationStore
     feedbacks: FeedbackStore
     end_users: EndUserStore

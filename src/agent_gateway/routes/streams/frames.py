@@ -36,7 +36,7 @@ from agent_gateway.domain.turns import Step, Turn, Usage, step_id
 from agent_gateway.errors import FAILURES
 from agent_gateway.routes.http.errors import STATUSES
 from agent_gateway.routes.streams.human_input_json import form_json, node_json, submission_json
-from agent_gateway.store.turns.results import TurnView
+from agent_gateway.store.turns.reader import TurnView
 from agent_gateway.turns.live_turn import LiveTurn
 from agent_gateway.turns.log import EventLog
 

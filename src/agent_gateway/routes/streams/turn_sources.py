@@ -12,7 +12,7 @@ from agent_gateway.routes.dependencies.state import AppState
 from agent_gateway.routes.streams.frames import Frames, FrameVariant
 from agent_gateway.routes.streams.response import ended_frames, live_frames
 from agent_gateway.store.db.shielded import shielded
-from agent_gateway.store.turns.results import TurnView
+from agent_gateway.store.turns.reader import TurnView
 from agent_gateway.turns.live_turn import LiveTurn
 
 LOOK_SECONDS: Final = 1.0
@@ -63,9 +63,9 @@ async def find(state: AppState, app_id: AppId, user: str, task_id: TaskId) -> Fo
         if await _is_deleted(state, app_id, user, task_id):
             raise NotFound("Task not found.")
         return found_live(state, live)
-    view = await state.turns.view(app_id, user, task_id)
+    view = await state.turns.reader.view(app_id, user, task_id)
     if view is not None:
-        read = state.turns.result if view.ended else state.live.follow
+        read = state.turns.reader.result if view.ended else state.live.follow
         source = await read(task_id)
         if source is not None:
             return Found(view, source, state.frames)
@@ -79,7 +79,7 @@ async def _is_deleted(state: AppState, app_id: AppId, user: str, task_id: TaskId
     """
     try:
         async with asyncio.timeout(LOOK_SECONDS):
-            return await shielded(state.turns.view(app_id, user, task_id)) is None
+            return await shielded(state.turns.reader.view(app_id, user, task_id)) is None
     except (StoreError, TimeoutError):
         return False
 

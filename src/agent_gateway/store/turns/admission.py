@@ -1,18 +1,23 @@
-"""What decides within `begin` whether a message becomes a turn, and on which version of its app.
+"""Whether a message may become a turn, and on which version of its app; within the transaction of `begin`.
 
-It comes after the Idempotency-Key's row: a repeated post makes no turn and is refused nothing.
+These checks come after the claim of the Idempotency-Key: a repeated post begins no turn, so none of
+them refuses it.
 """
 
-from typing import Any
+from typing import Final, TypeAlias
 
 from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.apps.config import read_config
+from agent_gateway.apps.policy import moves_to_new_version
 from agent_gateway.domain.ids import AppVersionId
 from agent_gateway.domain.turns import App, TurnRequest
 from agent_gateway.errors import InvalidParam, TooManyRequests
 from agent_gateway.store.db.tables import app_versions, apps, conversations, is_active, turns
+
+_VersionRow: TypeAlias = Row[str, str]
+"""Id and configuration of a version."""
 
 
 def check_query(app: App, request: TurnRequest) -> None:
@@ -22,29 +27,50 @@ def check_query(app: App, request: TurnRequest) -> None:
         raise InvalidParam(f"query: must be at most {most} characters long")
 
 
+_VERSION: Final = select(app_versions.c.id, app_versions.c.config).where(
+    app_versions.c.id == bindparam("version")
+)
+_CURRENT_VERSION: Final = (
+    select(app_versions.c.id, app_versions.c.config)
+    .join(apps, apps.c.version_id == app_versions.c.id)
+    .where(apps.c.id == bindparam("app"))
+)
+
+
 async def version_of(connection: AsyncConnection, app: App, pinned: str | None) -> App:
     """The version that a conversation's next turn runs on (R17), by what the current version says.
 
-    `app` is the current version as this process remembers it, for up to half a minute: when the
+    `app` is the current version as this process remembers it, for up to half a minute. When the
     conversation is on another one, the rows say which of the two is newer.
     """
     if pinned == app.version_id:
         return app
     current = _app(app, (await connection.execute(_CURRENT_VERSION, {"app": app.id})).one())
-    if pinned is None or current.config.on_change == "follow":
+    if pinned is None or moves_to_new_version(current.config):
         return current
     return _app(app, (await connection.execute(_VERSION, {"version": pinned})).one())
 
 
-def _app(app: App, row: Row[Any, Any]) -> App:
-    return App(app.id, AppVersionId(row.id), read_config(row.config))
+def _app(app: App, row: _VersionRow) -> App:
+    version_id, config = row
+    return App(app.id, AppVersionId(version_id), read_config(config))
 
 
-async def take_place(connection: AsyncConnection, app: App) -> None:
-    """Raise TooManyRequests when as many turns of the app are active as its limit says.
+# Not the stronger FOR UPDATE: that would wait for every new row that refers to the app.
+_LOCK_APP: Final = select(apps.c.id).where(apps.c.id == bindparam("app")).with_for_update(key_share=True)
+_ACTIVE_TURNS: Final = (
+    select(func.count())
+    .select_from(turns)
+    .join(conversations, conversations.c.id == turns.c.conversation_id)
+    .where(conversations.c.app_id == bindparam("app"), is_active(turns))
+)
 
-    Those who count take turns at the app's row until they commit, so that none is overlooked. A
-    queued turn is not counted: it takes the place of the one before it. Lock order: conversation, app.
+
+async def check_concurrency(connection: AsyncConnection, app: App) -> None:
+    """Raise TooManyRequests when as many turns of the app are active as its limit allows.
+
+    The app's row is locked until the commit, so that no two transactions count at the same time. A
+    queued turn is not counted: it replaces the active turn before it. Lock order: conversation, app.
     """
     most = app.config.limits.concurrent_turns
     if most is None:
@@ -52,19 +78,3 @@ async def take_place(connection: AsyncConnection, app: App) -> None:
     await connection.execute(_LOCK_APP, {"app": app.id})
     if (await connection.scalar(_ACTIVE_TURNS, {"app": app.id}) or 0) >= most:
         raise TooManyRequests("Too many turns of this app are running. Please try again later.")
-
-
-_VERSION = select(app_versions.c.id, app_versions.c.config).where(app_versions.c.id == bindparam("version"))
-_CURRENT_VERSION = (
-    select(app_versions.c.id, app_versions.c.config)
-    .join(apps, apps.c.version_id == app_versions.c.id)
-    .where(apps.c.id == bindparam("app"))
-)
-# Not the stronger FOR UPDATE: that would wait for every new row that refers to the app.
-_LOCK_APP = select(apps.c.id).where(apps.c.id == bindparam("app")).with_for_update(key_share=True)
-_ACTIVE_TURNS = (
-    select(func.count())
-    .select_from(turns)
-    .join(conversations, conversations.c.id == turns.c.conversation_id)
-    .where(conversations.c.app_id == bindparam("app"), is_active(turns))
-)

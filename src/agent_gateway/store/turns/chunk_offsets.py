@@ -1,9 +1,11 @@
-"""Marks: where every chunk of a stored answer lies, so that any cursor gets exactly its rest.
+"""Where every chunk of a stored answer lies, so that a reader gets exactly the rest after any cursor.
 
-Packed as two arrays of little-endian unsigned 32-bit numbers, each chunk's distance from the position
-of the one before it, then the lengths (in characters), compressed: about one byte a chunk.
+Stored in the column `marks`: two arrays of little-endian unsigned 32-bit numbers, compressed. The first
+holds each chunk's distance from the position of the chunk before it, the second the lengths in
+characters. That is about one byte per chunk.
 """
 
+import asyncio
 import sys
 import zlib
 from array import array
@@ -16,11 +18,13 @@ from typing_extensions import override
 from agent_gateway.domain.events import LLMChunk
 
 BLOCK: Final = 16_384
-"""Chunks that are worked on at once."""
+"""Chunks whose offsets are summed at once."""
+LONG: Final = 20_000
+"""Chunks or characters from which on an answer is packed and unpacked in a thread."""
 
 
 class StoredChunks(Sequence[LLMChunk]):
-    """The chunks of a stored answer, each cut out of it when it is asked for."""
+    """The chunks of a stored answer. Each is cut out of the answer when it is read."""
 
     def __init__(self, answer: str, positions: Sequence[int], ends: Sequence[int]) -> None:
         self._answer = answer
@@ -53,7 +57,7 @@ class StoredChunks(Sequence[LLMChunk]):
 
 
 def pack(chunks: Sequence[LLMChunk]) -> bytes:
-    """The marks of these chunks."""
+    """The offsets of these chunks, as they are stored."""
     numbers = array("I")
     before = 0
     for chunk in chunks:
@@ -66,7 +70,7 @@ def pack(chunks: Sequence[LLMChunk]) -> bytes:
 
 
 def unpack(marks: bytes, answer: str) -> StoredChunks:
-    """The chunks of a stored answer again; no marks mean no chunks."""
+    """The chunks of a stored answer; empty `marks` mean no chunks."""
     numbers = array("I", zlib.decompress(marks) if marks else b"")
     if sys.byteorder == "big":
         numbers.byteswap()
@@ -74,8 +78,18 @@ def unpack(marks: bytes, answer: str) -> StoredChunks:
     return StoredChunks(answer, _sums(numbers[:count]), _sums(numbers[count:]))
 
 
+async def pack_in_thread(chunks: Sequence[LLMChunk]) -> bytes:
+    """`pack`; in a thread when there are many chunks, so that the event loop is not held up."""
+    return pack(chunks) if len(chunks) < LONG else await asyncio.to_thread(pack, chunks)
+
+
+async def unpack_in_thread(marks: bytes, answer: str) -> StoredChunks:
+    """`unpack`; in a thread when the answer is long."""
+    return unpack(marks, answer) if len(answer) < LONG else await asyncio.to_thread(unpack, marks, answer)
+
+
 def _sums(numbers: Sequence[int]) -> Sequence[int]:
-    """The running sums: block by block, so that a thread that does this leaves the others their turn."""
+    """The running sums. Block by block, so that a thread that does this lets the others run in between."""
     sums, last = array("I"), 0
     for start in range(0, len(numbers), BLOCK):
         sums.extend(islice(accumulate(numbers[start : start + BLOCK], initial=last), 1, None))

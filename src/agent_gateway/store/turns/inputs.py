@@ -1,7 +1,7 @@
-"""A conversation's inputs, kept once: each message stores only what it sent otherwise.
+"""A conversation's inputs are stored once; each message stores only the values in which it differs.
 
-What a message had is the conversation's inputs with its own over them. A message that carries an answer to a
-form has those of the message that asked, and refers to it.
+The inputs of a message are those of its conversation, overridden by its own. A message that carries the
+answer to a form has the inputs of the message that asked, and refers to that message.
 """
 
 import json
@@ -14,29 +14,33 @@ from sqlalchemy.sql.selectable import FromClause
 from agent_gateway.store.db.tables import messages
 
 asking_messages = messages.alias("asking_messages")
-"""The messages to which others refer for their inputs; join it by `refers`."""
+"""The messages whose inputs others share; join it by `refers`."""
 
 
-def own_inputs(kept: Mapping[str, Any], had: Mapping[str, Any]) -> dict[str, Any]:
-    """What a message with these inputs has to store in a conversation that keeps those."""
-    return {name: value for name, value in had.items() if name not in kept or not _is_same(kept[name], value)}
+def own_inputs(shared: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a message with these inputs stores in a conversation with the `shared` ones."""
+    return {
+        name: value
+        for name, value in inputs.items()
+        if name not in shared or not _is_same(shared[name], value)
+    }
 
 
-def all_inputs(kept: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs a message had. One that an older release stored has all of them itself."""
-    return {**kept, **own}
+def all_inputs(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of a message. A message that an older release stored has all of them itself."""
+    return {**shared, **own}
 
 
 def refers(referring: FromClause = messages) -> ColumnElement[bool]:
-    """Joins the message to which one refers for its inputs, if it does."""
+    """Joins the message whose inputs one shares, if it shares any."""
     return asking_messages.c.id == referring.c.inputs_of
 
 
 def stored_inputs(referring: FromClause = messages) -> ColumnElement[Any]:
-    """What a message stores, or the one that it refers to."""
+    """The inputs that a message stores, or those of the message that it refers to."""
     return func.coalesce(asking_messages.c.inputs, referring.c.inputs, type_=messages.c.inputs.type)
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    # By type, too: for Python true is 1, and 1 is 1.0.
+    # Compared by type, too: in Python True equals 1, and 1 equals 1.0.
     return one == other and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

@@ -1,14 +1,16 @@
-"""The queue of a conversation: the next turn goes when the active one has ended (R10).
+"""The queue of a conversation: the next turn is planned when the active one has ended (R10).
 
-What a turn is gone on from is decided here, when it leaves the queue: a message that waited behind a turn
-which asked a human is the answer, or is refused, as its app wants it.
+When a turn leaves the queue it is decided from which state it continues. A message that waited behind a
+turn which asked a human is either the answer or refused, as its app wants.
 """
 
-from pydantic import ValidationError
+from typing import Final
+
 from sqlalchemy import bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from agent_gateway.apps.config import read_config
+from agent_gateway.apps.config import read_config_or_none
+from agent_gateway.apps.policy import refuses_while_asked
 from agent_gateway.domain.events import GATEWAY_END
 from agent_gateway.domain.human_input import FormAnswer
 from agent_gateway.domain.ids import TaskId
@@ -17,48 +19,20 @@ from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import app_versions, is_active, messages, turns
 from agent_gateway.store.question_forms import OPEN_FORM, close_form, form_of
 
-
-async def promote(connection: AsyncConnection, conversation_id: str, turn_seconds: float) -> bool:
-    """Let a conversation's next queued turn go: `queued → planned`, for anyone to adopt (R10)."""
-    scope = {"conversation": conversation_id}
-    while queued := (await connection.execute(_NEXT, scope)).first():
-        form_id = queued.form_id
-        row = (await connection.execute(OPEN_FORM, scope)).first()
-        # A submission that waits here has its form already.
-        if row is not None and form_id is None:
-            if _refuses(queued.config):
-                await connection.execute(_REFUSE, {"task": queued.id})
-                continue
-            form_id = row.form_id
-            answer = FormAnswer("submitted", message=queued.query)
-            await close_form(connection, form_of(row), answer, TaskId(queued.id))
-        await connection.execute(_PROMOTE, {"task": queued.id, "form": form_id, "turn_seconds": turn_seconds})
-        return True
-    return False
-
-
-def _refuses(config: str) -> bool:
-    try:
-        return read_config(config).on_question == "reject"
-    except ValidationError:
-        # Another release's. What a turn's end depends on must not fail.
-        return False
-
-
-_RIVAL = turns.alias("rival")
-_NEXT = (
+_OTHER_TURN = turns.alias("other_turn")
+_NEXT: Final = (
     select(turns.c.id, turns.c.form_id, messages.c.query, app_versions.c.config)
     .join(messages, messages.c.id == turns.c.message_id)
     .join(app_versions, app_versions.c.id == turns.c.app_version_id)
     .where(
         turns.c.conversation_id == bindparam("conversation"),
         turns.c.state == TurnState.QUEUED.value,
-        ~exists().where(_RIVAL.c.conversation_id == bindparam("conversation"), is_active(_RIVAL)),
+        ~exists().where(_OTHER_TURN.c.conversation_id == bindparam("conversation"), is_active(_OTHER_TURN)),
     )
     .order_by(turns.c.seq)
     .limit(1)
 )
-_PROMOTE = (
+_PROMOTE: Final = (
     update(turns)
     .where(turns.c.id == bindparam("task"))
     .values(
@@ -70,7 +44,7 @@ _PROMOTE = (
         form_id=bindparam("form"),
     )
 )
-_REFUSE = (
+_REFUSE: Final = (
     update(turns)
     .where(turns.c.id == bindparam("task"))
     .values(
@@ -81,3 +55,22 @@ _REFUSE = (
         ended_at=now_plus(),
     )
 )
+
+
+async def promote(connection: AsyncConnection, conversation_id: str, turn_seconds: float) -> bool:
+    """Plan a conversation's next queued turn, for any process to adopt (R10). False when there is none."""
+    scope = {"conversation": conversation_id}
+    while queued := (await connection.execute(_NEXT, scope)).first():
+        form_id = queued.form_id
+        asked = (await connection.execute(OPEN_FORM, scope)).first()
+        # A queued submission has its form already.
+        if asked is not None and form_id is None:
+            if refuses_while_asked(read_config_or_none(queued.config)):
+                await connection.execute(_REFUSE, {"task": queued.id})
+                continue
+            form_id = asked.form_id
+            answer = FormAnswer("submitted", message=queued.query)
+            await close_form(connection, form_of(asked), answer, TaskId(queued.id))
+        await connection.execute(_PROMOTE, {"task": queued.id, "form": form_id, "turn_seconds": turn_seconds})
+        return True
+    return False

@@ -1,9 +1,12 @@
-"""Stopping turns in the rows, and deleting the conversation they belong to (R9, R16)."""
+"""Stopping turns in the rows, and deleting the conversation they belong to (R9, R16).
+
+Every function here runs under the lock of the conversation.
+"""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Final
 
-from sqlalchemy import Row, bindparam, delete, func, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain.events import GATEWAY_END, Result
@@ -14,8 +17,9 @@ from agent_gateway.store.db.scope import owned, scope_of
 from agent_gateway.store.db.tables import conversations, forms, is_open, outbox, turns
 from agent_gateway.store.files import forget_files
 from agent_gateway.store.question_forms import cancel_form
-from agent_gateway.store.turns.outbox import OutboxKind, put_closing
-from agent_gateway.store.turns.results import move_snapshot, write_result
+from agent_gateway.store.turns.finish import move_snapshot, write_result
+from agent_gateway.store.turns.locks import LOCKED_TURN, LockedTurn
+from agent_gateway.store.turns.outbox import OutboxKind, enqueue_closing
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,99 +29,108 @@ class Stopped:
     task_id: TaskId
     run_id: RunId | None
 
+    @classmethod
+    def of(cls, turn: LockedTurn) -> "Stopped":
+        """The stopped turn of this row."""
+        return cls(TaskId(turn.id), RunId(turn.run_id) if turn.run_id else None)
 
-async def stop_turn(connection: AsyncConnection, row: Row[Any], reason: str, turn_seconds: float) -> bool:
-    """Ask an unended turn, whose row and conversation are locked, to stop.
 
-    One whose run was not asked for yet ends at once. Returns whether that let a queued turn go.
+_STOP: Final = (
+    update(turns)
+    .where(turns.c.id == bindparam("task"))
+    .values(stop_at=func.coalesce(turns.c.stop_at, now_plus()), stop_reason=bindparam("reason"))
+)
+
+
+async def stop_turn(connection: AsyncConnection, turn: LockedTurn, reason: str, turn_seconds: float) -> bool:
+    """Record that an unended turn is to stop.
+
+    A turn without a run ends at once. Returns whether that planned a queued turn.
     """
-    await connection.execute(_STOP, {"task": row.id, "reason": reason})
-    if row.state not in (TurnState.QUEUED, TurnState.PLANNED):
+    await connection.execute(_STOP, {"task": turn.id, "reason": reason})
+    if turn.state not in (TurnState.QUEUED, TurnState.PLANNED):
         return False
     result = Result(Outcome.STOPPED, (), (), GATEWAY_END)
-    return await write_result(connection, row, result, turn_seconds)
+    return await write_result(connection, turn, result, turn_seconds)
+
+
+_UNENDED: Final = LOCKED_TURN.where(
+    turns.c.conversation_id == bindparam("conversation"), turns.c.state != TurnState.ENDED
+).order_by(turns.c.seq)
+
+
+async def _unended(connection: AsyncConnection, conversation_id: ConversationId) -> list[LockedTurn]:
+    rows = await connection.execute(_UNENDED, {"conversation": conversation_id})
+    return [LockedTurn(*row) for row in rows]
 
 
 async def interrupt(
     connection: AsyncConnection, conversation_id: ConversationId, by: TaskId, turn_seconds: float
 ) -> list[Stopped]:
-    """Stop all that a new turn found in its conversation, which is locked: what runs, and what waits.
+    """Stop every turn that a new turn found in its conversation.
 
-    What waits ends at once; the active turn is asked to stop, and its owner ends it.
+    Queued turns end at once. The active turn is asked to stop, and its owner ends it.
     """
     stopped: list[Stopped] = []
-    for row in (await connection.execute(_UNENDED, {"conversation": conversation_id})).all():
-        if row.id == by:
+    for turn in await _unended(connection, conversation_id):
+        if turn.id == by:
             continue
-        if row.state == TurnState.QUEUED:
-            await stop_turn(connection, row, "interrupted", turn_seconds)
+        if turn.state == TurnState.QUEUED:
+            await stop_turn(connection, turn, "interrupted", turn_seconds)
         else:
-            await connection.execute(_STOP, {"task": row.id, "reason": "interrupted"})
-        stopped.append(_stopped(row))
+            await connection.execute(_STOP, {"task": turn.id, "reason": "interrupted"})
+        stopped.append(Stopped.of(turn))
     return stopped
 
 
-async def delete_conversation(
-    connection: AsyncConnection, caller: Caller, conversation_id: ConversationId, turn_seconds: float
-) -> tuple[list[Stopped], bool] | None:
-    """Hide a conversation from now on, stop its turns, and see to its session (R16).
-
-    Returns the turns that were stopped, and whether closing the session is due: if a turn still runs,
-    that follows from its end. None when the caller has no such conversation.
-    """
-    scope = scope_of(caller.app.id, caller.user) | {"conversation": conversation_id}
-    if await connection.scalar(_DELETE, scope) is None:
-        return None
-    await _keep_asked_session(connection, conversation_id)
-    await cancel_form(connection, conversation_id)
-    await forget_files(connection, conversation_id)
-    await connection.execute(_FORGET_ERRANDS, scope)
-    rows = (await connection.execute(_UNENDED, scope)).all()
-    for row in rows:
-        # A queued one that the end of a planned one lets go is the next to be ended.
-        await stop_turn(connection, row, "deleted", turn_seconds)
-    runs_on = any(row.state in (TurnState.SENDING, TurnState.RUNNING) for row in rows)
-    closing = not runs_on and await put_closing(connection, conversation_id)
-    return [_stopped(row) for row in rows], closing
-
-
-def _stopped(row: Row[Any]) -> Stopped:
-    return Stopped(TaskId(row.id), RunId(row.run_id) if row.run_id else None)
-
-
-async def _keep_asked_session(connection: AsyncConnection, conversation_id: str) -> None:
-    """The session in which a question is open is the one to close."""
-    row = (await connection.execute(_ASKED_SESSION, {"conversation": conversation_id})).first()
-    if row is not None:
-        await move_snapshot(connection, conversation_id, row.seq, row.snapshot)
-
-
-_STOP = (
-    update(turns)
-    .where(turns.c.id == bindparam("task"))
-    .values(stop_at=func.coalesce(turns.c.stop_at, now_plus()), stop_reason=bindparam("reason"))
-)
-_DELETE = (
+_DELETE: Final = (
     update(conversations)
     .where(conversations.c.id == bindparam("conversation"), owned(conversations))
     .values(deleted_at=now_plus())
     .returning(conversations.c.id)
 )
-_UNENDED = (
-    select(turns)
-    .where(turns.c.conversation_id == bindparam("conversation"), turns.c.state != TurnState.ENDED)
-    .order_by(turns.c.seq)
-    .with_for_update()
+# Nobody will see a name or suggestions of a deleted conversation.
+_DELETE_OUTBOX_ENTRIES: Final = delete(outbox).where(
+    outbox.c.kind.in_((OutboxKind.NAME_CONVERSATION.value, OutboxKind.SUGGEST_QUESTIONS.value)),
+    outbox.c.turn_id.in_(select(turns.c.id).where(turns.c.conversation_id == bindparam("conversation"))),
 )
-_ASKED_SESSION = (
+
+
+async def delete_conversation(
+    connection: AsyncConnection, caller: Caller, conversation_id: ConversationId, turn_seconds: float
+) -> tuple[list[Stopped], bool] | None:
+    """Mark a conversation as deleted, stop its turns, and arrange that its session is closed (R16).
+
+    Returns the turns that were stopped, and whether closing the session is due now: if a turn still
+    runs, its end makes it due. None when the caller has no such conversation.
+    """
+    scope = scope_of(caller.app.id, caller.user) | {"conversation": conversation_id}
+    if await connection.scalar(_DELETE, scope) is None:
+        return None
+    await _restore_asking_session(connection, conversation_id)
+    await cancel_form(connection, conversation_id)
+    await forget_files(connection, conversation_id)
+    await connection.execute(_DELETE_OUTBOX_ENTRIES, {"conversation": conversation_id})
+    found = await _unended(connection, conversation_id)
+    for turn in found:
+        # The end of a planned turn may plan a queued one: that is the next to be ended here.
+        await stop_turn(connection, turn, "deleted", turn_seconds)
+    is_running = any(turn.state in (TurnState.SENDING, TurnState.RUNNING) for turn in found)
+    closing = not is_running and await enqueue_closing(connection, conversation_id)
+    return [Stopped.of(turn) for turn in found], closing
+
+
+_ASKING_SESSION: Final = (
     select(forms.c.snapshot, turns.c.seq)
     .join(turns, turns.c.id == forms.c.turn_id)
     .where(
         forms.c.conversation_id == bindparam("conversation"), is_open(forms), forms.c.snapshot.is_not(None)
     )
 )
-# Nobody wants to know any more what would be made of the conversation.
-_FORGET_ERRANDS = delete(outbox).where(
-    outbox.c.kind.in_((OutboxKind.NAME_CONVERSATION.value, OutboxKind.SUGGEST_QUESTIONS.value)),
-    outbox.c.turn_id.in_(select(turns.c.id).where(turns.c.conversation_id == bindparam("conversation"))),
-)
+
+
+async def _restore_asking_session(connection: AsyncConnection, conversation_id: str) -> None:
+    """While a question is open, the session to close is the one in which it was asked."""
+    row = (await connection.execute(_ASKING_SESSION, {"conversation": conversation_id})).first()
+    if row is not None:
+        await move_snapshot(connection, conversation_id, row.seq, row.snapshot)

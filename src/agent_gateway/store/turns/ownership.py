@@ -1,0 +1,231 @@
+"""What the owner of turns may do: adopt, drive, release and finish them (R4-R12)."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, bindparam, case, func, or_, select, tuple_, update
+
+from agent_gateway.domain.events import Endings, Result
+from agent_gateway.domain.ids import RunId, TaskId
+from agent_gateway.domain.turns import Turn, TurnState
+from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.tables import is_active, turns
+from agent_gateway.store.files import forget_files
+from agent_gateway.store.question_forms import open_form
+from agent_gateway.store.turns.finish import write_result
+from agent_gateway.store.turns.locks import LOCKED_TURN, LockedTurn, lock_conversation
+from agent_gateway.store.turns.outbox import Outbox, enqueue_followups
+from agent_gateway.store.turns.rows import OwnerContext, read_turns
+
+ADOPTION_BATCH: Final = 50
+"""Turns taken over in one transaction."""
+HEARTBEAT_BATCH: Final = 500
+"""Turns renewed by one statement: thousands of pairs in one exceed what Postgres can parse."""
+
+_OURS: Final = (
+    turns.c.id == bindparam("task"),
+    turns.c.owner == bindparam("our_owner"),
+    turns.c.epoch == bindparam("our_epoch"),
+)
+"""Guards the writes of an owner (I9); `_ours` has the values."""
+
+
+class OwnedTurns:
+    """The writes of the process that owns a turn.
+
+    Each is guarded by owner, epoch and state: a write that matches no row changed nothing, and reports
+    that (I9).
+    """
+
+    def __init__(self, database: Database, context: OwnerContext, outbox: Outbox) -> None:
+        self._database = database
+        self._context = context
+        self._outbox = outbox
+        self.promoted = asyncio.Event()
+        """Set when a write of this process planned a turn that has no owner until it is adopted."""
+
+    def _ours(self, turn: Turn) -> dict[str, Any]:
+        return {"task": turn.task_id, "our_owner": self._context.owner, "our_epoch": turn.epoch}
+
+    async def adopt(self, *, expired: bool, everyone: bool = False) -> list[Turn]:
+        """Take over up to ADOPTION_BATCH turns without owner, and with `expired` those whose lease ran out.
+
+        `everyone` takes the turns of all other owners at once: only for a database that one process
+        owns alone, at its start. Every change of owner raises the epoch (R10, R11).
+        """
+        free: list[ColumnElement[bool]] = [turns.c.owner.is_(None)]
+        if expired:
+            free.append(turns.c.lease_until < now_plus())
+        if everyone:
+            free.append(turns.c.owner != self._context.owner)
+        async with self._database.transaction("duty") as connection:
+            found = await connection.scalars(
+                select(turns.c.id)
+                .where(
+                    is_active(turns),
+                    or_(*free),
+                    # A turn with another release's fold is left to that release, until it is late.
+                    or_(
+                        turns.c.fold_version.in_(self._context.fold_versions),
+                        turns.c.deadline_at < now_plus(),
+                    ),
+                )
+                .order_by(turns.c.lease_until)
+                .limit(ADOPTION_BATCH)
+                .with_for_update(skip_locked=True)
+            )
+            ids = list(found)
+            if not ids:
+                return []
+            # Only a turn whose owner died counts as adopted: a release clears the owner first, and this
+            # process is alive.
+            not_dead = or_(turns.c.owner.is_(None), turns.c.owner == self._context.owner)
+            await connection.execute(
+                update(turns)
+                .where(turns.c.id.in_(ids))
+                .values(adoptions=turns.c.adoptions + case((not_dead, 0), else_=1), **self._ownership())
+            )
+            return await read_turns(connection, self._context, turns.c.id.in_(ids))
+
+    async def take_back(self, task_ids: list[TaskId]) -> list[Turn]:
+        """Own released turns again that no process has adopted (R12). Those that it returns are ours."""
+        ours = turns.c.id.in_(task_ids), turns.c.owner == self._context.owner
+        async with self._database.transaction("duty") as connection:
+            await connection.execute(
+                update(turns)
+                .where(turns.c.id.in_(task_ids), turns.c.owner.is_(None), is_active(turns))
+                .values(self._ownership())
+            )
+            return await read_turns(connection, self._context, *ours)
+
+    def _ownership(self) -> dict[str, Any]:
+        """A change of owner to this process."""
+        return {
+            "owner": self._context.owner,
+            "epoch": turns.c.epoch + 1,
+            "lease_until": now_plus(self._context.lease_seconds),
+        }
+
+    async def heartbeat(self, held: Iterable[Turn]) -> dict[TaskId, bool]:
+        """Renew the leases of these turns, in as few statements as databases can process (R6).
+
+        Returns task id → whether a stop was asked for. A turn that is not in it is not ours.
+        """
+        pairs = [(turn.task_id, turn.epoch) for turn in held]
+        renewed: dict[TaskId, bool] = {}
+        # Even without any turn: it proves that the database takes writes, so that leases could be renewed.
+        for start in range(0, max(1, len(pairs)), HEARTBEAT_BATCH):
+            renewed |= await self._renew(pairs[start : start + HEARTBEAT_BATCH])
+        return renewed
+
+    async def _renew(self, pairs: list[tuple[TaskId, int]]) -> dict[TaskId, bool]:
+        async with self._database.transaction("heartbeats") as connection:
+            renewed = await connection.execute(
+                update(turns)
+                .where(
+                    tuple_(turns.c.id, turns.c.epoch).in_(pairs),
+                    turns.c.owner == self._context.owner,
+                    is_active(turns),
+                )
+                .values(lease_until=now_plus(self._context.lease_seconds))
+                .returning(turns.c.id, turns.c.stop_at)
+            )
+            return {TaskId(task_id): stop_at is not None for task_id, stop_at in renewed}
+
+    _ARM: Final = (
+        update(turns)
+        .where(*_OURS, turns.c.state.in_((TurnState.PLANNED, TurnState.SENDING)), turns.c.stop_at.is_(None))
+        .values(state=TurnState.SENDING.value)
+    )
+
+    async def arm(self, turn: Turn) -> bool:
+        """`planned → sending`, before POST /runs. False: stopped meanwhile, or no longer ours (R4).
+
+        May be repeated when the answer of the first try was lost (R14); so may `mark_running`.
+        """
+        async with self._database.transaction() as connection:
+            changed = await connection.execute(self._ARM, self._ours(turn))
+            return changed.rowcount == 1
+
+    _MARK_RUNNING: Final = (
+        update(turns)
+        .where(*_OURS, turns.c.state.in_((TurnState.SENDING, TurnState.RUNNING)))
+        .values(state=TurnState.RUNNING.value, run_id=bindparam("run_id"))
+        .returning(turns.c.stop_at)
+    )
+
+    async def mark_running(self, turn: Turn, run_id: RunId) -> bool | None:
+        """`sending → running` with the run's id, before the first event is sent to a client (R4).
+
+        Returns whether a stop was asked for meanwhile, or None when the turn is no longer ours.
+        """
+        async with self._database.transaction() as connection:
+            changed = await connection.execute(self._MARK_RUNNING, {**self._ours(turn), "run_id": run_id})
+            row = changed.first()
+            return None if row is None else row.stop_at is not None
+
+    _SAVE_CHECKPOINT: Final = (
+        update(turns).where(*_OURS, is_active(turns)).values(checkpoint=bindparam("saved"))
+    )
+
+    async def save_checkpoints(self, held: list[tuple[Turn, bytes]]) -> None:
+        """Store the fold states of running turns of ours, in one batch (R5)."""
+        async with self._database.transaction("duty") as connection:
+            await connection.execute(
+                self._SAVE_CHECKPOINT, [{**self._ours(turn), "saved": state} for turn, state in held]
+            )
+
+    _RELEASE: Final = (
+        update(turns)
+        .where(*_OURS, is_active(turns), turns.c.state != TurnState.SENDING)
+        .values(
+            owner=None,
+            epoch=turns.c.epoch + 1,
+            lease_until=None,
+            checkpoint=func.coalesce(bindparam("saved"), turns.c.checkpoint),
+        )
+    )
+
+    async def release(self, held: list[tuple[Turn, bytes | None]]) -> set[TaskId]:
+        """Release turns, with their checkpoints, so that another process adopts them at once (R12).
+
+        Returns those that were released. A turn in `sending` is not: its run would be lost (R4).
+        """
+        released: set[TaskId] = set()
+        async with self._database.transaction("duty") as connection:
+            for turn, state in held:
+                changed = await connection.execute(self._RELEASE, {**self._ours(turn), "saved": state})
+                if changed.rowcount:
+                    released.add(turn.task_id)
+        return released
+
+    _LOCK_OURS: Final = LOCKED_TURN.where(*_OURS, is_active(turns))
+
+    async def finish(self, turn: Turn, endings: Endings) -> Result | None:
+        """The turn's last write: answer, marks, steps, usage and snapshot in one commit (I2, R7).
+
+        Returns the one of the two ends that was stored, or None when the turn is no longer ours or has
+        ended: then nothing was written.
+        """
+        async with self._database.transaction("duty") as connection:
+            conversation = await lock_conversation(connection, turn.conversation_id)
+            found = (await connection.execute(self._LOCK_OURS, self._ours(turn))).first()
+            if found is None:
+                return None
+            row = LockedTurn(*found)
+            result = endings.normal if row.stop_at is None else endings.if_stopped
+            form = None
+            if result.question is not None:
+                seconds = turn.app.config.question_expires_seconds
+                form = await open_form(connection, row, result.question, seconds)
+            promoted = await write_result(connection, row, result, self._context.turn_seconds)
+            if conversation.deleted_at is not None:
+                await forget_files(connection, turn.conversation_id)
+            due = await enqueue_followups(connection, turn, row, result, conversation)
+        if promoted:
+            self.promoted.set()
+        if due:
+            self._outbox.written.set()
+        return replace(result, question=None, form=form, answered=turn.form)

@@ -1,0 +1,174 @@
+"""Turns as they are read: by the clients that follow them, and by the process that follows them for those."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from sqlalchemy import bindparam, select
+from sqlmodel import col
+
+from agent_gateway.apps.config import AppMode, read_config
+from agent_gateway.domain.events import GATEWAY_END, Result
+from agent_gateway.domain.ids import AppId, ConversationId, MessageId, RunId, TaskId
+from agent_gateway.domain.turns import AnsweredTurn, Caller, Outcome, Turn, TurnRequest, TurnState, Usage
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.scope import owned, scope_of
+from agent_gateway.store.db.tables import (
+    ACTIVE_STATES,
+    MessageRow,
+    TurnRow,
+    app_versions,
+    conversations,
+    messages,
+    turns,
+)
+from agent_gateway.store.files import read_artifacts
+from agent_gateway.store.question_forms import forms_of_turn
+from agent_gateway.store.turns.chunk_offsets import unpack_in_thread
+from agent_gateway.store.turns.idempotency import find_turn_of_key
+from agent_gateway.store.turns.rows import OwnerContext, read_answered_turns, read_steps, read_turns
+
+
+@dataclass(frozen=True, slots=True)
+class TurnView:
+    """A turn as a reader sees it: what its frames are made of, and whether it has ended."""
+
+    task_id: TaskId
+    conversation_id: ConversationId
+    message_id: MessageId
+    created_at: int
+    mode: AppMode
+    """Of the app's version that the turn is pinned to (R17)."""
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStatus:
+    """What a follower regularly reads of a turn's row."""
+
+    run_id: RunId | None
+    ended: bool
+    epoch: int
+    elsewhere: bool
+    """True while another process owns it."""
+    free: bool
+    """True while it is active and no process owns it."""
+
+
+class TurnReader:
+    """Reads turns; changes nothing."""
+
+    def __init__(self, database: Database, context: OwnerContext) -> None:
+        self._database = database
+        self._context = context
+
+    _VIEW: Final = (
+        select(
+            turns.c.conversation_id,
+            turns.c.message_id,
+            messages.c.created_at,
+            app_versions.c.config,
+            turns.c.state,
+        )
+        .join(messages, messages.c.id == turns.c.message_id)
+        .join(conversations, conversations.c.id == turns.c.conversation_id)
+        .join(app_versions, app_versions.c.id == turns.c.app_version_id)
+        .where(turns.c.id == bindparam("task"), owned(conversations))
+    )
+
+    async def view(self, app_id: AppId, user: str, task_id: TaskId) -> TurnView | None:
+        """A turn of this app and user, or None."""
+        async with self._database.reading() as session:
+            row = (await session.execute(self._VIEW, scope_of(app_id, user) | {"task": task_id})).first()
+        if row is None:
+            return None
+        conversation_id, message_id, created_at, config, state = row
+        return TurnView(
+            task_id=task_id,
+            conversation_id=ConversationId(conversation_id),
+            message_id=MessageId(message_id),
+            created_at=int(created_at.timestamp()),
+            mode=read_config(config).mode,
+            ended=state == TurnState.ENDED,
+        )
+
+    async def result(self, task_id: TaskId) -> Result | None:
+        """How a turn ended, with all it produced; None while it has not."""
+        async with self._database.reading(anyhow=True) as session:
+            found = await session.execute(
+                select(TurnRow, MessageRow)
+                .join(MessageRow, col(MessageRow.id) == col(TurnRow.message_id))
+                .where(col(TurnRow.id) == task_id, col(TurnRow.state) == TurnState.ENDED)
+            )
+            row = found.first()
+            if row is None:
+                return None
+            turn, message = row
+            steps = await read_steps(session, [message.id])
+            form, answered = await forms_of_turn(session, turn.id, turn.form_id)
+            artifacts = await read_artifacts(session, [message])
+            return Result(
+                outcome=Outcome(turn.outcome),
+                chunks=await unpack_in_thread(message.marks, message.answer),
+                text=message.answer,
+                steps=tuple(steps.get(message.id, ())),
+                end_position=turn.end_position or GATEWAY_END,
+                error_code=turn.error_code,
+                usage=msgspec.convert(message.usage, Usage) if message.usage else None,
+                form=form,
+                answered=answered,
+                files=tuple(artifacts.get(message.id, ())),
+            )
+
+    async def load(self, task_id: TaskId) -> Turn | None:
+        """A turn as its row stands, to follow it."""
+        async with self._database.reading(anyhow=True) as session:
+            found = await read_turns(await session.connection(), self._context, turns.c.id == task_id)
+        return found[0] if found else None
+
+    async def statuses(self, task_ids: list[TaskId]) -> dict[TaskId, TurnStatus]:
+        """Where these turns stand: one query for all the turns that a process follows (R6)."""
+        async with self._database.reading(anyhow=True) as session:
+            rows = await session.execute(
+                select(turns.c.id, turns.c.run_id, turns.c.state, turns.c.epoch, turns.c.owner).where(
+                    turns.c.id.in_(task_ids)
+                )
+            )
+            return {
+                TaskId(row.id): TurnStatus(
+                    RunId(row.run_id) if row.run_id else None,
+                    ended=row.state == TurnState.ENDED,
+                    epoch=row.epoch,
+                    elsewhere=row.owner is not None and row.owner != self._context.owner,
+                    free=row.owner is None and row.state in ACTIVE_STATES,
+                )
+                for row in rows
+            }
+
+    async def find_by_key(self, caller: Caller, request: TurnRequest) -> TaskId | None:
+        """The turn that this request's Idempotency-Key began; IdempotencyConflict for another body."""
+        if not request.idempotency_key:
+            return None
+        async with self._database.reading() as session:
+            return await find_turn_of_key(session, caller, request)
+
+    _FIRST_TURN: Final = (
+        select(turns.c.id)
+        .join(conversations, conversations.c.id == turns.c.conversation_id)
+        .where(conversations.c.id == bindparam("conversation"), owned(conversations))
+        .order_by(turns.c.seq)
+        .limit(1)
+    )
+
+    async def first_answered_turn(
+        self, caller: Caller, conversation_id: ConversationId
+    ) -> AnsweredTurn | None:
+        """The first turn of a conversation of this caller; None when there is no such conversation."""
+        scope = scope_of(caller.app.id, caller.user) | {"conversation": conversation_id}
+        async with self._database.reading() as session:
+            task_id = await session.scalar(self._FIRST_TURN, scope)
+            if task_id is None:
+                return None
+            connection = await session.connection()
+            found = await read_answered_turns(connection, self._context, turns.c.id == task_id)
+        return found.get(TaskId(task_id))

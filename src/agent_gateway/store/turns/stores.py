@@ -1,0 +1,28 @@
+"""The turns of one process, by who may do what with them."""
+
+from dataclasses import dataclass
+
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.turns.intake import TurnIntake
+from agent_gateway.store.turns.outbox import Outbox
+from agent_gateway.store.turns.ownership import OwnedTurns
+from agent_gateway.store.turns.reader import TurnReader
+from agent_gateway.store.turns.rows import OwnerContext
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStores:
+    """What callers, owners and readers do with turns, and the outbox that they share."""
+
+    intake: TurnIntake
+    owned: OwnedTurns
+    reader: TurnReader
+    outbox: Outbox
+
+    @classmethod
+    def open(cls, database: Database, context: OwnerContext) -> "TurnStores":
+        """The stores of a process that owns turns under these conditions."""
+        outbox = Outbox(database, context)
+        owned = OwnedTurns(database, context, outbox)
+        intake = TurnIntake(database, context, outbox, owned.promoted)
+        return cls(intake, owned, TurnReader(database, context), outbox)
