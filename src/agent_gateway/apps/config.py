@@ -6,7 +6,7 @@ placeholders stay placeholders: the value of an environment variable never becom
 
 import json
 from functools import lru_cache
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -48,7 +48,7 @@ class LayerTemplate(BaseModel):
         return "config" in self.model_fields_set
 
     @model_serializer(mode="wrap")
-    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
         return {key: value for key, value in handler(self).items() if key in self.model_fields_set}
 
 
@@ -166,7 +166,7 @@ def _default_composition() -> CompositionTemplate:
         "invoke_from": "service-api",
         "agent_mode": "agent_app",
     }
-    layers: list[dict[str, Any]] = [
+    layers = [
         {
             "name": "agent_soul_prompt",
             "type": "plain.prompt",

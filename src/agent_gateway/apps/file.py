@@ -59,7 +59,7 @@ def _not_yaml(path: Path, mark: StreamMark | None, problem: str) -> ConfigError:
     return ConfigError(f"{path} is not valid YAML{where}: {problem}")
 
 
-def parse_app(data: Any, environ: Mapping[str, str] | None, source: str) -> AppConfig:
+def parse_app(data: object, environ: Mapping[str, str] | None, source: str) -> AppConfig:
     """Check the data of an app and, if one is given, that the environment has every variable it names.
 
     Raises ConfigError listing all that is wrong, each with its path; `source` says whose data it is.
@@ -79,7 +79,7 @@ def parse_app(data: Any, environ: Mapping[str, str] | None, source: str) -> AppC
     return config
 
 
-def _read_yaml(text: str) -> Any:
+def _read_yaml(text: str) -> object:
     """Plain data of a YAML 1.1 text. A key that is written twice is refused."""
     reader = YAML(typ="safe", pure=True)
     # App files in use were written for 1.1: there, a bare `on` is true and a bare `012` is ten.
@@ -92,7 +92,7 @@ def refusal(source: str, problems: list[str], backend: str = "") -> ConfigError:
     return ConfigError("\n  - ".join([f"{source} is not a valid app file{backend}:", *problems]))
 
 
-def _not_json(value: Any, path: str) -> Iterator[str]:
+def _not_json(value: object, path: str) -> Iterator[str]:
     """YAML knows more than JSON: dates, sets, numeric keys, NaN. Say where, instead of guessing."""
     match value:
         case dict():

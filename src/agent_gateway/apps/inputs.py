@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from agent_gateway.errors import InvalidParam
+from agent_gateway.json_types import JsonObject
 
 TEXT_KINDS: Final = frozenset({"text-input", "paragraph"})
 MAX_INT: Final = 2**63 - 1
@@ -24,7 +25,7 @@ class InputField(BaseModel):
     variable: str = Field(min_length=1)
     required: bool = False
 
-    def further(self, key: str) -> Any:
+    def further(self, key: str) -> object:
         """What the app file says under another key; None when nothing."""
         return (self.model_extra or {}).get(key)
 
@@ -33,7 +34,7 @@ Form = Sequence[Mapping[str, InputField]]
 """One mapping of kind (`text-input`, `select` …) to field per item, as clients get it."""
 
 
-def read_inputs(form: Form, inputs: Mapping[str, Any], *, starting: bool) -> dict[str, Any]:
+def read_inputs(form: Form, inputs: Mapping[str, JsonValue], *, starting: bool) -> JsonObject:
     """These inputs as the form takes them. Raises InvalidParam, naming each field that does not fit.
 
     Null and blank text count as not filled in: for a required field that is an error in the message that
@@ -59,16 +60,16 @@ def read_inputs(form: Form, inputs: Mapping[str, Any], *, starting: bool) -> dic
     return read
 
 
-def merged(stored: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, Any]:
+def merged(stored: Mapping[str, JsonValue], sent: Mapping[str, JsonValue]) -> JsonObject:
     """The inputs of a message in a conversation that goes on: its own, else those it began with."""
     return {**stored, **{name: value for name, value in sent.items() if value is not None}}
 
 
-def _is_blank(value: Any) -> bool:
+def _is_blank(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _number(value: Any) -> Any:
+def _number(value: JsonValue) -> JsonValue:
     """The number that a text field of a page sends as text; anything else as it is."""
     if not isinstance(value, str) or not _NUMBER.fullmatch(value.strip()):
         return value
@@ -77,7 +78,7 @@ def _number(value: Any) -> Any:
     return whole if whole is not None and abs(whole) <= MAX_INT else float(text)
 
 
-def _problem(kind: str, field: InputField, value: Any) -> str | None:
+def _problem(kind: str, field: InputField, value: object) -> str | None:
     """What is wrong with a value that was filled in; never with the value itself."""
     if kind in TEXT_KINDS:
         most = field.further("max_length")
@@ -92,6 +93,8 @@ def _problem(kind: str, field: InputField, value: Any) -> str | None:
     return None
 
 
-def _is_one_of(value: Any, options: Any) -> bool:
+def _is_one_of(value: object, options: object) -> bool:
     # By type, too: for Python true is 1.
-    return any(type(option) is type(value) and option == value for option in options or ())
+    return isinstance(options, list) and any(
+        type(option) is type(value) and option == value for option in options
+    )

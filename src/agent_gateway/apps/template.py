@@ -98,7 +98,7 @@ def _file_placeholder(inner: str) -> Placeholder:
     raise TemplateError(f"unknown placeholder '${{{inner}}}' (known here: {', '.join(FILE_NAMES)})")
 
 
-def strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
+def strings(value: object, path: str) -> Iterator[tuple[str, str]]:
     """Every string among the values of some JSON data, each with the path that leads to it."""
     match value:
         case str():
@@ -109,9 +109,11 @@ def strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
         case dict():
             for key, item in value.items():
                 yield from strings(item, f"{path}.{key}")
+        case _:
+            pass
 
 
-def uses(value: Any, placeholder: Placeholder) -> bool:
+def uses(value: object, placeholder: Placeholder) -> bool:
     """Whether this placeholder stands anywhere in some JSON data. Raises TemplateError."""
     return any(placeholder in parse(text) for _, text in strings(value, ""))
 
@@ -142,7 +144,7 @@ def _fill_string(parts: list[str | Placeholder], lookup: Callable[[Placeholder],
             return "".join(part if isinstance(part, str) else _text(lookup(part)) for part in parts)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

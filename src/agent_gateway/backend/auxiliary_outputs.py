@@ -6,7 +6,7 @@ the text itself is dropped.
 
 import json
 import re
-from typing import Any, Final
+from typing import Final
 
 from agent_gateway.domain.text import clean_text, short_name
 
@@ -81,7 +81,7 @@ def _in_lines(text: str) -> list[str]:
     return lines
 
 
-def _strings(value: Any) -> list[str]:
+def _strings(value: object) -> list[str]:
     """The strings of a list, of an object's first list that has any, or an object's own."""
     match value:
         case str():

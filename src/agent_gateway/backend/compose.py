@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from pydantic import JsonValue
 
 from agent_gateway.apps.config import CompositionTemplate, LayerTemplate
 from agent_gateway.apps.template import ANSWER, Placeholder, TemplateError, fill, parse, uses
@@ -72,7 +73,7 @@ def has_place_for_files(template: CompositionTemplate) -> bool:
     return any(uses(layer.config, _FILES) or _says_query(layer.config) for layer in template.layers)
 
 
-def _says_query(config: Any) -> bool:
+def _says_query(config: object) -> bool:
     if not isinstance(config, dict):
         return False
     text = config.get(_TEXT)
@@ -121,7 +122,7 @@ def _filled(
     turn: Turn,
     values: "_Values",
     files: str = "",
-    shown: Sequence[dict[str, Any]] = (),
+    shown: Sequence[Mapping[str, object]] = (),
 ) -> Composition:
     """`files` is what is still to be said of the turn's files, beside the query; `shown` are all of them."""
     try:
@@ -136,7 +137,7 @@ def _unfit(turn: Turn, error: TemplateError) -> TurnError:
     return TurnError("internal_server_error")
 
 
-def _metadata(turn: Turn) -> dict[str, Any]:
+def _metadata(turn: Turn) -> Mapping[str, object]:
     return {
         "conversation_id": turn.conversation_id,
         "message_id": turn.message_id,
@@ -144,7 +145,7 @@ def _metadata(turn: Turn) -> dict[str, Any]:
     }
 
 
-def _answer(form: HumanInputForm | None, files: str) -> dict[str, Any] | None:
+def _answer(form: HumanInputForm | None, files: str) -> Mapping[str, object] | None:
     """What a human answered, as the result of the tool call that asked.
 
     The files that came with the answer are told with it: of the prompt, the run reads nothing then.
@@ -152,7 +153,7 @@ def _answer(form: HumanInputForm | None, files: str) -> dict[str, Any] | None:
     if form is None or form.answer is None or not form.tool_call_id:
         return None
     answer, action = form.answer, form.answer.action
-    result: dict[str, Any] = {
+    result = {
         "status": answer.status,
         "action": {"id": action.id, "label": action.label} if action else None,
         "values": answer.values,
@@ -212,7 +213,9 @@ def _file_line(parts: list[str | Placeholder], file: InputFile, file_url: Callab
     return "".join(part if isinstance(part, str) else known[part.name] for part in parts)
 
 
-def _layer(template: LayerTemplate, values: _Values, files: str, shown: Sequence[dict[str, Any]]) -> Layer:
+def _layer(
+    template: LayerTemplate, values: _Values, files: str, shown: Sequence[Mapping[str, object]]
+) -> Layer:
     """The layer filled in; `files` go to where the user's own words are, `shown` to who wants a list."""
     config: Any = fill(template.config, values) if template.has_config else msgspec.UNSET
     if takes_list(template.config):
@@ -228,7 +231,9 @@ def _layer(template: LayerTemplate, values: _Values, files: str, shown: Sequence
     )
 
 
-def _with_files(template: dict[str, Any], config: dict[str, Any], files: str) -> dict[str, Any]:
+def _with_files(
+    template: Mapping[str, JsonValue], config: Mapping[str, JsonValue], files: str
+) -> Mapping[str, object]:
     """The config with `files` after the user's own words: a text of its own, where there may be several."""
     if uses(template.get(_USER), _QUERY):
         said = config[_USER]

@@ -164,7 +164,9 @@ def _with_type(layer: Layer, vendor: str, names: set[str]) -> Layer:
     )
 
 
-def _referring(config: dict[str, Any], kind: _Kind, names: set[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def _referring(
+    config: Mapping[str, object], kind: _Kind, names: set[str]
+) -> tuple[dict[str, object], dict[str, str]]:
     """The config without the fields that name other layers, and what they name."""
     deps: dict[str, str] = {}
     for field in kind.refers_to:
@@ -225,7 +227,7 @@ def _config(layer: Layer, names: Mapping[str, str]) -> Any:
     }
     if references.get(_CONTEXT) == _CONTEXT:
         del references[_CONTEXT]  # the default everywhere
-    return {**layer.config, **references} if references else cast("dict[str, Any]", layer.config)
+    return {**layer.config, **references} if references else cast("Mapping[str, object]", layer.config)
 
 
 def _joined(user: Any) -> Any:

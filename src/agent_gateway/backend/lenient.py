@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -10,7 +10,7 @@ UNREADABLE: Final = (ValueError, RecursionError)
 """What is raised for bytes that are not JSON: msgspec's errors are ValueErrors, as json's are."""
 
 
-def read_object(raw: msgspec.Raw | msgspec.UnsetType) -> dict[str, Any]:
+def read_object(raw: msgspec.Raw | msgspec.UnsetType) -> dict[str, object]:
     """A JSON object; empty when it is absent, malformed or something else.
 
     Its texts may hold halves of surrogate pairs.
@@ -23,7 +23,7 @@ def read_object(raw: msgspec.Raw | msgspec.UnsetType) -> dict[str, Any]:
         return {}
 
 
-def read_json(raw: bytes | msgspec.Raw) -> Any:
+def read_json(raw: bytes | msgspec.Raw) -> object:
     """A JSON value; raises one of UNREADABLE. Halves of surrogate pairs, which msgspec refuses, are kept."""
     try:
         return msgspec.json.decode(raw)
@@ -31,7 +31,7 @@ def read_json(raw: bytes | msgspec.Raw) -> Any:
         return loads(bytes(raw))
 
 
-def loads(text: str | bytes) -> Any:
+def loads(text: str | bytes) -> object:
     """JSON as Python writes it, with halves of surrogate pairs; NaN and infinities become null."""
     return json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
 
@@ -41,7 +41,7 @@ def _finite(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def as_dict(value: object) -> dict[str, Any]:
+def as_dict(value: object) -> dict[str, object]:
     """The value if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
@@ -51,6 +51,6 @@ def as_str(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def as_list(value: object) -> list[Any]:
+def as_list(value: object) -> list[object]:
     """The value if it is an array, else an empty one."""
     return value if isinstance(value, list) else []

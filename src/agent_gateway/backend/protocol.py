@@ -7,12 +7,12 @@ the envelope is ever parsed, and a session snapshot stays the bytes that came.
 """
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from agent_gateway.backend.lenient import loads
+from agent_gateway.backend.lenient import as_dict, as_str, loads
 from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.text import clean_text
 from agent_gateway.errors import BackendGarbage
@@ -67,21 +67,20 @@ def _repaired(data: bytes) -> RunEvent:
     The surrogates stay: the other half of a pair may be in the next event.
     """
     try:
-        value = loads(data.decode(errors="replace"))
-        inner = json.dumps(value["data"]).encode() if isinstance(value, dict) and "data" in value else b"{}"
+        event = as_dict(loads(data.decode(errors="replace")))
+        inner = json.dumps(event["data"]).encode() if "data" in event else b"{}"
     except (ValueError, RecursionError):
         # Not chained: the error holds the whole text, which may hold secrets.
         raise BackendGarbage("a run event is not JSON") from None
-    match value:
-        case {"type": str(kind), **rest}:
-            cursor = rest.get("id")
-            return RunEvent(
-                type=clean_text(kind),
-                id=clean_text(cursor) if isinstance(cursor, str) else "",
-                data=msgspec.Raw(inner),
-                agent_message_delta=rest.get("agent_message_delta", msgspec.UNSET),
-            )
-    raise BackendGarbage("a run event is not an object with a type")
+    kind = event.get("type")
+    if not isinstance(kind, str):
+        raise BackendGarbage("a run event is not an object with a type")
+    return RunEvent(
+        type=clean_text(kind),
+        id=clean_text(as_str(event.get("id"))),
+        data=msgspec.Raw(inner),
+        agent_message_delta=event.get("agent_message_delta", msgspec.UNSET),
+    )
 
 
 class Layer(msgspec.Struct, omit_defaults=True):
@@ -90,7 +89,7 @@ class Layer(msgspec.Struct, omit_defaults=True):
     name: str
     type: str | msgspec.UnsetType = msgspec.UNSET
     deps: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-    metadata: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    metadata: Mapping[str, object] | msgspec.UnsetType = msgspec.UNSET
     config: Any = msgspec.UNSET
     """UNSET (falsy) when the template has no such key; a null that was written is sent as null."""
 
@@ -114,9 +113,9 @@ class CreateRunRequest(msgspec.Struct, omit_defaults=True):
 
     composition: Composition
     session_snapshot: msgspec.Raw | None = None
-    deferred_tool_results: dict[str, Any] | None = None
+    deferred_tool_results: Mapping[str, object] | None = None
     idempotency_key: str | None = None
-    metadata: dict[str, Any] = {}
+    metadata: Mapping[str, object] = {}
     on_exit: OnExit | None = None
 
 

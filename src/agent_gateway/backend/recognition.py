@@ -8,7 +8,7 @@ the backend may be another one tomorrow.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -121,7 +121,7 @@ def _told(document: bytes) -> Generation | None:
 
 class _Detail(msgspec.Struct):
     type: str = ""
-    loc: list[Any] = []
+    loc: list[object] = []
 
 
 class _Refusal(msgspec.Struct):

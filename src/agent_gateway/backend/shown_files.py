@@ -7,7 +7,7 @@ signed URL has long expired.
 
 import base64
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from agent_gateway.apps.config import CompositionTemplate
 from agent_gateway.apps.template import Placeholder, parse
@@ -23,7 +23,7 @@ _FORMATS: Final = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp
 """What models can see, and what it is called."""
 
 
-def takes_list(config: Any) -> bool:
+def takes_list(config: object) -> bool:
     """Whether a layer's config wants the files as a list. Raises TemplateError."""
     said = config.get(FILES) if isinstance(config, dict) else None
     return isinstance(said, str) and parse(said) == _ALONE
@@ -42,7 +42,7 @@ def to_be_shown(template: CompositionTemplate, files: list[InputFile]) -> list[s
     return ids
 
 
-def entry(file: InputFile, url: str, images: Mapping[str, bytes]) -> dict[str, Any]:
+def entry(file: InputFile, url: str, images: Mapping[str, bytes]) -> Mapping[str, object]:
     """One file of the list; `url` is where it is, `images` are the bytes of uploaded ones by their ids."""
     # The name of a remote image need not tell what it is; whoever fetches it finds out.
     mime_type = file.mime_type or "image/jpeg"
@@ -63,7 +63,7 @@ def entry(file: InputFile, url: str, images: Mapping[str, bytes]) -> dict[str, A
 
 def entries(
     files: list[InputFile], file_url: Callable[[str], str], images: Mapping[str, bytes]
-) -> list[dict[str, Any]]:
+) -> list[Mapping[str, object]]:
     """All files of a message as the list."""
     return [entry(file, url_of(file, file_url), images) for file in files]
 

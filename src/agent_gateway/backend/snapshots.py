@@ -7,7 +7,7 @@ only on its way to the backend. One that has the right form already goes back by
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -89,7 +89,7 @@ def in_schema_2(raw: bytes) -> msgspec.Raw | None:
     return msgspec.Raw(msgspec.json.encode({"schema_version": 2, "layers": layers}))
 
 
-def _listed(held: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+def _listed(held: Mapping[str, object], names: Sequence[str]) -> list[Mapping[str, object]]:
     """What an object holds, for each layer in order."""
     return [
         {"name": name, "lifecycle_state": "suspended", "runtime_state": held[name]}
@@ -99,13 +99,13 @@ def _listed(held: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any
     ]
 
 
-def _new_layer(name: str) -> dict[str, Any]:
-    return {"name": name, "lifecycle_state": "new", "runtime_state": dict[str, Any]()}
+def _new_layer(name: str) -> Mapping[str, object]:
+    return {"name": name, "lifecycle_state": "new", "runtime_state": dict[str, object]()}
 
 
 def _leniently_in_schema_1(raw: bytes, names: Sequence[str]) -> msgspec.Raw:
     """The same for JSON as Python writes it (NaN, halves of surrogate pairs), which msgspec refuses."""
-    snapshot: dict[str, Any] = json.loads(raw)
+    snapshot = json.loads(raw)
     held = msgspec.convert(snapshot, type=_LenientSnapshot).layers
     if isinstance(held, dict):
         return msgspec.Raw(json.dumps({"schema_version": 1, "layers": _listed(held, names)}).encode())
@@ -121,7 +121,7 @@ class _Named(msgspec.Struct):
 
 
 class _LenientSnapshot(msgspec.Struct):
-    layers: list[_Named] | dict[str, Any]
+    layers: list[_Named] | dict[str, object]
 
 
 def _repaired(raw: bytes) -> bytes:
@@ -129,9 +129,9 @@ def _repaired(raw: bytes) -> bytes:
     return msgspec.json.encode(clean_json(loads(raw)))
 
 
-def _with_no_open_call(history: msgspec.Raw) -> dict[str, Any]:
+def _with_no_open_call(history: msgspec.Raw) -> Mapping[str, object]:
     """The state of a history whose last message is marked if a call in it was never answered."""
-    state: dict[str, Any] = msgspec.json.decode(history, type=dict[str, msgspec.Raw])
+    state = msgspec.json.decode(history, type=dict[str, msgspec.Raw])
     if "messages" not in state:
         return state
     messages = msgspec.json.decode(state["messages"], type=list[msgspec.Raw])

@@ -1,12 +1,13 @@
 """The rules of forms: which submissions are valid, and how forms and answers read as text. Pure."""
 
 import re
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from agent_gateway.domain.human_input import FormAnswer, FormDefinition, FormInput, Submission
 from agent_gateway.errors import InvalidParam
+from agent_gateway.json_types import JsonObject
 
 TIMED_OUT: Final = FormAnswer("timeout")
 NO_ANSWER: Final = "No answer was given in time."
@@ -25,7 +26,7 @@ def answer_of(definition: FormDefinition, submission: Submission) -> FormAnswer:
     action = next((action for action in definition.actions if action.id == submission.action_id), None)
     if action is None:
         raise InvalidParam("action: must be the id of one of the form's actions")
-    values: dict[str, Any] = {}
+    values: JsonObject = {}
     for field in definition.inputs:
         value = submission.values.get(field.name)
         if value is None or value in ("", []):
@@ -38,7 +39,7 @@ def answer_of(definition: FormDefinition, submission: Submission) -> FormAnswer:
     return FormAnswer("submitted", action, values)
 
 
-def _is_offered(field: FormInput, value: Any) -> bool:
+def _is_offered(field: FormInput, value: object) -> bool:
     """One of the options, or several where the front end lets choose several."""
     offered = [option.value for option in field.options]
     return all(choice in offered for choice in (value if isinstance(value, list) else [value]))
@@ -79,7 +80,7 @@ def query_of(definition: FormDefinition, answer: FormAnswer) -> str:
     return "\n".join([label, *told])
 
 
-def _shown(field: FormInput, value: Any) -> str:
+def _shown(field: FormInput, value: object) -> str:
     for option in field.options:
         if option.value == value:
             return option.label

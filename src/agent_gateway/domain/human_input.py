@@ -1,5 +1,6 @@
 """Questions to humans: forms, what was submitted, and answers. Pure data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
@@ -7,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from agent_gateway.domain.ids import FormId, MessageId
+from agent_gateway.json_types import JsonObject
 
 
 class FormOption(msgspec.Struct, frozen=True):
@@ -47,7 +49,7 @@ class FormDefinition(msgspec.Struct, frozen=True):
     inputs: tuple[FormInput, ...]
     actions: tuple[FormAction, ...]
     urgency: str = "normal"
-    approval: dict[str, Any] | None = None
+    approval: Mapping[str, object] | None = None
     """What is to be approved, when the agent said so; passed on as it is."""
 
 
@@ -56,7 +58,7 @@ class FormAnswer(msgspec.Struct, frozen=True):
 
     status: Literal["submitted", "timeout"]
     action: FormAction | None = None
-    values: dict[str, Any] = {}
+    values: Mapping[str, object] = {}
     message: str | None = None
     """The user's next message, when that was the answer."""
 
@@ -106,4 +108,4 @@ class Submission:
     """A form as it was filled in."""
 
     action_id: str
-    values: dict[str, Any]
+    values: JsonObject

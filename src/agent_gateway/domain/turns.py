@@ -3,7 +3,7 @@
 import uuid
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -11,6 +11,7 @@ from agent_gateway.apps.config import AppConfig
 from agent_gateway.domain.files import InputFile
 from agent_gateway.domain.human_input import HumanInputForm
 from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, MessageId, RunId, TaskId
+from agent_gateway.json_types import JsonObject
 
 
 class TurnState(StrEnum):
@@ -64,7 +65,7 @@ class TurnRequest:
     """What a client asked for in one POST /chat-messages."""
 
     query: str
-    inputs: dict[str, Any]
+    inputs: JsonObject
     files: list[InputFile]
     conversation_id: ConversationId | None = None
     idempotency_key: str | None = None
@@ -85,7 +86,7 @@ class Turn:
     app: App
     user: str
     query: str
-    inputs: dict[str, Any]
+    inputs: JsonObject
     files: list[InputFile]
     snapshot: str | None
     """Raw JSON text of the session snapshot this turn goes on from."""

@@ -5,9 +5,9 @@ Importing this module loads the agent framework (seconds): only building an `Emb
 
 import asyncio
 import time
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import pydantic
@@ -189,7 +189,7 @@ def _text_delta(event: AgentStreamEvent) -> str | None:
 def _succeeded(
     plan: Plan, messages: bytes, output: str | DeferredToolRequests | None, usage: Usage | None
 ) -> bytes:
-    data: dict[str, Any] = {"session_snapshot": plan.snapshot(messages)}
+    data: dict[str, object] = {"session_snapshot": plan.snapshot(messages)}
     if isinstance(output, DeferredToolRequests):
         data["deferred_tool_call"] = clean_json(deferred_call(output))
     else:
@@ -197,7 +197,7 @@ def _succeeded(
     return msgspec.json.encode(data if usage is None else data | {"usage": usage})
 
 
-def _leftovers(plan: Plan, cancelled: BaseException, watch: Stopwatch) -> dict[str, Any] | None:
+def _leftovers(plan: Plan, cancelled: BaseException, watch: Stopwatch) -> Mapping[str, object] | None:
     """Snapshot and usage of a cancelled run, if its history can be continued as it is."""
     state = RunCancelled.from_cancellation(cancelled)
     if state is None:

@@ -7,7 +7,7 @@ the agent framework is loaded only for an app that names a model.
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 from agent_gateway.apps.config import AppConfig, CompositionTemplate, LayerTemplate
 from agent_gateway.apps.file import compositions
@@ -72,7 +72,7 @@ def _of_composition(path: str, template: CompositionTemplate) -> Iterator[str]:
         yield f"{path}: no prompt layer has a 'user' or a 'text', so that every run would fail"
 
 
-def _of_config(path: str, kind: str, config: Any) -> Iterator[str]:
+def _of_config(path: str, kind: str, config: object) -> Iterator[str]:
     if config is None:
         return
     if not isinstance(config, dict):
@@ -98,13 +98,13 @@ def _type_of(layer: LayerTemplate) -> str:
     return layer.name if layer.type is None else layer.type
 
 
-def _is_texts(value: Any) -> bool:
+def _is_texts(value: object) -> bool:
     return isinstance(value, str) or (
         isinstance(value, list) and all(isinstance(text, str) for text in value)
     )
 
 
-def _is_files(value: Any) -> bool:
+def _is_files(value: object) -> bool:
     """Whether it is a list of files, or becomes one: a placeholder alone keeps the type of its value."""
     if isinstance(value, str):
         parts = parse(value)

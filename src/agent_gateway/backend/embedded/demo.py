@@ -16,6 +16,7 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ToolReturnPart, Use
 from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
 
 from agent_gateway.backend.embedded.calculator import calculate as evaluate
+from agent_gateway.json_types import JsonObject
 
 ABOUT: Final = "I am the demo agent: no model is configured, so my answers are scripted."
 MAX_COUNT: Final = 10_000
@@ -23,7 +24,7 @@ _READ: Final = 1000  # characters of a message that are looked at
 _QUOTED: Final = 200
 _STORY_DAYS: Final = 40
 
-ToolCall = tuple[str, dict[str, Any]]
+ToolCall = tuple[str, JsonObject]
 """A tool and its arguments."""
 
 _ASK: Final = re.compile(
@@ -154,7 +155,7 @@ def _tool_calls(query: str) -> list[ToolCall]:
     return calls
 
 
-def _form(what: str) -> dict[str, Any]:
+def _form(what: str) -> JsonObject:
     return {
         "title": "Your decision",
         "question": f"Shall I {what}?",

@@ -1,7 +1,7 @@
 """The tool by which an embedded agent asks a human: its call ends the run, its result begins the next one."""
 
-from collections.abc import Sequence
-from typing import Any, Final, Literal, NotRequired
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, NotRequired
 
 from pydantic_ai.exceptions import CallDeferred
 from pydantic_ai.messages import ModelMessage, ModelResponse
@@ -46,7 +46,7 @@ def ask_human(
 TOOLSET: Final = FunctionToolset[object]([ask_human])
 
 
-def deferred_call(requests: DeferredToolRequests) -> dict[str, Any]:
+def deferred_call(requests: DeferredToolRequests) -> Mapping[str, object]:
     """The one call that a run ends with, in the words of the run protocol."""
     call = requests.calls[0]
     return {
@@ -57,7 +57,7 @@ def deferred_call(requests: DeferredToolRequests) -> dict[str, Any]:
     }
 
 
-def results_for(history: Sequence[ModelMessage], answers: dict[str, Any]) -> DeferredToolResults:
+def results_for(history: Sequence[ModelMessage], answers: Mapping[str, object]) -> DeferredToolResults:
     """The answers to the open calls of this history; raises RunFailed when they are not for them."""
     last = history[-1] if history else None
     open_calls = [call.tool_call_id for call in last.tool_calls] if isinstance(last, ModelResponse) else []

@@ -6,7 +6,8 @@ without a type (newer composition schema) is known by its name. Layers that mean
 """
 
 import base64
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -63,7 +64,7 @@ class Plan(msgspec.Struct, frozen=True):
     """The model asked for by the llm layer; None means the configured one."""
     history: int | None
     """Index of the history layer; without one nothing is remembered."""
-    answers: dict[str, Any]
+    answers: Mapping[str, object]
     """What humans answered, by the id of the tool call that asked; then the prompt is not said."""
     asks_human: bool
     """Whether the composition has a layer to ask humans with."""
@@ -116,7 +117,7 @@ def read_plan(request: CreateRunRequest) -> Plan:
     )
 
 
-def _answers(request: CreateRunRequest) -> dict[str, Any]:
+def _answers(request: CreateRunRequest) -> Mapping[str, object]:
     match request.deferred_tool_results:
         case None:
             return {}
@@ -150,7 +151,7 @@ def _texts(layer: Layer, key: str) -> list[str]:
             raise RunFailed(f"layer {layer.name!r}: `{key}` must be a string or a list of strings")
 
 
-def _files(layer: Layer) -> list[dict[str, Any]]:
+def _files(layer: Layer) -> list[Mapping[str, object]]:
     match _config(layer).get("files"):
         case None:
             return []
@@ -160,7 +161,7 @@ def _files(layer: Layer) -> list[dict[str, Any]]:
             raise RunFailed(f"layer {layer.name!r}: `files` must be a list of objects")
 
 
-def _image(file: dict[str, Any]) -> ShownFile | None:
+def _image(file: Mapping[str, object]) -> ShownFile | None:
     """The image that an entry shows to the model; None when it does not."""
     match file:
         case {"delivery": "multimodal", "mime_type": str(kind), "base64_data": str(encoded)}:
@@ -181,7 +182,7 @@ def _model(layer: Layer) -> str | None:
     return model or None
 
 
-def _config(layer: Layer) -> dict[str, Any]:
+def _config(layer: Layer) -> Mapping[str, object]:
     match layer.config:
         case None | msgspec.UNSET:
             return {}

@@ -11,9 +11,9 @@ import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -60,7 +60,7 @@ class RunFailed(Exception):
 class RunInterrupted(Exception):
     """The run's task was cancelled and leaves something worth keeping (session snapshot, usage)."""
 
-    def __init__(self, leftovers: dict[str, Any]) -> None:
+    def __init__(self, leftovers: Mapping[str, object]) -> None:
         super().__init__("interrupted")
         self.leftovers = leftovers
 
@@ -126,14 +126,14 @@ class Run:
         if self._asked is None:
             self._asked = ending
 
-    def end_as_asked(self, leftovers: dict[str, Any] | None = None) -> None:
+    def end_as_asked(self, leftovers: Mapping[str, object] | None = None) -> None:
         """End a run whose task is gone in the way that was asked for, unless it has ended.
 
         Leftovers belong to a cancelled run only: after a failure the previous snapshot stays.
         """
         match self._asked:
             case Cancellation() as asked:
-                data = {"reason": asked.reason, "message": asked.message} | (leftovers or {})
+                data = {"reason": asked.reason, "message": asked.message, **(leftovers or {})}
                 self._append("run_cancelled", msgspec.json.encode(data))
             case RunFailed() as failure:
                 self.fail(failure)

@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -49,9 +49,9 @@ class CreateRequest(msgspec.Struct):
 
     composition: Composition
     session_snapshot: msgspec.Raw = _NULL
-    deferred_tool_results: dict[str, Any] | None = None
+    deferred_tool_results: Mapping[str, object] | None = None
     idempotency_key: str | None = None
-    metadata: dict[str, Any] = {}
+    metadata: Mapping[str, object] = {}
     on_exit: OnExit | None = None
 
     def as_sent(self) -> CreateRunRequest:
@@ -171,7 +171,7 @@ class _Routes:
         if not limit.isdecimal() or not 1 <= int(limit) <= MAX_EVENTS:
             raise HTTPException(422, f"limit must be a number from 1 to {MAX_EVENTS}")
         events = run.after(_cursor(after))[: int(limit)]
-        page: dict[str, Any] = {
+        page = {
             "run_id": run.id,
             "events": [msgspec.Raw(event.body) for event in events],
             "next_cursor": events[-1].id if events else after,

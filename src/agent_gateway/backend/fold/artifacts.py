@@ -2,8 +2,8 @@
 
 import base64
 import re
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -36,7 +36,7 @@ class Artifact(msgspec.Struct, frozen=True):
     """Of a linked file, as the tool said it."""
 
 
-def read_file(content: dict[str, Any], before: Sequence[Artifact]) -> Artifact | None:
+def read_file(content: Mapping[str, object], before: Sequence[Artifact]) -> Artifact | None:
     """The file in a file part; None when it is none, or one too many or too large after those before."""
     encoded = as_str(content.get("data"))
     room = MAX_FILES_BYTES - sum(len(file.data) for file in before)
@@ -52,20 +52,20 @@ def read_file(content: dict[str, Any], before: Sequence[Artifact]) -> Artifact |
     return Artifact(len(before) + 1, clean_text(as_str(content.get("media_type"))), data)
 
 
-def files_in(returned: object) -> list[dict[str, Any]]:
+def files_in(returned: object) -> list[Mapping[str, object]]:
     """The files that a tool returned, alone or in a list."""
     values = returned if isinstance(returned, list) else [returned]
     return [value for value in values if isinstance(value, dict) and value.get("kind") == "binary"]
 
 
-def linked_files(metadata: object) -> list[dict[str, Any]]:
+def linked_files(metadata: object) -> list[Mapping[str, object]]:
     """The files that a tool made and left where they are, from the metadata of what it returned."""
     held = as_dict(metadata)
     named = (held.get(name) for name in ("dify_tool_files", "tool_files"))
     return [as_dict(file) for file in next(filter(None, map(as_list, named)), [])]
 
 
-def read_link(file: dict[str, Any], before: Sequence[Artifact]) -> Artifact | None:
+def read_link(file: Mapping[str, object], before: Sequence[Artifact]) -> Artifact | None:
     """The linked file; None when it can not be told: it has no web address, or is one too many."""
     url = as_str(file.get("url"))
     if len(before) >= MAX_FILES or not _WEB_URL.fullmatch(url):

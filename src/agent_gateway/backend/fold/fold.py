@@ -7,9 +7,9 @@ what follows from that one is decided in conclusion.py and told only after it wa
 """
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -243,7 +243,7 @@ class Fold:
                 self._tell_thought(out)
             self._thinking = 0
 
-    def _tool_call(self, part: dict[str, Any], out: list[TurnEvent]) -> None:
+    def _tool_call(self, part: Mapping[str, object], out: list[TurnEvent]) -> None:
         self._close_thought(out)
         name, call = _tool_name(part), clean_text(as_str(part.get("tool_call_id")))
         if not name or name == OUTPUT_TOOL:
@@ -253,7 +253,7 @@ class Fold:
         tool_input = _cut(_json_text(part.get("args")), MAX_TOOL_INPUT)
         self._tell(Step(number, 0, tool=name, tool_input=tool_input), out)
 
-    def _tool_result(self, part: dict[str, Any], out: list[TurnEvent]) -> None:
+    def _tool_result(self, part: Mapping[str, object], out: list[TurnEvent]) -> None:
         name, call = _tool_name(part), clean_text(as_str(part.get("tool_call_id")))
         if name == OUTPUT_TOOL or (call not in self._calls and not name):
             return
@@ -266,14 +266,14 @@ class Fold:
         observation = _cut(_json_text(part.get("content")), MAX_OBSERVATION)
         self._tell(msgspec.structs.replace(step, observation=observation), out)
 
-    def _file(self, content: dict[str, Any]) -> None:
+    def _file(self, content: Mapping[str, object]) -> None:
         """Keep a file. It is told when it is stored, which only the end of the turn decides (R2)."""
         if (made := read_file(content, self.files)) is not None:
             self.files.append(made)
         else:
             self.files_left_out += 1
 
-    def _link(self, file: dict[str, Any]) -> None:
+    def _link(self, file: Mapping[str, object]) -> None:
         """Keep a file that a tool made and that stays where it is; once, however often it is returned."""
         made = read_link(file, self.files)
         if made is None:
@@ -288,7 +288,7 @@ class Fold:
         out.append(AgentThought(self.position, step))
 
 
-def _tool_name(part: dict[str, Any]) -> str:
+def _tool_name(part: Mapping[str, object]) -> str:
     return clean_text(as_str(part.get("tool_name")))[:MAX_TOOL_NAME]
 
 

@@ -5,8 +5,8 @@ left out, and without any action there is one to submit with.
 """
 
 import json
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -25,7 +25,7 @@ MAX_BYTES: Final = 160 * 1024
 """Of a whole definition as ASCII JSON: its event tells parts of it twice, and stays under 512 KiB."""
 
 
-def read_question(call: dict[str, Any]) -> Question:
+def read_question(call: Mapping[str, object]) -> Question:
     """What this call asks; usable whatever is in it."""
     args, metadata = call.get("args"), call.get("metadata")
     if isinstance(args, str):
@@ -46,7 +46,7 @@ def read_question(call: dict[str, Any]) -> Question:
     return Question(clean_json(as_str(call.get("tool_call_id"))), text, definition)
 
 
-def _cleaned(value: dict[str, Any]) -> dict[str, Any]:
+def _cleaned(value: Mapping[str, object]) -> Mapping[str, object]:
     try:
         return as_dict(clean_json(value))
     except RecursionError:
@@ -60,13 +60,13 @@ def _is_too_big(definition: FormDefinition) -> bool:
         return True
 
 
-def _text(fields: dict[str, Any]) -> str:
+def _text(fields: Mapping[str, object]) -> str:
     """What the agent asks, then its explanation if any."""
     asked = [as_str(fields.get(name)).strip() for name in ("question", "markdown")]
     return "\n\n".join(filter(None, asked)) or as_str(fields.get("title")).strip() or NO_TEXT
 
 
-def _inputs(given: list[Any]) -> Iterable[FormInput]:
+def _inputs(given: Sequence[object]) -> Iterable[FormInput]:
     names: set[str] = set()
     for field in map(as_dict, given[:MAX_ITEMS]):
         name = as_str(field.get("name"))
@@ -84,14 +84,14 @@ def _inputs(given: list[Any]) -> Iterable[FormInput]:
         )
 
 
-def _options(given: list[Any]) -> Iterable[FormOption]:
+def _options(given: Sequence[object]) -> Iterable[FormOption]:
     for option in given[:MAX_ITEMS]:
         value = option if isinstance(option, str) else as_str(as_dict(option).get("value"))
         if value:
             yield FormOption(value, as_str(as_dict(option).get("label"))[:MAX_NAME] or value)
 
 
-def _actions(given: list[Any]) -> Iterable[FormAction]:
+def _actions(given: Sequence[object]) -> Iterable[FormAction]:
     ids: set[str] = set()
     for action in map(as_dict, given[:MAX_ITEMS]):
         name = as_str(action.get("id"))

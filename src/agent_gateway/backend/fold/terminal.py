@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -84,16 +85,16 @@ def _read(raw: msgspec.Raw) -> _RunEndData:
     return data
 
 
-def read_usage(data: dict[str, Any]) -> Usage | None:
+def read_usage(data: Mapping[str, object]) -> Usage | None:
     """Usage as backends send it, field by field: a bad value becomes the field's zero."""
     if not data:
         return None
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for field in msgspec.structs.fields(Usage):
         value = _usage_value(field.name, field.type, data.get(field.name))
         if value is not None:
             values[field.name] = value
-    return Usage(**values)
+    return msgspec.convert(values, type=Usage)
 
 
 def _usage_value(name: str, kind: type, value: object) -> int | float | str | None:
