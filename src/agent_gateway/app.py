@@ -20,6 +20,7 @@ from agent_gateway.backend.protocol import Backend
 from agent_gateway.domain.ids import new_id
 from agent_gateway.errors import StoreError
 from agent_gateway.filetypes import SizeLimits
+from agent_gateway.limits import DEFAULTS, BackendLimits, Limits
 from agent_gateway.preparation import check_database, open_database, open_files, owned_database, prepare
 from agent_gateway.routes import (
     app_info,
@@ -44,7 +45,7 @@ from agent_gateway.routes.http.middleware import HeadRequests, RequestBodies, Re
 from agent_gateway.routes.http.request_text import require_text
 from agent_gateway.routes.http.tickets import FileTickets, Tickets
 from agent_gateway.routes.streams.frames import Frames
-from agent_gateway.runner import Limits, Resources
+from agent_gateway.runner import Resources
 from agent_gateway.settings import SECRET_CHARACTERS, Settings
 from agent_gateway.signals import draining_first
 from agent_gateway.store.apps import DEFAULT_SLUG, AppStore
@@ -68,8 +69,6 @@ from agent_gateway.turns.registry import LiveTurns
 
 INSTALL_SECONDS: Final = 2.0
 """How often a process that is not ready looks at its database again."""
-LISTEN_SECONDS: Final = 5.0
-"""How long a process that starts waits for its database to answer before it listens."""
 
 CANCEL_SECONDS: Final = 1.0
 LEAVE_SECONDS: Final = 2.0
@@ -102,11 +101,12 @@ def create_app(
     *,
     config: AppConfig | None = None,
     prepared: bool = False,
+    limits: Limits = DEFAULTS,
 ) -> FastAPI:
     """The ASGI application. Nothing is opened before its lifespan starts.
 
     `config` is the default app's, if it was read already. With `prepared` the caller owns and has prepared
-    the database.
+    the database. `limits` are bounds that no setting changes.
     """
 
     @asynccontextmanager
@@ -115,7 +115,8 @@ def create_app(
             if not prepared:
                 stack.enter_context(owned_database(settings))
                 await prepare(settings)
-            gateway = app.state.gateway = await _open(settings, config or load_config(settings), stack)
+            default = config or load_config(settings)
+            gateway = app.state.gateway = await _open(settings, default, limits, stack)
 
             async def leave(seconds: float) -> None:
                 answered = await gateway.live.drain(seconds)
@@ -179,7 +180,7 @@ def check(settings: Settings) -> AppConfig:
     return config
 
 
-def build_backend(settings: Settings) -> Backend:
+def build_backend(settings: Settings, limits: BackendLimits = DEFAULTS.backend) -> Backend:
     """The agent backend these settings name; ConfigError when the model can not be used."""
     if settings.backend_url:
         return HTTPBackend(
@@ -187,6 +188,7 @@ def build_backend(settings: Settings) -> Backend:
             token=settings.backend_token.get_secret_value(),
             reconnect_seconds=settings.backend_reconnect_seconds,
             fallback=settings.backend_schema,
+            limits=limits,
         )
     # Imported here: the agent library takes a second to load and is not needed with BACKEND_URL.
     from agent_gateway.backend.embedded import EmbeddedBackend
@@ -220,7 +222,7 @@ def check_app(settings: Settings, config: AppConfig, source: str) -> list[str]:
     return notes + unknown_models(config)
 
 
-async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) -> AppState:
+async def _open(settings: Settings, config: AppConfig, limits: Limits, stack: AsyncExitStack) -> AppState:
     secret = settings.resolved_secret_key()
     if len(secret) < SECRET_CHARACTERS:
         logger.warning(
@@ -235,7 +237,7 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
     seconds = settings.turn_timeout_seconds + 3600
     file_tickets = FileTickets(secret, seconds=seconds, clock=database.clock, public_url=settings.public_url)
     await database.hold()
-    backend = build_backend(settings)
+    backend = build_backend(settings, limits.backend)
     stack.push_async_callback(backend.aclose)
     live = await stack.enter_async_context(
         LiveTurns(
@@ -243,7 +245,8 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
                 backend=backend,
                 store=turns,
                 files=file_store,
-                limits=Limits(idle_seconds=settings.idle_timeout_seconds),
+                limits=limits.turn,
+                idle_seconds=settings.idle_timeout_seconds,
                 environ=os.environ,
                 file_url=FileTickets(
                     secret, seconds=seconds, clock=database.clock, public_url=settings.agent_url
@@ -251,6 +254,8 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
             ),
             most=settings.max_active_turns,
             shared=not settings.embedded_database,
+            limits=limits.registry,
+            drain_limits=limits.drain,
         )
     )
     if settings.embedded_database:
@@ -260,18 +265,22 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
                 live.adopt(turn)
     installed = Installed()
     secrets = None if settings.embedded_database else Secrets(database, terms.owner, secret)
-    auxiliary_runs = AuxiliaryRuns(backend, os.environ)
-    errands = OutboxWorker(turns.outbox, backend, auxiliary_runs, live.draining)
+    auxiliary_runs = AuxiliaryRuns(backend, os.environ, limits.turn.cancel_seconds)
+    errands = OutboxWorker(
+        turns.outbox, backend, auxiliary_runs, live.draining, limits.outbox, limits.turn.cancel_seconds
+    )
     stack.push_async_callback(errands.aclose)
     key_ring = ApiKeyCache(keys, database.clock)
     form_store = FormStore(database)
     answers = FormWaiters(form_store)
-    duties = Maintenance(live, turns, errands, answers, file_store, settings.lease_seconds, installed)
+    duties = Maintenance(
+        live, turns, errands, answers, file_store, settings.lease_seconds, limits.maintenance
+    )
     noting = []
     if secrets is not None:
         noting.append((secrets.note, NOTE_SECONDS))
         stack.push_async_callback(_leave, secrets)
-    stack.push_async_callback(_cancel, *duties.start((key_ring.write_use, USE_SECONDS), *noting))
+    stack.push_async_callback(_cancel, *duties.start(installed, (key_ring.write_use, USE_SECONDS), *noting))
     # Last, since a key that is printed has to work.
     install = asyncio.create_task(
         _install(settings, database, apps, keys, config, installed, secrets), name="install"
@@ -282,7 +291,7 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
         await install
     else:
         # Usually a moment. Without a usable database the process answers its probes all the same.
-        await _first_attempt(installed)
+        await _first_attempt(installed, limits.start.listen_seconds)
     return AppState(
         installed=installed,
         database=database,
@@ -308,6 +317,7 @@ async def _open(settings: Settings, config: AppConfig, stack: AsyncExitStack) ->
         ),
         frames=Frames(file_tickets.url),
         ping_seconds=settings.ping_seconds,
+        limits=limits.requests,
     )
 
 
@@ -343,9 +353,9 @@ async def _install(
         await asyncio.sleep(INSTALL_SECONDS)
 
 
-async def _first_attempt(installed: Installed) -> None:
+async def _first_attempt(installed: Installed, seconds: float) -> None:
     with suppress(TimeoutError):
-        async with asyncio.timeout(LISTEN_SECONDS):
+        async with asyncio.timeout(seconds):
             await installed.tried.wait()
 
 

@@ -12,7 +12,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from structlog.contextvars import bind_contextvars
 
@@ -48,33 +48,16 @@ from agent_gateway.errors import (
     StoreUnavailable,
     TurnError,
 )
+from agent_gateway.limits import TurnLimits
 from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns.stores import TurnStores
 
 T = TypeVar("T")
 
-STOP_SECONDS: Final = 5.0
-"""How long a stopped run may take to say how it ended (R9)."""
-LAST_LOOK_SECONDS: Final = 2.0
-"""How long the run's log is read once more before the gateway makes an end itself (R8)."""
-CANCEL_SECONDS: Final = 5.0
-KEEP_FILE_SECONDS: Final = 8.0
-"""How long the file store may be away before a turn ends without a file that its agent made."""
-READ_FILES_SECONDS: Final = 8.0
-"""How long the images that a model is to see may take to be read, all together."""
-LOOK_SECONDS: Final = 10.0
-"""Between looks at the row of a turn that somebody else ends, after the first quick ones."""
 
 logger = logging.getLogger(__name__)
 _dice = random.SystemRandom()
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of every turn, in seconds."""
-
-    idle_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +67,9 @@ class Resources:
     backend: Backend
     store: TurnStores
     files: FileStore
-    limits: Limits
+    limits: TurnLimits
+    idle_seconds: float
+    """How long a run may say nothing."""
     environ: Mapping[str, str]
     file_url: Callable[[str], str]
     """Makes the URL under which an agent gets the stored file of that id."""
@@ -173,7 +158,7 @@ class TurnRunner:
     def stop(self) -> None:
         """A caller asked to stop and the store knows: give the run a moment to say how it ended."""
         if self._stop_by is None:
-            self._stop_by = asyncio.get_running_loop().time() + STOP_SECONDS
+            self._stop_by = asyncio.get_running_loop().time() + self._limits.stop_seconds
             self._rearm()
 
     def interrupt(self) -> None:
@@ -220,7 +205,7 @@ class TurnRunner:
             # No further attempt; one that is on its way is waited for, for its run would be nobody's.
             self._creation.cancel()
             try:
-                async with asyncio.timeout(CANCEL_SECONDS):
+                async with asyncio.timeout(self._limits.cancel_seconds):
                     self.run_id = await self._creation
             except (BackendError, TurnError, TimeoutError, asyncio.CancelledError):
                 return
@@ -240,10 +225,10 @@ class TurnRunner:
     async def cancel_run(self) -> None:
         """Ask the backend to cancel the run, if it is known."""
         if self.run_id is not None:
-            await cancel_quietly(self._backend, self.run_id)
+            await cancel_quietly(self._backend, self.run_id, self._limits.cancel_seconds)
 
     async def _cancel_for_good(self, run_id: RunId) -> None:
-        done = await cancel_quietly(self._backend, run_id)
+        done = await cancel_quietly(self._backend, run_id, self._limits.cancel_seconds)
         await self._store.outbox.cancel_tried(self.turn, run_id, done=done)
 
     def _open(self) -> None:
@@ -348,7 +333,7 @@ class TurnRunner:
         wanted = to_be_shown(self.turn.app.config.composition, self.turn.files)
         images: dict[str, bytes] = {}
         try:
-            async with asyncio.timeout(READ_FILES_SECONDS):
+            async with asyncio.timeout(self._limits.read_images_seconds):
                 for file_id in wanted:
                     try:
                         images[file_id] = await self._resources.files.read_all(file_id)
@@ -367,7 +352,7 @@ class TurnRunner:
         if (self._turned and not self._sending) or self._interrupted:
             self._timer.reschedule(now)
         elif self.owned:
-            when = min(self._deadline, now + self._limits.idle_seconds)
+            when = min(self._deadline, now + self._resources.idle_seconds)
             self._timer.reschedule(when if self._stop_by is None else min(when, self._stop_by))
 
     async def _finish_with(self, turn: Turn, code: str | None) -> Result | None:
@@ -423,7 +408,7 @@ class TurnRunner:
         if file.url:
             return file
         try:
-            async with asyncio.timeout(KEEP_FILE_SECONDS):
+            async with asyncio.timeout(self._limits.store_file_seconds):
                 await insist(lambda: self._resources.files.keep(self.turn.created_at, file.id, made.data))
         except Exception as error:  # noqa: BLE001 - whatever it is, the turn must end
             kind = type(error).__name__
@@ -437,7 +422,7 @@ class TurnRunner:
         fold = Fold(self.turn.opening, self.turn.fold_version)
         told: list[TurnEvent] = []
         try:
-            async with asyncio.timeout(LAST_LOOK_SECONDS):
+            async with asyncio.timeout(self._limits.final_read_seconds):
                 async with aclosing(self._backend.stream(self.run_id)) as batches:
                     async for batch in batches:
                         told += fold.feed(batch)
@@ -469,7 +454,7 @@ class TurnRunner:
                 continue
             # The end is usually committed within moments of the run's; then the statuses, read once
             # a second for all followed turns together, bring the news.
-            await self._wait_for_news(min(0.05 * 2 ** min(looks, 10), LOOK_SECONDS))
+            await self._wait_for_news(min(0.05 * 2 ** min(looks, 10), self._limits.recheck_seconds))
             looks += 1
 
     async def _watch_run(self) -> str | None:
@@ -544,10 +529,10 @@ class TurnRunner:
         self.result = result
 
 
-async def cancel_quietly(backend: Backend, run_id: RunId) -> bool:
+async def cancel_quietly(backend: Backend, run_id: RunId, seconds: float) -> bool:
     """Ask the backend to cancel a run, within a bound; a failure is logged and False, never raised."""
     try:
-        async with asyncio.timeout(CANCEL_SECONDS):
+        async with asyncio.timeout(seconds):
             await backend.cancel(run_id)
     except Exception as error:  # noqa: BLE001 - in a task group, one failure would end every turn
         logger.warning("run %s: cancel failed: %s", run_id, type(error).__name__)

@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import AsyncGenerator, Generator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +32,7 @@ from agent_gateway.errors import (
     RunGap,
     RunLost,
 )
+from agent_gateway.limits import BackendLimits
 from tests.support.fakes.script import (
     Cut,
     Emit,
@@ -69,6 +70,14 @@ def fake() -> Generator[ScriptedBackend]:
 @pytest.fixture
 async def client(fake: ScriptedBackend) -> AsyncGenerator[HTTPBackend]:
     backend = HTTPBackend(fake.url, reconnect_seconds=20)
+    yield backend
+    await backend.aclose()
+
+
+@asynccontextmanager
+async def hasty(fake: ScriptedBackend, **limits: float) -> AsyncGenerator[HTTPBackend]:
+    """A client with other limits."""
+    backend = HTTPBackend(fake.url, reconnect_seconds=20, limits=BackendLimits(**limits))
     yield backend
     await backend.aclose()
 
@@ -215,13 +224,11 @@ class TestCreate:
         await client.create_run(request())
         assert fake.posts == 2
 
-    async def test_no_answer(
-        self, fake: ScriptedBackend, client: HTTPBackend, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("agent_gateway.backend.client.CREATE_SECONDS", 3.0)
+    async def test_no_answer(self, fake: ScriptedBackend) -> None:
         fake.script = script(create="hang")
-        with pytest.raises(BackendUnreachable) as caught:
-            await client.create_run(request())
+        async with hasty(fake, create_seconds=3.0) as client:
+            with pytest.raises(BackendUnreachable) as caught:
+                await client.create_run(request())
         assert not caught.value.nothing_sent
         assert fake.posts == 1
 
@@ -365,14 +372,14 @@ class TestGenerations:
 
     @pytest.mark.parametrize("document", ["hang", "cut", "garbage", 302, 401, 404, 500, 503])
     async def test_a_document_that_nobody_gets_holds_no_turn_up_for_long(
-        self, fake: ScriptedBackend, client: HTTPBackend, document: Any, monkeypatch: pytest.MonkeyPatch
+        self, fake: ScriptedBackend, document: Any
     ) -> None:
-        if document == "hang":
-            monkeypatch.setattr("agent_gateway.backend.client.CALL_SECONDS", 1.0)
+        limits = {"call_seconds": 1.0} if document == "hang" else {}
         fake.speaks, fake.document = 2, document
-        for _ in range(3):
-            run_id = await client.create_run(real_request())
-            assert said(await events_of(client, run_id)) == "You said: Hello there."
+        async with hasty(fake, **limits) as client:
+            for _ in range(3):
+                run_id = await client.create_run(real_request())
+                assert said(await events_of(client, run_id)) == "You said: Hello there."
         assert generations(fake) == [1, 2, 2, 2]
         # At first, and after the refusal; a GET that is cut is sent again by the library itself.
         assert fake.documents == (4 if document == "cut" else 2)
@@ -713,15 +720,14 @@ class TestCancel:
             await client.cancel(await client.create_run(request()))
         assert len(fake.cancels) == 3
 
-    async def test_failures(
-        self, fake: ScriptedBackend, client: HTTPBackend, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_failures(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
         fake.queue(script(Gate(), cancel=500), script(Gate(), cancel="hang"))
         with pytest.raises(BackendRefused, match="500"):
             await client.cancel(await client.create_run(request()))
-        monkeypatch.setattr("agent_gateway.backend.client.CALL_SECONDS", 0.2)
-        with pytest.raises(BackendUnreachable):
-            await client.cancel(await client.create_run(request()))
+        run_id = await client.create_run(request())
+        async with hasty(fake, call_seconds=0.2) as other:
+            with pytest.raises(BackendUnreachable):
+                await other.cancel(run_id)
         fake.stop()
         with pytest.raises(BackendUnreachable):
             await client.cancel(RunId("x"))

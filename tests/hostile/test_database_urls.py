@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agent_gateway import app
 from agent_gateway.errors import StoreUnavailable
+from agent_gateway.limits import Limits, StartLimits
 from agent_gateway.store.db.database import Database
 from tests.support.certificates import make_certificates
 from tests.support.gateway_process import GatewayProcess, environment
@@ -77,12 +77,10 @@ def test_a_server_without_its_database_is_not_ready_and_logs_lines(tmp_path: Pat
         assert SECRET not in process.output
 
 
-def test_a_server_whose_database_refuses_it_answers_probes_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_whose_database_refuses_it_answers_probes_at_once(tmp_path: Path) -> None:
     """It listens once its database has answered, whatever that said."""
-    monkeypatch.setattr(app, "LISTEN_SECONDS", 10 * BOUND)
-    with GatewayServer(tmp_path, database_url="postgresql://u:p@127.0.0.1:1/db") as server:
+    limits = Limits(start=StartLimits(listen_seconds=10 * BOUND))
+    with GatewayServer(tmp_path, limits=limits, database_url="postgresql://u:p@127.0.0.1:1/db") as server:
         assert httpx.get(f"{server.url}/healthz", timeout=BOUND, trust_env=False).status_code == 200
 
 

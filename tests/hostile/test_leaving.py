@@ -12,9 +12,9 @@ import pytest
 
 from agent_gateway.domain.ids import TaskId
 from agent_gateway.domain.turns import Turn
+from agent_gateway.limits import DrainLimits, Limits, MaintenanceIntervals, RegistryLimits
 from agent_gateway.server.listener import Listener
 from agent_gateway.store.turns.ownership import OwnedTurns
-from agent_gateway.turns import maintenance, registry
 from tests.gateway.survival.test_drain import _is_ready, gone
 from tests.support.chat import PING, Chat, Json, refused
 from tests.support.fakes.script import Gate, Script, delta, script, succeed
@@ -77,11 +77,12 @@ def test_the_only_process_serves_its_turns_to_their_end(
 
 
 def test_the_only_process_ends_a_turn_that_nobody_has_read_for_long(
-    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """What is offered is not dropped for want of readers: it may come back."""
-    monkeypatch.setattr(registry, "UNREAD_SECONDS", 0.0)
-    monkeypatch.setattr(maintenance, "STATUS_SECONDS", 0.1)
+    fleet.limits = Limits(
+        registry=RegistryLimits(unread_seconds=0.0), maintenance=MaintenanceIntervals(status_seconds=0.1)
+    )
     server = fleet.start(lease_seconds=LONG_LEASE)
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     task_id = fleet.chat(server, user).background()["task_id"]
@@ -167,11 +168,12 @@ def test_workers_that_leave_together_serve_their_turns_to_their_end(
 
 
 def test_a_process_that_is_told_a_moment_later_to_leave_adopts_nothing(
-    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """Although it looks for turns all the time."""
-    monkeypatch.setattr(maintenance, "SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(registry, "TOGETHER_SECONDS", 5.0)
+    fleet.limits = Limits(
+        maintenance=MaintenanceIntervals(sweep_seconds=0.01), drain=DrainLimits(together_seconds=5.0)
+    )
     one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     with fleet.chat(one, user).open() as stream:
@@ -192,7 +194,7 @@ def test_a_process_does_not_adopt_what_it_offers(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sweep of its own may be on its way when it begins to leave."""
-    monkeypatch.setattr(registry, "TOGETHER_SECONDS", 0.0)
+    fleet.limits = Limits(drain=DrainLimits(together_seconds=0.0))
     server = fleet.start(lease_seconds=LONG_LEASE)
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     with fleet.chat(server, user).open() as stream:

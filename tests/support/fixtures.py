@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from agent_gateway.apps.config import default_app
+from agent_gateway.limits import DEFAULTS, DrainLimits, Limits
 from tests.support.chat import Chat
 from tests.support.databases import KINDS, migrated_database
 from tests.support.fakes.script import Gate, echo
@@ -96,9 +97,9 @@ def start_gateway(
     """Starts gateways of this test alone. To restart one on the same database, stop the first."""
     with ExitStack() as stack:
 
-        def start(**settings: Any) -> GatewayServer:
+        def start(*, limits: Limits = DEFAULTS, **settings: Any) -> GatewayServer:
             given = {"database_url": database_url, "backend_url": fake.url, **settings}
-            return stack.enter_context(GatewayServer(tmp_path, **given))
+            return stack.enter_context(GatewayServer(tmp_path, limits=limits, **given))
 
         yield start
         gate.open()
@@ -125,9 +126,9 @@ def early_failures_have_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def no_turn_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who leaves waits until another process adopts its turns, however slow that one is."""
-    monkeypatch.setattr("agent_gateway.turns.handover.ADOPT_SECONDS", 60.0)
+def no_turn_is_taken_back(fleet: Fleet) -> None:
+    """A process that leaves waits until another one adopts its turns, however slow that one is."""
+    fleet.limits = Limits(drain=DrainLimits(adopt_seconds=60.0))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from sqlmodel import col
 from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.domain.ids import TaskId
 from agent_gateway.domain.turns import Caller, TurnRequest
-from agent_gateway.runner import Limits
+from agent_gateway.limits import DEFAULTS, Limits
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import IdempotencyRow, TurnRow
 from agent_gateway.store.turns.intake import StartedTurn
@@ -45,8 +46,10 @@ class Fleet:
         self._folder = folder
         self._stack = stack
         self._processes = 0
+        self.limits = DEFAULTS
+        """Of the gateways that `start` makes, where nothing else is said."""
 
-    def start(self, **settings: Any) -> GatewayServer:
+    def start(self, *, limits: Limits | None = None, **settings: Any) -> GatewayServer:
         """One more gateway, in a thread of this process."""
         given: dict[str, Any] = {
             "database_url": self.database_url,
@@ -55,7 +58,9 @@ class Fleet:
             "ping_seconds": 0.1,
             **settings,
         }
-        return installed(self._stack.enter_context(GatewayServer(self._folder, **given)))
+        return installed(
+            self._stack.enter_context(GatewayServer(self._folder, limits=limits or self.limits, **given))
+        )
 
     def process(self, *arguments: str, **settings: Any) -> GatewayProcess:
         """One more gateway, in a process of its own; settings are named without AGENT_GATEWAY_."""
@@ -143,7 +148,7 @@ def fall_silent(server: GatewayServer, task_id: str) -> None:
     async def run() -> None:
         live = server.gateway.live.find(TaskId(task_id))
         assert live is not None
-        live.runner._limits = Limits(idle_seconds=0.0)
+        live.runner._resources = replace(live.runner._resources, idle_seconds=0.0)
         live.runner._rearm()
 
     within(server, run())

@@ -12,6 +12,7 @@ import httpx
 import uvicorn
 
 from agent_gateway.app import create_app
+from agent_gateway.limits import DEFAULTS, Limits
 from agent_gateway.routes.dependencies.state import AppState
 from agent_gateway.server.config import server_config
 from agent_gateway.server.listener import Loop
@@ -30,7 +31,7 @@ _first_request = threading.Lock()
 class GatewayServer:
     """A running gateway; a context manager. `url` is its address, `gateway` its inside."""
 
-    def __init__(self, data_dir: Path, **settings: Any) -> None:
+    def __init__(self, data_dir: Path, *, limits: Limits = DEFAULTS, **settings: Any) -> None:
         given: dict[str, Any] = {
             "data_dir": data_dir,
             "api_key": API_KEY,
@@ -43,7 +44,7 @@ class GatewayServer:
         }
         # Not from the environment: a developer's .env must not change what is tested.
         self.settings = Settings(_env_file=None, **given)
-        self.app = create_app(self.settings)
+        self.app = create_app(self.settings, limits=limits)
         self.server = uvicorn.Server(server_config(self.app, host="127.0.0.1", port=0))
         self._thread = threading.Thread(target=self._serve, name="gateway", daemon=True)
 
@@ -105,9 +106,9 @@ class GatewayServer:
 
 
 class StartGateway(Protocol):
-    """Starts a gateway on the test's backend and database, with other settings where given."""
+    """Starts a gateway on the test's backend and database, with other limits and settings where given."""
 
-    def __call__(self, **settings: Any) -> GatewayServer: ...
+    def __call__(self, *, limits: Limits = DEFAULTS, **settings: Any) -> GatewayServer: ...
 
 
 def wait_until(condition: Callable[[], object], bound: float = BOUND) -> None:

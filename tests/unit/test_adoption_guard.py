@@ -32,7 +32,7 @@ def test_after_an_outage_expired_leases_count_only_after_one_lease(*, pause: flo
     """An outage is longer than half a lease: its end leaves the owners one lease to renew theirs."""
 
     async def story() -> None:
-        guard = AdoptionGuard(LEASE)
+        guard = AdoptionGuard(LEASE, sweep_seconds=0.8)
         reaches(clock, guard, 7)
         assert not guard.in_leases, "it has just started"
         reaches(clock, guard, 1)
@@ -53,7 +53,7 @@ def test_after_an_outage_expired_leases_count_only_after_one_lease(*, pause: flo
 
 def test_a_process_is_steady_while_its_heartbeats_get_through() -> None:
     async def story() -> None:
-        guard = AdoptionGuard(LEASE)
+        guard = AdoptionGuard(LEASE, sweep_seconds=0.8)
         assert guard.steady
         clock.now += LEASE / 2
         assert guard.steady, "the next heartbeat is not overdue"

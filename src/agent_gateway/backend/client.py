@@ -41,19 +41,13 @@ from agent_gateway.errors import (
     RunGap,
     RunLost,
 )
+from agent_gateway.limits import DEFAULTS, BackendLimits
 from agent_gateway.retry import doubled, full_jitter
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS: Final = 5.0
-CREATE_SECONDS: Final = 30.0
-CALL_SECONDS: Final = 5.0
 UNPROCESSABLE: Final = 422
 """The status that proves that a request was judged before any run was made of it."""
-OPEN_STREAM_SECONDS: Final = 10.0
-"""Until the response's headers are there. After them silence is judged by the runner, not here."""
-FIRST_PAUSE_SECONDS: Final = 0.1
-LONGEST_PAUSE_SECONDS: Final = 2.0
 
 CANCEL_BODY: Final = b'{"reason":"user","message":"stopped by the user"}'
 
@@ -90,6 +84,7 @@ class HTTPBackend:
         token: str | None = None,
         reconnect_seconds: float = 15.0,
         fallback: Generation | None = None,
+        limits: BackendLimits = DEFAULTS.backend,
     ) -> None:
         # No connection is used twice: a stale one can not be told from a request that was lost on
         # the way (R4), and every stream needs one of its own anyway.
@@ -97,12 +92,13 @@ class HTTPBackend:
         if token:
             headers["Authorization"] = f"Bearer {token}"
         self._reconnect_seconds = reconnect_seconds
+        self._limits = limits
         self._warned = False
         self._recognition = Recognition(self._openapi, fallback)
         self._client = httpx.AsyncClient(
             base_url=base_url,
             headers=headers,
-            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(None, connect=limits.connect_seconds),
             transport=_transport(),
             trust_env=False,
         )
@@ -115,7 +111,7 @@ class HTTPBackend:
         is on its way, it sends no other, but still tells which run that made.
         """
         generation = await self._recognition.generation(request.composition.schema_version)
-        patience = _Patience(self._reconnect_seconds)
+        patience = _Patience(self._reconnect_seconds, self._limits)
         converted = False
         while True:
             try:
@@ -142,7 +138,7 @@ class HTTPBackend:
 
     async def _create(self, body: bytes) -> httpx.Response:
         expected = {200, 202, UNPROCESSABLE}
-        call = asyncio.ensure_future(self._call("POST", "runs", CREATE_SECONDS, expected, body))
+        call = asyncio.ensure_future(self._call("POST", "runs", self._limits.create_seconds, expected, body))
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
@@ -155,7 +151,7 @@ class HTTPBackend:
             return response
 
     async def _openapi(self) -> bytes:
-        return (await self._call("GET", "openapi.json", CALL_SECONDS, {200})).content
+        return (await self._call("GET", "openapi.json", self._limits.call_seconds, {200})).content
 
     async def stream(self, run_id: RunId, after: Cursors = START) -> AsyncGenerator[list[RunEvent]]:
         """The events of a run behind a place up to the first terminal one, one list per network read.
@@ -165,7 +161,7 @@ class HTTPBackend:
         connection costs none, one that is cut at once costs the pause before the next.
         """
         place = _Place(after)
-        patience = _Patience(self._reconnect_seconds)
+        patience = _Patience(self._reconnect_seconds, self._limits)
         while True:
             try:
                 async with aclosing(self._connection(run_id, place, patience)) as batches:
@@ -186,11 +182,12 @@ class HTTPBackend:
 
     async def cancel(self, run_id: RunId) -> None:
         """Ask for a run to be cancelled; one that is over, unknown or held elsewhere is no error."""
-        await self._call("POST", f"{_path(run_id)}/cancel", CALL_SECONDS, {200, 404, 409}, CANCEL_BODY)
+        seconds, expected = self._limits.call_seconds, {200, 404, 409}
+        await self._call("POST", f"{_path(run_id)}/cancel", seconds, expected, CANCEL_BODY)
 
     async def status(self, run_id: RunId) -> RunStatus:
         """What the backend says of a run; raises RunLost when it does not know it."""
-        response = await self._call("GET", _path(run_id), CALL_SECONDS, {200, 404})
+        response = await self._call("GET", _path(run_id), self._limits.call_seconds, {200, 404})
         if response.status_code == 404:
             raise RunLost(_UNKNOWN_RUN)
         with _mapped():
@@ -259,7 +256,7 @@ class HTTPBackend:
             headers={"Accept": _EVENT_STREAM},
         )
         with _mapped():
-            async with asyncio.timeout(OPEN_STREAM_SECONDS):
+            async with asyncio.timeout(self._limits.open_stream_seconds):
                 response = await self._client.send(request, stream=True)
             try:
                 if response.status_code == 404:
@@ -303,8 +300,9 @@ class _Place:
 class _Patience:
     """Pauses with full jitter, and how many seconds without a connection are borne before giving up."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, limits: BackendLimits) -> None:
         self._seconds = seconds
+        self._limits = limits
         self._spent = 0.0
         self._failures = 0
         self._down_since: float | None = asyncio.get_running_loop().time()
@@ -325,7 +323,8 @@ class _Patience:
         now = asyncio.get_running_loop().time()
         if self._down_since is None:
             self._down_since = now
-        seconds = full_jitter(doubled(self._failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS))
+        first, longest = self._limits.first_pause_seconds, self._limits.longest_pause_seconds
+        seconds = full_jitter(doubled(self._failures, first, longest))
         if self._spent + now - self._down_since + seconds > self._seconds:
             raise error
         self._failures += 1

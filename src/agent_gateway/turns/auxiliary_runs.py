@@ -18,7 +18,7 @@ from agent_gateway.backend.protocol import Backend, CreateRunRequest
 from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.turns import AnsweredTurn, Turn
 from agent_gateway.errors import BackendError, RunLost, RunNotSucceeded, TurnError
-from agent_gateway.runner import CANCEL_SECONDS, cancel_quietly
+from agent_gateway.runner import cancel_quietly
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +28,10 @@ class AuxiliaryRuns:
     TimeoutError, after which the run was cancelled.
     """
 
-    def __init__(self, backend: Backend, environ: Mapping[str, str]) -> None:
+    def __init__(self, backend: Backend, environ: Mapping[str, str], cancel_seconds: float) -> None:
         self._backend = backend
         self._environ = environ
+        self._cancel_seconds = cancel_seconds
         self._closes = True
         """False once the backend has said that it makes no clean-up runs."""
 
@@ -77,11 +78,11 @@ class AuxiliaryRuns:
         """Cancel a run; one that is only on its way is waited for, within a bound."""
         creation.cancel()
         try:
-            async with asyncio.timeout(CANCEL_SECONDS):
+            async with asyncio.timeout(self._cancel_seconds):
                 run_id = await creation
         except (BackendError, TurnError, TimeoutError, asyncio.CancelledError):
             return
-        await cancel_quietly(self._backend, run_id)
+        await cancel_quietly(self._backend, run_id, self._cancel_seconds)
 
     async def _fold(self, run_id: RunId) -> str:
         fold = Fold()

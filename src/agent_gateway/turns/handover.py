@@ -2,15 +2,11 @@
 
 import asyncio
 import logging
-from typing import Final
 
 from agent_gateway.domain.ids import TaskId
+from agent_gateway.limits import DrainLimits
 from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turns.live_turn import LiveTurn
-
-ADOPT_SECONDS: Final = 2.0
-"""How long a turn is nobody's: more than twice the longest pause between the sweeps of another process."""
-LOOK_SECONDS: Final = 0.2
 
 logger = logging.getLogger(__name__)
 
@@ -18,12 +14,13 @@ logger = logging.getLogger(__name__)
 class Handover:
     """The turns that this process offers to others, and those that nobody has."""
 
-    def __init__(self, store: TurnStores, *, alone: bool) -> None:
+    def __init__(self, store: TurnStores, limits: DrainLimits, *, alone: bool) -> None:
         self.alone = alone
         """True when there is no other process, or once nobody wanted a turn."""
         self.offered: dict[TaskId, LiveTurn] = {}
         """What was released and has not been adopted yet."""
         self._store = store
+        self._limits = limits
         self._free_since: dict[TaskId, float] = {}
         self._next_look = 0.0
 
@@ -48,7 +45,7 @@ class Handover:
         turns = {live.turn.task_id: live for live in read} | self.offered
         if not turns or now < self._next_look:
             return
-        self._next_look = now + LOOK_SECONDS
+        self._next_look = now + self._limits.poll_seconds
         statuses = await self._store.reader.statuses(list(turns))
         for task_id in turns:
             status = statuses.get(task_id)
@@ -62,7 +59,7 @@ class Handover:
         late = [
             task_id
             for task_id, since in self._free_since.items()
-            if task_id in turns and (self.alone or now - since > ADOPT_SECONDS)
+            if task_id in turns and (self.alone or now - since > self._limits.adopt_seconds)
         ]
         if late:
             self.alone = True

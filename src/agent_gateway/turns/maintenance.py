@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from agent_gateway.errors import ObjectError, StoreError, StoreUnavailable
+from agent_gateway.limits import MaintenanceIntervals
 from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns.form_answers import EXPIRY_BATCH
@@ -17,19 +18,8 @@ from agent_gateway.turns.form_waiters import FormWaiters
 from agent_gateway.turns.outbox_worker import OutboxWorker
 from agent_gateway.turns.registry import LiveTurn, LiveTurns
 
-SWEEP_SECONDS: Final = 0.8
-"""At most this long does a released turn wait for a process to adopt it."""
-STATUS_SECONDS: Final = 1.0
-EXPIRY_SECONDS: Final = 2.0
-"""How late a question may expire."""
-CHECKPOINT_SECONDS: Final = 30.0
-"""How often the fold of a long turn is stored, for backends that trim their logs."""
 CHECKPOINTS: Final = 50
 """Folds dumped in one go; the loop gets its breath between two."""
-TIDY_SECONDS: Final = 3600.0
-PROVE_SECONDS: Final = 5.0
-ERRANDS_SECONDS: Final = 2.0
-"""At most this long does an errand wait that another process wrote, or that was put off."""
 
 logger = logging.getLogger(__name__)
 _dice = random.SystemRandom()
@@ -42,10 +32,10 @@ class AdoptionGuard:
     whole lease before it takes expired turns, so that after an outage nobody adopts everybody (R11).
     """
 
-    def __init__(self, lease_seconds: float) -> None:
+    def __init__(self, lease_seconds: float, sweep_seconds: float) -> None:
         self._lease = lease_seconds
         self.half_lease = lease_seconds / 2
-        self.sweep_seconds = min(SWEEP_SECONDS, lease_seconds / 4)
+        self.sweep_seconds = min(sweep_seconds, lease_seconds / 4)
         """Well under half a lease, so that a pause between two sweeps is not taken for an outage."""
         now = asyncio.get_running_loop().time()
         self._reached = now
@@ -97,7 +87,7 @@ class Maintenance:
         answers: FormWaiters,
         files: FileStore,
         lease_seconds: float,
-        installed: asyncio.Event,
+        intervals: MaintenanceIntervals,
     ) -> None:
         self._live = live
         self._store = store
@@ -105,27 +95,30 @@ class Maintenance:
         self._answers = answers
         self._files = files
         self._lease_seconds = lease_seconds
-        self._installed = installed
-        self._trust = AdoptionGuard(lease_seconds)
+        self._intervals = intervals
+        self._trust = AdoptionGuard(lease_seconds, intervals.sweep_seconds)
 
-    def start(self, *further: tuple[Callable[[], Awaitable[None]], float]) -> list[asyncio.Task[None]]:
+    def start(
+        self, installed: asyncio.Event, *further: tuple[Callable[[], Awaitable[None]], float]
+    ) -> list[asyncio.Task[None]]:
         """One task for each duty, and for what else is to be done every so many seconds.
 
         None does anything before the schema is installed.
         """
+        self._installed = installed
         duties: list[tuple[Callable[[], Awaitable[None]], float]] = [
             (self.beat, self._lease_seconds / 3),
-            (self.watch, STATUS_SECONDS),
-            (self.look_for_answers, STATUS_SECONDS),
-            (self.expire_forms, EXPIRY_SECONDS),
-            (self.save_checkpoints, CHECKPOINT_SECONDS),
-            (self.tidy, TIDY_SECONDS),
+            (self.watch, self._intervals.status_seconds),
+            (self.look_for_answers, self._intervals.status_seconds),
+            (self.expire_forms, self._intervals.expiry_seconds),
+            (self.save_checkpoints, self._intervals.checkpoint_seconds),
+            (self.tidy, self._intervals.tidy_seconds),
             *further,
         ]
         tasks = [asyncio.create_task(self._repeat(work, each), name=work.__name__) for work, each in duties]
         hurried: list[tuple[Callable[[], Awaitable[None]], float, asyncio.Event]] = [
             (self.sweep, self._trust.sweep_seconds, self._store.owned.promoted),
-            (self._errands.run_errands, ERRANDS_SECONDS, self._store.outbox.written),
+            (self._errands.run_errands, self._intervals.outbox_seconds, self._store.outbox.written),
         ]
         return tasks + [
             asyncio.create_task(self._repeat(work, each, hurry), name=work.__name__)
@@ -185,7 +178,7 @@ class Maintenance:
         if self._trust.steady:
             return
         try:
-            async with asyncio.timeout(PROVE_SECONDS):
+            async with asyncio.timeout(self._intervals.prove_seconds):
                 await shielded(self.beat())
         except TimeoutError:
             raise StoreUnavailable("no heartbeat gets through") from None

@@ -12,20 +12,10 @@ from typing import Final
 
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.errors import BackendError, RunNotSucceeded, StoreError, TurnError
-from agent_gateway.runner import CANCEL_SECONDS
+from agent_gateway.limits import OutboxLimits
 from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.turns.outbox import Outbox, OutboxEntry, OutboxKind
 from agent_gateway.turns.auxiliary_runs import AuxiliaryRuns
-
-MOST: Final = 8
-"""Errands done at once."""
-RUN_SECONDS: Final = 30.0
-"""How long a run of an errand may take in all."""
-MAX_FAILURES: Final = 5
-"""Tries after which a run that fails, unlike a backend that is away, is given up."""
-FIRST_PAUSE_SECONDS: Final = 0.5
-LONGEST_PAUSE_SECONDS: Final = 300.0
-GIVE_BACK_SECONDS: Final = 2.0
 
 logger = logging.getLogger(__name__)
 _dice = random.SystemRandom()
@@ -52,18 +42,26 @@ class OutboxWorker:
     """Does what is due; `aclose` gives back what is not done yet."""
 
     def __init__(
-        self, outbox: Outbox, backend: Backend, auxiliary_runs: AuxiliaryRuns, draining: asyncio.Event
+        self,
+        outbox: Outbox,
+        backend: Backend,
+        auxiliary_runs: AuxiliaryRuns,
+        draining: asyncio.Event,
+        limits: OutboxLimits,
+        cancel_seconds: float,
     ) -> None:
         self._outbox = outbox
         self._backend = backend
         self._small_runs = auxiliary_runs
         self._draining = draining
+        self._limits = limits
+        self._cancel_seconds = cancel_seconds
         self._doing: dict[asyncio.Task[None], OutboxEntry] = {}
         self._settled = asyncio.Event()
 
     async def run_errands(self) -> None:
         """Take what is due, as much as there is room for, and begin to do it."""
-        while (room := MOST - len(self._doing)) > 0 and not self._draining.is_set():
+        while (room := self._limits.max_entries - len(self._doing)) > 0 and not self._draining.is_set():
             taken = await self._outbox.claim(room)
             for errand in taken:
                 task = asyncio.create_task(self._do(errand), name=f"errand-{errand.id}")
@@ -88,14 +86,14 @@ class OutboxWorker:
         if not left:
             return
         try:
-            async with asyncio.timeout(GIVE_BACK_SECONDS):
+            async with asyncio.timeout(self._limits.give_back_seconds):
                 await asyncio.wait(list(self._doing))
                 await self._outbox.reschedule(left, 0.0)
         except (StoreError, TimeoutError) as error:
             logger.warning("errands could not be given back: %s", type(error).__name__)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        if len(self._doing) == MOST:
+        if len(self._doing) == self._limits.max_entries:
             # There may be more that had no room.
             self._outbox.written.set()
         del self._doing[task]
@@ -119,24 +117,25 @@ class OutboxWorker:
     async def _made(self, errand: OutboxEntry) -> str | list[str] | None:
         if errand.kind is OutboxKind.CANCEL_RUN:
             assert errand.run_id is not None
-            async with asyncio.timeout(CANCEL_SECONDS):
+            async with asyncio.timeout(self._cancel_seconds):
                 await self._backend.cancel(errand.run_id)
             return None
         if errand.answered is None:
             raise TurnError("internal_server_error")
         match errand.kind:
             case OutboxKind.CLOSE_SESSION:
-                await self._small_runs.close(errand.answered.turn, RUN_SECONDS)
+                await self._small_runs.close(errand.answered.turn, self._limits.run_seconds)
                 return None
             case OutboxKind.NAME_CONVERSATION:
-                return await self._small_runs.name(errand.answered, RUN_SECONDS)
+                return await self._small_runs.name(errand.answered, self._limits.run_seconds)
             case OutboxKind.SUGGEST_QUESTIONS:
-                return await self._small_runs.questions(errand.answered, RUN_SECONDS)
+                return await self._small_runs.questions(errand.answered, self._limits.run_seconds)
 
     async def _failed(self, errand: OutboxEntry, error: Exception) -> None:
         patience = _PATIENCE[errand.kind]
         # A backend that is there and still fails will most likely go on to.
-        hopeless = errand.tries >= MAX_FAILURES and isinstance(error, RunNotSucceeded | TurnError)
+        fails = isinstance(error, RunNotSucceeded | TurnError)
+        hopeless = fails and errand.tries >= self._limits.max_failures
         if hopeless or errand.tries >= patience.tries or errand.age_seconds > patience.seconds:
             logger.error(
                 "errand %s of turn %s: given up after %d tries: %s: %s",
@@ -149,5 +148,5 @@ class OutboxWorker:
             )
             await shielded(self._outbox.complete(errand))
             return
-        longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**errand.tries)
+        longest = min(self._limits.longest_pause_seconds, self._limits.first_pause_seconds * 2**errand.tries)
         await shielded(self._outbox.reschedule([errand], _dice.uniform(0.1, longest)))

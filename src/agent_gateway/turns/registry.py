@@ -10,13 +10,13 @@ from collections import OrderedDict
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
-from agent_gateway.backend.protocol import Backend
 from agent_gateway.domain.human_input import Submission
 from agent_gateway.domain.ids import AppId, ConversationId, RunId, TaskId, new_id
 from agent_gateway.domain.turns import Caller, Turn, TurnRequest, TurnState
 from agent_gateway.errors import StoreError, StoreUnavailable, Unavailable
+from agent_gateway.limits import DrainLimits, RegistryLimits
 from agent_gateway.runner import Resources, TurnRunner, cancel_quietly, patiently
 from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.turns.intake import NOT_BEGUN, StartedTurn
@@ -25,21 +25,6 @@ from agent_gateway.turns.descriptors import require_descriptors
 from agent_gateway.turns.handover import Handover
 from agent_gateway.turns.live_turn import LiveTurn
 from agent_gateway.turns.log import EventLog
-
-KEEP_SECONDS: Final = 60.0
-KEEP_BYTES: Final = 64 * 1024 * 1024
-"""Logs of ended turns stay for readers about to reconnect, within these bounds (R13)."""
-UNREAD_SECONDS: Final = 5.0
-"""How long a turn is followed for nobody."""
-DISOWN_SECONDS: Final = 60.0
-MAX_DISOWNED: Final = 50
-"""How long, and how many at once, turns are ended whose clients were told that they have not begun."""
-TOGETHER_SECONDS: Final = 0.5
-"""Within this time all processes that leave together know that they do."""
-MOMENT_SECONDS: Final = 1.5
-"""How much longer than it was told to a drain takes at most when nothing gets through any more."""
-INTERRUPT_SECONDS: Final = 10.0
-"""How long interrupted turns may take to store their ends, while they do."""
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +38,16 @@ class LiveTurns:
         resources: Resources,
         most: int,
         shared: bool,
+        limits: RegistryLimits,
+        drain_limits: DrainLimits,
     ) -> None:
         self.draining = asyncio.Event()
         self._resources = resources
         self._backend = resources.backend
         self._store = resources.store
         self._most = most
+        self._limits = limits
+        self._drain_limits = drain_limits
         self._beginning = 0
         self._adopting = 0
         self._loading: dict[TaskId, asyncio.Future[Turn | None]] = {}
@@ -68,7 +57,7 @@ class LiveTurns:
         self._tasks = asyncio.TaskGroup()
         self._started: set[asyncio.Task[None]] = set()
         self._disowning: set[asyncio.Task[None]] = set()
-        self._handover = Handover(self._store, alone=not shared)
+        self._handover = Handover(self._store, drain_limits, alone=not shared)
         self._drained = False
 
     async def __aenter__(self) -> Self:
@@ -105,7 +94,7 @@ class LiveTurns:
             try:
                 begun = await self._store.intake.begin(caller, request, task_id)
             except StoreUnavailable:
-                if not request.idempotency_key and len(self._disowning) < MAX_DISOWNED:
+                if not request.idempotency_key and len(self._disowning) < self._limits.max_abandoned:
                     # Its commit may have gone through all the same, and the client will ask again (R14).
                     disowning = self._begin_task(self._disown(caller, task_id), f"disown-{task_id}")
                     self._disowning.add(disowning)
@@ -175,7 +164,7 @@ class LiveTurns:
     async def _disown(self, caller: Caller, task_id: TaskId) -> None:
         """End a turn that its client was told has not begun; later it is adopted, and runs once."""
         try:
-            async with asyncio.timeout(DISOWN_SECONDS):
+            async with asyncio.timeout(self._limits.abandon_seconds):
                 await patiently(lambda: self._store.intake.stop(caller, task_id, NOT_BEGUN))
         except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
             logger.error("turn %s: could not be disowned: %s", task_id, type(error).__name__)
@@ -241,9 +230,9 @@ class LiveTurns:
         # Who ran it has the texts of its result in the log; who read it from the rows has them twice.
         live.kept_bytes = live.log.size + (0 if live.runner.owned else live.log.events_size)
         self._ended_bytes += live.kept_bytes
-        while self._ended_bytes > KEEP_BYTES:
+        while self._ended_bytes > self._limits.keep_bytes:
             self._forget(next(iter(self._ended)))
-        asyncio.get_running_loop().call_later(KEEP_SECONDS, self._forget, live.turn.task_id)
+        asyncio.get_running_loop().call_later(self._limits.keep_seconds, self._forget, live.turn.task_id)
 
     def _forget(self, task_id: TaskId) -> None:
         if live := self._ended.pop(task_id, None):
@@ -269,7 +258,7 @@ class LiveTurns:
 
     def drop_unread(self) -> None:
         """Stop following turns that nobody has read for a while; what is offered may come back."""
-        oldest = asyncio.get_running_loop().time() - UNREAD_SECONDS
+        oldest = asyncio.get_running_loop().time() - self._limits.unread_seconds
         for live in self.followed():
             if live.turn.task_id in self._handover.offered:
                 continue
@@ -304,7 +293,7 @@ class LiveTurns:
             live.runner.stop()
             run_id = run_id or live.runner.run_id
         if run_id is not None:
-            self._begin_task(_cancel(self._backend, run_id), f"cancel-{task_id}")
+            self._begin_task(self._cancel(run_id), f"cancel-{task_id}")
 
     async def drain(self, seconds: float) -> bool:
         """Take no new turns and give the running ones up: to another process, or to their end (R12).
@@ -318,7 +307,7 @@ class LiveTurns:
             logger.info("draining: %d turns, up to %.0f s", len(self._running), seconds)
             if not self._handover.alone:
                 # One that does not know yet would adopt what is offered, only to offer it again.
-                await asyncio.sleep(min(TOGETHER_SECONDS, seconds))
+                await asyncio.sleep(min(self._drain_limits.together_seconds, seconds))
         while True:
             done = await self._in_time(self._hand_over(), until)
             if loop.time() >= until or not self._is_busy():
@@ -368,7 +357,7 @@ class LiveTurns:
 
     async def _in_time(self, work: Coroutine[Any, Any, None], until: float) -> bool:
         """Do this, but not for longer than the drain and a moment: the database may be away or frozen."""
-        latest = max(until, asyncio.get_running_loop().time()) + MOMENT_SECONDS
+        latest = max(until, asyncio.get_running_loop().time()) + self._drain_limits.grace_seconds
         try:
             async with asyncio.timeout_at(latest):
                 await shielded(work)
@@ -381,17 +370,16 @@ class LiveTurns:
     async def _until_ended(self) -> None:
         """Wait for the ends of interrupted turns, for as long as some of them get through."""
         loop = asyncio.get_running_loop()
-        latest = loop.time() + INTERRUPT_SECONDS
+        latest = loop.time() + self._drain_limits.interrupt_seconds
         waits = {asyncio.ensure_future(live.ended.wait()) for live in self._running.values()}
         while waits and loop.time() < latest:
             done, waits = await asyncio.wait(
-                waits, timeout=MOMENT_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                waits, timeout=self._drain_limits.grace_seconds, return_when=asyncio.FIRST_COMPLETED
             )
             if not done:
                 break
         for wait in waits:
             wait.cancel()
 
-
-async def _cancel(backend: Backend, run_id: RunId) -> None:
-    await cancel_quietly(backend, run_id)
+    async def _cancel(self, run_id: RunId) -> None:
+        await cancel_quietly(self._backend, run_id, self._resources.limits.cancel_seconds)

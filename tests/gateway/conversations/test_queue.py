@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from agent_gateway import runner
 from agent_gateway.apps.policy import MAX_QUEUED
 from agent_gateway.domain.events import GATEWAY_END
+from agent_gateway.limits import Limits, TurnLimits
 from agent_gateway.store.turns.intake import TurnIntake
 from agent_gateway.turns import maintenance
 from tests.support.chat import PING, Heard, Json, refused
@@ -227,11 +227,11 @@ def test_the_last_of_many_interruptions_wins(fleet: Fleet, fake: ScriptedBackend
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
 def test_interrupting_ends_what_waits_too(
-    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch, where: str
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, where: str
 ) -> None:
     """Only the newest message is answered next, however many wait; their readers hear that at once."""
     # The active turn is there until its run ends.
-    monkeypatch.setattr(runner, "STOP_SECONDS", 300.0)
+    fleet.limits = Limits(turn=TurnLimits(stop_seconds=300.0))
     one, two = fleet.start(lease_seconds=300), fleet.start(lease_seconds=300)
     fleet.app("app-interrupts", on_busy="interrupt")
     chat = fleet.chat(one, user, "app-interrupts")

@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from agent_gateway import runner
 from agent_gateway.domain.events import GATEWAY_END
+from agent_gateway.limits import Limits, TurnLimits
 from tests.gateway.conversations.test_queue import at_once, remembered
 from tests.support.chat import Json
 from tests.support.fakes.script import (
@@ -80,12 +80,10 @@ def test_the_usage_of_a_stopped_run_is_stored(
 
 @pytest.mark.parametrize("cancel", [409, 404, 500, 422, "ignore", "hang"])
 def test_a_stop_ends_whatever_the_backend_says(
-    fleet: Fleet, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch, cancel: int | str
+    fleet: Fleet, fake: ScriptedBackend, user: str, cancel: int | str
 ) -> None:
     """The partial answer is kept and the turn ends in bounded time (R9)."""
-    monkeypatch.setattr(runner, "STOP_SECONDS", 1.0)
-    monkeypatch.setattr(runner, "LAST_LOOK_SECONDS", 0.5)
-    monkeypatch.setattr(runner, "CANCEL_SECONDS", 0.5)
+    fleet.limits = Limits(turn=TurnLimits(stop_seconds=1.0, final_read_seconds=0.5, cancel_seconds=0.5))
     one, two = fleet.start(), fleet.start()
     fake.queue(script(said("So ", "far"), Gate(), succeed(), cancel=cancel))  # type: ignore[arg-type]
     with fleet.chat(one, user).open(params={"ids": 1}) as stream:
@@ -121,11 +119,9 @@ def test_a_stop_before_the_run_is_known(fleet: Fleet, fake: ScriptedBackend, use
     assert fake.posts == 1
 
 
-def test_a_stop_while_the_backend_refuses_runs(
-    fleet: Fleet, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_while_the_backend_refuses_runs(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
     """Nobody waits for a run that nobody wants any more, and it is not asked for again."""
-    monkeypatch.setattr(runner, "STOP_SECONDS", 1.0)
+    fleet.limits = Limits(turn=TurnLimits(stop_seconds=1.0))
     one, two = fleet.start(backend_reconnect_seconds=60.0), fleet.start()
     fake.script = refuse(503)
     turn = fleet.chat(one, user).background()

@@ -15,6 +15,7 @@ import pytest
 from agent_gateway.apps.config import FileUploadConfig, default_app
 from agent_gateway.backend.fold.fold import FOLD_VERSION
 from agent_gateway.domain.events import GATEWAY_REPLACE, gateway_end
+from agent_gateway.limits import Limits, TurnLimits
 from agent_gateway.store.objects import Objects
 from tests.gateway.files.test_uploads import PNG, preview, upload
 from tests.support.chat import Chat, refused
@@ -212,13 +213,11 @@ def test_a_file_store_that_hangs_holds_a_turn_up_only_once(
     fake: ScriptedBackend,
     user: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("agent_gateway.runner.READ_FILES_SECONDS", 3.0)
     app = tmp_path / "app.yaml"
     app.write_text(NEWER % ', files: "${files}"')
-    server = start_gateway(app_file=app)
+    server = start_gateway(app_file=app, limits=Limits(turn=TurnLimits(read_images_seconds=3.0)))
     with server.client() as client, ExitStack() as opened:
         chat = Chat(client, user)
         kept = [upload(chat, name) for name in ("a.png", "b.png", "c.png")]
@@ -468,19 +467,22 @@ def test_files_of_a_turn_that_does_not_complete_are_kept(
         assert client.get(item["url"]).content == PNG
 
 
-def test_a_file_store_that_is_away_does_not_lose_the_turn(
-    start_gateway: StartGateway, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Away for a moment: nothing is missing. Away for longer: the turn ends without the file."""
-    server = start_gateway()
+def file_store_goes_away(server: GatewayServer) -> Path:
+    """A file where the folder should be: no bytes can be put, by anybody."""
     root = server.settings.data_dir / "files"
+    root.rmdir()
+    root.write_text("in the way")
+    return root
+
+
+def test_a_turn_ends_without_its_file_when_the_file_store_stays_away(
+    start_gateway: StartGateway, fake: ScriptedBackend, user: str
+) -> None:
+    server = start_gateway(limits=Limits(turn=TurnLimits(store_file_seconds=1.0)))
     fake.script = script(text("Look: "), file(PNG), delta("done"), succeed())
-    monkeypatch.setattr("agent_gateway.runner.KEEP_FILE_SECONDS", 1.0)
     with server.client() as client:
         chat = Chat(client, user)
-        # A file where the folder should be: no bytes can be put, by anybody.
-        root.rmdir()
-        root.write_text("in the way")
+        file_store_goes_away(server)
         heard = chat.streaming(params={"ids": 1})
         assert heard.kinds == ["message", "message", "message_end"]
         assert heard.last["files"] == []
@@ -490,19 +492,27 @@ def test_a_file_store_that_is_away_does_not_lose_the_turn(
         refused(away, 503, "service_unavailable")
         assert away.headers["retry-after"]
         assert chat.resumed(heard.task_id, after=0).frames == heard.frames
-        monkeypatch.setattr("agent_gateway.runner.KEEP_FILE_SECONDS", 20.0)
-        put = Objects.put_bytes
-        tries: list[str] = []
 
-        async def comes_back(self: Objects, key: str, data: bytes) -> None:
-            tries.append(key)
-            if len(tries) == 3:
-                root.unlink()
-                root.mkdir()
-            await put(self, key, data)
 
-        monkeypatch.setattr(Objects, "put_bytes", comes_back)
-        heard = chat.streaming()
+def test_a_turn_waits_for_a_file_store_that_comes_back(
+    start_gateway: StartGateway, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_gateway(limits=Limits(turn=TurnLimits(store_file_seconds=20.0)))
+    fake.script = script(text("Look: "), file(PNG), delta("done"), succeed())
+    put = Objects.put_bytes
+    tries: list[str] = []
+
+    async def comes_back(self: Objects, key: str, data: bytes) -> None:
+        tries.append(key)
+        if len(tries) == 3:
+            root.unlink()
+            root.mkdir()
+        await put(self, key, data)
+
+    monkeypatch.setattr(Objects, "put_bytes", comes_back)
+    with server.client() as client:
+        root = file_store_goes_away(server)
+        heard = Chat(client, user).streaming()
         assert heard.kinds == ["message", "message", "message_file", "message_end"]
         assert len(tries) == 3
         assert client.get(heard.last["files"][0]["url"]).content == PNG

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from agent_gateway import app
+from agent_gateway.limits import Limits, StartLimits
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.migrations import migrate, schema_is_current
 from tests.support.chat import Chat, refused
@@ -51,7 +52,6 @@ def test_not_ready_before_the_schema_is_there(
         assert chat.blocking("Hi")["answer"] == "You said: Hi."
 
 
-@pytest.mark.usefixtures("no_turn_is_taken_back")
 def test_a_process_listens_once_it_knows_its_database(
     postgres_url: str, fake: ScriptedBackend, user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,9 +63,9 @@ def test_a_process_listens_once_it_knows_its_database(
         listened.append(gateway.server.started)
         return await schema_is_current(database)
 
-    monkeypatch.setattr(app, "LISTEN_SECONDS", BOUND)
     monkeypatch.setattr(app, "schema_is_current", slowly)
-    gateway = GatewayServer(tmp_path, database_url=postgres_url, backend_url=fake.url)
+    limits = Limits(start=StartLimits(listen_seconds=BOUND))
+    gateway = GatewayServer(tmp_path, limits=limits, database_url=postgres_url, backend_url=fake.url)
     with gateway, gateway.client() as client:
         assert Chat(client, user).blocking("Hi")["answer"] == "You said: Hi."
     assert listened == [False]

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -203,7 +204,7 @@ def test_a_first_key_is_made_anew_for_another_secret(
 ) -> None:
     """All keys of before open nothing: without one nobody could use the gateway."""
 
-    def printed(**settings: str) -> str | None:
+    def printed(**settings: Any) -> str | None:
         server = installed(start_gateway(api_key="", **settings))
         found = PRINTED_KEY.search(capsys.readouterr().out)
         assert found is None or works(server, found[1])

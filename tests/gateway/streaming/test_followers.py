@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from agent_gateway.turns import registry
+from agent_gateway.limits import Limits, RegistryLimits
 from tests.support.chat import PING
 from tests.support.fakes.script import Gate, delta, refuse, script, succeed, thinking, tool_call, tool_result
 from tests.support.fakes.script import text as said
@@ -79,11 +79,9 @@ def test_readers_of_a_dead_process_share_the_stream_of_the_one_they_come_to(
     assert len(fake.streams) <= 3
 
 
-def test_nobody_is_followed_for_nobody(
-    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nobody_is_followed_for_nobody(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
     """A while after the last reader has gone, the follower is gone, too; a new reader gets a new one."""
-    monkeypatch.setattr(registry, "UNREAD_SECONDS", 0.3)
+    fleet.limits = Limits(registry=RegistryLimits(unread_seconds=0.3))
     one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
     fake.script = script(said("So ", "far"), gate, succeed())
     owner, chat = fleet.chat(one, user), fleet.chat(two, user)

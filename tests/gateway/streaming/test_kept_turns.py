@@ -5,14 +5,13 @@ from sys import getsizeof
 from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
-import pytest
 import uvloop
 
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.backend.client import HTTPBackend
+from agent_gateway.limits import Limits, RegistryLimits
 from agent_gateway.runner import Resources
 from agent_gateway.store.turns.stores import TurnStores
-from agent_gateway.turns import registry as live_turns
 from agent_gateway.turns.live_turn import LiveTurn
 from tests.support.chat import Chat
 from tests.support.fakes.script import script, succeed, text, thinking, tool_call, tool_result
@@ -82,11 +81,8 @@ def test_all_that_is_kept_of_a_turn_is_counted(
         assert texts_of(live, frames) < size
 
 
-def test_kept_turns_are_bounded(
-    start_gateway: StartGateway, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(live_turns, "KEEP_BYTES", 300_000)
-    server = start_gateway()
+def test_kept_turns_are_bounded(start_gateway: StartGateway, fake: ScriptedBackend, user: str) -> None:
+    server = start_gateway(limits=Limits(registry=RegistryLimits(keep_bytes=300_000)))
     fake.script = script(text("x" * 30_000), succeed())
     with server.client() as client:
         for number in range(8):

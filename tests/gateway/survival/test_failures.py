@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from agent_gateway import runner
 from agent_gateway.errors import FAILURES
+from agent_gateway.limits import DEFAULTS, Limits, TurnLimits
 from agent_gateway.settings import Settings
 from tests.support.chat import Chat, Json, refused
 from tests.support.fakes.script import (
@@ -151,12 +151,11 @@ def bounded(
     own_fake: ScriptedBackend,
     tmp_path: Path,
     user: str,
-    monkeypatch: pytest.MonkeyPatch,
     early_failures_have_a_status: None,
 ) -> Iterator["Bounded"]:
-    monkeypatch.setattr(runner, "LAST_LOOK_SECONDS", 0.5)
-    limits = {"idle_timeout_seconds": 3.0, "turn_timeout_seconds": 4.0}
-    with gateway_of(own_fake, tmp_path, **limits) as server, server.client() as client:
+    bounds = {"idle_timeout_seconds": 3.0, "turn_timeout_seconds": 4.0}
+    limits = Limits(turn=TurnLimits(final_read_seconds=0.5))
+    with gateway_of(own_fake, tmp_path, limits=limits, **bounds) as server, server.client() as client:
         yield Bounded(server, own_fake, Chat(client, user))
 
 
@@ -164,10 +163,13 @@ class Bounded(World):
     """A gateway whose turns may be silent for 3 and last for 4 seconds: longer than an echo takes."""
 
 
-def gateway_of(fake: ScriptedBackend, folder: Path, **settings: Any) -> GatewayServer:
+def gateway_of(
+    fake: ScriptedBackend, folder: Path, *, limits: Limits = DEFAULTS, **settings: Any
+) -> GatewayServer:
     return GatewayServer(
         folder,
         backend_url=fake.url,
+        limits=limits,
         **{"backend_reconnect_seconds": 0.3, "ping_seconds": 0.1, **settings},
     )
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from agent_gateway.limits import DEFAULTS
 from agent_gateway.store.db.database import now_plus
-from agent_gateway.turns.outbox_worker import MOST
 from tests.support.chat import Chat, Heard, refused
 from tests.support.fakes.script import Gate, Script, echo, fail, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
@@ -165,14 +165,15 @@ def test_errands_wait_for_each_other_not_for_ever(
     server = start_gateway()
     with server.client() as client:
         chat = Chat(client, user)
-        ids = [chat.blocking(f"Turn {number}")["conversation_id"] for number in range(MOST + 3)]
+        most = DEFAULTS.outbox.max_entries
+        ids = [chat.blocking(f"Turn {number}")["conversation_id"] for number in range(most + 3)]
         fake.script = script(gate, succeed(output=None))
         for conversation_id in ids:
             chat.client.request("DELETE", f"/conversations/{conversation_id}", json={"user": user})
-        fake.wait_until(lambda: fake.posts == len(ids) + MOST)
+        fake.wait_until(lambda: fake.posts == len(ids) + most)
         fake.queue(echo)
         assert chat.blocking("Meanwhile")["answer"] == "You said: Meanwhile."
-        assert fake.posts == len(ids) + MOST + 1
+        assert fake.posts == len(ids) + most + 1
     gate.open()
     all_done(database_url)
     assert [snapshot_row(database_url, conversation_id) for conversation_id in ids] == [None] * len(ids)

@@ -19,6 +19,7 @@ from agent_gateway.domain.events import GATEWAY_END, GATEWAY_REPLACE
 from agent_gateway.domain.ids import RunId, TaskId
 from agent_gateway.domain.turns import Turn
 from agent_gateway.errors import StoreUnavailable
+from agent_gateway.limits import Limits, MaintenanceIntervals
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import TurnRow
 from agent_gateway.store.turns.ownership import OwnedTurns
@@ -242,11 +243,10 @@ def test_a_checkpoint_stands_in_for_a_log_that_was_trimmed(
     fake: ScriptedBackend,
     gate: Gate,
     user: str,
-    monkeypatch: pytest.MonkeyPatch,
     kept: int,
 ) -> None:
     """New readers get the past as one text and then what follows; without a join nothing is invented (R5)."""
-    monkeypatch.setattr(maintenance, "CHECKPOINT_SECONDS", 0.1)
+    fleet.limits = Limits(maintenance=MaintenanceIntervals(checkpoint_seconds=0.1))
     one, two = fleet.start(), fleet.start()
     fake.script = script(*STORY, gate, delta(" The end."), delta(" Really."), succeed())
     with fleet.chat(one, user).open(params={"ids": 1}) as stream:
@@ -312,10 +312,10 @@ def test_a_turn_is_folded_as_it_was_begun(
 
 
 def test_a_held_half_is_part_of_a_checkpoint(
-    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """The log was trimmed up to the half: who goes on from the checkpoint still has it."""
-    monkeypatch.setattr(maintenance, "CHECKPOINT_SECONDS", 0.1)
+    fleet.limits = Limits(maintenance=MaintenanceIntervals(checkpoint_seconds=0.1))
     one, two = fleet.start(), fleet.start()
     fake.script = script(said("So"), delta(" half \ud83d"), gate, delta("\ude00 done"), succeed())
     with fleet.chat(one, user).open(params={"ids": 1}) as stream:

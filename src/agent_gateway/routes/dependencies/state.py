@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from agent_gateway.filetypes import SizeLimits
+from agent_gateway.limits import RequestLimits
 from agent_gateway.routes.http.api_key_cache import ApiKeyCache
 from agent_gateway.routes.http.tickets import FileTickets, Tickets
 from agent_gateway.routes.streams.frames import Frames
@@ -60,6 +61,7 @@ class AppState:
     file_sizes: SizeLimits
     frames: Frames
     ping_seconds: float
+    limits: RequestLimits
 
 
 async def get_state(request: Request) -> AppState:

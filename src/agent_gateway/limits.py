@@ -1,0 +1,148 @@
+"""The bounds of a process that no setting changes: seconds, bytes and counts.
+
+`create_app` takes a `Limits`, and the composition root hands each part its group. Tests pass smaller or
+larger bounds that way. What an operator may change is in `settings.py`; what an app may change is in its
+app file.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class TurnLimits:
+    """Of one turn, in seconds."""
+
+    stop_seconds: float = 5.0
+    """How long a stopped run may take to say how it ended (R9)."""
+    final_read_seconds: float = 2.0
+    """How long the run's log is read once more before the gateway makes an end itself (R8)."""
+    cancel_seconds: float = 5.0
+    """How long a request to cancel a run may take."""
+    store_file_seconds: float = 8.0
+    """How long the file store may be away before a turn ends without a file that its agent made."""
+    read_images_seconds: float = 8.0
+    """How long the images that a model is to see may take to be read, all together."""
+    recheck_seconds: float = 10.0
+    """Longest pause between two reads of the row of a turn that another process ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryLimits:
+    """Of the live turns of a process."""
+
+    keep_seconds: float = 60.0
+    keep_bytes: int = 64 * 1024 * 1024
+    """Logs of ended turns stay within these bounds for readers that are about to reconnect (R13)."""
+    unread_seconds: float = 5.0
+    """How long a turn is followed that nobody reads."""
+    abandon_seconds: float = 60.0
+    max_abandoned: int = 50
+    """How long, and how many at once, turns are ended whose begin was not acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainLimits:
+    """Of a process that leaves, in seconds."""
+
+    together_seconds: float = 0.5
+    """Within this time all processes that leave together know that they do."""
+    grace_seconds: float = 1.5
+    """How much longer than allowed a drain takes at most when nothing gets through to the database."""
+    interrupt_seconds: float = 10.0
+    """How long interrupted turns may take to store their ends, while some of them do."""
+    adopt_seconds: float = 2.0
+    """How long a turn is offered: more than twice the longest pause between another process's sweeps."""
+    poll_seconds: float = 0.2
+    """Between two reads of where the offered turns stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceIntervals:
+    """How often a process does what it does for all its turns, in seconds."""
+
+    sweep_seconds: float = 0.8
+    """A released turn waits at most this long for a process to adopt it."""
+    status_seconds: float = 1.0
+    expiry_seconds: float = 2.0
+    """How late a question may expire."""
+    checkpoint_seconds: float = 30.0
+    """How often the fold of a long turn is stored, for backends that trim their logs."""
+    tidy_seconds: float = 3600.0
+    outbox_seconds: float = 2.0
+    """An outbox entry waits at most this long after another process wrote it, or after it became due."""
+    prove_seconds: float = 5.0
+    """How long a readiness probe waits for a heartbeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxLimits:
+    """Of the outbox worker."""
+
+    max_entries: int = 8
+    """Entries that are worked on at once."""
+    run_seconds: float = 30.0
+    """How long an auxiliary run of an entry may take in all."""
+    max_failures: int = 5
+    """Tries after which an entry is given up whose run fails; a backend that is away does not count."""
+    first_pause_seconds: float = 0.5
+    longest_pause_seconds: float = 300.0
+    give_back_seconds: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackendLimits:
+    """Of the requests to an agent backend, in seconds."""
+
+    connect_seconds: float = 5.0
+    create_seconds: float = 30.0
+    call_seconds: float = 5.0
+    """Of every other short request."""
+    open_stream_seconds: float = 10.0
+    """Until the headers of an event stream are there. After them the runner watches for silence."""
+    first_pause_seconds: float = 0.1
+    longest_pause_seconds: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """Of the requests of clients."""
+
+    key_seconds: float = 30.0
+    """How long an API key that was found is believed without asking the database again."""
+    max_keys: int = 10_000
+    """API keys that are remembered."""
+    first_event_seconds: float = 0.9
+    """How long a response waits for a first event, so that an early failure gets its real status."""
+    deleted_check_seconds: float = 1.0
+    """How long a reader of a live turn waits to hear whether its conversation was deleted."""
+    suggestions_seconds: float = 10.0
+    """How long a request waits for suggested questions that are being made."""
+    suggestions_poll_seconds: float = 0.5
+    name_seconds: float = 5.0
+    """How long a request waits for the name of its conversation to be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartLimits:
+    """Of a process that starts, in seconds."""
+
+    listen_seconds: float = 5.0
+    """How long a process that starts waits for its database to answer before it listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All of them."""
+
+    turn: TurnLimits = field(default_factory=TurnLimits)
+    registry: RegistryLimits = field(default_factory=RegistryLimits)
+    drain: DrainLimits = field(default_factory=DrainLimits)
+    maintenance: MaintenanceIntervals = field(default_factory=MaintenanceIntervals)
+    outbox: OutboxLimits = field(default_factory=OutboxLimits)
+    backend: BackendLimits = field(default_factory=BackendLimits)
+    requests: RequestLimits = field(default_factory=RequestLimits)
+    start: StartLimits = field(default_factory=StartLimits)
+
+
+DEFAULTS: Final = Limits()
