@@ -1,17 +1,16 @@
 """What the end of a turn writes, within the transaction that ends it."""
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from sqlalchemy import bindparam, insert, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain.events import Result
 from agent_gateway.domain.turns import TurnState
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import conversations, messages, snapshots, steps, turns
+from agent_gateway.store.db.upsert import Upsert
 from agent_gateway.store.files import write_artifacts
 from agent_gateway.store.question_forms import forget_snapshot
 from agent_gateway.store.turns.chunk_offsets import pack_in_thread
@@ -79,23 +78,16 @@ async def write_result(
     return await promote(connection, turn.conversation_id, turn_seconds)
 
 
-def _upsert_snapshot(dialect_insert: Any) -> Any:
-    statement = dialect_insert(snapshots).values(updated_at=now_plus())
-    new = statement.excluded
-    return statement.on_conflict_do_update(
-        index_elements=["conversation_id"],
-        set_={"seq": new.seq, "data": new.data, "updated_at": new.updated_at},
-        where=snapshots.c.seq < new.seq,
-    )
-
-
-_UPSERT_SNAPSHOT: Final = {
-    "postgresql": _upsert_snapshot(postgres_insert),
-    "sqlite": _upsert_snapshot(sqlite_insert),
-}
+_MOVE_SNAPSHOT: Final = Upsert(
+    snapshots,
+    ["conversation_id"],
+    values={"updated_at": now_plus()},
+    change=lambda new: {"seq": new.seq, "data": new.data, "updated_at": new.updated_at},
+    only_if=lambda new: snapshots.c.seq < new.seq,
+)
 
 
 async def move_snapshot(connection: AsyncConnection, conversation_id: str, seq: int, snapshot: str) -> None:
     """Make this the conversation's session snapshot, unless it has that of a later turn (I7)."""
     row = {"conversation_id": conversation_id, "seq": seq, "data": snapshot}
-    await connection.execute(_UPSERT_SNAPSHOT[connection.dialect.name], row)
+    await _MOVE_SNAPSHOT.run(connection, row)

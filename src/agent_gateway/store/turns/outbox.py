@@ -9,11 +9,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import and_, bindparam, delete, select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain.events import GATEWAY_END, Result
@@ -21,6 +19,7 @@ from agent_gateway.domain.ids import RunId, TaskId, new_id
 from agent_gateway.domain.turns import AnsweredTurn, Outcome, Turn
 from agent_gateway.store.db.database import Database, now_plus
 from agent_gateway.store.db.tables import conversations, messages, outbox, snapshots, turns
+from agent_gateway.store.db.upsert import Upsert
 from agent_gateway.store.turns.locks import LockedConversation, LockedTurn
 from agent_gateway.store.turns.rows import DbRow, OwnerContext, read_answered_turns
 
@@ -188,6 +187,17 @@ async def _store_outcome(
             pass
 
 
+_ENQUEUE: Final = Upsert(
+    outbox,
+    ["turn_id", "kind"],
+    values={
+        **{name: bindparam(name) for name in ("id", "kind", "turn_id", "run_id", "tries")},
+        "next_try_at": now_plus(bindparam("seconds")),
+        "created_at": now_plus(),
+    },
+)
+
+
 async def _enqueue(
     connection: AsyncConnection,
     kind: OutboxKind,
@@ -198,12 +208,7 @@ async def _enqueue(
 ) -> None:
     """Write an entry that is due in so many seconds, unless the turn has one of this kind."""
     row = {"id": new_id(), "kind": kind.value, "turn_id": task_id, "run_id": run_id, "tries": 0}
-    dialect_insert: Any = postgres_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    await connection.execute(
-        dialect_insert(outbox)
-        .values(**row, next_try_at=now_plus(seconds), created_at=now_plus())
-        .on_conflict_do_nothing(index_elements=["turn_id", "kind"])
-    )
+    await _ENQUEUE.run(connection, {**row, "seconds": seconds})
 
 
 _ASK_NAME: Final = (
