@@ -1,14 +1,18 @@
-"""What the settings say of the database and the folder of files, and what a start needs of them.
+"""What the settings name, opened: the database, the file store, the backend, the secret key.
 
 An SQLite file is made, migrated and owned here, before anything else may touch it.
 """
 
 import asyncio
+import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from agent_gateway.backend.client import HTTPBackend
+from agent_gateway.backend.protocol import Backend
 from agent_gateway.errors import ConfigError
+from agent_gateway.limits import DEFAULTS, BackendLimits
 from agent_gateway.settings import Settings
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.migrations import migrate
@@ -62,7 +66,7 @@ async def prepare(settings: Settings) -> None:
     open_files(settings)
     if settings.embedded_database:
         await migrate_database(settings)
-        settings.resolved_secret_key(make=True)
+        secret_key(settings, make=True)
 
 
 async def migrate_database(settings: Settings) -> None:
@@ -97,3 +101,54 @@ def make_data_dir(settings: Settings) -> None:
 def open_files(settings: Settings) -> Objects:
     """The file store these settings name; ConfigError when it is none."""
     return Objects(settings.files_url, settings.data_dir / "files")
+
+
+def open_backend(settings: Settings, limits: BackendLimits = DEFAULTS.backend) -> Backend:
+    """The agent backend these settings name; close it. Raises ConfigError when the model cannot be used."""
+    if settings.backend_url:
+        return HTTPBackend(
+            settings.backend_url,
+            token=settings.backend_token.get_secret_value(),
+            reconnect_seconds=settings.backend_reconnect_seconds,
+            fallback=settings.backend_schema,
+            limits=limits,
+        )
+    # Imported here: the agent library takes a second to load and is not needed with BACKEND_URL.
+    from agent_gateway.backend.embedded import EmbeddedBackend
+
+    return EmbeddedBackend(settings.model)
+
+
+def secret_key(settings: Settings, *, make: bool = False) -> bytes:
+    """The secret key. When none is set: the one in DATA_DIR, which `make` writes if there is none.
+
+    Raises ConfigError.
+    """
+    if key := settings.given_secret_key():
+        return key
+    path = settings.data_dir / "secret-key"
+    try:
+        if make and not path.exists():
+            _make_secret(path)
+        if key := path.read_bytes().strip():
+            return key
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no {path.absolute()}: set AGENT_GATEWAY_SECRET_KEY or AGENT_GATEWAY_DATA_DIR "
+            "as for the gateway"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{path.absolute()} cannot be used: {error.strerror}") from None
+    raise ConfigError(f"{path.absolute()} is empty: delete it, and a new key is made")
+
+
+def _make_secret(path: Path) -> None:
+    """Write a new key. The file is complete or not there at all, whenever the process dies."""
+    new = path.with_suffix(".new")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        new.touch(mode=0o600)
+        new.write_text(secrets.token_urlsafe(32))
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ Read by app, cli and alembic/env only; everything else is handed what it needs.
 """
 
 import re
-import secrets
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -233,40 +232,6 @@ class Settings(BaseSettings):
                 f"AGENT_GATEWAY_SECRET_KEY {fault}: set {SECRET_CHARACTERS} random characters or more"
             )
         return key.encode() or None
-
-    def resolved_secret_key(self, *, make: bool = False) -> bytes:
-        """The secret key; when none is set the one in DATA_DIR, which can be made if there is none.
-
-        Raises ConfigError.
-        """
-        if key := self.given_secret_key():
-            return key
-        path = self.data_dir / "secret-key"
-        try:
-            if make and not path.exists():
-                _make_secret(path)
-            if key := path.read_bytes().strip():
-                return key
-        except FileNotFoundError:
-            raise ConfigError(
-                f"there is no {path.absolute()}: set AGENT_GATEWAY_SECRET_KEY or AGENT_GATEWAY_DATA_DIR "
-                "as for the gateway"
-            ) from None
-        except OSError as error:
-            raise ConfigError(f"{path.absolute()} can not be used: {error.strerror}") from None
-        raise ConfigError(f"{path.absolute()} is empty: delete it, and a new key is made")
-
-
-def _make_secret(path: Path) -> None:
-    """Complete or not there at all, whenever the process dies."""
-    new = path.with_suffix(".new")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        new.touch(mode=0o600)
-        new.write_text(secrets.token_urlsafe(32))
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _has_address(url: str) -> bool:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from pydantic_ai.models import known_model_names
 
-from agent_gateway.app import check, check_app
 from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.apps.file import parse_app
 from agent_gateway.backend.embedded.app_check import problems, unknown_models
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
+from agent_gateway.validation import check_app, validate_settings
 
 Json = dict[str, Any]
 PROMPT: Json = {"name": "prompt", "type": "plain.prompt", "config": {"user": "${query}"}}
@@ -158,8 +158,8 @@ def test_the_gateway_does_not_start_with_such_an_app(tmp_path: Path) -> None:
     app.write_text("name: x\ncomposition: {layers: [{name: prompt, config: {user: '${query}', sufix: x}}]}")
     settings = Settings(app_file=app, data_dir=tmp_path, backend_url="")
     with pytest.raises(ConfigError, match=r"layers\[0\]\.config\.sufix"):
-        check(settings)
-    check(Settings(app_file=app, data_dir=tmp_path, backend_url="http://127.0.0.1:1"))
+        validate_settings(settings)
+    validate_settings(Settings(app_file=app, data_dir=tmp_path, backend_url="http://127.0.0.1:1"))
 
 
 def test_an_app_without_a_model_does_not_load_the_agent_framework() -> None:

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace as replace_struct
 
-from agent_gateway.app import check_app
 from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.apps.file import parse_app
 from agent_gateway.backend.compose import compose, compose_auxiliary, compose_closing, has_place_for_files
@@ -26,6 +25,7 @@ from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, FormId
 from agent_gateway.domain.turns import AnsweredTurn, App, Turn
 from agent_gateway.errors import TurnError
 from agent_gateway.settings import Settings
+from agent_gateway.validation import check_app
 from tests.support.paths import RECORDED
 
 SECRET = "sk-very-secret"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent_gateway.errors import ConfigError
+from agent_gateway.preparation import secret_key
 from agent_gateway.settings import Settings
 
 Read = Callable[..., Settings]
@@ -157,21 +158,21 @@ def test_all_faults_are_told_in_one_line(read: Read) -> None:
 def test_with_postgres_a_secret_key_has_to_be_long(read: Read, key: str) -> None:
     settings = read(DATABASE_URL="postgresql://host/db", SECRET_KEY=key)
     with pytest.raises(ConfigError, match=r"AGENT_GATEWAY_SECRET_KEY is .* 32 random characters") as told:
-        settings.resolved_secret_key(make=True)
+        secret_key(settings, make=True)
     assert not key or key not in str(told.value)
-    assert read(DATABASE_URL="postgresql://host/db", SECRET_KEY=LONG).resolved_secret_key() == LONG.encode()
+    assert secret_key(read(DATABASE_URL="postgresql://host/db", SECRET_KEY=LONG)) == LONG.encode()
 
 
 def test_a_secret_key_is_made_once_and_by_the_gateway_alone(read: Read, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no .*\.data/secret-key"):
-        read().resolved_secret_key()
+        secret_key(read())
     assert list(tmp_path.iterdir()) == []
-    key = read().resolved_secret_key(make=True)
+    key = secret_key(read(), make=True)
     assert len(key) >= 32
-    assert [read().resolved_secret_key(), read().resolved_secret_key(make=True)] == [key, key]
+    assert [secret_key(read()), secret_key(read(), make=True)] == [key, key]
     file = tmp_path / ".data" / "secret-key"
     assert file.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in file.parent.iterdir()] == ["secret-key"]
     file.write_text("\n")
     with pytest.raises(ConfigError, match="secret-key is empty"):
-        read().resolved_secret_key(make=True)
+        secret_key(read(), make=True)

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from agent_gateway.app import check_app
 from agent_gateway.apps.config import SLUG, AppConfig
 from agent_gateway.apps.file import load_app_file, unset_variables, write_app_file
 from agent_gateway.cli.environment import app_named, print_table, read_settings, with_database
@@ -16,6 +15,7 @@ from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
 from agent_gateway.store.apps import DEFAULT_SLUG, Applied, AppStore, ListedApp
 from agent_gateway.store.db.database import Database
+from agent_gateway.validation import check_app
 
 commands = typer.Typer(help="Publish apps and look after them.", no_args_is_help=True)
 

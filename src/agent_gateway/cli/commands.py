@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from agent_gateway.app import check, create_app
+from agent_gateway.app import create_app
 from agent_gateway.cli import apps, keys
 from agent_gateway.cli.environment import read_settings
 from agent_gateway.cli.health import health
@@ -17,6 +17,7 @@ from agent_gateway.cli.serving import serve_here, serve_in_workers
 from agent_gateway.errors import ConfigError
 from agent_gateway.preparation import migrate_database
 from agent_gateway.settings import Settings
+from agent_gateway.validation import validate_settings
 
 app = typer.Typer(
     name="agent-gateway",
@@ -41,7 +42,7 @@ def serve(
 ) -> None:
     """Serve the gateway. The embedded database is set up by itself."""
     settings = read_settings(host, port)
-    config = check(settings)
+    config = validate_settings(settings)
     if workers > 1 and settings.embedded_database:
         raise ConfigError("--workers needs Postgres: an SQLite database belongs to one process")
     # Nothing is changed by a process that can not serve.

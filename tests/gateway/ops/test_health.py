@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from agent_gateway import app
+from agent_gateway import bootstrap
 from agent_gateway.limits import Limits, StartLimits
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.migrations import migrate, schema_is_current
@@ -63,7 +63,7 @@ def test_a_process_listens_once_it_knows_its_database(
         listened.append(gateway.server.started)
         return await schema_is_current(database)
 
-    monkeypatch.setattr(app, "schema_is_current", slowly)
+    monkeypatch.setattr(bootstrap, "schema_is_current", slowly)
     limits = Limits(start=StartLimits(listen_seconds=BOUND))
     gateway = GatewayServer(tmp_path, limits=limits, database_url=postgres_url, backend_url=fake.url)
     with gateway, gateway.client() as client:

@@ -1,0 +1,108 @@
+"""From an open database to a process that takes turns: a usable schema, the default app and its key."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from agent_gateway.apps.config import AppConfig
+from agent_gateway.errors import StoreError
+from agent_gateway.limits import StartLimits
+from agent_gateway.routes.dependencies.state import Installed
+from agent_gateway.settings import Settings
+from agent_gateway.store.apps import DEFAULT_SLUG, AppStore
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.migrations import schema_is_current
+from agent_gateway.store.keys import KeyStore
+from agent_gateway.store.secrets import Secrets
+
+INSTALL_SECONDS: Final = 2.0
+"""How often a process that is not ready looks at its database again."""
+CANCEL_SECONDS: Final = 1.0
+OTHERS_DIFFER: Final = (
+    "Other processes work on this database with another AGENT_GATEWAY_SECRET_KEY: set theirs, or stop them."
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """Installs the default app as soon as the database has a schema that this code can use."""
+
+    settings: Settings
+    config: AppConfig
+    database: Database
+    apps: AppStore
+    keys: KeyStore
+    secrets: Secrets | None
+    """None with SQLite, which one process has for itself."""
+    installed: Installed
+    limits: StartLimits
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Install in the background while this is entered; entering waits for the first attempt.
+
+        With SQLite it waits until the app is installed. With Postgres a process starts without a usable
+        database, too, so that its probes can report the reason.
+        """
+        task = asyncio.create_task(self._install(), name="install")
+        task.add_done_callback(lambda _: self.installed.tried.set())
+        try:
+            if self.settings.embedded_database:
+                await task
+            else:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.limits.listen_seconds):
+                        await self.installed.tried.wait()
+            yield
+        finally:
+            task.cancel()
+            # A frozen database would hold it for longer.
+            await asyncio.wait([task], timeout=CANCEL_SECONDS)
+
+    async def _install(self) -> None:
+        while not await self._attempt():
+            self.installed.tried.set()
+            await asyncio.sleep(INSTALL_SECONDS)
+        self.installed.set()
+
+    async def _attempt(self) -> bool:
+        self.installed.missing = Installed.missing
+        try:
+            if not await schema_is_current(self.database):
+                logger.error("the database schema is behind: run `agent-gateway migrate`")
+                return False
+            if self.secrets is not None and not await self.secrets.are_shared():
+                self.installed.missing = OTHERS_DIFFER
+                logger.error("%s", OTHERS_DIFFER)
+                return False
+            # From here on the database's clock is known, too.
+            await self.database.now()
+            await self._install_default_app()
+        except StoreError as error:
+            logger.error("the database cannot be used: %s", error)
+            return False
+        return True
+
+    async def _install_default_app(self) -> None:
+        built_in = self.settings.app_file is None
+        app_id = (await self.apps.apply(DEFAULT_SLUG, self.config, built_in=built_in)).app_id
+        if key := self.settings.api_key.get_secret_value():
+            found = await self.keys.bootstrap(app_id, key)
+            if found.replaced:
+                logger.warning(
+                    "AGENT_GATEWAY_API_KEY (or the secret key) has changed: the key before is revoked; "
+                    "it works again when it is set again"
+                )
+            if not found.works:
+                logger.error(
+                    "AGENT_GATEWAY_API_KEY opens nothing here: it was revoked, or is a key of another app; "
+                    "set another one"
+                )
+        elif key := await self.keys.make_first(app_id):
+            # Printed, not logged: a key belongs on the operator's screen once, and in no log.
+            print(f"\n  API key of the default app (shown only once): {key}\n", flush=True)  # noqa: T201
