@@ -28,6 +28,7 @@ from agent_gateway.routes import (
     unserved,
     variables,
 )
+from agent_gateway.routes.dependencies.auth import check_key
 from agent_gateway.routes.http import cors, docs_page, errors, openapi
 from agent_gateway.routes.http.middleware import HeadRequests, RequestBodies, RequestIds
 from agent_gateway.routes.http.request_text import require_text
@@ -117,7 +118,7 @@ def create_app(
     app.include_router(routes)
     app.include_router(routes, prefix="/v1", include_in_schema=False)
     app.include_router(health.router)
-    app.add_middleware(RequestBodies, most=settings.max_body_bytes)
+    app.add_middleware(RequestBodies, most=settings.max_body_bytes, check_key=check_key)
     app.add_middleware(HeadRequests)
     app.add_middleware(RequestIds)
     cors.install(app, settings.cors_origins)

@@ -21,6 +21,7 @@ from agent_gateway.routes.dependencies.state import AppState, Installed
 from agent_gateway.routes.http.api_key_cache import ApiKeyCache
 from agent_gateway.routes.http.tickets import FileTickets, Tickets
 from agent_gateway.routes.streams.frames import Frames
+from agent_gateway.routes.streams.turn_sources import TurnSources
 from agent_gateway.runner import Resources
 from agent_gateway.settings import SECRET_CHARACTERS, Settings
 from agent_gateway.store.apps import AppStore
@@ -84,7 +85,7 @@ async def open_gateway(
             audio=settings.audio_file_size_limit,
             video=settings.video_file_size_limit,
         ),
-        frames=Frames(tickets.files.url),
+        sources=TurnSources(turns.live, storage.turns.reader, Frames(tickets.files.url)),
         ping_seconds=settings.ping_seconds,
         limits=limits.requests,
     )

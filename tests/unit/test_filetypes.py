@@ -17,7 +17,8 @@ from agent_gateway.filetypes import (
     may_be_inline,
     served_as,
 )
-from agent_gateway.routes.files import _disposition, _range
+from agent_gateway.routes.http.byte_ranges import byte_range
+from agent_gateway.routes.http.disposition import content_disposition
 from agent_gateway.routes.schemas.chat_messages import is_web_url
 
 
@@ -39,8 +40,8 @@ def test_any_name_is_described_or_refused(name: str, content_type: str) -> None:
     if what is not None:
         assert what.extension == "" or what.name.lower().endswith(f".{what.extension}")
         assert (what.type == "custom") == (what.mime_type == OCTETS)
-        assert _disposition(what.name, inline=False).isascii()
-        assert _disposition(what.name, inline=False).isprintable()
+        assert content_disposition(what.name, inline=False).isascii()
+        assert content_disposition(what.name, inline=False).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_limits_are_by_kind() -> None:
 
 @given(st.text(alphabet="bytes=0123456789-, ", max_size=30), st.integers(0, 100))
 def test_a_range_lies_within_the_file(wanted: str, size: int) -> None:
-    span = _range(wanted, size)
+    span = byte_range(wanted, size)
     if span is not None:
         assert 0 <= span[0] < span[1] <= size
 

@@ -34,10 +34,10 @@ from agent_gateway.routes.schemas.chat_messages import (
     ChatMessageBody,
     StopBody,
 )
+from agent_gateway.routes.schemas.stream_events import EVENT_STREAM
 from agent_gateway.routes.streams.frames import FrameVariant, usage_json
 from agent_gateway.routes.streams.response import TurnStream
-from agent_gateway.routes.streams.schemas import EVENT_STREAM
-from agent_gateway.routes.streams.turn_sources import Found, find, found_live
+from agent_gateway.routes.streams.turn_sources import TurnSource
 from agent_gateway.turns.live_turn import LiveTurn
 
 FIRST_EVENT_SECONDS: Final = 0.9
@@ -109,7 +109,7 @@ async def post_chat_message(
     )
     if last_event_id is not None:
         after = position_of(last_event_id, "Last-Event-ID")
-        found = await find(state, caller.app.id, caller.user, await _earlier(state, caller, request))
+        found = await state.sources.find(caller.app.id, caller.user, await _earlier(state, caller, request))
     else:
         after = 0
         if not await _is_repeated(state, caller, request):
@@ -148,7 +148,7 @@ async def post_stop(task_id: TaskPath, body: StopBody, app: UncountedAppDep, sta
     return Success(result="success")
 
 
-async def _start(state: AppState, caller: Caller, request: TurnRequest) -> Found:
+async def _start(state: AppState, caller: Caller, request: TurnRequest) -> TurnSource:
     try:
         started = await state.live.start(caller, request)
     except ConversationBusy as busy:
@@ -156,8 +156,8 @@ async def _start(state: AppState, caller: Caller, request: TurnRequest) -> Found
         busy.details = {**busy.details, "events_url": events_url}
         raise
     if isinstance(started, LiveTurn):
-        return found_live(state, started)
-    return await find(state, caller.app.id, caller.user, started)
+        return state.sources.of_live(started)
+    return await state.sources.find(caller.app.id, caller.user, started)
 
 
 async def _is_repeated(state: AppState, caller: Caller, request: TurnRequest) -> bool:
@@ -178,7 +178,7 @@ async def _earlier(state: AppState, caller: Caller, request: TurnRequest) -> Tas
     return earlier
 
 
-async def _blocking(found: Found, idempotency_key: str | None) -> Response:
+async def _blocking(found: TurnSource, idempotency_key: str | None) -> Response:
     result = await found.result()
     if result.outcome is Outcome.FAILED:
         raise _failed(result.error_code or "internal_server_error", idempotency_key)
@@ -198,7 +198,7 @@ async def _blocking(found: Found, idempotency_key: str | None) -> Response:
     )
 
 
-async def _background(state: AppState, caller: Caller, found: Found) -> Response:
+async def _background(state: AppState, caller: Caller, found: TurnSource) -> Response:
     view = found.view
     status = "running"
     if view.ended:

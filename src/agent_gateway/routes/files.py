@@ -2,9 +2,8 @@
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,6 +21,8 @@ from agent_gateway.errors import (
 from agent_gateway.filetypes import MB, Description, describe, may_be_inline, served_as
 from agent_gateway.routes.dependencies.auth import DEFAULT_USER, AppDep, TicketText
 from agent_gateway.routes.dependencies.state import AppState, StateDep
+from agent_gateway.routes.http.byte_ranges import WantedBytes, WantedBytesDep
+from agent_gateway.routes.http.disposition import content_disposition
 from agent_gateway.routes.http.errors import RESOURCE_ERRORS, envelope, error_responses
 from agent_gateway.routes.http.middleware import HEAD_ONLY
 from agent_gateway.routes.http.multipart import MultipartBody
@@ -70,38 +71,6 @@ UPLOAD_BODY: Final[dict[str, Any]] = {
 
 FilePath = Annotated[str, Path(description="`id` of the file.")]
 AsAttachment = Annotated[bool, Query(description="Have browsers save the file, never show it.")]
-RangeHeader = Annotated[
-    str | None, Header(description="One range of bytes, `bytes=0-99`; others are ignored.", alias="Range")
-]
-IfRange = Annotated[
-    str | None, Header(description="The `ETag` of the file for which the range is meant.", alias="If-Range")
-]
-IfNoneMatch = Annotated[
-    str | None, Header(description="The `ETag` of the file that the client has.", alias="If-None-Match")
-]
-
-
-class Asked:
-    """How much of a file is asked for, and on which condition."""
-
-    def __init__(
-        self, wanted: RangeHeader = None, meant_for: IfRange = None, has: IfNoneMatch = None
-    ) -> None:
-        self._wanted = wanted
-        self._meant_for = meant_for
-        self._has = has
-
-    def not_modified(self, etag: str) -> bool:
-        """The client has this very file."""
-        has = [one.strip().removeprefix("W/") for one in (self._has or "").split(",")]
-        return etag in has or "*" in has
-
-    def span(self, etag: str, size: int) -> tuple[int, int] | None:
-        """Start and end of the asked range; None for all of the file."""
-        return _range(self._wanted, size) if self._meant_for in (None, etag) else None
-
-
-AskedDep = Annotated[Asked, Depends()]
 
 _user = TypeAdapter(User)
 
@@ -159,7 +128,7 @@ async def get_preview(
     file_id: FilePath,
     app: AppDep,
     state: StateDep,
-    asked: AskedDep,
+    wanted: WantedBytesDep,
     user: Annotated[User, Query(description="The client's own identifier of its end user.")] = DEFAULT_USER,
     as_attachment: AsAttachment = False,
 ) -> Response:
@@ -168,7 +137,7 @@ async def get_preview(
     if canonical is None:
         raise FileNotFound
     kept = await state.files.find(app.id, user, canonical)
-    return await _bytes(request, state, kept, asked, as_attachment=as_attachment)
+    return await _bytes(request, state, kept, wanted, as_attachment=as_attachment)
 
 
 @router.get(
@@ -189,7 +158,7 @@ async def get_download(
     file_id: FilePath,
     state: StateDep,
     ticket: TicketText,
-    asked: AskedDep,
+    wanted: WantedBytesDep,
     as_attachment: AsAttachment = False,
 ) -> Response:
     """The bytes of a file for whoever has its signed, expiring URL: agents, and pages that show it."""
@@ -199,7 +168,7 @@ async def get_download(
     if known != canonical_uuid(file_id):
         raise FileNotFound
     kept = await state.files.find_any(known)
-    return await _bytes(request, state, kept, asked, as_attachment=as_attachment)
+    return await _bytes(request, state, kept, wanted, as_attachment=as_attachment)
 
 
 def _check_type(app: App, what: Description) -> None:
@@ -253,14 +222,14 @@ def _etag(file: StoredFile) -> str:
 
 
 async def _bytes(
-    request: Request, state: AppState, kept: Kept, asked: Asked, *, as_attachment: bool
+    request: Request, state: AppState, kept: Kept, wanted: WantedBytes, *, as_attachment: bool
 ) -> Response:
-    """What is asked for of the bytes of a file."""
+    """The bytes of a file that the client wants."""
     file = kept.file
     etag = _etag(file)
-    if asked.not_modified(etag):
+    if wanted.not_modified(etag):
         return Response(status_code=304, headers={**SAFE_HEADERS, "ETag": etag})
-    span = asked.span(etag, file.size)
+    span = wanted.span(etag, file.size)
     start, end = span or (0, file.size)
     if span is not None and start >= file.size:
         response = envelope("range_not_satisfiable", f"The file has {file.size} bytes.")
@@ -270,7 +239,9 @@ async def _bytes(
         **SAFE_HEADERS,
         "Content-Type": served_as(file.mime_type),
         "Content-Length": str(end - start),
-        "Content-Disposition": _disposition(file.name, may_be_inline(file.mime_type) and not as_attachment),
+        "Content-Disposition": content_disposition(
+            file.name, may_be_inline(file.mime_type) and not as_attachment
+        ),
         "ETag": etag,
     }
     if file.mime_type != "application/pdf":
@@ -283,27 +254,3 @@ async def _bytes(
         return Response(status_code=status, headers=headers)
     data = await state.files.read(kept, start, end)
     return StreamingResponse(data, status_code=status, headers=headers)
-
-
-def _disposition(name: str, inline: bool) -> str:
-    kind = "inline" if inline else "attachment"
-    plain = "".join(letter if letter.isascii() and letter not in '"\\%' else "_" for letter in name)
-    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
-
-
-def _range(wanted: str | None, size: int) -> tuple[int, int] | None:
-    """Start and end of the one range that is asked for; None for all, also when it makes no sense.
-
-    One that begins behind the end of the file is returned as it is.
-    """
-    unit, _, span = (wanted or "").partition("=")
-    first, dash, last = span.strip().partition("-")
-    if unit.strip().lower() != "bytes" or not dash:
-        return None
-    if not all(part.isascii() and part.isdecimal() and len(part) < 16 for part in (first, last) if part):
-        return None
-    if not first and not last:
-        return None
-    start = int(first) if first else max(0, size - int(last))
-    end = int(last) + 1 if first and last else max(size, start + 1)
-    return (start, min(end, max(size, start))) if start < end else None

@@ -13,6 +13,7 @@ from agent_gateway.domain.events import GATEWAY_END, TurnFailed
 from agent_gateway.domain.human_input import FormState, Submission
 from agent_gateway.domain.ids import canonical_uuid
 from agent_gateway.domain.text import clean_text
+from agent_gateway.domain.turns import Caller
 from agent_gateway.errors import FormExpired, NotFound
 from agent_gateway.errors import FormSubmitted as AlreadySubmitted
 from agent_gateway.routes.dependencies.auth import DEFAULT_USER, AppDep
@@ -21,11 +22,11 @@ from agent_gateway.routes.dependencies.state import AppState, StateDep
 from agent_gateway.routes.http.errors import error_responses
 from agent_gateway.routes.http.tickets import Ticket
 from agent_gateway.routes.schemas.human_input import FormDefinitionBody, FormSubmitBody, FormSubmitted
+from agent_gateway.routes.schemas.stream_events import EVENT_STREAM
 from agent_gateway.routes.streams.frames import PING, FrameVariant
 from agent_gateway.routes.streams.human_input_json import definition_json
 from agent_gateway.routes.streams.response import TurnStream
-from agent_gateway.routes.streams.schemas import EVENT_STREAM
-from agent_gateway.routes.streams.turn_sources import Found, find
+from agent_gateway.routes.streams.turn_sources import TurnSource
 from agent_gateway.store.question_forms import FormStatus
 from agent_gateway.store.turns.reader import TurnView
 
@@ -108,7 +109,7 @@ async def get_workflow_events(
     asked = await state.forms.asked(app.id, user, message_id) if message_id else None
     if asked is None:
         raise NotFound("Workflow run not found.")
-    found = await find(state, app.id, user, asked.task_id)
+    found = await state.sources.find(app.id, user, asked.task_id)
     variant = FrameVariant(found.view.mode, False)
     status = asked.status
     if status is None:
@@ -117,11 +118,11 @@ async def get_workflow_events(
         raise NotFound("Workflow run not found.")
     if status.dropped:
         raise FormExpired
-    return TurnStream(_answer_frames(state, Ticket(asked.task_id, app.id, user), found.view, status), {})
+    return TurnStream(_answer_frames(state, Caller(app, user), found.view, status), {})
 
 
 async def _answer_frames(
-    state: AppState, asking: Ticket, question: TurnView, status: FormStatus
+    state: AppState, caller: Caller, question: TurnView, status: FormStatus
 ) -> AsyncGenerator[bytes]:
     """Pings until the question is answered, then all frames of the turn that carries the answer."""
     variant = FrameVariant(question.mode, False)
@@ -134,20 +135,22 @@ async def _answer_frames(
                 return
             yield PING
         status = closed or status
-    found = await _answer(state, asking, status)
+    found = await _answer(state, caller, status)
     if found is None:
         # Dropped or deleted: there will be no answer, and the stream has to say so.
-        yield state.frames.encoder(question).encode(TurnFailed(GATEWAY_END, FormExpired.code), variant)
+        yield state.sources.frames.encoder(question).encode(
+            TurnFailed(GATEWAY_END, FormExpired.code), variant
+        )
         return
     async with aclosing(found.frames(variant, 0, state.ping_seconds)) as frames:
         async for frame in frames:
             yield frame
 
 
-async def _answer(state: AppState, asking: Ticket, status: FormStatus) -> Found | None:
+async def _answer(state: AppState, caller: Caller, status: FormStatus) -> TurnSource | None:
     if status.answered_by is None:
         return None
     try:
-        return await find(state, asking.app_id, asking.user, status.answered_by)
+        return await state.sources.find(caller.app.id, caller.user, status.answered_by)
     except NotFound:
         return None

@@ -4,19 +4,19 @@ from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from fastapi.security import HTTPAuthorizationCredentials
 
-from agent_gateway.domain.ids import TaskId, canonical_uuid
+from agent_gateway.domain.ids import AppId, TaskId, canonical_uuid
 from agent_gateway.errors import InvalidParam, NotFound, StoreUnavailable, Unauthorized, Unavailable
 from agent_gateway.routes.dependencies.auth import Credentials, TicketText, get_app
 from agent_gateway.routes.dependencies.parameters import LastEventId, ModeQuery, TaskPath, position_of
-from agent_gateway.routes.dependencies.state import StateDep
+from agent_gateway.routes.dependencies.state import AppState, StateDep
 from agent_gateway.routes.http.errors import RESOURCE_ERRORS
-from agent_gateway.routes.http.tickets import Ticket
 from agent_gateway.routes.schemas.base import User
+from agent_gateway.routes.schemas.stream_events import EVENT_STREAM
 from agent_gateway.routes.streams.frames import FrameVariant
 from agent_gateway.routes.streams.response import TurnStream, once_found
-from agent_gateway.routes.streams.schemas import EVENT_STREAM
-from agent_gateway.routes.streams.turn_sources import Found, find
+from agent_gateway.routes.streams.turn_sources import TurnSource
 
 router = APIRouter(tags=["chat"])
 
@@ -45,31 +45,44 @@ async def get_events(
     last_event_id: LastEventId = None,
 ) -> Response:
     """The events of a turn after a cursor (from the start without one), with SSE `id:` lines."""
-    if ticket is not None:
-        who = state.tickets.read(ticket)
-    elif credentials is None:
-        raise Unauthorized("An API key or a ticket is required.")
-    else:
-        app = await get_app(state, credentials)
-        if user is None:
-            raise InvalidParam("user: is required with an API key")
-        who = Ticket(TaskId(canonical_uuid(task_id) or ""), app.id, user)
-    if who.task_id != canonical_uuid(task_id):
-        raise NotFound("Task not found.")
+    app_id, reader, task = await _reader(state, credentials, ticket, user, canonical_uuid(task_id))
     position = position_of(last_event_id, "Last-Event-ID") if after is None and last_event_id else after or 0
 
-    def frames(found: Found) -> AsyncGenerator[bytes]:
+    def frames(found: TurnSource) -> AsyncGenerator[bytes]:
         return found.frames(FrameVariant(mode or found.view.mode, True), position, state.ping_seconds)
 
     async def later() -> AsyncGenerator[bytes]:
         if state.live.draining.is_set():
             raise Unavailable("This server is shutting down.")
-        return frames(await find(state, who.app_id, who.user, who.task_id))
+        return frames(await state.sources.find(app_id, reader, task))
 
     try:
-        found = await find(state, who.app_id, who.user, who.task_id)
+        found = await state.sources.find(app_id, reader, task)
     except StoreUnavailable:
-        return TurnStream(once_found(later, state.ping_seconds), {"X-Task-Id": who.task_id})
+        return TurnStream(once_found(later, state.ping_seconds), {"X-Task-Id": task})
     if found.nothing_left(position):
         return Response(status_code=204)
-    return TurnStream(frames(found), {"X-Task-Id": who.task_id})
+    return TurnStream(frames(found), {"X-Task-Id": task})
+
+
+async def _reader(
+    state: AppState,
+    credentials: HTTPAuthorizationCredentials | None,
+    ticket: str | None,
+    user: str | None,
+    task_id: str | None,
+) -> tuple[AppId, str, TaskId]:
+    """The app and the user for whom a turn is read, and the turn: by ticket, or by key and `user`."""
+    if ticket is not None:
+        signed = state.tickets.read(ticket)
+        if signed.task_id != task_id:
+            raise NotFound("Task not found.")
+        return signed.app_id, signed.user, signed.task_id
+    if credentials is None:
+        raise Unauthorized("An API key or a ticket is required.")
+    app = await get_app(state, credentials)
+    if user is None:
+        raise InvalidParam("user: is required with an API key")
+    if task_id is None:
+        raise NotFound("Task not found.")
+    return app.id, user, TaskId(task_id)

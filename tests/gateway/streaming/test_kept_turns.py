@@ -70,7 +70,7 @@ def test_all_that_is_kept_of_a_turn_is_counted(
         heard = chat.streaming("q" * 1_000_000, inputs=sent)
         wait_until(lambda: kept(server))
         (live,) = kept(server)
-        frames = server.gateway.frames.cache(live)
+        frames = server.gateway.sources.frames.cache(live)
         assert texts_of(frames) > len(heard.raw)
         size = live.kept_bytes
         assert 40_000 + len(heard.raw) < size < 1_000_000
@@ -87,6 +87,6 @@ def test_kept_turns_are_bounded(start_gateway: StartGateway, fake: ScriptedBacke
     with server.client() as client:
         for number in range(8):
             Chat(client, f"{user}-{number}").streaming("q" * 200_000)
-            frames = server.gateway.frames
+            frames = server.gateway.sources.frames
             assert sum(texts_of(live, frames.cache(live)) for live in kept(server)) < 300_000
         wait_until(lambda: 3 <= len(kept(server)) < 8)

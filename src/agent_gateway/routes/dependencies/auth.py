@@ -2,12 +2,12 @@
 
 from typing import Annotated, Final
 
-from fastapi import Depends, Security
+from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyQuery, HTTPAuthorizationCredentials, HTTPBearer
 
 from agent_gateway.domain.turns import App
 from agent_gateway.errors import Unauthorized, Unavailable
-from agent_gateway.routes.dependencies.state import AppState, StateDep
+from agent_gateway.routes.dependencies.state import AppState, StateDep, get_state
 
 DEFAULT_USER: Final = "DEFAULT-USER"
 """The end user of a GET without `user`."""
@@ -30,6 +30,11 @@ TicketText = Annotated[str | None, Security(ticket_query)]
 async def get_app(state: StateDep, credentials: Credentials) -> App:
     """The app whose key the request carries."""
     return await state.keys.open(_key(state, credentials))
+
+
+async def check_key(request: Request) -> None:
+    """Raise what `get_app` raises when the key of this request opens no app; for the middleware."""
+    await get_app(await get_state(request), await bearer(request))
 
 
 UncountedAppDep = Annotated[App, Depends(get_app)]

@@ -10,7 +10,7 @@ from agent_gateway.filetypes import SizeLimits
 from agent_gateway.limits import RequestLimits
 from agent_gateway.routes.http.api_key_cache import ApiKeyCache
 from agent_gateway.routes.http.tickets import FileTickets, Tickets
-from agent_gateway.routes.streams.frames import Frames
+from agent_gateway.routes.streams.turn_sources import TurnSources
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.end_users import EndUserStore
@@ -59,7 +59,7 @@ class AppState:
     files: FileStore
     file_tickets: FileTickets
     file_sizes: SizeLimits
-    frames: Frames
+    sources: TurnSources
     ping_seconds: float
     limits: RequestLimits
 

@@ -9,6 +9,7 @@ from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.message import Message
 from typing import Final, NamedTuple
+from urllib.parse import quote
 
 from python_multipart.multipart import parse_options_header
 
@@ -41,6 +42,13 @@ def read_filename(header: bytes) -> str:
     _, options = parse_options_header(header)
     name = options.get(b"filename", b"").decode("utf-8", "replace")
     return _plain(name) if len(header) <= MAX_HEADER_BYTES else name
+
+
+def content_disposition(name: str, inline: bool) -> str:
+    """The header of a response that is a file: shown in the browser, or saved."""
+    kind = "inline" if inline else "attachment"
+    plain = "".join(letter if letter.isascii() and letter not in '"\\%' else "_" for letter in name)
+    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 def _plain(name: str) -> str:

@@ -1,6 +1,7 @@
 """Plain ASGI middleware: nothing here wraps or buffers a stream."""
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -10,7 +11,6 @@ from structlog.contextvars import bound_contextvars
 
 from agent_gateway.domain.ids import new_id
 from agent_gateway.errors import GatewayError, InvalidParam, StoreError
-from agent_gateway.routes.dependencies.auth import bearer, get_app
 from agent_gateway.routes.http.body_values import MAX_VALUES, ValueCounter
 from agent_gateway.routes.http.errors import BodyNotRead
 
@@ -57,15 +57,16 @@ class RequestIds:
 class RequestBodies:
     """What stands between a route and the body of its request.
 
-    Nothing of a body is read before the request's key was looked at: every route that takes one needs a
-    key. Then it reads every body as JSON unless it is a form, since clients leave the content type out or
-    get it wrong; and refuses to read more than `most` bytes or MOST_VALUES values of it. Uploads have limits
-    of their own.
+    Nothing of a body is read before the request's key was checked: every route that takes one needs a key,
+    and `check_key` raises when the key opens no app. Then every body but a form is read as JSON, since
+    clients leave the content type out or get it wrong. No more than `most` bytes or MAX_VALUES values of it
+    are read. Uploads have limits of their own.
     """
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+    def __init__(self, app: ASGIApp, most: int, check_key: Callable[[Request], Awaitable[object]]) -> None:
         self._app = app
         self._most = most
+        self._check_key = check_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Replace the content type of a request that may have a JSON body, and stand before the body."""
@@ -88,7 +89,7 @@ class RequestBodies:
             nonlocal size
             if size is None:
                 size = 0
-                await _look_at_key(Request(scope))
+                await self._require_key(Request(scope))
             message = await receive()
             size += len(message.get("body", b""))
             if most is not None and size > most:
@@ -101,10 +102,8 @@ class RequestBodies:
 
         await self._app(scope, guarded, send)
 
-
-async def _look_at_key(request: Request) -> None:
-    """Raise BodyNotRead when the key of this request opens no app."""
-    try:
-        await get_app(request.app.state.gateway, await bearer(request))
-    except (GatewayError, StoreError) as error:
-        raise BodyNotRead(error) from None
+    async def _require_key(self, request: Request) -> None:
+        try:
+            await self._check_key(request)
+        except (GatewayError, StoreError) as error:
+            raise BodyNotRead(error) from None

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from agent_gateway.routes.http.errors import STATUSES
-from agent_gateway.routes.streams.schemas import ChatStreamEvent
+from agent_gateway.routes.schemas.stream_events import ChatStreamEvent
 
 DESCRIPTION: Final = """
 Serves conversational agents: post a message, get its answer as a stream of events, and pick the

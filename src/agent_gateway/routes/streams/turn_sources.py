@@ -8,19 +8,19 @@ from typing import Final
 from agent_gateway.domain.events import Result
 from agent_gateway.domain.ids import AppId, TaskId
 from agent_gateway.errors import NotFound, StoreError, Unavailable
-from agent_gateway.routes.dependencies.state import AppState
 from agent_gateway.routes.streams.frames import Frames, FrameVariant
 from agent_gateway.routes.streams.response import ended_frames, live_frames
 from agent_gateway.store.db.shielded import shielded
-from agent_gateway.store.turns.reader import TurnView
+from agent_gateway.store.turns.reader import TurnReader, TurnView
 from agent_gateway.turns.live_turn import LiveTurn
+from agent_gateway.turns.registry import LiveTurns
 
-LOOK_SECONDS: Final = 1.0
-"""How long a reader of a live turn waits to hear that its conversation was not deleted."""
+DELETED_SECONDS: Final = 1.0
+"""How long a reader of a live turn waits for the check that its conversation was not deleted elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TurnSource:
     """A turn to read."""
 
     view: TurnView
@@ -56,43 +56,49 @@ class Found:
         return live_frames(self.source, cache, variant, after=after, ping_seconds=ping_seconds)
 
 
-async def find(state: AppState, app_id: AppId, user: str, task_id: TaskId) -> Found:
-    """A turn of this app and user; NotFound when there is none."""
-    live = state.live.find(task_id)
-    if live is not None and live.belongs_to(app_id, user):
-        if await _is_deleted(state, app_id, user, task_id):
-            raise NotFound("Task not found.")
-        return found_live(state, live)
-    view = await state.turns.reader.view(app_id, user, task_id)
-    if view is not None:
-        read = state.turns.reader.result if view.ended else state.live.follow
-        source = await read(task_id)
-        if source is not None:
-            return Found(view, source, state.frames)
-    raise NotFound("Task not found.")
+@dataclass(frozen=True, slots=True)
+class TurnSources:
+    """Finds turns in this process or in the rows, for those who may read them."""
 
+    live: LiveTurns
+    reader: TurnReader
+    frames: Frames
 
-async def _is_deleted(state: AppState, app_id: AppId, user: str, task_id: TaskId) -> bool:
-    """Whether a live turn's conversation is gone, which any process may have done (R16).
+    async def find(self, app_id: AppId, user: str, task_id: TaskId) -> TurnSource:
+        """A turn of this app and user; NotFound when there is none."""
+        live = self.live.find(task_id)
+        if live is not None and live.belongs_to(app_id, user):
+            if await self._is_deleted(app_id, user, task_id):
+                raise NotFound("Task not found.")
+            return self.of_live(live)
+        view = await self.reader.view(app_id, user, task_id)
+        if view is not None:
+            read = self.reader.result if view.ended else self.live.follow
+            source = await read(task_id)
+            if source is not None:
+                return TurnSource(view, source, self.frames)
+        raise NotFound("Task not found.")
 
-    A database that does not say is no reason to cut readers off from a turn that runs here.
-    """
-    try:
-        async with asyncio.timeout(LOOK_SECONDS):
-            return await shielded(state.turns.reader.view(app_id, user, task_id)) is None
-    except (StoreError, TimeoutError):
-        return False
+    def of_live(self, live: LiveTurn) -> TurnSource:
+        """A turn that is live in this process."""
+        turn = live.turn
+        view = TurnView(
+            turn.task_id,
+            turn.conversation_id,
+            turn.message_id,
+            turn.created_at,
+            mode=turn.app.config.mode,
+            ended=live.ended.is_set(),
+        )
+        return TurnSource(view, live, self.frames)
 
+    async def _is_deleted(self, app_id: AppId, user: str, task_id: TaskId) -> bool:
+        """Whether a live turn's conversation is gone, which any process may have done (R16).
 
-def found_live(state: AppState, live: LiveTurn) -> Found:
-    """A turn that is live in this process."""
-    turn = live.turn
-    view = TurnView(
-        turn.task_id,
-        turn.conversation_id,
-        turn.message_id,
-        turn.created_at,
-        mode=turn.app.config.mode,
-        ended=live.ended.is_set(),
-    )
-    return Found(view, live, state.frames)
+        A database that does not answer is no reason to cut readers off from a turn that runs here.
+        """
+        try:
+            async with asyncio.timeout(DELETED_SECONDS):
+                return await shielded(self.reader.view(app_id, user, task_id)) is None
+        except (StoreError, TimeoutError):
+            return False

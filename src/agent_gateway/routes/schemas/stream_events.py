@@ -1,4 +1,4 @@
-"""The shapes of streamed events, for the OpenAPI document alone: frames are made by payloads.py."""
+"""The shapes of streamed events, for the OpenAPI document alone: streams/frames.py makes the frames."""
 
 from typing import Annotated, Any, Literal
 
