@@ -10,8 +10,8 @@ from tests.support.client_story import only_message
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.fakes.script import Gate, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.fakes.session import Json
 from tests.support.gateway_server import API_KEY, GatewayServer, answer_of
+from tests.support.json_type import Json
 
 EVENT_SOURCE = node_program("event-source")
 FETCH = node_program("fetch-event-source")

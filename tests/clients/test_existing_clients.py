@@ -11,8 +11,8 @@ import pytest
 from tests.support.client_program import Program, arguments, node_program, python_program, read
 from tests.support.client_story import UNICODE, Story, only_message
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.fakes.session import Json
 from tests.support.gateway_server import GatewayServer, wait_until
+from tests.support.json_type import Json
 
 CHAT, AGENT = "chat", "agent-chat"
 CASES = {

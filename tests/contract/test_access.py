@@ -9,8 +9,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.support.chat import Json, refused
+from tests.support.chat import refused
 from tests.support.gateway_server import API_KEY
+from tests.support.json_type import Json
 from tests.support.operations import (
     EXAMPLES,
     OPERATIONS,

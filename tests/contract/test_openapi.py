@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any
 
 import yaml
 from fastapi import APIRouter
@@ -17,9 +16,9 @@ from openapi_spec_validator import validate
 
 from agent_gateway import routes
 from agent_gateway.routes.http.errors import STATUSES
+from tests.support.json_type import Json
 from tests.support.paths import ROOT
 
-Json = dict[str, Any]
 OPERATIONS = {
     "sendChatMessage": "POST /chat-messages",
     "stopChatMessage": "POST /chat-messages/{task_id}/stop",

@@ -11,10 +11,11 @@ import yaml
 from tests.support.chat import Chat
 from tests.support.fakes.script import Script, echo, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.fakes.session import Json, query_of
+from tests.support.fakes.session import query_of
 from tests.support.fakes.strict import Generation
 from tests.support.gateway_server import GatewayServer, wait_until
 from tests.support.human_input import asked, submitted, token_of
+from tests.support.json_type import Json
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"

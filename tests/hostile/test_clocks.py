@@ -13,13 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 import agent_gateway
 from agent_gateway.store.db.tables import Row, UtcDateTime
-from tests.support.chat import Json
 from tests.support.fakes.script import Gate, delta, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fleet import Fleet
 from tests.support.gateway_process import GatewayProcess
 from tests.support.gateway_server import wait_until
+from tests.support.json_type import Json
 from tests.support.rows import look
 
 SOURCE: Final = Path(agent_gateway.__file__).parent

@@ -6,19 +6,18 @@ from pathlib import Path
 import httpx
 from sqlalchemy import make_url
 
-from tests.gateway.survival.test_database_away import terminate_backends
 from tests.support.chat import Chat, refused
-from tests.support.databases import _administer
+from tests.support.databases import administer
 from tests.support.fakes.script import Gate, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.gateway_server import GatewayServer, wait_until
-from tests.support.rows import installed
+from tests.support.rows import installed, terminate_backends
 
 
 def set_read_only(url: str, value: str) -> None:
     """What a session that begins from now on may do; those that are open keep what they have."""
-    _administer(f"ALTER DATABASE {make_url(url).database} SET default_transaction_read_only = {value}")
+    administer(f"ALTER DATABASE {make_url(url).database} SET default_transaction_read_only = {value}")
 
 
 def readiness(server: GatewayServer) -> int:

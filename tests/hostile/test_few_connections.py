@@ -14,12 +14,13 @@ from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.db import connections
 from agent_gateway.store.db.connections import WAIT_SECONDS, Pool
 from agent_gateway.store.db.database import Database
-from tests.support.chat import Chat, Heard, Json, refused
+from tests.support.chat import Chat, Heard, refused
 from tests.support.fakes.script import Gate, delta, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fleet import Fleet, adopted
 from tests.support.gateway_server import GatewayServer, wait_until
+from tests.support.json_type import Json
 from tests.support.limited_role import LimitedRole, limited_role
 
 TURNS = 12

@@ -15,15 +15,23 @@ from agent_gateway.domain.turns import Turn
 from agent_gateway.limits import DrainLimits, Limits, MaintenanceIntervals, RegistryLimits
 from agent_gateway.server.listener import Listener
 from agent_gateway.store.turns.ownership import OwnedTurns
-from tests.gateway.survival.test_drain import _is_ready, gone
-from tests.support.chat import PING, Chat, Json, refused
+from tests.support.chat import PING, Chat, refused
 from tests.support.fakes.script import Gate, Script, delta, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fakes.tcp_proxy import postgres_proxy, through
 from tests.support.fleet import Fleet
 from tests.support.gateway_process import START_SECONDS
-from tests.support.gateway_server import API_KEY, BOUND, GatewayServer, StartGateway, wait_until
+from tests.support.gateway_server import (
+    API_KEY,
+    BOUND,
+    GatewayServer,
+    StartGateway,
+    gone,
+    is_ready,
+    wait_until,
+)
+from tests.support.json_type import Json
 from tests.support.raw_http import RecordingServer
 from tests.support.rows import installed
 
@@ -152,7 +160,7 @@ def test_workers_that_leave_together_serve_their_turns_to_their_end(
         ) as client,
         ExitStack() as stack,
     ):
-        wait_until(lambda: _is_ready(client), START_SECONDS)
+        wait_until(lambda: is_ready(client), START_SECONDS)
         chat = Chat(client, user)
         streams = [stack.enter_context(chat.open(params={"ids": number % 2})) for number in range(6)]
         for stream in streams:
@@ -180,7 +188,7 @@ def test_a_process_that_is_told_a_moment_later_to_leave_adopts_nothing(
         stream.until("So far")
         one.begin_stop(30.0)
         with one.client() as client:
-            wait_until(lambda: not _is_ready(client))
+            wait_until(lambda: not is_ready(client))
         two.begin_stop(30.0)
         taken_back(fleet, stream.task_id)
         gate.open()

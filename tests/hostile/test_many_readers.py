@@ -17,9 +17,9 @@ import uvloop
 
 from agent_gateway.server.config import server_config
 from agent_gateway.server.listener import ACCEPT_AT_ONCE, Loop
-from tests.support.fakes.session import Json
 from tests.support.gateway_process import GatewayProcess
 from tests.support.gateway_server import API_KEY, BOUND, wait_until
+from tests.support.json_type import Json
 from tests.support.raw_http import Client, Recorder, request
 
 READERS = 1_000

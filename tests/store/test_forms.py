@@ -10,9 +10,6 @@ from sqlalchemy import select, update
 from agent_gateway.domain.events import Endings
 from agent_gateway.domain.form_rules import TIMED_OUT
 from agent_gateway.domain.human_input import (
-    FormAction,
-    FormDefinition,
-    FormInput,
     FormState,
     HumanInputForm,
     Question,
@@ -31,15 +28,11 @@ from agent_gateway.errors import (
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.question_forms import FormStore, cancel_form
 from agent_gateway.store.turns.intake import NOT_BEGUN, StartedTurn
-from tests.support.store_world import METADATA, World, ask, completed
+from tests.support.store_world import DEFINITION, METADATA, SUBMISSION, World, ask, completed
 
 pytestmark = pytest.mark.anyio
 
 forms = METADATA.tables["forms"]
-DEFINITION = FormDefinition(
-    "T", "Sure?", (FormInput("size", "paragraph", "Size", True),), (FormAction("ok", "OK"),)
-)
-SUBMISSION = Submission("ok", {"size": "s"})
 
 
 async def asked(world: World, conversation_id: str | None = None) -> tuple[Turn, HumanInputForm]:

@@ -12,9 +12,8 @@ from agent_gateway.domain.ids import ConversationId, RunId
 from agent_gateway.domain.turns import Turn
 from agent_gateway.store import pages
 from agent_gateway.store.db.migrations import migrate
-from tests.store.test_forms import DEFINITION, SUBMISSION
-from tests.store.test_migrations import run_alembic
-from tests.support.store_world import METADATA, World, completed
+from tests.support.databases import run_alembic
+from tests.support.store_world import DEFINITION, METADATA, SUBMISSION, World, completed
 
 pytestmark = pytest.mark.anyio
 

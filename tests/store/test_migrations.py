@@ -9,11 +9,9 @@ import threading
 from collections.abc import AsyncGenerator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-from alembic.config import Config
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,8 +22,7 @@ from agent_gateway.store.db import migrations
 from agent_gateway.store.db import postgres as postgres_module
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.migrations import LOCK, _revisions, exclusive, migrate, schema_is_current
-from alembic import command
-from tests.support.databases import KINDS, drivers_threads_end
+from tests.support.databases import KINDS, drivers_threads_end, run_alembic
 from tests.support.paths import ROOT
 from tests.support.store_world import METADATA, World
 
@@ -52,18 +49,6 @@ def alembic(*arguments: str, url: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=60,
     )
-
-
-async def run_alembic(database: Database, what: str, *arguments: Any) -> None:
-    """An alembic command in this process, on one connection under the lock."""
-
-    def run(connection: Connection) -> None:
-        config = Config(attributes={"connection": connection})
-        config.set_main_option("script_location", str(ROOT / "alembic"))
-        getattr(command, what)(config, *arguments)
-
-    async with exclusive(database.url) as connection:
-        await connection.run_sync(run)
 
 
 async def tables(database: Database) -> set[str]:

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 
 from tests.support.gateway_server import answer_of
+from tests.support.json_type import Json
 
-Json = dict[str, Any]
 PING = b"event: ping"
 
 

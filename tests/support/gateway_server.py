@@ -135,3 +135,17 @@ def answer_of(events: list[dict[str, Any]]) -> str:
         elif event["event"] == "message_replace":
             text = event["answer"]
     return text
+
+
+def gone(server: GatewayServer) -> None:
+    """Wait until a draining gateway has ended."""
+    server._thread.join(BOUND)
+    assert not server._thread.is_alive()
+
+
+def is_ready(client: httpx.Client) -> bool:
+    """Whether a gateway takes new turns; False when it does not even answer."""
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -11,10 +11,11 @@ from sqlmodel import col
 
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import FormRow
-from tests.support.chat import Chat, Heard, Json, Stream
+from tests.support.chat import Chat, Heard, Stream
 from tests.support.fakes.script import Script, ask_human, script
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.json_type import Json
 from tests.support.rows import look
 
 QUESTION = "May I go on?\n\n**Please decide.**"

@@ -15,12 +15,13 @@ import httpx
 
 from agent_gateway.app import create_app
 from agent_gateway.settings import Settings
-from tests.support.chat import Chat, Heard, Json
+from tests.support.chat import Chat, Heard
 from tests.support.fakes.script import Script, ask_human, echo, script, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fakes.session import query_of
 from tests.support.gateway_server import GatewayServer
 from tests.support.human_input import token_of
+from tests.support.json_type import Json
 
 ASK = "Ask me"
 """What a run is told that then asks."""

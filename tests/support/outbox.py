@@ -11,8 +11,9 @@ from agent_gateway.apps.config import AppConfig
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import ConversationRow, OutboxRow, SnapshotRow
 from tests.support.fakes.script import Script, ScriptSource, echo
-from tests.support.fakes.session import Json, query_of
+from tests.support.fakes.session import query_of
 from tests.support.gateway_server import GatewayServer, wait_until
+from tests.support.json_type import Json
 from tests.support.rows import look
 
 NAME, SUGGEST = "Name this: ", "Suggest after: "

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel import col
@@ -36,6 +36,9 @@ from agent_gateway.store.keys import KeyStore
 from tests.support.gateway_server import SECRET_KEY, GatewayServer, wait_until
 
 T = TypeVar("T")
+
+APPLICATION = "agent-gateway"
+"""What a gateway calls itself on its connections to Postgres."""
 
 
 @dataclass(frozen=True)
@@ -229,3 +232,16 @@ def installed(server: GatewayServer) -> GatewayServer:
 async def never(*_: object) -> None:
     """In place of a duty of the gateway that a test does without."""
     await asyncio.Event().wait()
+
+
+def terminate_backends(url: str) -> int:
+    """End all connections of the gateway, as an operator or a failover does."""
+    statement = text(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = :name"
+    )
+
+    async def work(session: AsyncSession) -> int:
+        return int((await session.execute(statement, {"name": APPLICATION})).scalar_one())
+
+    return look(url, work)

@@ -10,6 +10,7 @@ from sqlalchemy import Executable, MetaData, insert, select, update
 
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.domain.events import GATEWAY_END, Endings, LLMChunk, Result
+from agent_gateway.domain.human_input import FormAction, FormDefinition, FormInput, Submission
 from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, RunId, new_id
 from agent_gateway.domain.turns import App, Caller, Outcome, Step, Turn, TurnRequest, Usage
 from agent_gateway.store.apps import AppStore
@@ -200,3 +201,11 @@ async def _put_app(database: Database, slug: str) -> App:
             )
         )
     return app
+
+
+DEFINITION = FormDefinition(
+    "T", "Sure?", (FormInput("size", "paragraph", "Size", True),), (FormAction("ok", "OK"),)
+)
+
+
+SUBMISSION = Submission("ok", {"size": "s"})

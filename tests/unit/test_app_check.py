@@ -14,8 +14,8 @@ from agent_gateway.backend.embedded.app_check import problems, unknown_models
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
 from agent_gateway.validation import check_app, validate_settings
+from tests.support.json_type import Json
 
-Json = dict[str, Any]
 PROMPT: Json = {"name": "prompt", "type": "plain.prompt", "config": {"user": "${query}"}}
 KNOWN = next(name for name in known_model_names() if name.startswith("openai:"))
 MEANT = "; did you mean 'openai:gpt-5-mini'?"

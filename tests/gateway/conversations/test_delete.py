@@ -10,8 +10,6 @@ import pytest
 
 from agent_gateway.domain.files import artifact_id
 from agent_gateway.store.apps import AppStore
-from tests.gateway.files.test_message_files import local
-from tests.gateway.files.test_uploads import PNG, preview, upload
 from tests.support.chat import Chat, refused
 from tests.support.fakes.script import (
     Gate,
@@ -27,9 +25,10 @@ from tests.support.fakes.script import (
     text,
 )
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.fakes.session import Json
+from tests.support.files import PNG, local, preview, upload
 from tests.support.fleet import Fleet
 from tests.support.gateway_server import GatewayServer, StartGateway, wait_until
+from tests.support.json_type import Json
 from tests.support.outbox import (
     all_done,
     closes,

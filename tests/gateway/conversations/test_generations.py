@@ -21,10 +21,11 @@ from tests.support.chat import Chat, refused
 from tests.support.fakes.run import Logged
 from tests.support.fakes.script import Gate, fail, script, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.fakes.session import Json, history_of, query_of
+from tests.support.fakes.session import history_of, query_of
 from tests.support.fakes.strict import Generation
 from tests.support.gateway_server import GatewayServer, StartGateway, wait_until
 from tests.support.human_input import asked, expire, submitted, token_of
+from tests.support.json_type import Json
 from tests.support.outbox import all_done, snapshot_row
 from tests.support.rows import look
 

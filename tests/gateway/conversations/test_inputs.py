@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from agent_gateway.apps.config import AppConfig
-from tests.support.chat import Chat, Json, refused
+from tests.support.chat import Chat, refused
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.gateway_server import GatewayServer
+from tests.support.json_type import Json
 from tests.support.rows import add_app
 
 FORM = [

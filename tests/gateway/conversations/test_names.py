@@ -8,8 +8,9 @@ import pytest
 from tests.support.chat import Chat, refused
 from tests.support.fakes.script import Gate, Step, echo, fail, final_output, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.fakes.session import Json, query_of
+from tests.support.fakes.session import query_of
 from tests.support.gateway_server import GatewayServer
+from tests.support.json_type import Json
 from tests.support.outbox import NAME, all_done, errands, helpful_app, told_apart
 from tests.support.rows import add_app, rows_of
 

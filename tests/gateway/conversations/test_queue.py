@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,32 +13,16 @@ from agent_gateway.domain.events import GATEWAY_END
 from agent_gateway.limits import Limits, TurnLimits
 from agent_gateway.store.turns.intake import TurnIntake
 from agent_gateway.turns import maintenance
-from tests.support.chat import PING, Heard, Json, refused
+from tests.support.chat import PING, Heard, refused
+from tests.support.concurrency import at_once
 from tests.support.fakes.script import Gate, Script, delta, fail, script, succeed, tool_call
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.fakes.session import history_of, query_of
+from tests.support.fakes.session import query_of, remembered
 from tests.support.fleet import Fleet, die, within
 from tests.support.gateway_server import BOUND, wait_until
+from tests.support.json_type import Json
 from tests.support.rows import never
-
-
-def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """All calls in threads that start together; their results in order."""
-    barrier = threading.Barrier(len(calls))
-
-    def run(call: Callable[[], Any]) -> Any:
-        barrier.wait(BOUND)
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as executor:
-        return list(executor.map(run, calls))
-
-
-def remembered(body: Json) -> list[str]:
-    """What the run was told the user had said before."""
-    parts = [part for message in history_of(body.get("session_snapshot")) for part in message["parts"]]
-    return [part["content"] for part in parts if part["part_kind"] == "user-prompt"]
 
 
 def test_many_messages_at_once_are_answered_in_their_order(

@@ -7,8 +7,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.support.chat import Chat, Json, refused
+from tests.support.chat import Chat, refused
 from tests.support.gateway_server import GatewayServer
+from tests.support.json_type import Json
 from tests.support.rows import add_app
 
 NOBODY = "00000000-0000-7000-8000-000000000000"

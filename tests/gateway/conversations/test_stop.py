@@ -24,8 +24,9 @@ from tests.support.fakes.script import (
     tool_result,
 )
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.fakes.session import Json, query_of
+from tests.support.fakes.session import query_of
 from tests.support.gateway_server import BOUND, GatewayServer
+from tests.support.json_type import Json
 from tests.support.rows import newest_turn
 
 

@@ -7,8 +7,7 @@ import pytest
 
 from agent_gateway.domain.events import GATEWAY_END
 from agent_gateway.limits import Limits, TurnLimits
-from tests.gateway.conversations.test_queue import at_once, remembered
-from tests.support.chat import Json
+from tests.support.concurrency import at_once
 from tests.support.fakes.script import (
     Gate,
     Script,
@@ -21,8 +20,10 @@ from tests.support.fakes.script import (
 )
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.fakes.session import remembered
 from tests.support.fleet import Fleet, adopted, die
 from tests.support.gateway_server import BOUND, wait_until
+from tests.support.json_type import Json
 
 LONG_LEASE = 60.0
 BEFORE_THE_STOP = {

@@ -6,7 +6,6 @@ import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -17,7 +16,6 @@ from agent_gateway.backend.fold.fold import FOLD_VERSION
 from agent_gateway.domain.events import GATEWAY_REPLACE, gateway_end
 from agent_gateway.limits import Limits, TurnLimits
 from agent_gateway.store.objects import Objects
-from tests.gateway.files.test_uploads import PNG, preview, upload
 from tests.support.chat import Chat, refused
 from tests.support.fakes.script import (
     Gate,
@@ -35,27 +33,16 @@ from tests.support.fakes.script import (
     tool_result,
 )
 from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.files import PNG, local, preview, told, upload
 from tests.support.fleet import Fleet, die, drives
 from tests.support.gateway_server import GatewayServer, StartGateway, wait_until
+from tests.support.json_type import Json
 from tests.support.paths import RECORDED
 from tests.support.rows import add_app, rows_of
-
-Json = dict[str, Any]
-
-
-def local(upload_file_id: str, kind: str = "image") -> Json:
-    return {"type": kind, "transfer_method": "local_file", "upload_file_id": upload_file_id}
 
 
 def remote(url: str, kind: str = "image") -> Json:
     return {"type": kind, "transfer_method": "remote_url", "url": url}
-
-
-def told(fake: ScriptedBackend) -> Any:
-    """What the newest run was told the user says."""
-    layers = fake.requests[-1].body["composition"]["layers"]
-    [said] = [layer["config"]["user"] for layer in layers if "user" in (layer.get("config") or {})]
-    return said
 
 
 def without_url(item: Json) -> Json:

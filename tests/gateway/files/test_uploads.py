@@ -17,20 +17,12 @@ import pytest
 from agent_gateway.apps.config import FileUploadConfig, default_app
 from agent_gateway.routes.http.tickets import FileTickets
 from tests.support.chat import Chat, refused
+from tests.support.files import PNG, preview, upload
 from tests.support.gateway_server import API_KEY, SECRET_KEY, GatewayServer, wait_until
+from tests.support.json_type import Json
 from tests.support.rows import add_app, stored_files
 
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 MB = 1024 * 1024
-Json = dict[str, Any]
-
-
-def upload(chat: Chat, name: str = "cat.png", data: bytes = PNG, kind: str = "image/png") -> Json:
-    """Upload a file; its JSON."""
-    response = chat.client.post("/files/upload", files={"file": (name, data, kind)}, data={"user": chat.user})
-    assert response.status_code == 201, response.text
-    body: Json = response.json()
-    return body
 
 
 def upload_named(chat: Chat, written: str) -> httpx.Response:
@@ -42,10 +34,6 @@ def upload_named(chat: Chat, written: str) -> httpx.Response:
     )
     kind = {"Content-Type": "multipart/form-data; boundary=b"}
     return chat.client.post("/files/upload", content=body, headers=kind)
-
-
-def preview(chat: Chat, file_id: str, **params: Any) -> httpx.Response:
-    return chat.client.get(f"/files/{file_id}/preview", params={"user": chat.user, **params})
 
 
 def folder(server: GatewayServer) -> set[Path]:

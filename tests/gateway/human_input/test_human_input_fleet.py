@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from agent_gateway.turns import maintenance
-from tests.support.chat import Chat, Heard, Json
+from tests.support.chat import Chat, Heard
 from tests.support.fakes.script import Gate, delta, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
@@ -25,6 +25,7 @@ from tests.support.human_input import (
     token_of,
     told,
 )
+from tests.support.json_type import Json
 from tests.support.rows import never
 
 

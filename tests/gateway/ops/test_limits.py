@@ -10,8 +10,8 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_gateway.store.db.tables import request_counts
-from tests.gateway.conversations.test_queue import at_once
 from tests.support.chat import Chat, refused
+from tests.support.concurrency import at_once
 from tests.support.fakes.script import Gate, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend

@@ -31,10 +31,9 @@ from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
 from agent_gateway.store.apps import AppStore
 from agent_gateway.store.db.sqlite_file import served_alone
-from tests.gateway.files.test_message_files import local, told
-from tests.gateway.files.test_uploads import upload
 from tests.support.chat import Chat
 from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.files import local, told, upload
 from tests.support.fleet import Fleet
 from tests.support.gateway_process import START_SECONDS, GatewayProcess, environment
 from tests.support.gateway_server import API_KEY, SECRET_KEY, wait_until

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from agent_gateway.apps.config import AppConfig
-from tests.support.chat import Chat, Json
+from tests.support.chat import Chat
 from tests.support.fakes.script import Gate, ask_human, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.gateway_server import GatewayServer
+from tests.support.json_type import Json
 from tests.support.rows import add_app
 
 PREFIX = "${trace_id}/${trace_session_id}"

@@ -5,12 +5,13 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_gateway.store.db.tables import conversations
-from tests.support.chat import Chat, Heard, Json, refused
+from tests.support.chat import Chat, Heard, refused
 from tests.support.fakes.script import Gate, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fleet import Fleet
 from tests.support.gateway_server import StartGateway
+from tests.support.json_type import Json
 from tests.support.rows import apply_app, look, make_key
 
 CHAT = {"message", "message_end"}

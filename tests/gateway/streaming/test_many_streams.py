@@ -14,8 +14,9 @@ import pytest
 from tests.support.chat import Chat
 from tests.support.fakes.script import Gate, Script, delta, echo, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.fakes.session import Json, query_of
+from tests.support.fakes.session import query_of
 from tests.support.gateway_server import API_KEY, GatewayServer, StartGateway, wait_until
+from tests.support.json_type import Json
 
 STREAMS = 1_000
 FILES = 8_192

@@ -27,6 +27,7 @@ from tests.support.fakes.session import query_of
 from tests.support.fakes.tcp_proxy import TcpProxy, postgres_proxy, through
 from tests.support.gateway_server import GatewayServer, StartGateway, wait_until
 from tests.support.rows import (
+    APPLICATION,
     add_app,
     counts,
     end_behind_its_back,
@@ -36,9 +37,8 @@ from tests.support.rows import (
     never,
     newest_turn,
     rows_of,
+    terminate_backends,
 )
-
-APPLICATION = "agent-gateway"
 
 
 @pytest.fixture
@@ -77,19 +77,6 @@ def blocked_backends(url: str) -> int:
     statement = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name = :name AND wait_event_type = 'Lock'"
-    )
-
-    async def work(session: AsyncSession) -> int:
-        return int((await session.execute(statement, {"name": APPLICATION})).scalar_one())
-
-    return look(url, work)
-
-
-def terminate_backends(url: str) -> int:
-    """End all connections of the gateway, as an operator or a failover does."""
-    statement = text(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND application_name = :name"
     )
 
     async def work(session: AsyncSession) -> int:

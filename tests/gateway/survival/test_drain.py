@@ -15,13 +15,14 @@ import pytest
 
 from agent_gateway.domain.turns import Turn
 from agent_gateway.store.turns.ownership import OwnedTurns
-from tests.support.chat import Chat, Json, refused
+from tests.support.chat import Chat, refused
 from tests.support.fakes.script import Gate, Script, delta, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fleet import Fleet, adopted, begun, drives
 from tests.support.gateway_process import START_SECONDS
-from tests.support.gateway_server import API_KEY, BOUND, GatewayServer, wait_until
+from tests.support.gateway_server import API_KEY, BOUND, GatewayServer, gone, is_ready, wait_until
+from tests.support.json_type import Json
 
 pytestmark = pytest.mark.usefixtures("no_turn_is_taken_back")
 
@@ -29,12 +30,6 @@ LONG_LEASE = 60.0
 LONG_DRAIN = 60.0
 """Longer than any wait here: what happens within the test did not wait for the end of the drain."""
 """Nobody waits for it in these tests: what is released is adopted at once."""
-
-
-def gone(server: GatewayServer) -> None:
-    """Wait until a draining gateway has ended."""
-    server._thread.join(BOUND)
-    assert not server._thread.is_alive()
 
 
 def test_a_draining_process_hands_its_turns_over(
@@ -269,7 +264,7 @@ def test_workers_share_a_port_and_drain_under_live_streams(
         ) as client,
         ExitStack() as stack,
     ):
-        wait_until(lambda: _is_ready(client), START_SECONDS)
+        wait_until(lambda: is_ready(client), START_SECONDS)
         chat = Chat(client, user)
         streams = [stack.enter_context(chat.open(params={"ids": number % 2})) for number in range(12)]
         for stream in streams:
@@ -289,20 +284,13 @@ def test_workers_share_a_port_and_drain_under_live_streams(
     assert fake.posts == 12
 
 
-def _is_ready(client: httpx.Client) -> bool:
-    try:
-        return client.get("/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 def test_workers_end_with_their_parent(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
     """`serve --workers 2`, and `kill -9` of the parent: the workers drain and free the port."""
     workers = fleet.process("--workers", "2", DRAIN_SECONDS=15, LEASE_SECONDS=LONG_LEASE)
     other = fleet.start(lease_seconds=LONG_LEASE)
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     with workers.client() as client:
-        wait_until(lambda: _is_ready(client), START_SECONDS)
+        wait_until(lambda: is_ready(client), START_SECONDS)
         with Chat(client, user).open(params={"ids": 1}) as stream:
             stream.until("So far")
             children = workers.children()

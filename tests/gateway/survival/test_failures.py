@@ -18,7 +18,7 @@ import pytest
 from agent_gateway.errors import FAILURES
 from agent_gateway.limits import DEFAULTS, Limits, TurnLimits
 from agent_gateway.settings import Settings
-from tests.support.chat import Chat, Json, refused
+from tests.support.chat import Chat, refused
 from tests.support.fakes.script import (
     Cut,
     Forget,
@@ -40,6 +40,7 @@ from tests.support.fakes.script import (
 )
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.gateway_server import GatewayServer, wait_until
+from tests.support.json_type import Json
 from tests.support.rows import newest_turn, rows_of
 
 SECRET = "sk-do-not-show"

@@ -30,7 +30,13 @@ from agent_gateway.routes.streams.response import stored_frames
 from agent_gateway.server import connection
 from agent_gateway.store.db.tables import SnapshotRow, TurnRow
 from agent_gateway.store.turns.reader import TurnView
-from tests.support.chat import PING, Chat, Heard, Json, refused
+from tests.support.chat import (
+    PING,
+    Chat,
+    Heard,
+    refused,
+)
+from tests.support.concurrency import at_once
 from tests.support.databases import sqlite_url
 from tests.support.fakes.script import (
     ABSENT,
@@ -54,6 +60,7 @@ from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fakes.tcp_proxy import postgres_proxy, through
 from tests.support.gateway_server import API_KEY, BOUND, GatewayServer, StartGateway, wait_until
+from tests.support.json_type import Json
 from tests.support.rows import (
     Rows,
     add_app,
@@ -74,18 +81,6 @@ def database_of(server: GatewayServer) -> str:
 
 def terminals(heard: Heard) -> list[str]:
     return [kind for kind in heard.kinds if kind in TERMINAL]
-
-
-def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """All calls in threads that start together; their results in order."""
-    barrier = threading.Barrier(len(calls))
-
-    def run(call: Callable[[], Any]) -> Any:
-        barrier.wait(BOUND)
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as executor:
-        return list(executor.map(run, calls))
 
 
 # -- I1, I2: what is committed before what ---------------------------------------------------------

@@ -10,9 +10,9 @@ from agent_gateway.store.db.database import now_plus
 from tests.support.chat import Chat, Heard, refused
 from tests.support.fakes.script import Gate, Script, echo, fail, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.fakes.session import Json
 from tests.support.fleet import Fleet, die, fall_silent
 from tests.support.gateway_server import GatewayServer, StartGateway, wait_until
+from tests.support.json_type import Json
 from tests.support.outbox import (
     all_done,
     change,

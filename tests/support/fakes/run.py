@@ -17,7 +17,8 @@ from tests.support.fakes.script import (
     fail,
     script,
 )
-from tests.support.fakes.session import Json, grown_snapshot, usage_of
+from tests.support.fakes.session import grown_snapshot, usage_of
+from tests.support.json_type import Json
 
 STATUS_OF = {"run_succeeded": "succeeded", "run_failed": "failed", "run_cancelled": "cancelled"}
 

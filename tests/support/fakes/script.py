@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from tests.support.fakes.session import Json, query_of
+from tests.support.fakes.session import query_of
+from tests.support.json_type import Json
 
 ABSENT: Final = object()
 """The key is left out."""

@@ -1,8 +1,6 @@
 """What a backend reads in a request and makes of it: query, history, the next session snapshot, usage."""
 
-from typing import Any
-
-Json = dict[str, Any]
+from tests.support.json_type import Json
 
 
 def query_of(body: Json) -> str:
@@ -90,3 +88,9 @@ def usage_of(body: Json, said: str) -> Json:
         "time_to_first_token": 0.01,
         "time_to_generate": 0.086,
     }
+
+
+def remembered(body: Json) -> list[str]:
+    """What the run was told the user had said before."""
+    parts = [part for message in history_of(body.get("session_snapshot")) for part in message["parts"]]
+    return [part["content"] for part in parts if part["part_kind"] == "user-prompt"]

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, create_model, model_validator
 
-from tests.support.fakes.session import Json, history_of
+from tests.support.fakes.session import history_of
+from tests.support.json_type import Json
 
 Generation = Literal[1, 2]
 

@@ -1,0 +1,34 @@
+"""Files of users: how they are uploaded and read, and how an agent is told of them."""
+
+from typing import Any
+
+import httpx
+
+from tests.support.chat import Chat
+from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.json_type import Json
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+
+
+def upload(chat: Chat, name: str = "cat.png", data: bytes = PNG, kind: str = "image/png") -> Json:
+    """Upload a file; its JSON."""
+    response = chat.client.post("/files/upload", files={"file": (name, data, kind)}, data={"user": chat.user})
+    assert response.status_code == 201, response.text
+    body: Json = response.json()
+    return body
+
+
+def preview(chat: Chat, file_id: str, **params: Any) -> httpx.Response:
+    return chat.client.get(f"/files/{file_id}/preview", params={"user": chat.user, **params})
+
+
+def local(upload_file_id: str, kind: str = "image") -> Json:
+    return {"type": kind, "transfer_method": "local_file", "upload_file_id": upload_file_id}
+
+
+def told(fake: ScriptedBackend) -> Any:
+    """What the newest run was told the user says."""
+    layers = fake.requests[-1].body["composition"]["layers"]
+    [said] = [layer["config"]["user"] for layer in layers if "user" in (layer.get("config") or {})]
+    return said
