@@ -113,7 +113,7 @@ class Row(SQLModel):
 class AppRow(Row, table=True):
     """A published agent."""
 
-    __tablename__ = "apps"  # pyrefly: ignore[bad-override]
+    __tablename__ = "apps"
     id: str = _id()
     tenant_id: str = Field(index=True)
     slug: str = Field(unique=True)
@@ -127,7 +127,7 @@ class AppRow(Row, table=True):
 class AppVersionRow(Row, table=True):
     """An immutable configuration of an app; turns are pinned to one (R17)."""
 
-    __tablename__ = "app_versions"  # pyrefly: ignore[bad-override]
+    __tablename__ = "app_versions"
     __table_args__ = (UniqueConstraint("app_id", "number"),)
     id: str = _id()
     app_id: str = _ref("apps.id")
@@ -140,7 +140,7 @@ class AppVersionRow(Row, table=True):
 class ApiKeyRow(Row, table=True):
     """An API key: found by the keyed hash of the whole key, which itself is never stored."""
 
-    __tablename__ = "api_keys"  # pyrefly: ignore[bad-override]
+    __tablename__ = "api_keys"
     id: str = _id()
     app_id: str = _ref("apps.id", index=True)
     label: str
@@ -159,7 +159,7 @@ class ApiKeyRow(Row, table=True):
 class RequestCountRow(Row, table=True):
     """How many requests came with a key in one minute; only of keys that have a limit."""
 
-    __tablename__ = "request_counts"  # pyrefly: ignore[bad-override]
+    __tablename__ = "request_counts"
     api_key_id: str = Field(sa_column=Column(uuid_type(), ForeignKey("api_keys.id"), primary_key=True))
     minute: int
     """Minutes since 1970, by the database's clock."""
@@ -169,7 +169,7 @@ class RequestCountRow(Row, table=True):
 class EndUserRow(Row, table=True):
     """A caller's own user, as an app knows them."""
 
-    __tablename__ = "end_users"  # pyrefly: ignore[bad-override]
+    __tablename__ = "end_users"
     __table_args__ = (UniqueConstraint("app_id", "external_id"),)
     id: str = _id()
     app_id: str = _ref("apps.id")
@@ -180,7 +180,7 @@ class EndUserRow(Row, table=True):
 class ConversationRow(Row, table=True):
     """A conversation of one end user with one app."""
 
-    __tablename__ = "conversations"  # pyrefly: ignore[bad-override]
+    __tablename__ = "conversations"
     __table_args__ = (Index("ix_conversations_scope", "app_id", "end_user_id", "updated_at", "id"),)
     id: str = _id()
     app_id: str = _ref("apps.id")
@@ -203,7 +203,7 @@ class ConversationRow(Row, table=True):
 class MessageRow(Row, table=True):
     """A turn's durable record: the query and, once ended, the answer."""
 
-    __tablename__ = "messages"  # pyrefly: ignore[bad-override]
+    __tablename__ = "messages"
     __table_args__ = (UniqueConstraint("conversation_id", "seq"),)
     id: str = _id()
     conversation_id: str = _ref("conversations.id")
@@ -230,7 +230,7 @@ class MessageRow(Row, table=True):
 class TurnRow(Row, table=True):
     """One row per turn: who drives it, how far it is, how it ended."""
 
-    __tablename__ = "turns"  # pyrefly: ignore[bad-override]
+    __tablename__ = "turns"
     __table_args__ = (
         Index(
             "uq_turns_active",
@@ -280,7 +280,7 @@ class TurnRow(Row, table=True):
 class StepRow(Row, table=True):
     """A reasoning segment or tool call of a message, written once, at the turn's end."""
 
-    __tablename__ = "steps"  # pyrefly: ignore[bad-override]
+    __tablename__ = "steps"
     __table_args__ = (PrimaryKeyConstraint("message_id", "number"),)
     message_id: str = _ref("messages.id")
     number: int
@@ -294,7 +294,7 @@ class StepRow(Row, table=True):
 class FormRow(Row, table=True):
     """A question to a human, written with the end of the turn that asked it."""
 
-    __tablename__ = "forms"  # pyrefly: ignore[bad-override]
+    __tablename__ = "forms"
     __table_args__ = (
         Index(
             "uq_forms_open",
@@ -331,7 +331,7 @@ class FormRow(Row, table=True):
 class FileRow(Row, table=True):
     """A stored file: what a user uploaded or an agent made. Its bytes are in the file store."""
 
-    __tablename__ = "files"  # pyrefly: ignore[bad-override]
+    __tablename__ = "files"
     __table_args__ = (
         Index("ix_files_created_at", "created_at"),
         Index(
@@ -357,7 +357,7 @@ class FileRow(Row, table=True):
 class MessageFileRow(Row, table=True):
     """A stored file that belongs to a message; one that belongs to none is deleted after a while."""
 
-    __tablename__ = "message_files"  # pyrefly: ignore[bad-override]
+    __tablename__ = "message_files"
     __table_args__ = (
         PrimaryKeyConstraint("message_id", "file_id"),
         Index("ix_message_files_file_id", "file_id"),
@@ -373,7 +373,7 @@ class MessageFileRow(Row, table=True):
 class SnapshotRow(Row, table=True):
     """A conversation's session snapshot: the backend's raw JSON text, untouched."""
 
-    __tablename__ = "snapshots"  # pyrefly: ignore[bad-override]
+    __tablename__ = "snapshots"
     conversation_id: str = Field(
         sa_column=Column(uuid_type(), ForeignKey("conversations.id"), primary_key=True)
     )
@@ -386,7 +386,7 @@ class SnapshotRow(Row, table=True):
 class FeedbackRow(Row, table=True):
     """What a message's end user thought of its answer. Taken back, the row is gone."""
 
-    __tablename__ = "feedbacks"  # pyrefly: ignore[bad-override]
+    __tablename__ = "feedbacks"
     __table_args__ = (UniqueConstraint("message_id"), Index("ix_feedbacks_app", "app_id", "created_at", "id"))
     id: str = _id()
     app_id: str = _ref("apps.id")
@@ -403,7 +403,7 @@ class FeedbackRow(Row, table=True):
 class IdempotencyRow(Row, table=True):
     """An Idempotency-Key and the turn it made (R15)."""
 
-    __tablename__ = "idempotency"  # pyrefly: ignore[bad-override]
+    __tablename__ = "idempotency"
     __table_args__ = (PrimaryKeyConstraint("app_id", "user_id", "key"),)
     app_id: str = _ref("apps.id")
     user_id: str = Field(sa_column=Column("user_id", Text, nullable=False))
@@ -417,7 +417,7 @@ class IdempotencyRow(Row, table=True):
 class ProcessRow(Row, table=True):
     """A process that works on this database, and when it said so last."""
 
-    __tablename__ = "processes"  # pyrefly: ignore[bad-override]
+    __tablename__ = "processes"
     owner: str = Field(sa_column=Column(uuid_type(), primary_key=True))
     secret_mark: str = Field(sa_column=Column(String(16), nullable=False))
     """Tells which secret key it has, and nothing about it."""
@@ -427,7 +427,7 @@ class ProcessRow(Row, table=True):
 class OutboxRow(Row, table=True):
     """What is still to be done at the backend about a turn, by any process (store/turns/outbox.py)."""
 
-    __tablename__ = "outbox"  # pyrefly: ignore[bad-override]
+    __tablename__ = "outbox"
     __table_args__ = (
         UniqueConstraint("turn_id", "kind"),
         CheckConstraint(
