@@ -8,11 +8,9 @@ another process, and the terminal event is rendered from it (I2, I3, R2).
 
 import asyncio
 import logging
-import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 
 from structlog.contextvars import bind_contextvars
 
@@ -45,19 +43,14 @@ from agent_gateway.errors import (
     RunGap,
     RunLost,
     StoreError,
-    StoreUnavailable,
     TurnError,
 )
 from agent_gateway.limits import TurnLimits
-from agent_gateway.store.db.shielded import shielded
+from agent_gateway.retry import retry_while
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns.stores import TurnStores
 
-T = TypeVar("T")
-
-
 logger = logging.getLogger(__name__)
-_dice = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,15 +302,15 @@ class TurnRunner:
         request = compose(self.turn, self._resources.environ, self._resources.file_url, await self._images())
         self._sending = True
         try:
-            if not await patiently(lambda: self._store.owned.arm(self.turn)):
+            if not await self._store.retried(lambda: self._store.owned.arm(self.turn)):
                 return False
             # A task of its own: a request that is cut leaves a run that nobody knows (R4).
             self._creation = asyncio.ensure_future(self._backend.create_run(request))
             run_id = await asyncio.shield(self._creation)
-            stop_asked = await patiently(lambda: self._store.owned.mark_running(self.turn, run_id))
+            stop_asked = await self._store.retried(lambda: self._store.owned.mark_running(self.turn, run_id))
             if stop_asked is None:
                 # Not ours any more. The run is nobody's, unless a write that stored it lost its answer.
-                stored = await patiently(lambda: self._store.reader.load(self.turn.task_id))
+                stored = await self._store.retried(lambda: self._store.reader.load(self.turn.task_id))
                 if stored is None or stored.run_id != run_id:
                     await self._cancel_for_good(run_id)
                 return False
@@ -384,7 +377,7 @@ class TurnRunner:
 
         Whoever has it then tells its end, and our readers must hear that although we could not write.
         """
-        storing = asyncio.ensure_future(patiently(lambda: self._store.owned.finish(turn, endings)))
+        storing = asyncio.ensure_future(self._store.retried(lambda: self._store.owned.finish(turn, endings)))
         storing.add_done_callback(lambda _: self._news.set())
         try:
             while not storing.done():
@@ -409,7 +402,11 @@ class TurnRunner:
             return file
         try:
             async with asyncio.timeout(self._limits.store_file_seconds):
-                await insist(lambda: self._resources.files.keep(self.turn.created_at, file.id, made.data))
+                await retry_while(
+                    ObjectsUnavailable,
+                    lambda: self._resources.files.keep(self.turn.created_at, file.id, made.data),
+                    "the file store",
+                )
         except Exception as error:  # noqa: BLE001 - whatever it is, the turn must end
             kind = type(error).__name__
             logger.error("turn %s: its file %d could not be stored: %s", self.turn.task_id, made.number, kind)
@@ -444,7 +441,7 @@ class TurnRunner:
             self._turned = False
             # Before the row is read: news that come meanwhile must end the wait below.
             self._news.clear()
-            result = await patiently(lambda: self._store.reader.result(self.turn.task_id))
+            result = await self._store.retried(lambda: self._store.reader.result(self.turn.task_id))
             if result is not None:
                 self._tell(result)
                 return
@@ -469,7 +466,7 @@ class TurnRunner:
         """What a turn goes on from, and whose answer it carries, was decided when it left the queue."""
         if self.turn.state is not TurnState.QUEUED:
             return
-        stored = await patiently(lambda: self._store.reader.load(self.turn.task_id))
+        stored = await self._store.retried(lambda: self._store.reader.load(self.turn.task_id))
         if stored is not None and not self.owned:
             self.turn = stored
             self._open()
@@ -506,7 +503,7 @@ class TurnRunner:
         raise RunLost("the stream ended without a terminal event")
 
     async def _restore_from_row(self) -> bool:
-        stored = await patiently(lambda: self._store.reader.load(self.turn.task_id))
+        stored = await self._store.retried(lambda: self._store.reader.load(self.turn.task_id))
         if stored is None or stored.checkpoint is None:
             return False
         self.turn = self.turn if self.owned else stored
@@ -548,27 +545,3 @@ def _code_of(error: BackendError) -> str:
             return "turn_interrupted"
         case _:
             return "internal_server_error"
-
-
-async def patiently(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Do it again for as long as the database is away: a turn never ends for that reason (R7)."""
-    pause = 0.1
-    while True:
-        try:
-            return await shielded(work())
-        except StoreUnavailable as error:
-            logger.warning("the database is not available, trying again: %s", error)
-            await asyncio.sleep(pause * _dice.uniform(0.5, 1.0))
-            pause = min(2 * pause, 2.0)
-
-
-async def insist(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Do it again for as long as the file store is away; the caller bounds how long."""
-    pause = 0.1
-    while True:
-        try:
-            return await work()
-        except ObjectsUnavailable as error:
-            logger.warning("the file store is not available, trying again: %s", error)
-            await asyncio.sleep(pause * _dice.uniform(0.5, 1.0))
-            pause = min(2 * pause, 2.0)

@@ -27,7 +27,6 @@ from agent_gateway.settings import SECRET_CHARACTERS, Settings
 from agent_gateway.store.apps import AppStore
 from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.db.database import Database
-from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
 from agent_gateway.store.files import FileStore
@@ -85,7 +84,7 @@ async def open_gateway(
             audio=settings.audio_file_size_limit,
             video=settings.video_file_size_limit,
         ),
-        sources=TurnSources(turns.live, storage.turns.reader, Frames(tickets.files.url)),
+        sources=TurnSources(turns.live, storage.turns, Frames(tickets.files.url)),
         ping_seconds=settings.ping_seconds,
         limits=limits.requests,
     )
@@ -188,7 +187,7 @@ async def _open_turns(
                 live.adopt(turn)
     auxiliary_runs = AuxiliaryRuns(backend, os.environ, limits.turn.cancel_seconds)
     outbox_worker = OutboxWorker(
-        storage.turns.outbox,
+        storage.turns,
         backend,
         auxiliary_runs,
         live.draining,
@@ -227,7 +226,7 @@ async def _start_work(
     further: list[tuple[Callable[[], Awaitable[None]], float]] = [(keys.write_use, USE_SECONDS)]
     if storage.secrets is not None:
         further.append((storage.secrets.note, NOTE_SECONDS))
-        stack.push_async_callback(_leave, storage.secrets)
+        stack.push_async_callback(_leave, storage.database, storage.secrets)
     stack.push_async_callback(_cancel, *turns.maintenance.start(storage.installed, *further))
     bootstrap = Bootstrap(
         settings=settings,
@@ -242,11 +241,11 @@ async def _start_work(
     await stack.enter_async_context(bootstrap.running())
 
 
-async def _leave(secrets: Secrets) -> None:
+async def _leave(database: Database, secrets: Secrets) -> None:
     """Best effort: without it others wait for a minute before they take another secret key."""
     with suppress(StoreError, TimeoutError):
         async with asyncio.timeout(LAST_WORD_SECONDS):
-            await shielded(secrets.leave())
+            await database.shielded(secrets.leave())
 
 
 async def _cancel(*tasks: asyncio.Task[None]) -> None:

@@ -24,7 +24,6 @@ from agent_gateway.filetypes import Description
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.scope import END_USER, owned, scope_of
-from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.db.tables import (
     MessageRow,
     apps,
@@ -112,7 +111,9 @@ class FileStore:
         """Delete what was received and is no file. Best effort: `tidy` finds what stays."""
         try:
             async with asyncio.timeout(DISCARD_SECONDS):
-                await shielded(self._objects.delete([object_key(received.created_at, received.id)]))
+                await self._database.shielded(
+                    self._objects.delete([object_key(received.created_at, received.id)])
+                )
         except (ObjectsUnavailable, TimeoutError) as error:
             logger.warning("an upload that was refused stays for now: %s", type(error).__name__)
 

@@ -8,7 +8,6 @@ from typing import Final
 
 from agent_gateway.errors import ObjectError, StoreError, StoreUnavailable
 from agent_gateway.limits import MaintenanceIntervals
-from agent_gateway.store.db.shielded import shielded
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns.form_answers import EXPIRY_BATCH
 from agent_gateway.store.turns.ownership import ADOPTION_BATCH
@@ -179,7 +178,7 @@ class Maintenance:
             return
         try:
             async with asyncio.timeout(self._intervals.prove_seconds):
-                await shielded(self.beat())
+                await self._store.shielded(self.beat())
         except TimeoutError:
             raise StoreUnavailable("no heartbeat gets through") from None
 
@@ -189,7 +188,7 @@ class Maintenance:
             return
         # What takes longer than this was held up, and leases ran out meanwhile that are not to blame.
         async with asyncio.timeout(self._trust.half_lease):
-            adopted = await shielded(self._adopt(expired=self._trust.in_leases))
+            adopted = await self._store.shielded(self._adopt(expired=self._trust.in_leases))
         self._trust.reached()
         if adopted == ADOPTION_BATCH:
             self._store.owned.promoted.set()

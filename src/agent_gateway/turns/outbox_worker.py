@@ -13,8 +13,8 @@ from typing import Final
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.errors import BackendError, RunNotSucceeded, StoreError, TurnError
 from agent_gateway.limits import OutboxLimits
-from agent_gateway.store.db.shielded import shielded
-from agent_gateway.store.turns.outbox import Outbox, OutboxEntry, OutboxKind
+from agent_gateway.store.turns.outbox import OutboxEntry, OutboxKind
+from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turns.auxiliary_runs import AuxiliaryRuns
 
 logger = logging.getLogger(__name__)
@@ -43,14 +43,15 @@ class OutboxWorker:
 
     def __init__(
         self,
-        outbox: Outbox,
+        turns: TurnStores,
         backend: Backend,
         auxiliary_runs: AuxiliaryRuns,
         draining: asyncio.Event,
         limits: OutboxLimits,
         cancel_seconds: float,
     ) -> None:
-        self._outbox = outbox
+        self._outbox = turns.outbox
+        self._shielded = turns.shielded
         self._backend = backend
         self._small_runs = auxiliary_runs
         self._draining = draining
@@ -107,7 +108,7 @@ class OutboxWorker:
             except (BackendError, TimeoutError, TurnError) as error:
                 await self._failed(errand, error)
             else:
-                await shielded(self._outbox.complete(errand, made))
+                await self._shielded(self._outbox.complete(errand, made))
         except StoreError as error:
             logger.warning("errand %s of turn %s: store: %s", errand.kind, errand.task_id, error)
         except Exception as error:  # noqa: BLE001 - one errand's trouble must not end the others
@@ -146,7 +147,7 @@ class OutboxWorker:
                 # The texts of these errors are the gateway's own; a timeout has none.
                 error,
             )
-            await shielded(self._outbox.complete(errand))
+            await self._shielded(self._outbox.complete(errand))
             return
         longest = min(self._limits.longest_pause_seconds, self._limits.first_pause_seconds * 2**errand.tries)
-        await shielded(self._outbox.reschedule([errand], _dice.uniform(0.1, longest)))
+        await self._shielded(self._outbox.reschedule([errand], _dice.uniform(0.1, longest)))

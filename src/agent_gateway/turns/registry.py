@@ -17,8 +17,7 @@ from agent_gateway.domain.ids import AppId, ConversationId, RunId, TaskId, new_i
 from agent_gateway.domain.turns import Caller, Turn, TurnRequest, TurnState
 from agent_gateway.errors import StoreError, StoreUnavailable, Unavailable
 from agent_gateway.limits import DrainLimits, RegistryLimits
-from agent_gateway.runner import Resources, TurnRunner, cancel_quietly, patiently
-from agent_gateway.store.db.shielded import shielded
+from agent_gateway.runner import Resources, TurnRunner, cancel_quietly
 from agent_gateway.store.turns.intake import NOT_BEGUN, StartedTurn
 from agent_gateway.store.turns.stopping import Stopped
 from agent_gateway.turns.descriptors import require_descriptors
@@ -165,7 +164,7 @@ class LiveTurns:
         """End a turn that its client was told has not begun; later it is adopted, and runs once."""
         try:
             async with asyncio.timeout(self._limits.abandon_seconds):
-                await patiently(lambda: self._store.intake.stop(caller, task_id, NOT_BEGUN))
+                await self._store.retried(lambda: self._store.intake.stop(caller, task_id, NOT_BEGUN))
         except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
             logger.error("turn %s: could not be disowned: %s", task_id, type(error).__name__)
 
@@ -360,7 +359,7 @@ class LiveTurns:
         latest = max(until, asyncio.get_running_loop().time()) + self._drain_limits.grace_seconds
         try:
             async with asyncio.timeout_at(latest):
-                await shielded(work)
+                await self._store.shielded(work)
         except (StoreError, TimeoutError) as error:
             reason = str(error) or "the database does not answer"
             logger.warning("draining: turns could not be handed over: %s", reason)

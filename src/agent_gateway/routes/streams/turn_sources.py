@@ -10,8 +10,8 @@ from agent_gateway.domain.ids import AppId, TaskId
 from agent_gateway.errors import NotFound, StoreError, Unavailable
 from agent_gateway.routes.streams.frames import Frames, FrameVariant
 from agent_gateway.routes.streams.response import ended_frames, live_frames
-from agent_gateway.store.db.shielded import shielded
-from agent_gateway.store.turns.reader import TurnReader, TurnView
+from agent_gateway.store.turns.reader import TurnView
+from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turns.live_turn import LiveTurn
 from agent_gateway.turns.registry import LiveTurns
 
@@ -61,7 +61,7 @@ class TurnSources:
     """Finds turns in this process or in the rows, for those who may read them."""
 
     live: LiveTurns
-    reader: TurnReader
+    stores: TurnStores
     frames: Frames
 
     async def find(self, app_id: AppId, user: str, task_id: TaskId) -> TurnSource:
@@ -71,9 +71,9 @@ class TurnSources:
             if await self._is_deleted(app_id, user, task_id):
                 raise NotFound("Task not found.")
             return self.of_live(live)
-        view = await self.reader.view(app_id, user, task_id)
+        view = await self.stores.reader.view(app_id, user, task_id)
         if view is not None:
-            read = self.reader.result if view.ended else self.live.follow
+            read = self.stores.reader.result if view.ended else self.live.follow
             source = await read(task_id)
             if source is not None:
                 return TurnSource(view, source, self.frames)
@@ -99,6 +99,6 @@ class TurnSources:
         """
         try:
             async with asyncio.timeout(DELETED_SECONDS):
-                return await shielded(self.reader.view(app_id, user, task_id)) is None
+                return await self.stores.shielded(self.stores.reader.view(app_id, user, task_id)) is None
         except (StoreError, TimeoutError):
             return False

@@ -21,7 +21,7 @@ from sqlalchemy.pool import Pool as SqlPool
 from sqlalchemy.util import greenlet_spawn
 
 from agent_gateway.errors import StoreUnavailable
-from agent_gateway.store.db.shielded import SHIELDED, shielded
+from agent_gateway.store.db.shielded import ShieldedTasks
 
 Pool = Literal["requests", "duty", "heartbeats"]
 
@@ -77,7 +77,8 @@ class _CountedPool:
 class Connections:
     """The pools of a process on Postgres; `make` makes an engine with so many connections."""
 
-    def __init__(self, make: Callable[[int], AsyncEngine], pool_size: int) -> None:
+    def __init__(self, make: Callable[[int], AsyncEngine], pool_size: int, shielded: ShieldedTasks) -> None:
+        self._shielded = shielded
         self._requests = _CountedPool(make(pool_size), pool_size)
         self._reserved: dict[Pool, _CountedPool] = {
             pool: _CountedPool(make(size), size) for pool, size in RESERVED.items()
@@ -195,7 +196,7 @@ class Connections:
                 self._used -= 1
                 self._requests.permits.release()
 
-        stack.push_async_callback(lambda: shielded(give_back()))
+        stack.push_async_callback(lambda: self._shielded(give_back()))
         return connection
 
     async def _give_up(self) -> None:
@@ -217,8 +218,7 @@ class Connections:
         if counted.opened >= counted.size:
             return
         if counted.filling is None or counted.filling.done():
-            counted.filling = asyncio.create_task(self._fill(counted), name=SHIELDED)
-            counted.filling.add_done_callback(lambda done: done.cancelled() or done.exception())
+            counted.filling = self._shielded.start(self._fill(counted))
         await asyncio.shield(counted.filling)
 
     async def _fill(self, counted: _CountedPool) -> None:
@@ -242,7 +242,7 @@ class Connections:
                 gave_way = True
                 logger.warning("too few database connections: requests give theirs to the duties")
             # Again if a request was faster.
-            await shielded(self._give_up())
+            await self._shielded(self._give_up())
             await asyncio.sleep(pause)
         return await self._placed(stack, counted)
 

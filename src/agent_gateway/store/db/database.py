@@ -15,7 +15,7 @@ from agent_gateway.store.db.connections import Connections, FileConnections, Poo
 from agent_gateway.store.db.errors import mapped_errors
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.postgres import COMMAND_SECONDS, Postgres, limits
-from agent_gateway.store.db.shielded import SHIELDED, shielded
+from agent_gateway.store.db.shielded import ShieldedTasks
 from agent_gateway.store.db.sqlite import sqlite_engine
 from agent_gateway.store.db.url import async_url, postgres_address
 
@@ -52,6 +52,8 @@ class Database:
         self.url = async_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.clock = DatabaseClock()
+        self.shielded = ShieldedTasks()
+        """Units of work that are not cancelled with those who wait for them: `await shielded(work)`."""
         self._postgres: Postgres | None = None
         if self.is_sqlite:
             self._connections: Connections | FileConnections = FileConnections(
@@ -59,7 +61,7 @@ class Database:
             )
         else:
             self._postgres = Postgres(postgres_address(self.url), limits(lease_seconds), COMMAND_SECONDS)
-            self._connections = Connections(self._postgres.pooled_engine, pool_size)
+            self._connections = Connections(self._postgres.pooled_engine, pool_size, self.shielded)
 
     async def hold(self) -> None:
         """Open the connections of heartbeats and duties before any for requests, and hold them."""
@@ -101,7 +103,7 @@ class Database:
 
         with mapped_errors:
             async with asyncio.timeout(PING_SECONDS):
-                await shielded(look())
+                await self.shielded(look())
 
     def abort(self) -> None:
         """Give up what still waits for a database that does not answer; nothing works any more after this."""
@@ -115,12 +117,10 @@ class Database:
         return told
 
     async def close(self) -> None:
-        """Close every connection, once what goes on undisturbed has had a moment to end."""
-        if going_on := [task for task in asyncio.all_tasks() if task.get_name() == SHIELDED]:
-            _, stuck = await asyncio.wait(going_on, timeout=CLOSE_SECONDS)
-            if stuck:
-                self.abort()
-                await asyncio.wait(stuck, timeout=CLOSE_SECONDS)
+        """Close every connection, once the shielded work has had a moment to end."""
+        if not await self.shielded.wait(CLOSE_SECONDS):
+            self.abort()
+            await self.shielded.wait(CLOSE_SECONDS)
         for engine in self._connections.engines:
             await engine.dispose()
 

@@ -1,22 +1,42 @@
-"""Work with the database that goes on to its end although who waits for it is cancelled."""
+"""Work with the database that runs to its end even when those who wait for it are cancelled."""
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-SHIELDED: Final = "shielded"
-"""Name of the tasks that do it."""
 
+class ShieldedTasks:
+    """Call it with a unit of work, and await the result. The database that owns it waits for all of them.
 
-async def shielded(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for a unit of work that is never cancelled.
-
-    Half a conversation with the database would leave its connection unusable, and a cancelled
-    commit usually happens all the same.
+    Half of an exchange with the database would leave its connection unusable, and a commit that is
+    cancelled usually happens anyway.
     """
-    task = asyncio.create_task(work, name=SHIELDED)
-    # Nobody may be left to hear of its failure.
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return await asyncio.shield(task)
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def __call__(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for a unit of work that is never cancelled."""
+        return await asyncio.shield(self.start(work))
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin a unit of work that several may wait for, each with `asyncio.shield`."""
+        task = asyncio.create_task(work, name="shielded")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for what is still at work, at most so long. True when all of it has ended."""
+        if not self._tasks:
+            return True
+        _, at_work = await asyncio.wait(list(self._tasks), timeout=seconds)
+        return not at_work
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        # The waiter may be gone: the error is retrieved, so that asyncio does not log it.
+        if not task.cancelled():
+            task.exception()

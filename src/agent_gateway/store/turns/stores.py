@@ -1,13 +1,20 @@
 """The turns of one process, by who may do what with them."""
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+from agent_gateway.errors import StoreUnavailable
+from agent_gateway.retry import retry_while
 from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.shielded import ShieldedTasks
 from agent_gateway.store.turns.intake import TurnIntake
 from agent_gateway.store.turns.outbox import Outbox
 from agent_gateway.store.turns.ownership import OwnedTurns
 from agent_gateway.store.turns.reader import TurnReader
 from agent_gateway.store.turns.rows import OwnerContext
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +25,7 @@ class TurnStores:
     owned: OwnedTurns
     reader: TurnReader
     outbox: Outbox
+    shielded: ShieldedTasks
 
     @classmethod
     def open(cls, database: Database, context: OwnerContext) -> "TurnStores":
@@ -25,4 +33,8 @@ class TurnStores:
         outbox = Outbox(database, context)
         owned = OwnedTurns(database, context, outbox)
         intake = TurnIntake(database, context, outbox, owned.promoted)
-        return cls(intake, owned, TurnReader(database, context), outbox)
+        return cls(intake, owned, TurnReader(database, context), outbox, database.shielded)
+
+    async def retried(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do it, again for as long as the database is away: a turn never ends for that reason (R7)."""
+        return await retry_while(StoreUnavailable, lambda: self.shielded(work()), "the database")
