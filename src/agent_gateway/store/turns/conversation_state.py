@@ -20,7 +20,7 @@ from agent_gateway.store.db.tables import conversations, end_users, forms, is_op
 from agent_gateway.store.question_forms import close_form, form_columns, form_of
 from agent_gateway.store.turns.admission import version_of
 from agent_gateway.store.turns.inputs import own_inputs
-from agent_gateway.store.turns.locks import NEXT_SEQ, active_turn
+from agent_gateway.store.turns.locks import NEXT_SEQ, NumberedConversation, active_turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,10 @@ async def continue_conversation(
     """
     scope = {"conversation": conversation_id}
     caller_scope = scope_of(caller.app.id, caller.user)
-    row = (await connection.execute(_NEXT_SEQ_OF_CALLER, scope | caller_scope)).first()
-    if row is None:
+    found = (await connection.execute(_NEXT_SEQ_OF_CALLER, scope | caller_scope)).first()
+    if found is None:
         raise NotFound("Conversation Not Exists.")
+    row = NumberedConversation(*found)
     app = await version_of(connection, caller.app, row.app_version_id)
     # Only what is sent now is checked: the stored inputs fitted the input form of their time.
     sent = read_inputs(app.config.user_input_form, request.inputs, starting=False)

@@ -1,8 +1,7 @@
 """Answers to forms: a human submits one, or the form expires. Each begins the conversation's next turn."""
 
 import logging
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,7 +16,7 @@ from agent_gateway.errors import FormExpired, FormSubmitted, NotFound
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import app_versions, conversations, forms, is_open, messages, turns
 from agent_gateway.store.question_forms import FORM_BY_TOKEN, close_form, form_columns, form_of
-from agent_gateway.store.turns.locks import NEXT_SEQ, active_turn, lock_conversation
+from agent_gateway.store.turns.locks import NEXT_SEQ, NumberedConversation, active_turn, lock_conversation
 from agent_gateway.store.turns.rows import DbRow, NewTurn, OwnerContext, insert_turn
 
 logger = logging.getLogger(__name__)
@@ -118,13 +117,14 @@ async def _begin(
     """
     task_id = TaskId(new_id())
     form = await close_form(connection, form_of(asked), answer, task_id)
-    seq, now = await _next_seq(connection, asked.conversation_id)
+    found = (await connection.execute(NEXT_SEQ, {"conversation": asked.conversation_id})).one()
+    conversation = NumberedConversation(*found)
     is_busy = await active_turn(connection, asked.conversation_id) is not None
     new = NewTurn(
         task_id=task_id,
         conversation_id=ConversationId(asked.conversation_id),
         app_version_id=AppVersionId(asked.app_version_id),
-        seq=seq,
+        seq=conversation.last_seq,
         query=query_of(form.definition, answer),
         inputs={},
         files=[],
@@ -134,10 +134,5 @@ async def _begin(
         inputs_of=MessageId(asked.inputs_of or asked.form_message_id),
         trace=Trace(asked.trace_id or "", asked.trace_session_id or ""),
     )
-    await insert_turn(connection, context, new, now)
+    await insert_turn(connection, context, new, conversation.updated_at)
     return task_id
-
-
-async def _next_seq(connection: AsyncConnection, conversation_id: str) -> tuple[int, datetime]:
-    row: Any = (await connection.execute(NEXT_SEQ, {"conversation": conversation_id})).one()
-    return row.last_seq, row.updated_at

@@ -19,7 +19,11 @@ from agent_gateway.store.db.tables import conversations, turns
 from agent_gateway.store.files import resolve_files
 from agent_gateway.store.question_forms import withdraw_answer
 from agent_gateway.store.turns.admission import check_concurrency, check_query
-from agent_gateway.store.turns.conversation_state import continue_conversation, new_conversation
+from agent_gateway.store.turns.conversation_state import (
+    ConversationState,
+    continue_conversation,
+    new_conversation,
+)
 from agent_gateway.store.turns.form_answers import expire_batch, submit_form
 from agent_gateway.store.turns.idempotency import claim_key, delete_expired_keys, find_turn_of_key
 from agent_gateway.store.turns.locks import LOCKED_TURN, LockedTurn, lock_conversation
@@ -86,9 +90,23 @@ class TurnIntake:
             state = await continue_conversation(connection, caller, request, request.conversation_id, task_id)
         else:
             state = await new_conversation(connection, caller, request)
-        must_wait = state.active is not None
-        if not must_wait:
+        if state.active is None:
             await check_concurrency(connection, caller.app)
+        turn = await self._insert(connection, caller, request, task_id, state)
+        if state.active is None or state.app.config.on_busy != "interrupt":
+            return StartedTurn(turn)
+        stopped = await interrupt(connection, state.conversation_id, task_id, self._context.turn_seconds)
+        return StartedTurn(turn, stopped)
+
+    async def _insert(
+        self,
+        connection: AsyncConnection,
+        caller: Caller,
+        request: TurnRequest,
+        task_id: TaskId,
+        state: ConversationState,
+    ) -> Turn:
+        must_wait = state.active is not None
         files = await resolve_files(connection, caller, request.files)
         new = NewTurn(
             task_id=task_id,
@@ -103,7 +121,7 @@ class TurnIntake:
             form_id=state.form.id if state.form else None,
             trace=request.trace,
         )
-        turn = Turn(
+        return Turn(
             task_id=task_id,
             conversation_id=state.conversation_id,
             message_id=await insert_turn(connection, self._context, new, state.now),
@@ -121,10 +139,6 @@ class TurnIntake:
             form=state.form,
             trace=request.trace,
         )
-        if not must_wait or state.app.config.on_busy != "interrupt":
-            return StartedTurn(turn)
-        stopped = await interrupt(connection, state.conversation_id, task_id, self._context.turn_seconds)
-        return StartedTurn(turn, stopped)
 
     async def submit(self, app_id: AppId, token: str, submission: Submission) -> Turn:
         """Store what a human answered and begin the turn that carries it, in one transaction.

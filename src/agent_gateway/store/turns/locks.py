@@ -1,7 +1,7 @@
 """The locks of every write about turns, in their order: the conversation, then its turn (R10)."""
 
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -49,18 +49,24 @@ async def lock_conversation(connection: AsyncConnection, conversation_id: str) -
     return LockedConversation(*row)
 
 
+class NumberedConversation(NamedTuple):
+    """A conversation that has just given its next turn a number, and so is locked."""
+
+    last_seq: int
+    """The number."""
+    updated_at: datetime
+    """Now, by the database's clock."""
+    app_version_id: str | None
+    inputs: dict[str, Any]
+
+
 NEXT_SEQ: Final = (
     update(conversations)
     .where(conversations.c.id == bindparam("conversation"))
     .values(last_seq=conversations.c.last_seq + 1, updated_at=now_plus())
-    .returning(
-        conversations.c.last_seq,
-        conversations.c.updated_at,
-        conversations.c.app_version_id,
-        conversations.c.inputs,
-    )
+    .returning(*(conversations.c[name] for name in NumberedConversation._fields))
 )
-"""Gives a conversation's next turn its number, and so locks the conversation's row."""
+"""Gives a conversation's next turn its number: makes a NumberedConversation."""
 
 _ACTIVE_TURN: Final = select(turns.c.id).where(
     turns.c.conversation_id == bindparam("conversation"), is_active(turns)

@@ -8,8 +8,9 @@ becomes due again. So all of this work is done at least once (R7, R8, R16).
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import and_, bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,7 +22,7 @@ from agent_gateway.store.db.database import Database, now_plus
 from agent_gateway.store.db.tables import conversations, messages, outbox, snapshots, turns
 from agent_gateway.store.db.upsert import Upsert
 from agent_gateway.store.turns.locks import LockedConversation, LockedTurn
-from agent_gateway.store.turns.rows import DbRow, OwnerContext, read_answered_turns
+from agent_gateway.store.turns.rows import OwnerContext, read_answered_turns
 
 HOLD_SECONDS: Final = 60.0
 """How long an entry stays with the process that claimed it; longer than any of the work may take."""
@@ -53,6 +54,16 @@ class OutboxEntry:
     age_seconds: float
 
 
+class _ClaimedRow(NamedTuple):
+    id: str
+    kind: str
+    turn_id: str
+    run_id: str | None
+    tries: int
+    created_at: datetime
+    now: datetime
+
+
 class Outbox:
     """The outbox that all processes share, as one of them uses it."""
 
@@ -70,20 +81,22 @@ class Outbox:
             if await session.scalar(self._IS_ANY_DUE) is None:
                 return []
         async with self._database.transaction() as connection:
-            found = await connection.scalars(
+            due = await connection.scalars(
                 select(outbox.c.id)
                 .where(outbox.c.next_try_at <= now_plus())
                 .order_by(outbox.c.next_try_at)
                 .limit(most)
                 .with_for_update(skip_locked=True)
             )
-            ids = list(found)
+            ids = list(due)
             if not ids:
                 return []
             claimed = outbox.c.id.in_(ids)
             values = {"tries": outbox.c.tries + 1, "next_try_at": now_plus(HOLD_SECONDS)}
             await connection.execute(update(outbox).where(claimed).values(values))
-            rows = (await connection.execute(select(outbox, now_plus().label("now")).where(claimed))).all()
+            columns = (outbox.c[name] for name in _ClaimedRow._fields[:-1])
+            found = await connection.execute(select(*columns, now_plus()).where(claimed))
+            rows = [_ClaimedRow(*row) for row in found]
             answered = await read_answered_turns(
                 connection, self._context, turns.c.id.in_([row.turn_id for row in rows])
             )
@@ -148,7 +161,7 @@ class Outbox:
         self.written.set()
 
 
-def _entry(row: DbRow, answered: Mapping[TaskId, AnsweredTurn]) -> OutboxEntry:
+def _entry(row: _ClaimedRow, answered: Mapping[TaskId, AnsweredTurn]) -> OutboxEntry:
     return OutboxEntry(
         id=row.id,
         kind=OutboxKind(row.kind),

@@ -4,7 +4,7 @@ When a turn leaves the queue it is decided from which state it continues. A mess
 turn which asked a human is either the answer or refused, as its app wants.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,6 +18,14 @@ from agent_gateway.domain.turns import Outcome, TurnState
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import app_versions, is_active, messages, turns
 from agent_gateway.store.question_forms import OPEN_FORM, close_form, form_of
+
+
+class _QueuedTurn(NamedTuple):
+    id: str
+    form_id: str | None
+    query: str
+    config: str
+
 
 _OTHER_TURN = turns.alias("other_turn")
 _NEXT: Final = (
@@ -60,7 +68,8 @@ _REFUSE: Final = (
 async def promote(connection: AsyncConnection, conversation_id: str, turn_seconds: float) -> bool:
     """Plan a conversation's next queued turn, for any process to adopt (R10). False when there is none."""
     scope = {"conversation": conversation_id}
-    while queued := (await connection.execute(_NEXT, scope)).first():
+    while row := (await connection.execute(_NEXT, scope)).first():
+        queued = _QueuedTurn(*row)
         form_id = queued.form_id
         asked = (await connection.execute(OPEN_FORM, scope)).first()
         # A queued submission has its form already.
