@@ -26,7 +26,6 @@ from agent_gateway.backend.protocol import (
     CreateRunRequest,
     Cursors,
     RunEvent,
-    RunStatus,
     decode_event,
 )
 from agent_gateway.backend.recognition import Recognition
@@ -61,7 +60,6 @@ _MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}")
 _PLAIN: Final = ("", "identity")
 _PACKED: Final = ("gzip", "deflate")
 """Encodings that are unpacked, although none is asked for: there are proxies that compress all the same."""
-_UNKNOWN_RUN: Final = "the backend does not know the run"
 
 
 class _Created(msgspec.Struct):
@@ -185,14 +183,6 @@ class HTTPBackend:
         seconds, expected = self._limits.call_seconds, {200, 404, 409}
         await self._call("POST", f"{_path(run_id)}/cancel", seconds, expected, CANCEL_BODY)
 
-    async def status(self, run_id: RunId) -> RunStatus:
-        """What the backend says of a run; raises RunLost when it does not know it."""
-        response = await self._call("GET", _path(run_id), self._limits.call_seconds, {200, 404})
-        if response.status_code == 404:
-            raise RunLost(_UNKNOWN_RUN)
-        with _mapped():
-            return msgspec.json.decode(response.content, type=RunStatus)
-
     async def aclose(self) -> None:
         """Close all connections."""
         await self._recognition.aclose()
@@ -260,7 +250,7 @@ class HTTPBackend:
                 response = await self._client.send(request, stream=True)
             try:
                 if response.status_code == 404:
-                    raise RunLost(_UNKNOWN_RUN)
+                    raise RunLost("the backend does not know the run")
                 if response.status_code != 200:
                     raise BackendRefused(response.status_code)
                 kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -119,14 +119,6 @@ class CreateRunRequest(msgspec.Struct, omit_defaults=True):
     on_exit: OnExit | None = None
 
 
-class RunStatus(msgspec.Struct):
-    """Answer of GET /runs/{id}."""
-
-    run_id: str
-    status: str
-    error: str | None = None
-
-
 class Backend(Protocol):
     """What the runner drives: the HTTP client or the embedded backend.
 
@@ -158,10 +150,6 @@ class Backend(Protocol):
 
         A run that has finished, is unknown or can not be cancelled here is not an error.
         """
-        ...
-
-    async def status(self, run_id: RunId) -> RunStatus:
-        """What the backend says of a run. Never decides an outcome (R5)."""
         ...
 
     async def aclose(self) -> None:

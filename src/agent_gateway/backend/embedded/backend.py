@@ -10,7 +10,6 @@ from agent_gateway.backend.protocol import (
     CreateRunRequest,
     Cursors,
     RunEvent,
-    RunStatus,
     decode_event,
 )
 from agent_gateway.domain.ids import RunId
@@ -57,11 +56,6 @@ class EmbeddedBackend:
             await self.runs.cancel(run_id, Cancellation("user", "stopped by the user"))
         except RunLost:
             return
-
-    async def status(self, run_id: RunId) -> RunStatus:
-        """What is known of a run; raises RunLost."""
-        run = self.runs.get(run_id)
-        return RunStatus(run_id=run.id, status=run.status, error=run.error)
 
     async def aclose(self) -> None:
         """End all runs (`run_failed`, reason `shutdown`), then close the connections to providers."""
