@@ -366,10 +366,7 @@ def _known(runs: Runs, run_id: str) -> bool:
     return False
 
 
-async def test_the_first_terminal_event_wins_even_over_a_task_that_will_not_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("agent_gateway.backend.embedded.runs.STOP_SECONDS", 0.05)
+async def test_the_first_terminal_event_wins_even_over_a_task_that_will_not_end() -> None:
     release = asyncio.Event()
 
     async def execute(_: CreateRunRequest, emit: Emit) -> bytes:
@@ -380,7 +377,7 @@ async def test_the_first_terminal_event_wins_even_over_a_task_that_will_not_end(
         raise RunFailed("late")
 
     async with asyncio.timeout(LIMIT):
-        runs = Runs(execute)
+        runs = Runs(execute, stop_seconds=0.05)
         run = runs.create(request("hi"))
         try:
             await run.next_batch(FROM_START)

@@ -36,11 +36,11 @@ def anyio_backend() -> str:
 
 @asynccontextmanager
 async def serving(
-    token: str | None = None, pace: float = 0
+    token: str | None = None, pace: float = 0, keepalive_seconds: float = 15.0
 ) -> AsyncGenerator[tuple[httpx.AsyncClient, BackendServer]]:
     """A server on a free port and a client of it; stopped as a signal would stop it."""
     backend = EmbeddedBackend(pace=pace)
-    app = create_backend_app(backend, token)
+    app = create_backend_app(backend, token, keepalive_seconds=keepalive_seconds)
     listener = socket.create_server(("127.0.0.1", 0))
     config = server_config(app)
     server = BackendServer(config, backend)
@@ -273,9 +273,8 @@ async def test_a_token_guards_every_route() -> None:
         assert (await client.post("/runs", json=body("hi"), headers=good)).status_code == 202
 
 
-async def test_a_silent_run_gets_keepalives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent_gateway.backend.embedded.server.KEEPALIVE_SECONDS", 0.05)
-    async with serving(pace=LIMIT) as (client, _):
+async def test_a_silent_run_gets_keepalives() -> None:
+    async with serving(pace=LIMIT, keepalive_seconds=0.05) as (client, _):
         run_id = await create(client, "hi")
         async with client.stream("GET", f"/runs/{run_id}/events/sse") as response:
             told = b""

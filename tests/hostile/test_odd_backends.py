@@ -167,7 +167,7 @@ BAD_STREAMS = {
     "gzip that is none": (
         Answer(200, b"".join(FRAMES), (SSE, ("Content-Encoding", "gzip"))),
         "internal_server_error",
-        "can not be unpacked",
+        "cannot be unpacked",
     ),
     "html": (
         Answer(200, HTML, (("Content-Type", "text/html"),)),
@@ -210,19 +210,19 @@ def test_what_is_no_event_stream_fails_the_turn_and_is_named(
 
 
 BAD_CREATES = {
-    "html": (Answer(200, HTML, (("Content-Type", "text/html"),)), "not what the run protocol says"),
+    "html": (Answer(200, HTML, (("Content-Type", "text/html"),)), "does not follow the run protocol"),
     "204": (Answer(204), "answered 204"),
     "a redirect": (Answer(307, b"", (("Location", "/elsewhere/runs"),)), "307, a redirect"),
-    "a number for an id": (Answer(202, b'{"run_id":7}'), "not what the run protocol says"),
+    "a number for an id": (Answer(202, b'{"run_id":7}'), "does not follow the run protocol"),
     "an empty id": (Answer(202, b'{"run_id":""}'), "the new run has no id"),
     "an id that can not be kept": (Answer(202, b'{"run_id":"a\\u0000b"}'), "the new run has no id"),
     "a long id": (Answer(202, b'{"run_id":"%s"}' % (b"x" * 9_000)), "the new run has no id"),
-    "a list": (Answer(202, b"[]"), "not what the run protocol says"),
+    "a list": (Answer(202, b"[]"), "does not follow the run protocol"),
     "zipped html": (
         Answer(202, gzip.compress(HTML), (("Content-Encoding", "gzip"),)),
-        "not what the run protocol says",
+        "does not follow the run protocol",
     ),
-    "gzip that is none": (Answer(202, RUN, (("Content-Encoding", "gzip"),)), "can not be unpacked"),
+    "gzip that is none": (Answer(202, RUN, (("Content-Encoding", "gzip"),)), "cannot be unpacked"),
 }
 
 

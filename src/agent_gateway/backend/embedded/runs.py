@@ -32,9 +32,6 @@ Execute = Callable[[CreateRunRequest, Emit], Awaitable[bytes]]
 
 FROM_START: Final[Cursor] = (0, -1)
 KEEP_BYTES: Final = 32 * 1024 * 1024
-"""Finished runs are kept until newer ones fill this many bytes."""
-STOP_SECONDS: Final = 3.0
-"""How long a cancelled task may take to end before its run ends without it."""
 
 _STATUSES: Final[dict[str, Status]] = {
     "run_succeeded": "succeeded",
@@ -172,11 +169,16 @@ class Run:
 
 
 class Runs:
-    """All runs of this process. Owns their tasks; `aclose` ends every one of them."""
+    """All runs of this process. It owns their tasks, and `aclose` ends each of them.
 
-    def __init__(self, execute: Execute, *, keep_bytes: int = KEEP_BYTES) -> None:
+    Finished runs are kept until newer ones fill `keep_bytes`. `stop_seconds` is how long a cancelled task may
+    take to end before its run ends without it.
+    """
+
+    def __init__(self, execute: Execute, *, keep_bytes: int = KEEP_BYTES, stop_seconds: float = 3.0) -> None:
         self._execute = execute
         self._keep_bytes = keep_bytes
+        self._stop_seconds = stop_seconds
         self._kept = 0
         self._runs: dict[str, Run] = {}
         self._finished: deque[Run] = deque()
@@ -225,7 +227,7 @@ class Runs:
             if not task.cancelling():
                 task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=STOP_SECONDS)
+            await asyncio.wait(tasks, timeout=self._stop_seconds)
         for run in runs:
             run.end_as_asked()
 

@@ -29,7 +29,6 @@ from agent_gateway.backend.protocol import Composition, CreateRunRequest, OnExit
 from agent_gateway.errors import RunLost
 from agent_gateway.server.config import server_config
 
-KEEPALIVE_SECONDS: Final = 15.0
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 """A request carries a whole session snapshot."""
 MAX_EVENTS: Final = 500
@@ -77,11 +76,14 @@ _create: Final = msgspec.json.Decoder(CreateRequest)
 _cancel: Final = msgspec.json.Decoder(CancelRequest)
 
 
-def create_backend_app(backend: EmbeddedBackend, token: str | None) -> Starlette:
-    """The ASGI app of the run protocol. With a token every route of a run wants it as bearer.
+def create_backend_app(
+    backend: EmbeddedBackend, token: str | None, *, keepalive_seconds: float = 15.0
+) -> Starlette:
+    """The ASGI app of the run protocol. With a token, every route of a run requires it as a bearer token.
 
-    Its lifespan closes the backend. A server must end the runs itself before it waits for open streams,
-    because those wait for their runs: `BackendServer` does.
+    A silent stream gets a comment after each `keepalive_seconds`. The lifespan closes the backend. A server
+    must end the runs itself before it waits for open streams, because those wait for their runs;
+    `BackendServer` does.
     """
 
     @asynccontextmanager
@@ -89,7 +91,7 @@ def create_backend_app(backend: EmbeddedBackend, token: str | None) -> Starlette
         yield
         await backend.aclose()
 
-    routes = _Routes(backend)
+    routes = _Routes(backend, keepalive_seconds)
     guard = _guard(token)
     return Starlette(
         routes=[
@@ -139,8 +141,9 @@ def serve_backend(host: str, port: int, model: str, token: str | None) -> None:
 class _Routes:
     """The five routes over one run store."""
 
-    def __init__(self, backend: EmbeddedBackend) -> None:
+    def __init__(self, backend: EmbeddedBackend, keepalive_seconds: float) -> None:
         self._runs = backend.runs
+        self._keepalive_seconds = keepalive_seconds
 
     async def create(self, request: Request) -> Response:
         wish = _decode(_create, await request.body()).as_sent()
@@ -182,7 +185,9 @@ class _Routes:
         run = self._run(request)
         after = request.query_params.get("after") or request.headers.get("last-event-id")
         return StreamingResponse(
-            _frames(run, _cursor(after)), media_type="text/event-stream", headers=_SSE_HEADERS
+            _frames(run, _cursor(after), self._keepalive_seconds),
+            media_type="text/event-stream",
+            headers=_SSE_HEADERS,
         )
 
     async def cancel(self, request: Request) -> Response:
@@ -214,11 +219,11 @@ async def _openapi(_: Request) -> Response:
     )
 
 
-async def _frames(run: Run, cursor: Cursor) -> AsyncGenerator[bytes]:
-    """The SSE frames of a run beyond a cursor, all that are there in one piece; ends with the run."""
+async def _frames(run: Run, cursor: Cursor, keepalive_seconds: float) -> AsyncGenerator[bytes]:
+    """The SSE frames of a run after a cursor, all that are there in one piece; ends with the run."""
     while True:
         try:
-            async with asyncio.timeout(KEEPALIVE_SECONDS):
+            async with asyncio.timeout(keepalive_seconds):
                 batch = await run.next_batch(cursor)
         except TimeoutError:
             yield b": keepalive\n\n"
