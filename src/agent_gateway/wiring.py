@@ -31,6 +31,7 @@ from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.keys import USE_SECONDS, KeyStore
+from agent_gateway.store.messages import MessageStore
 from agent_gateway.store.question_forms import FormStore
 from agent_gateway.store.secrets import NOTE_SECONDS, Secrets
 from agent_gateway.store.turns.rows import OwnerContext
@@ -66,6 +67,7 @@ async def open_gateway(
         database=storage.database,
         turns=storage.turns,
         conversations=ConversationStore(storage.database),
+        messages=MessageStore(storage.database),
         feedbacks=FeedbackStore(storage.database),
         end_users=EndUserStore(storage.database),
         forms=storage.forms,

@@ -35,20 +35,20 @@ async def test_a_new_conversation(world: World) -> None:
     assert row.app_version_id == world.app.version_id
     assert (row.message_id, row.conversation_id) == (turn.message_id, turn.conversation_id)
     assert 0 < (row.lease_until - row.created_at).total_seconds() < 120
-    (conversation,) = (await world.lists.conversations(world.ann, limit=20, sort_by="created_at")).items
+    (conversation,) = (await world.conversations.page(world.ann, limit=20, sort_by="created_at")).items
     assert (conversation.name, conversation.introduction) == ("What is the time?", "Welcome")
     assert int(conversation.created_at.timestamp()) == turn.created_at
 
 
 async def test_i1_the_message_is_committed_when_begin_returns(world: World) -> None:
     turn = await world.begin(query="Hi")
-    (message,) = (await world.lists.messages(world.ann, turn.conversation_id, limit=20)).items
+    (message,) = (await world.messages.page(world.ann, turn.conversation_id, limit=20)).items
     assert (message.id, message.query, message.answer, message.outcome) == (turn.message_id, "Hi", "", None)
 
 
 async def test_the_name_of_a_conversation_is_short(world: World) -> None:
     await world.begin(query="x" * 500)
-    (conversation,) = (await world.lists.conversations(world.ann, limit=20, sort_by="created_at")).items
+    (conversation,) = (await world.conversations.page(world.ann, limit=20, sort_by="created_at")).items
     assert conversation.name == "x" * 63 + "…"
 
 
@@ -66,7 +66,7 @@ async def test_any_text_comes_back(world: World) -> None:
     query = "😀 𝒳 'quoted\" \\ \u2028 \x01 ü"
     user = "zoë 👩‍👩‍👧"
     turn = await world.begin(Caller(world.app, user), query=query, key="😀")
-    (message,) = (await world.lists.messages(Caller(world.app, user), turn.conversation_id, limit=1)).items
+    (message,) = (await world.messages.page(Caller(world.app, user), turn.conversation_id, limit=1)).items
     assert message.query == query
 
 

@@ -41,7 +41,7 @@ async def pages(world: World, caller: Caller, sort_by: SortBy, limit: int) -> li
     last_id, has_more = None, True
     while has_more:
         assert len(found) < 20, "it goes round in circles"
-        page = await world.lists.conversations(caller, limit=limit, sort_by=sort_by, last_id=last_id)
+        page = await world.conversations.page(caller, limit=limit, sort_by=sort_by, last_id=last_id)
         found.append([item.id for item in page.items])
         last_id, has_more = found[-1][-1] if found[-1] else None, page.has_more
     return found
@@ -71,13 +71,13 @@ async def test_pages_hold_each_conversation_once_even_in_ties(world: World, sort
 async def test_has_more_is_exact(world: World) -> None:
     await conversations_at(world, (0, 0), (1, 1))
     for limit, more in ((1, True), (2, False), (3, False)):
-        page = await world.lists.conversations(world.ann, limit=limit, sort_by="-updated_at")
+        page = await world.conversations.page(world.ann, limit=limit, sort_by="-updated_at")
         assert (len(page.items), page.has_more) == (min(limit, 2), more)
 
 
 async def test_times_come_back_as_they_were_written(world: World) -> None:
     await conversations_at(world, (7, 8))
-    (item,) = (await world.lists.conversations(world.ann, limit=1, sort_by="created_at")).items
+    (item,) = (await world.conversations.page(world.ann, limit=1, sort_by="created_at")).items
     assert (item.created_at, item.updated_at) == (
         DAY + timedelta(microseconds=7),
         DAY + timedelta(microseconds=8),
@@ -94,10 +94,10 @@ async def test_an_unknown_last_id_is_not_found(world: World) -> None:
     told = set()
     for last_id in (new_id(), theirs.conversation_id, foreign.conversation_id):
         with pytest.raises(NotFound) as refused:
-            await world.lists.conversations(world.ann, limit=20, sort_by="created_at", last_id=last_id)
+            await world.conversations.page(world.ann, limit=20, sort_by="created_at", last_id=last_id)
         told.add(refused.value.message)
     assert len(told) == 1, "I11: what is somebody else's answers like what does not exist"
-    page = await world.lists.conversations(
+    page = await world.conversations.page(
         world.ann, limit=20, sort_by="created_at", last_id=mine.conversation_id
     )
     assert (page.items, page.has_more) == ([], False)
@@ -128,12 +128,12 @@ async def test_messages_come_newest_page_first_each_page_in_order(world: World) 
     first_id: str | None = None
     found: list[list[str]] = []
     for more in (True, True, False):
-        page = await world.lists.messages(world.ann, conversation, limit=2, first_id=first_id)
+        page = await world.messages.page(world.ann, conversation, limit=2, first_id=first_id)
         found.append([message.id for message in page.items])
         first_id = found[-1][0]
         assert page.has_more is more
     assert found == [ids[3:5], ids[1:3], ids[0:1]]
-    page = await world.lists.messages(world.ann, conversation, limit=2, first_id=ids[0])
+    page = await world.messages.page(world.ann, conversation, limit=2, first_id=ids[0])
     assert (page.items, page.has_more) == ([], False)
 
 
@@ -142,7 +142,7 @@ async def test_a_message_says_how_its_turn_ended(world: World) -> None:
     lost = await world.begin(conversation_id=done.conversation_id)
     await world.fail(lost)
     running = await world.begin(conversation_id=done.conversation_id)
-    page = await world.lists.messages(world.ann, done.conversation_id, limit=20)
+    page = await world.messages.page(world.ann, done.conversation_id, limit=20)
     assert [(message.outcome, message.error_code) for message in page.items] == [
         (Outcome.COMPLETED, None),
         (Outcome.FAILED, "turn_interrupted"),
@@ -170,10 +170,10 @@ async def test_i11_messages_of_others_are_not_found(world: World) -> None:
     for caller in (world.ben, world.stranger):
         await world.ended(caller)
         with pytest.raises(NotFound) as refused:
-            await world.lists.messages(caller, turn.conversation_id, limit=20)
+            await world.messages.page(caller, turn.conversation_id, limit=20)
         told.add(refused.value.message)
     with pytest.raises(NotFound) as refused:
-        await world.lists.messages(world.ann, ConversationId(new_id()), limit=20)
+        await world.messages.page(world.ann, ConversationId(new_id()), limit=20)
     assert told == {refused.value.message}
 
 
@@ -181,7 +181,7 @@ async def test_a_first_id_is_of_the_same_conversation(world: World) -> None:
     turn, elsewhere, theirs = await world.ended(), await world.ended(), await world.ended(world.ben)
     for first_id in (elsewhere.message_id, theirs.message_id, new_id()):
         with pytest.raises(NotFound):
-            await world.lists.messages(world.ann, turn.conversation_id, limit=20, first_id=first_id)
+            await world.messages.page(world.ann, turn.conversation_id, limit=20, first_id=first_id)
 
 
 @pytest.mark.parametrize("sort_by", ORDERS)

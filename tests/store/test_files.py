@@ -184,8 +184,8 @@ async def test_what_an_agent_made_is_written_with_the_end(world: World, store: F
     assert await world.turns.reader.result(turn.task_id) == result
     kept = await store.find(world.app.id, "ann", file_id)
     assert b"".join([chunk async for chunk in await store.read(kept, 0, 5)]) == b"image"
-    [message] = (await world.lists.messages(world.ann, turn.conversation_id, limit=1)).items
-    assert list(message.made_files) == [made]
+    [message] = (await world.messages.page(world.ann, turn.conversation_id, limit=1)).items
+    assert list(message.artifacts) == [made]
     with pytest.raises(FileNotFound):
         await store.find(world.app.id, "ben", file_id)
 

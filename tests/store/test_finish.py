@@ -27,7 +27,7 @@ async def snapshot_of(world: World, turn: Turn) -> str | None:
 
 async def test_i2_all_of_a_turn_is_in_one_commit(world: World) -> None:
     turn = await world.begin()
-    before = (await world.lists.conversations(world.ann, limit=1, sort_by="created_at")).items[0]
+    before = (await world.conversations.page(world.ann, limit=1, sort_by="created_at")).items[0]
     await world.turns.owned.arm(turn)
     await world.turns.owned.mark_running(turn, RunId("run"))
     result = completed("Hello, ", "world 😀", snapshot='{"turns": 1}')
@@ -38,11 +38,11 @@ async def test_i2_all_of_a_turn_is_in_one_commit(world: World) -> None:
     assert (row.state, row.outcome, row.error_code) == ("ended", "completed", None)
     assert (row.end_position, row.lease_until, row.run_id) == (result.end_position, None, "run")
     assert row.ended_at >= row.created_at
-    (message,) = (await world.lists.messages(world.ann, turn.conversation_id, limit=1)).items
+    (message,) = (await world.messages.page(world.ann, turn.conversation_id, limit=1)).items
     assert (message.answer, message.outcome) == ("Hello, world 😀", Outcome.COMPLETED)
     assert (message.usage, tuple(message.steps)) == (result.usage, result.steps)
     assert await snapshot_of(world, turn) == '{"turns": 1}'
-    after = (await world.lists.conversations(world.ann, limit=1, sort_by="created_at")).items[0]
+    after = (await world.conversations.page(world.ann, limit=1, sort_by="created_at")).items[0]
     assert after.updated_at > before.updated_at
     assert after.created_at == before.created_at
 

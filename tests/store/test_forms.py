@@ -222,7 +222,7 @@ async def test_of_many_at_once_one_wins(world: World) -> None:
     refused = [error for error in results if isinstance(error, GatewayError)]
     assert all(isinstance(error, FormSubmitted | FormExpired) for error in refused)
     await world.turns.intake.expire_forms()
-    page = await world.lists.messages(world.ann, turn.conversation_id, limit=10)
+    page = await world.messages.page(world.ann, turn.conversation_id, limit=10)
     assert len(page.items) == 2
     won = [result for result in results if isinstance(result, Turn)]
     assert len(won) == (await state(world, form) is FormState.SUBMITTED)

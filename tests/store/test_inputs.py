@@ -32,7 +32,7 @@ async def told(world: World, inputs: dict[str, Any], conversation_id: str | None
 
 
 async def shown(world: World, conversation_id: str) -> list[dict[str, Any]]:
-    page = await world.lists.messages(world.ann, ConversationId(conversation_id), limit=100)
+    page = await world.messages.page(world.ann, ConversationId(conversation_id), limit=100)
     return [message.inputs for message in page.items]
 
 
@@ -116,7 +116,7 @@ async def test_a_page_is_bounded_in_bytes(world: World, monkeypatch: pytest.Monk
     sizes: list[int] = []
     first_id, has_more = None, True
     while has_more:
-        page = await world.lists.messages(world.ann, conversation, limit=100, first_id=first_id)
+        page = await world.messages.page(world.ann, conversation, limit=100, first_id=first_id)
         found = [message.id for message in page.items] + found
         sizes.append(len(page.items))
         first_id, has_more = found[0], page.has_more
@@ -133,7 +133,7 @@ async def test_a_page_of_conversations_is_bounded_in_bytes(
     sizes: list[int] = []
     last_id, has_more = None, True
     while has_more:
-        page = await world.lists.conversations(world.ann, limit=100, sort_by="created_at", last_id=last_id)
+        page = await world.conversations.page(world.ann, limit=100, sort_by="created_at", last_id=last_id)
         found += [conversation.id for conversation in page.items]
         sizes.append(len(page.items))
         last_id, has_more = found[-1], page.has_more

@@ -18,6 +18,7 @@ from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.db.database import Database, now_plus
 from agent_gateway.store.db.tables import Row
 from agent_gateway.store.keys import KeyStore
+from agent_gateway.store.messages import MessageStore
 from agent_gateway.store.turns.intake import StartedTurn
 from agent_gateway.store.turns.rows import OwnerContext
 from agent_gateway.store.turns.stores import TurnStores
@@ -61,8 +62,12 @@ class World:
         return KeyStore(self.database, b"secret")
 
     @property
-    def lists(self) -> ConversationStore:
+    def conversations(self) -> ConversationStore:
         return ConversationStore(self.database)
+
+    @property
+    def messages(self) -> MessageStore:
+        return MessageStore(self.database)
 
     @property
     def turns(self) -> TurnStores:

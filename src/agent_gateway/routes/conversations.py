@@ -55,7 +55,7 @@ async def get_conversations(
     sort_by: SortBy = "-updated_at",
 ) -> ConversationPage:
     """A page of this user's conversations."""
-    page = await state.conversations.conversations(
+    page = await state.conversations.page(
         Caller(app, user), limit=limit, sort_by=sort_by, last_id=optional_id(last_id, "last_id")
     )
     data = [_conversation_item(item) for item in page.items]

@@ -28,7 +28,7 @@ from agent_gateway.routes.schemas.messages import (
 )
 from agent_gateway.routes.streams.frames import artifact_json
 from agent_gateway.routes.streams.human_input_json import form_json, submission_json
-from agent_gateway.store.conversations import Message
+from agent_gateway.store.messages import Message
 
 WAIT_SECONDS: Final = 10.0
 """How long a client waits for questions that are being made."""
@@ -58,7 +58,7 @@ async def get_messages(
     conversation = optional_id(conversation_id, "conversation_id")
     if conversation is None:
         raise InvalidParam("conversation_id: is required")
-    page = await state.conversations.messages(
+    page = await state.messages.page(
         Caller(app, user),
         ConversationId(conversation),
         limit=limit,
@@ -107,13 +107,13 @@ async def get_suggested(
 
 
 async def _questions(state: AppState, caller: Caller, message_id: MessageId) -> list[str]:
-    found = await state.conversations.suggestions(caller, message_id)
+    found = await state.messages.suggestions(caller, message_id)
     if found.questions is None and found.outcome is Outcome.COMPLETED:
         await state.turns.outbox.ask_suggestions(found.task_id)
         until = asyncio.get_running_loop().time() + WAIT_SECONDS
         while found.questions is None and asyncio.get_running_loop().time() < until:
             await state.outbox_worker.settled(LOOK_SECONDS)
-            found = await state.conversations.suggestions(caller, message_id)
+            found = await state.messages.suggestions(caller, message_id)
     return found.questions or []
 
 
@@ -170,7 +170,7 @@ def _question_item(form: HumanInputForm) -> HumanInputContent:
 
 def _message_files(item: Message, file_url: Callable[[str], str]) -> list[MessageFileItem]:
     given = [_input_file(item.id, number, file, file_url) for number, file in enumerate(item.files, start=1)]
-    made = [artifact_json(file, file_url) for file in item.made_files]
+    made = [artifact_json(file, file_url) for file in item.artifacts]
     return [*given, *(MessageFileItem.model_validate(file) for file in made)]
 
 

@@ -7,7 +7,7 @@ of deleted conversations alone is hidden in that commit; its bytes and then its 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -25,7 +25,6 @@ from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.scope import END_USER, owned, scope_of
 from agent_gateway.store.db.tables import (
-    MessageRow,
     apps,
     conversations,
     end_users,
@@ -253,15 +252,19 @@ async def write_artifacts(connection: AsyncConnection, message_id: str, made: Se
 
 
 async def read_artifacts(
-    session: AsyncSession, found: Sequence[MessageRow | Row[*tuple[Any, ...]]]
+    session: AsyncSession, linked: Mapping[str, Sequence[Mapping[str, object]] | None]
 ) -> dict[str, list[StoredFile]]:
-    """The files that agents made for these messages, in order."""
-    message_ids = [row.id for row in found]
-    made = {row.id: msgspec.convert(row.linked_files, list[StoredFile]) for row in found if row.linked_files}
+    """The files that agents made for these messages, in order, by message id.
+
+    `linked` are the `linked_files` of each of the messages.
+    """
+    made = {
+        message_id: msgspec.convert(found, list[StoredFile]) for message_id, found in linked.items() if found
+    }
     rows = await session.execute(
         select(files, message_files.c.message_id, message_files.c.position)
         .join(message_files, message_files.c.file_id == files.c.id)
-        .where(message_files.c.message_id.in_(message_ids), message_files.c.position.is_not(None))
+        .where(message_files.c.message_id.in_(linked), message_files.c.position.is_not(None))
         .order_by(message_files.c.message_id, message_files.c.position)
     )
     for row in rows:

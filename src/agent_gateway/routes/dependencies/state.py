@@ -16,6 +16,7 @@ from agent_gateway.store.db.database import Database
 from agent_gateway.store.end_users import EndUserStore
 from agent_gateway.store.feedbacks import FeedbackStore
 from agent_gateway.store.files import FileStore
+from agent_gateway.store.messages import MessageStore
 from agent_gateway.store.question_forms import FormStore
 from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turns.auxiliary_runs import AuxiliaryRuns
@@ -46,6 +47,7 @@ class AppState:
     database: Database
     turns: TurnStores
     conversations: ConversationStore
+    messages: MessageStore
     feedbacks: FeedbackStore
     end_users: EndUserStore
     forms: FormStore

@@ -106,7 +106,7 @@ class TurnReader:
             turn, message = row
             steps = await read_steps(session, [message.id])
             form, answered = await forms_of_turn(session, turn.id, turn.form_id)
-            artifacts = await read_artifacts(session, [message])
+            artifacts = await read_artifacts(session, {message.id: message.linked_files})
             return Result(
                 outcome=Outcome(turn.outcome),
                 chunks=await unpack_in_thread(message.marks, message.answer),
