@@ -294,6 +294,7 @@ def theirs(data: bytes) -> list[Seen]:
         return found
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(
     sent=st.lists(messages(), min_size=1, max_size=3),

@@ -340,6 +340,7 @@ def test_what_a_process_leaves_undone_the_next_one_does(
     assert snapshot_row(database_url, conversation_id) is None
 
 
+@pytest.mark.slow
 def test_kill_between_delete_and_clean_up(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
     victim = fleet.process().ready()
     chat = fleet.chat(victim, user)

@@ -381,6 +381,7 @@ def test_a_stopped_answer_keeps_what_was_said(chat: Chat, fake: ScriptedBackend,
     assert chat.resumed(turn["task_id"], after=1).frames == answer.frames[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_question_and_answer_resume_anywhere(
     server: GatewayServer, chat: Chat, fake: ScriptedBackend, mode: str

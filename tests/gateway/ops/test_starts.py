@@ -75,6 +75,7 @@ def left_in(folder: Path) -> set[str]:
 # -- one process for one SQLite file ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path: Path, user: str) -> None:
     """On the same port and on another: neither ends the turn that runs, nor takes the printed key away."""
     with GatewayProcess(tmp_path) as process:
@@ -261,6 +262,7 @@ def test_a_folder_that_can_not_be_used(
     assert left_in(tmp_path) == {"file"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "room"),
     [(("serve", "--port", "0"), 0), (("serve", "--port", "0"), 32768), (("migrate",), 4096)],
@@ -272,10 +274,13 @@ def test_a_first_start_on_a_full_disk(tmp_path: Path, arguments: tuple[str, ...]
     def fill() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 
+    environ = {**environment(), "PYTHONDONTWRITEBYTECODE": "1"}
+    # Unmeasured: there would be no room for what coverage writes, and it would say so.
+    environ.pop("COVERAGE_PROCESS_CONFIG", None)
     done = subprocess.run(
         [sys.executable, "-m", "agent_gateway", *arguments],
         cwd=tmp_path,
-        env={**environment(), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=environ,
         preexec_fn=fill,
         capture_output=True,
         text=True,
@@ -351,6 +356,7 @@ def test_the_workers_of_a_process_have_its_settings(monkeypatch: pytest.MonkeyPa
     assert (made.args[0].model_dump(), made.args[1]) == (settings.model_dump(), default_app())
 
 
+@pytest.mark.slow
 def test_an_agent_gets_the_files_of_a_process_on_any_port(
     fake: ScriptedBackend, tmp_path: Path, user: str
 ) -> None:
@@ -367,6 +373,7 @@ def test_an_agent_gets_the_files_of_a_process_on_any_port(
         assert httpx.get(url, trust_env=False).content == b"Seen by the agent"
 
 
+@pytest.mark.slow
 def test_a_worker_in_place_of_another_has_what_the_first_was_given(fleet: Fleet, tmp_path: Path) -> None:
     """Whatever has become of the files since then; two of them are ready again."""
     file = tmp_path / "app.yaml"
