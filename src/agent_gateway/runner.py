@@ -17,8 +17,8 @@ from structlog.contextvars import bind_contextvars
 from agent_gateway.backend.compose import compose
 from agent_gateway.backend.fold.artifacts import Artifact, as_stored
 from agent_gateway.backend.fold.conclusion import conclude, cut_short
-from agent_gateway.backend.fold.fold import Fold
 from agent_gateway.backend.fold.reasons import cause
+from agent_gateway.backend.fold.translate import Fold
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.backend.shown_files import to_be_shown
 from agent_gateway.domain.events import (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent_gateway.apps.config import AppConfig
-from agent_gateway.backend.fold.fold import FOLD_VERSIONS
+from agent_gateway.backend.fold.translate import FOLD_VERSIONS
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.bootstrap import Bootstrap
 from agent_gateway.domain.ids import new_id

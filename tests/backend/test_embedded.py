@@ -21,7 +21,7 @@ from agent_gateway.backend.embedded import EmbeddedBackend
 from agent_gateway.backend.embedded.calculator import calculate
 from agent_gateway.backend.embedded.demo import MAX_COUNT, answer
 from agent_gateway.backend.embedded.runs import FROM_START, Cancellation, Emit, RunFailed, Runs, Stopping
-from agent_gateway.backend.fold.fold import Fold
+from agent_gateway.backend.fold.translate import Fold
 from agent_gateway.backend.protocol import TERMINAL, Composition, CreateRunRequest, Layer, OnExit, RunEvent
 from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.turns import Usage

@@ -14,7 +14,7 @@ import pytest
 
 from agent_gateway.backend.fold.artifacts import as_stored
 from agent_gateway.backend.fold.conclusion import conclude, cut_short
-from agent_gateway.backend.fold.fold import FOLD_VERSIONS, Fold
+from agent_gateway.backend.fold.translate import FOLD_VERSIONS, Fold
 from agent_gateway.backend.protocol import RunEvent, decode_event
 from agent_gateway.backend.sse import FrameDecoder
 from agent_gateway.domain.events import (

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from agent_gateway.backend.fold.conclusion import conclude
 from agent_gateway.backend.protocol import RunEvent
-from agent_gateway.domain.events import GATEWAY_REPLACE, LLMChunk, Result, rest_of, told_after
+from agent_gateway.domain.events import GATEWAY_REPLACE, LLMChunk, Result, events_after, rest_of
 from agent_gateway.domain.turns import Outcome, Step
 from agent_gateway.store.turns.chunk_offsets import StoredChunks, pack, unpack
 from tests.support.fakes.run_events import ends, fed, runs
@@ -70,7 +70,7 @@ def test_what_is_told_late_costs_what_is_told(left: int) -> None:
     told = rest_of(result, count - left)
     assert [event.position for event in told] == [*range(count - left + 1, count + 1), count + 1, count + 2]
     assert chunks.made < left + 40
-    first = next(told_after(result, 0))
+    first = next(events_after(result, 0))
     assert (first.position, chunks.made < left + 90) == (1, True)
 
 

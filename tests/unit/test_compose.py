@@ -17,7 +17,7 @@ from msgspec.structs import replace as replace_struct
 from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.apps.file import parse_app
 from agent_gateway.backend.compose import compose, compose_auxiliary, compose_closing, has_place_for_files
-from agent_gateway.backend.fold.fold import FOLD_VERSION
+from agent_gateway.backend.fold.translate import FOLD_VERSION
 from agent_gateway.backend.shown_files import MAX_ENTRY_BYTES, to_be_shown
 from agent_gateway.domain.files import InputFile
 from agent_gateway.domain.human_input import FormAction, FormAnswer, FormDefinition, FormState, HumanInputForm

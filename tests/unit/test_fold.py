@@ -9,14 +9,12 @@ import pytest
 
 from agent_gateway.backend.fold.artifacts import MAX_FILES, MAX_FILES_BYTES, as_stored
 from agent_gateway.backend.fold.conclusion import conclude, cut_short
-from agent_gateway.backend.fold.fold import (
-    FIRST_GROWTH,
-    MAX_OBSERVATION,
-    MAX_THOUGHT,
-    MAX_TOOL_INPUT,
-    MAX_TOOL_NAME,
-)
 from agent_gateway.backend.fold.question import NO_TEXT
+from agent_gateway.backend.fold.tool_text import MAX_OBSERVATION, MAX_TOOL_INPUT, MAX_TOOL_NAME
+from agent_gateway.backend.fold.translate import (
+    FIRST_GROWTH,
+    MAX_THOUGHT,
+)
 from agent_gateway.backend.protocol import TERMINAL, RunEvent, decode_event
 from agent_gateway.domain.events import GATEWAY_END, MAX_CHUNK, AgentThought, LLMChunk, rest_of
 from agent_gateway.domain.turns import Outcome, Step, Usage

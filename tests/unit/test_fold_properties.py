@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_gateway.backend.fold.conclusion import conclude, cut_short
-from agent_gateway.backend.fold.fold import Fold
+from agent_gateway.backend.fold.translate import Fold
 from agent_gateway.backend.protocol import TERMINAL, RunEvent
 from agent_gateway.domain.events import MAX_CHUNK, rest_of
 from agent_gateway.domain.text import clean_text

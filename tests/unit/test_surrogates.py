@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_gateway.backend.fold.conclusion import conclude, cut_short
-from agent_gateway.backend.fold.fold import FOLD_VERSIONS, NESTED_TOO_DEEP, Fold
+from agent_gateway.backend.fold.tool_text import NESTED_TOO_DEEP
+from agent_gateway.backend.fold.translate import FOLD_VERSIONS, Fold
 from agent_gateway.backend.protocol import RunEvent, decode_event
 from agent_gateway.domain.events import AgentThought, LLMChunk, TurnEvent, rest_of
 from agent_gateway.store.turns import chunk_offsets

@@ -173,10 +173,10 @@ class Endings:
 
 def rest_of(result: Result, after: int) -> list[TurnEvent]:
     """The events of an ended turn beyond position `after`; empty when there are none (R13)."""
-    return list(told_after(result, after))
+    return list(events_after(result, after))
 
 
-def told_after(result: Result, after: int) -> Iterator[TurnEvent]:
+def events_after(result: Result, after: int) -> Iterator[TurnEvent]:
     """`rest_of`, each event made when it is asked for: an answer may have a million chunks."""
     if after >= result.end_position:
         return

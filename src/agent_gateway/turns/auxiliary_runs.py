@@ -11,9 +11,9 @@ from contextlib import aclosing
 
 from agent_gateway.backend.auxiliary_outputs import name_in, questions_in
 from agent_gateway.backend.compose import compose_auxiliary, compose_closing
-from agent_gateway.backend.fold.fold import Fold
 from agent_gateway.backend.fold.reasons import cause
 from agent_gateway.backend.fold.terminal import RunEnd
+from agent_gateway.backend.fold.translate import Fold
 from agent_gateway.backend.protocol import Backend, CreateRunRequest
 from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.turns import AnsweredTurn, Turn

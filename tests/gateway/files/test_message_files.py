@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from agent_gateway.apps.config import FileUploadConfig, default_app
-from agent_gateway.backend.fold.fold import FOLD_VERSION
+from agent_gateway.backend.fold.translate import FOLD_VERSION
 from agent_gateway.domain.events import GATEWAY_REPLACE, gateway_end
 from agent_gateway.limits import Limits, TurnLimits
 from agent_gateway.store.objects import Objects

@@ -14,7 +14,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from agent_gateway.backend.fold.fold import FOLD_VERSIONS, Fold
+from agent_gateway.backend.fold.translate import FOLD_VERSIONS, Fold
 from agent_gateway.domain.events import GATEWAY_END, GATEWAY_REPLACE
 from agent_gateway.domain.ids import RunId, TaskId
 from agent_gateway.domain.turns import Turn

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent_gateway.backend.fold.artifacts import as_stored
 from agent_gateway.backend.fold.conclusion import conclude
-from agent_gateway.backend.fold.fold import Fold
+from agent_gateway.backend.fold.translate import Fold
 from agent_gateway.backend.protocol import RunEvent
 from agent_gateway.domain.events import MAX_CHUNK, AgentThought, LLMChunk, Result, TurnEvent
 from agent_gateway.domain.files import StoredFile

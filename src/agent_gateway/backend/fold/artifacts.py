@@ -1,4 +1,4 @@
-"""Files that a run makes: read from its events, and what becomes of them when they are stored."""
+"""Artifacts: files that a run makes. They are read from its events and become stored files."""
 
 import base64
 import re
@@ -14,7 +14,7 @@ from agent_gateway.filetypes import describe_artifact
 
 MAX_FILES: Final = 20
 MAX_FILES_BYTES: Final = 16 * 1024 * 1024
-"""What one run may make of files, all together; they are in memory until its turn ends."""
+"""Of all the files of one run together: they are held in memory until the turn ends."""
 
 MAX_URL: Final = 4096
 """Characters of a linked file's URL."""
@@ -24,23 +24,23 @@ _PLAIN_BASE64: Final = str.maketrans("-_", "+/")
 
 
 class Artifact(msgspec.Struct, frozen=True):
-    """A file as the run said it."""
+    """A file as the run describes it."""
 
     number: int
-    """1, 2, 3 … in the order they were made."""
+    """1, 2, 3 … in the order in which the files were made."""
     media_type: str
     data: bytes
     url: str = ""
-    """Where a file is that a tool made; then there are no bytes."""
+    """The address of a linked file, which a tool made. Then there are no bytes."""
     extension: str = ""
-    """Of a linked file, as the tool said it."""
+    """Of a linked file, as the tool gave it."""
 
 
 def read_file(content: Mapping[str, object], before: Sequence[Artifact]) -> Artifact | None:
-    """The file in a file part; None when it is none, or one too many or too large after those before."""
+    """The file in a file part; None when it is unreadable, or too many or too large after those before."""
     encoded = as_str(content.get("data"))
     room = MAX_FILES_BYTES - sum(len(file.data) for file in before)
-    # Four characters are three bytes: what is far too large is not even decoded.
+    # Four characters are three bytes: a file that is far too large is not even decoded.
     if len(before) >= MAX_FILES or len(encoded) // 4 > room // 3 + 1:
         return None
     try:
@@ -59,14 +59,14 @@ def files_in(returned: object) -> list[Mapping[str, object]]:
 
 
 def linked_files(metadata: object) -> list[Mapping[str, object]]:
-    """The files that a tool made and left where they are, from the metadata of what it returned."""
+    """The files that a tool made and only links to, from the metadata of its result."""
     held = as_dict(metadata)
     named = (held.get(name) for name in ("dify_tool_files", "tool_files"))
     return [as_dict(file) for file in next(filter(None, map(as_list, named)), [])]
 
 
 def read_link(file: Mapping[str, object], before: Sequence[Artifact]) -> Artifact | None:
-    """The linked file; None when it can not be told: it has no web address, or is one too many."""
+    """The linked file; None when it has no web address, or when there are too many."""
     url = as_str(file.get("url"))
     if len(before) >= MAX_FILES or not _WEB_URL.fullmatch(url):
         return None
@@ -76,14 +76,14 @@ def read_link(file: Mapping[str, object], before: Sequence[Artifact]) -> Artifac
 
 
 def as_stored(made: Artifact, message_id: str) -> StoredFile:
-    """The file that a run's file becomes when it is stored."""
+    """The stored file that an artifact becomes."""
     what = describe_artifact(made.number, made.media_type, made.extension)
     file_id = artifact_id(message_id, made.number)
     return StoredFile(file_id, what.name, what.type, what.mime_type, len(made.data), url=made.url)
 
 
-def placed(files: Sequence[StoredFile], position: int) -> tuple[StoredFile, ...]:
-    """Files with their places after `position`: last, since only a turn's end decides which are stored."""
+def number_artifacts(files: Sequence[StoredFile], position: int) -> tuple[StoredFile, ...]:
+    """The files, numbered after `position`. They come last: the turn's end decides which are stored."""
     return tuple(
         msgspec.structs.replace(file, position=position + number)
         for number, file in enumerate(files, start=1)
@@ -91,6 +91,6 @@ def placed(files: Sequence[StoredFile], position: int) -> tuple[StoredFile, ...]
 
 
 def _decoded(encoded: str) -> bytes:
-    """Base64 in either alphabet, padded or not; ValueError for anything else."""
+    """Base64 in either alphabet, with or without padding. Raises ValueError for anything else."""
     plain = encoded.translate(_PLAIN_BASE64).rstrip("=")
     return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)

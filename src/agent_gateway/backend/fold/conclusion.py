@@ -1,21 +1,21 @@
-"""How a turn ends: what the run's terminal event decides, or what the gateway makes of a run without one."""
+"""How a turn ends: decided by the terminal event of its run, or by the gateway when there is none."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent_gateway.backend.fold.artifacts import placed
-from agent_gateway.backend.fold.fold import Fold
+from agent_gateway.backend.fold.artifacts import number_artifacts
 from agent_gateway.backend.fold.reasons import failure_code
 from agent_gateway.backend.fold.terminal import RunEnd
+from agent_gateway.backend.fold.translate import Fold
 from agent_gateway.domain.events import GATEWAY_REPLACE, Result, gateway_end, split_text
 from agent_gateway.domain.files import StoredFile
 from agent_gateway.domain.turns import Outcome
 
 
 def conclude(fold: Fold, *, stop_asked: bool, files: Sequence[StoredFile] = ()) -> Result:
-    """What the fold's terminal run event decides. `stop_asked`: the turn's stop_at was set first (R9).
+    """The end that the terminal run event decides. `stop_asked`: the turn's stop_at was set first (R9).
 
-    `files` are those of the fold's that were stored.
+    `files` are those artifacts of the fold that were stored.
     """
     end = fold.run_end
     assert end is not None
@@ -29,34 +29,34 @@ def conclude(fold: Fold, *, stop_asked: bool, files: Sequence[StoredFile] = ()) 
         pieces = split_text(text, position + 1)
         chunks += pieces
         position += len(pieces)
-    made = placed(files, position)
+    made = number_artifacts(files, position)
     return Result(
         outcome=outcome,
         chunks=tuple(chunks),
         steps=tuple(fold.steps),
         files=made,
-        # The place before message_end is the closing message's, in every app mode (R1); the form of a
-        # question comes before that.
+        # The position before message_end belongs to the closing message, in every app mode (R1). The form of
+        # a question comes before that.
         end_position=position + len(made) + (1 if outcome is Outcome.FAILED else 3 if question else 2),
         error_code=code,
         usage=end.usage,
-        # An open question is no state to go on from: the one from before it stays.
+        # No later turn can continue from an open question: the snapshot from before it stays.
         snapshot=None if end.question else end.snapshot,
         question=replace(question, snapshot=end.snapshot) if question else None,
     )
 
 
 def cut_short(fold: Fold, code: str | None, files: Sequence[StoredFile] = ()) -> Result:
-    """An end the gateway makes itself: failed with `code`, or stopped when there is none (R8).
+    """An end that the gateway makes itself: failed with `code`, or stopped when `code` is None (R8).
 
-    Half of a character that is held back is left out: elsewhere, a reader may have been told the whole one
-    at the next position.
+    Half of a character that is held back is left out: in another process, a reader may already have the whole
+    character at the next position.
     """
     return Result(
         outcome=Outcome.FAILED if code else Outcome.STOPPED,
         chunks=tuple(fold.chunks),
         steps=tuple(fold.steps),
-        files=placed(files, GATEWAY_REPLACE),
+        files=number_artifacts(files, GATEWAY_REPLACE),
         end_position=gateway_end(len(files)),
         error_code=code,
     )

@@ -1,7 +1,7 @@
 """A question to a human, read from the deferred tool call with which a run ended.
 
-Whatever the call looks like, it becomes a form that can be shown and submitted: what can not be read is
-left out, and without any action there is one to submit with.
+Any call becomes a form that can be shown and submitted. Unreadable parts are left out. A call without an
+action gets one to submit with.
 """
 
 import json
@@ -18,15 +18,15 @@ NO_TEXT: Final = "The agent asks for your input."
 SUBMIT: Final = FormAction("submit", "Submit", "primary")
 MAX_NAME: Final = 255
 MAX_CONTENT: Final = 16_000
-"""Characters of the question in a form that is otherwise too big."""
+"""Characters of the question in a form that would be too big."""
 MAX_ITEMS: Final = 100
 """Inputs of a form, its actions, and options of one input."""
 MAX_BYTES: Final = 160 * 1024
-"""Of a whole definition as ASCII JSON: its event tells parts of it twice, and stays under 512 KiB."""
+"""Of a whole definition as ASCII JSON: its event holds parts of it twice, and stays under 512 KiB."""
 
 
 def read_question(call: Mapping[str, object]) -> Question:
-    """What this call asks; usable whatever is in it."""
+    """The question of this call; it is usable whatever the call contains."""
     args, metadata = call.get("args"), call.get("metadata")
     if isinstance(args, str):
         args = read_object(msgspec.Raw(args.encode(errors="replace")))
@@ -61,7 +61,7 @@ def _is_too_big(definition: FormDefinition) -> bool:
 
 
 def _text(fields: Mapping[str, object]) -> str:
-    """What the agent asks, then its explanation if any."""
+    """The agent's question, then its explanation if there is one."""
     asked = [as_str(fields.get(name)).strip() for name in ("question", "markdown")]
     return "\n\n".join(filter(None, asked)) or as_str(fields.get("title")).strip() or NO_TEXT
 

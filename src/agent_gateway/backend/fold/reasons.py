@@ -1,4 +1,4 @@
-"""Why runs fail, in the words of backends, and the code that clients are told."""
+"""Why runs fail, in the words of backends, and the code that clients get."""
 
 import re
 from typing import Final
@@ -20,14 +20,14 @@ _CODES: Final[dict[str, str]] = {
 }
 """Keys of errors.FAILURES by the error type or the reason of a failed run."""
 _KNOWLEDGE: Final = re.compile(r"(?i)[a-z_.]*(knowledge|dataset)")
-"""What a knowledge base refuses has many codes; all of them name it."""
+"""A knowledge base has many error codes; each of them names it."""
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z_.]{0,47}")
-"""Names of errors and reasons have no digits and no dashes, which keys have."""
+"""Names of errors and reasons have no digits and no dashes; keys have them."""
 _NO_MODEL: Final = re.compile(r"Missing required .?llm\b")
 
 
 def failure_code(error_type: str | None, reason: str | None) -> str:
-    """The code of a failed run: its type decides before its reason; what is unknown is an internal error."""
+    """The code of a failed run. Its type decides before its reason; unknown ones are an internal error."""
     for word in filter(None, (error_type, reason)):
         if code := _CODES.get(word):
             return code
@@ -37,7 +37,7 @@ def failure_code(error_type: str | None, reason: str | None) -> str:
 
 
 def cause(error_type: str | None, reason: str | None) -> str:
-    """The same for the log. Only words that look like one: an error's text may hold credentials."""
+    """The reason for the log. Only plain words are used: the text of an error may hold credentials."""
     words = [word for word in (error_type, reason) if word and _WORD.fullmatch(word)]
     return ", ".join(words) or "no reason was given"
 

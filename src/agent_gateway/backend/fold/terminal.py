@@ -31,7 +31,7 @@ class RunEnd:
     error_type: str | None = None
     reason: str | None = None
     misses_model: bool = False
-    """It failed because its composition has no model. Of the error's text nothing else is kept."""
+    """It failed because its composition has no model. Nothing else of the error's text is kept."""
     usage: Usage | None = None
     snapshot: str | None = None
 
@@ -50,9 +50,9 @@ _run_end_data = msgspec.json.Decoder(_RunEndData)
 
 
 def read_run_end(event: RunEvent) -> RunEnd:
-    """Read a terminal run event; what is missing or malformed in it is left out."""
+    """Read a terminal run event; missing and malformed parts are left out."""
     data = _read(event.data)
-    # A question with nothing readable in it is one all the same: its snapshot must not be gone on from.
+    # An unreadable question is still a question: no later turn may continue from its snapshot.
     asks = _raw_text(data.deferred_tool_call) not in ("", "null")
     question = read_question(read_object(data.deferred_tool_call)) if asks else None
     snapshot = _raw_text(data.session_snapshot)
@@ -73,7 +73,7 @@ def _read(raw: msgspec.Raw) -> _RunEndData:
         return _run_end_data.decode(raw)
     except UNREADABLE:
         pass
-    # With halves of surrogate pairs, which msgspec refuses: the snapshot keeps them, all else is shown.
+    # msgspec refuses halves of surrogate pairs. The snapshot keeps them; everything else is shown, so clean.
     given = read_object(raw)
     snapshot = given.pop("session_snapshot", msgspec.UNSET)
     try:
@@ -86,7 +86,7 @@ def _read(raw: msgspec.Raw) -> _RunEndData:
 
 
 def read_usage(data: Mapping[str, object]) -> Usage | None:
-    """Usage as backends send it, field by field: a bad value becomes the field's zero."""
+    """The usage that a backend reports. A field with a bad value keeps its default."""
     if not data:
         return None
     values: dict[str, object] = {}
@@ -98,7 +98,7 @@ def read_usage(data: Mapping[str, object]) -> Usage | None:
 
 
 def _usage_value(name: str, kind: type, value: object) -> int | float | str | None:
-    """A count, seconds, a plain decimal or a currency; None when it is none of a sane size."""
+    """A count, seconds, a plain decimal or a currency; None when it has no sane value."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     text = value if isinstance(value, str) else f"{Decimal(str(value)):f}"

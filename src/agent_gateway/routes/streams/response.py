@@ -18,7 +18,7 @@ from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from agent_gateway.domain.events import GATEWAY_REPLACE, Result, told_after
+from agent_gateway.domain.events import GATEWAY_REPLACE, Result, events_after
 from agent_gateway.errors import GatewayError, StoreUnavailable
 from agent_gateway.retry import jittered
 from agent_gateway.routes.http.middleware import HEAD_ONLY
@@ -85,7 +85,7 @@ def stored_frames(
 ) -> Iterator[bytes]:
     """The rest of an ended turn, from its stored result: whole frames, about MAX_WRITE bytes at once."""
     piece = bytearray()
-    for event in told_after(result, after):
+    for event in events_after(result, after):
         piece += encoder.encode(event, variant)
         if len(piece) >= MAX_WRITE:
             yield bytes(piece)

@@ -1,45 +1,40 @@
 """The fold: run events in, turn events out.
 
-Pure and total. Whoever folds the same run events gets the same turn events with the same
-positions: nothing here depends on a clock, a random id or how the bytes were cut (I8). Events that
-are not understood are ignored, never an error. The fold stops at the first terminal run event;
-what follows from that one is decided in conclusion.py and told only after it was stored (R2).
+Pure and total. The same run events give the same turn events with the same positions in every process:
+nothing here depends on a clock, a random id or how the bytes were cut (I8). Unknown events are ignored, never
+an error. The fold stops at the first terminal run event. conclusion.py decides what follows from that one,
+and it is sent to readers only after it was stored (R2).
 """
 
 import zlib
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Final
 
 import msgspec
 
 from agent_gateway.backend.fold.artifacts import Artifact, files_in, linked_files, read_file, read_link
-from agent_gateway.backend.fold.surrogates import ends_in_half, packed, unpacked, whole
+from agent_gateway.backend.fold.surrogates import ends_in_half, half_from_bytes, half_to_bytes, split_half
 from agent_gateway.backend.fold.terminal import RunEnd, read_run_end
+from agent_gateway.backend.fold.tool_text import MAX_OBSERVATION, MAX_TOOL_INPUT, cut, json_text, tool_name
 from agent_gateway.backend.lenient import as_dict, as_str, read_object
 from agent_gateway.backend.protocol import START, TERMINAL, Cursors, RunEvent
 from agent_gateway.domain.events import MAX_CHUNK, AgentThought, LLMChunk, TurnEvent, split_text
-from agent_gateway.domain.text import clean_json, clean_text
+from agent_gateway.domain.text import clean_text
 from agent_gateway.domain.turns import Step
 
 FOLD_VERSION: Final = 3
 """Pinned on every turn: raise it when equal run events would get other positions (R17).
 
-Since 3, a character that deltas cut in two is told whole, and files that tools leave where they are are told.
+Since 3, a character that deltas cut in two is put together, and files that tools only link to are announced.
 """
 FOLD_VERSIONS: Final = (FOLD_VERSION, FOLD_VERSION - 1)
-"""The folds of this release: its own, and the one of turns that the release before it began."""
+"""The folds that this release knows: its own, and that of turns which the previous release began."""
 OUTPUT_TOOL: Final = "final_output"
-"""Tool name by which backends deliver structured output; never shown."""
+"""Name of the tool through which backends deliver structured output; never shown."""
 MAX_THOUGHT: Final = 16_000
-MAX_OBSERVATION: Final = 16_000
-MAX_TOOL_INPUT: Final = 8_000
-MAX_TOOL_NAME: Final = 256
-"""Characters of one step; together they keep its line under 512 KiB however it is escaped."""
+"""Characters of one reasoning step."""
 FIRST_GROWTH: Final = 32
-"""A growing thought is told again after this many characters, then each time it has doubled."""
-
-NESTED_TOO_DEEP: Final = "[nested too deep to be shown]"
+"""A growing thought is sent again after this many characters, then each time it has doubled."""
 
 
 class _Checkpoint(msgspec.Struct):
@@ -60,14 +55,14 @@ class _Checkpoint(msgspec.Struct):
 class Fold:
     """State of one turn's fold: feed it batches of run events, in order, from the start.
 
-    `opening` is how many events of the turn come before the run's; `version` is one of FOLD_VERSIONS, the
-    one that the turn is pinned to.
+    `opening` is the number of turn events before those of the run. `version` is the one of FOLD_VERSIONS
+    that the turn is pinned to.
     """
 
     def __init__(self, opening: int = 0, version: int = FOLD_VERSION) -> None:
         self.position = opening
         self._newer = version > 2
-        """Before, each half of a character was told as U+FFFD, and linked files were not told."""
+        """Older folds send each half of a character as U+FFFD, and do not announce linked files."""
         self.chunks: list[LLMChunk] = []
         self.steps: list[Step] = []
         self.files: list[Artifact] = []
@@ -75,18 +70,18 @@ class Fold:
         """How many files were too many, too large or unreadable."""
         self.run_end: RunEnd | None = None
         self.cursors = START
-        """Where the run's log was left."""
+        """Where the fold stopped in the run's log."""
         self._calls: dict[str, int] = {}
-        """tool_call_id → number of the step of the last call with that id."""
+        """tool_call_id → step number of the last call with that id."""
         self._thinking = 0
         """Number of the open reasoning step, 0 when none is open."""
         self._thought = ""
-        self._told = 0
-        """How many characters of the open reasoning step were told."""
+        self._emitted = 0
+        """How many characters of the open reasoning step were sent."""
         self._half = ""
-        """The first half of a character of the text, held back until the other one comes."""
+        """The first half of a character of the text, held back until the second half arrives."""
         self._thought_half = ""
-        """The same of the reasoning."""
+        """The same for the reasoning."""
 
     def feed(self, events: Iterable[RunEvent]) -> list[TurnEvent]:
         """The turn events that follow from these run events; nothing after a terminal one."""
@@ -122,17 +117,17 @@ class Fold:
             calls=self._calls,
             thinking=self._thinking,
             thought=self._thought,
-            told=self._told,
+            told=self._emitted,
             files_left_out=self.files_left_out,
-            half=packed(self._half),
-            thought_half=packed(self._thought_half),
+            half=half_to_bytes(self._half),
+            thought_half=half_to_bytes(self._thought_half),
         )
-        # Files are compressed already: to try it again would hold up the loop.
+        # Files are compressed already: compressing them again would hold up the loop.
         return msgspec.msgpack.encode((zlib.compress(msgspec.msgpack.encode(state), level=1), self.files))
 
     @classmethod
     def load(cls, checkpoint: bytes, version: int = FOLD_VERSION) -> "Fold":
-        """The fold of that version that was dumped; it goes on behind its cursors."""
+        """The fold that was dumped, of that version. It continues after its cursors."""
         held, files = msgspec.msgpack.decode(checkpoint, type=tuple[bytes, list[Artifact]])
         state = msgspec.msgpack.decode(zlib.decompress(held), type=_Checkpoint)
         fold = cls(version=version)
@@ -140,8 +135,8 @@ class Fold:
         fold.position, fold.steps, fold.cursors = state.position, state.steps, state.cursors
         fold.chunks = [LLMChunk(*chunk) for chunk in zip(state.positions, state.texts, strict=True)]
         fold._calls, fold._thinking = state.calls, state.thinking
-        fold._thought, fold._told = state.thought, state.told
-        fold._half, fold._thought_half = unpacked(state.half), unpacked(state.thought_half)
+        fold._thought, fold._emitted = state.thought, state.told
+        fold._half, fold._thought_half = half_from_bytes(state.half), half_from_bytes(state.thought_half)
         return fold
 
     @property
@@ -151,14 +146,14 @@ class Fold:
 
     def _text(self, text: str, out: list[TurnEvent]) -> None:
         if self._half or (self._newer and ends_in_half(text)):
-            text, self._half = whole(self._half + text)
+            text, self._half = split_half(self._half + text)
         else:
             text = clean_text(text)
         if text:
             self._chunk(text, out)
 
     def _give_up_half(self, out: list[TurnEvent]) -> None:
-        """The other half of the text's last character never came: it becomes U+FFFD."""
+        """The second half of the text's last character never arrived: the first one becomes U+FFFD."""
         if self._half:
             lost, self._half = clean_text(self._half), ""
             self._chunk(lost, out)
@@ -209,27 +204,27 @@ class Fold:
 
     def _think(self, text: str, out: list[TurnEvent]) -> None:
         if self._newer:
-            text, self._thought_half = whole(self._thought_half + text)
+            text, self._thought_half = split_half(self._thought_half + text)
         self._reason(clean_text(text), out)
 
     def _reason(self, text: str, out: list[TurnEvent]) -> None:
         while text:
             if not self._thinking:
                 self._thinking = len(self.steps) + 1
-                self._thought, self._told = "", 0
+                self._thought, self._emitted = "", 0
                 self.steps.append(Step(self._thinking, self.position))
             room = MAX_THOUGHT - len(self._thought)
             self._thought += text[:room]
             text = text[room:]
-            if not self._told or len(self._thought) >= max(2 * self._told, FIRST_GROWTH):
-                self._tell_thought(out)
+            if not self._emitted or len(self._thought) >= max(2 * self._emitted, FIRST_GROWTH):
+                self._emit_thought(out)
             if text:
-                # One step holds no more: the rest of this segment becomes the next step.
+                # The step is full: the rest of this segment becomes the next step.
                 self._close_step(out)
 
-    def _tell_thought(self, out: list[TurnEvent]) -> None:
-        self._told = len(self._thought)
-        self._tell(Step(self._thinking, 0, thought=self._thought), out)
+    def _emit_thought(self, out: list[TurnEvent]) -> None:
+        self._emitted = len(self._thought)
+        self._emit(Step(self._thinking, 0, thought=self._thought), out)
 
     def _close_thought(self, out: list[TurnEvent]) -> None:
         if self._thought_half:
@@ -239,22 +234,22 @@ class Fold:
 
     def _close_step(self, out: list[TurnEvent]) -> None:
         if self._thinking:
-            if len(self._thought) > self._told:
-                self._tell_thought(out)
+            if len(self._thought) > self._emitted:
+                self._emit_thought(out)
             self._thinking = 0
 
     def _tool_call(self, part: Mapping[str, object], out: list[TurnEvent]) -> None:
         self._close_thought(out)
-        name, call = _tool_name(part), clean_text(as_str(part.get("tool_call_id")))
+        name, call = tool_name(part), clean_text(as_str(part.get("tool_call_id")))
         if not name or name == OUTPUT_TOOL:
             return
-        # Always a new step: there are models that number their calls from the start in each round.
+        # Always a new step: some models number their calls from the start in each round.
         number = self._calls[call] = len(self.steps) + 1
-        tool_input = _cut(_json_text(part.get("args")), MAX_TOOL_INPUT)
-        self._tell(Step(number, 0, tool=name, tool_input=tool_input), out)
+        tool_input = cut(json_text(part.get("args")), MAX_TOOL_INPUT)
+        self._emit(Step(number, 0, tool=name, tool_input=tool_input), out)
 
     def _tool_result(self, part: Mapping[str, object], out: list[TurnEvent]) -> None:
-        name, call = _tool_name(part), clean_text(as_str(part.get("tool_call_id")))
+        name, call = tool_name(part), clean_text(as_str(part.get("tool_call_id")))
         if name == OUTPUT_TOOL or (call not in self._calls and not name):
             return
         number = self._calls.setdefault(call, len(self.steps) + 1)
@@ -263,52 +258,26 @@ class Fold:
         for link in linked_files(part.get("metadata")) if self._newer else ():
             self._link(link)
         step = self.steps[number - 1] if number <= len(self.steps) else Step(number, 0, tool=name)
-        observation = _cut(_json_text(part.get("content")), MAX_OBSERVATION)
-        self._tell(msgspec.structs.replace(step, observation=observation), out)
+        observation = cut(json_text(part.get("content")), MAX_OBSERVATION)
+        self._emit(msgspec.structs.replace(step, observation=observation), out)
 
     def _file(self, content: Mapping[str, object]) -> None:
-        """Keep a file. It is told when it is stored, which only the end of the turn decides (R2)."""
+        """Keep a file. It is announced once it is stored, which the end of the turn decides (R2)."""
         if (made := read_file(content, self.files)) is not None:
             self.files.append(made)
         else:
             self.files_left_out += 1
 
     def _link(self, file: Mapping[str, object]) -> None:
-        """Keep a file that a tool made and that stays where it is; once, however often it is returned."""
+        """Keep a link to a file of a tool, once, however often the tool returns it."""
         made = read_link(file, self.files)
         if made is None:
             self.files_left_out += 1
         elif all(made.url != other.url for other in self.files):
             self.files.append(made)
 
-    def _tell(self, step: Step, out: list[TurnEvent]) -> None:
+    def _emit(self, step: Step, out: list[TurnEvent]) -> None:
         self.position += 1
         step = msgspec.structs.replace(step, position=self.position)
         self.steps[step.number - 1 : step.number] = [step]
         out.append(AgentThought(self.position, step))
-
-
-def _tool_name(part: Mapping[str, object]) -> str:
-    return clean_text(as_str(part.get("tool_name")))[:MAX_TOOL_NAME]
-
-
-def _json_text(value: object) -> str:
-    """Any JSON value as text: strings as they are, nothing as nothing, the rest as JSON."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return clean_text(value)
-    try:
-        with suppress(UnicodeEncodeError):
-            text = msgspec.json.encode(value).decode()
-            if "\\u0000" not in text:
-                return text
-        return msgspec.json.encode(clean_json(value)).decode()
-    except RecursionError:
-        return NESTED_TOO_DEEP
-
-
-def _cut(text: str, most: int) -> str:
-    if len(text) <= most:
-        return text
-    return f"{text[:most]}… [cut: {len(text)} characters in all]"
