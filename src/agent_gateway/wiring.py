@@ -60,7 +60,7 @@ async def open_gateway(
     backend = open_backend(settings, limits.backend)
     stack.push_async_callback(backend.aclose)
     turns = await _open_turns(settings, limits, storage, backend, tickets, stack)
-    keys = ApiKeyCache(storage.keys, storage.database.clock)
+    keys = ApiKeyCache(storage.keys, storage.database.clock, limits.requests)
     await _start_work(settings, config, limits, storage, turns, keys, stack)
     return AppState(
         installed=storage.installed,
@@ -86,7 +86,12 @@ async def open_gateway(
             audio=settings.audio_file_size_limit,
             video=settings.video_file_size_limit,
         ),
-        sources=TurnSources(turns.live, storage.turns, Frames(tickets.files.url)),
+        sources=TurnSources(
+            turns.live,
+            storage.turns,
+            Frames(tickets.files.url),
+            limits.requests.deleted_check_seconds,
+        ),
         ping_seconds=settings.ping_seconds,
         limits=limits.requests,
     )

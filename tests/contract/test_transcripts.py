@@ -15,10 +15,9 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from agent_gateway.routes import chat_messages
 from tests.support.fakes.script import Gate, Script, recorded, script
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.gateway_server import BOUND, GatewayServer
+from tests.support.gateway_server import EARLY_FAILURES_HAVE_A_STATUS, GatewayServer
 from tests.support.paths import RECORDED
 
 TRANSCRIPTS = Path(__file__).parent / "transcripts"
@@ -64,7 +63,7 @@ def transcripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         with first, first.client() as http:
             for name, mode in product(NAMES, MODES):
                 key = f"{name} {mode}"
-                sections[name].append(play(backend, http, name, mode, key))
+                sections[name].append(play(first, backend, http, name, mode, key))
                 url = events_url(http, key)
                 sections[name].append(follow(http, url, mode, "the live turn's log"))
                 turns.append((name, mode, url))
@@ -78,7 +77,9 @@ def transcripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: "\n".join(once(parts)) for name, parts in sections.items()}
 
 
-def play(backend: ScriptedBackend, http: httpx.Client, name: str, mode: str, key: str) -> Section:
+def play(
+    server: GatewayServer, backend: ScriptedBackend, http: httpx.Client, name: str, mode: str, key: str
+) -> Section:
     """One streamed turn.
 
     `error_rate_late` fails only when its stream has begun; `stopped` is `cancel_full` without its end,
@@ -88,10 +89,10 @@ def play(backend: ScriptedBackend, http: httpx.Client, name: str, mode: str, key
     backend.queue(plan(name, gate))
     body = {**BODY, "response_mode": "streaming"}
     heard, stopped = b"", False
-    with pytest.MonkeyPatch.context() as patched, ExitStack() as stack:
+    with ExitStack() as stack:
         if name != "error_rate_late":
             # Whatever the machine does meanwhile, it begins with the run's first event and not with a ping.
-            patched.setattr(chat_messages, "FIRST_EVENT_SECONDS", BOUND)
+            stack.enter_context(server.request_limits(EARLY_FAILURES_HAVE_A_STATUS))
         response = stack.enter_context(
             http.stream(
                 "POST", "/chat-messages", params={"mode": mode}, headers={"Idempotency-Key": key}, json=body

@@ -21,7 +21,7 @@ from tests.support.databases import KINDS, migrated_database
 from tests.support.fakes.script import Gate, echo
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fleet import Fleet
-from tests.support.gateway_server import GatewayServer, StartGateway, wait_until
+from tests.support.gateway_server import EARLY_FAILURES_HAVE_A_STATUS, GatewayServer, StartGateway, wait_until
 from tests.support.outbox import forget_errands, is_cleaning_up
 from tests.support.rows import add_app
 
@@ -114,15 +114,10 @@ def fleet(fake: ScriptedBackend, gate: Gate, postgres_url: str, tmp_path: Path) 
 
 
 @pytest.fixture
-def news_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process believes for half a minute what it knows of a key and its app."""
-    monkeypatch.setattr("agent_gateway.routes.http.api_key_cache.KEY_SECONDS", 0.0)
-
-
-@pytest.fixture
-def early_failures_have_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A turn that fails before it said anything is told by its status, however slow the machine is."""
-    monkeypatch.setattr("agent_gateway.routes.chat_messages.FIRST_EVENT_SECONDS", 10.0)
+def early_failures_have_a_status(shared_server: GatewayServer) -> Iterator[None]:
+    """A turn on `server` that fails before it says anything has its status, however slow the machine is."""
+    with shared_server.request_limits(EARLY_FAILURES_HAVE_A_STATUS):
+        yield
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -12,7 +14,7 @@ import httpx
 import uvicorn
 
 from agent_gateway.app import create_app
-from agent_gateway.limits import DEFAULTS, Limits
+from agent_gateway.limits import DEFAULTS, Limits, RequestLimits
 from agent_gateway.routes.dependencies.state import AppState
 from agent_gateway.server.config import server_config
 from agent_gateway.server.listener import Loop
@@ -23,6 +25,10 @@ SECRET_KEY = "test-secret-as-long-as-they-have-to-be"
 """Of every gateway: keys are hashed with it."""
 BOUND = 20.0
 """Seconds after which any wait in a test has failed."""
+EARLY_FAILURES_HAVE_A_STATUS = RequestLimits(first_event_seconds=BOUND)
+"""A turn that fails before it says anything has its status, however slow the machine is."""
+NO_KEY_IS_REMEMBERED = Limits(requests=RequestLimits(key_seconds=0.0))
+"""Each request asks the database about its key and its app."""
 
 
 _first_request = threading.Lock()
@@ -98,6 +104,16 @@ class GatewayServer:
         """The inside of the running gateway."""
         gateway: AppState = self.app.state.gateway
         return gateway
+
+    @contextmanager
+    def request_limits(self, limits: RequestLimits) -> Generator[None]:
+        """For a while, other bounds of requests; those of API keys stay."""
+        gateway = self.gateway
+        self.app.state.gateway = replace(gateway, limits=limits)
+        try:
+            yield
+        finally:
+            self.app.state.gateway = gateway
 
     def client(self, key: str = API_KEY, **kwargs: Any) -> httpx.Client:
         """An HTTP client with this key; close it."""

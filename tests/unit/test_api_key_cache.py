@@ -11,7 +11,7 @@ from agent_gateway.apps.config import default_app
 from agent_gateway.domain.ids import AppId, AppVersionId, KeyId
 from agent_gateway.domain.turns import App
 from agent_gateway.errors import StoreUnavailable, Unauthorized
-from agent_gateway.routes.http import api_key_cache
+from agent_gateway.limits import RequestLimits
 from agent_gateway.routes.http.api_key_cache import ApiKeyCache
 from agent_gateway.store.keys import KeyStore, OpenedKey
 
@@ -52,7 +52,7 @@ async def keys(anyio_backend: str) -> AsyncIterator[Keys]:
 
 @pytest.fixture
 def cache(keys: Keys) -> ApiKeyCache:
-    return ApiKeyCache(keys, clock=lambda: 0.0)
+    return ApiKeyCache(keys, lambda: 0.0, RequestLimits())
 
 
 @pytest.mark.anyio
@@ -65,10 +65,9 @@ async def test_a_known_key_is_looked_up_once(keys: Keys, cache: ApiKeyCache) -> 
 
 @pytest.mark.anyio
 async def test_a_revoked_key_is_refused_once_its_time_is_over(
-    keys: Keys, monkeypatch: pytest.MonkeyPatch
+    keys: Keys,
 ) -> None:
-    monkeypatch.setattr(api_key_cache, "KEY_SECONDS", 0.01)
-    cache = ApiKeyCache(keys, clock=lambda: 0.0)
+    cache = ApiKeyCache(keys, lambda: 0.0, RequestLimits(key_seconds=0.01))
     assert await cache.open("app-known") == APP
     keys.known.clear()
 
@@ -134,10 +133,9 @@ async def test_a_request_that_is_cancelled_fails_no_other(keys: Keys, cache: Api
 
 @pytest.mark.anyio
 async def test_of_too_many_keys_the_one_not_used_for_longest_is_forgotten(
-    keys: Keys, monkeypatch: pytest.MonkeyPatch
+    keys: Keys,
 ) -> None:
-    monkeypatch.setattr(api_key_cache, "MAX_KEYS", 2)
-    cache = ApiKeyCache(keys, clock=lambda: 0.0)
+    cache = ApiKeyCache(keys, lambda: 0.0, RequestLimits(max_keys=2))
     keys.known |= {"app-b", "app-c"}
     for key in ("app-known", "app-b", "app-known", "app-c"):
         await cache.open(key)

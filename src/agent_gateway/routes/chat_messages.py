@@ -2,14 +2,15 @@
 
 import asyncio
 from contextlib import suppress
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials
 
 from agent_gateway.domain.events import TurnFailed
-from agent_gateway.domain.ids import AppId, ConversationId, TaskId, canonical_uuid
-from agent_gateway.domain.turns import Caller, Outcome, TurnRequest
+from agent_gateway.domain.ids import ConversationId, TaskId, canonical_uuid
+from agent_gateway.domain.turns import Caller, Outcome, TurnRequest, Usage
 from agent_gateway.errors import (
     BadRequest,
     ConversationBusy,
@@ -18,7 +19,7 @@ from agent_gateway.errors import (
 from agent_gateway.routes.dependencies.auth import (
     Credentials,
     UncountedAppDep,
-    count_request,
+    count_key,
 )
 from agent_gateway.routes.dependencies.parameters import LastEventId, ModeQuery, TaskPath, position_of
 from agent_gateway.routes.dependencies.state import AppState, StateDep
@@ -26,7 +27,7 @@ from agent_gateway.routes.http.errors import ERRORS, error_responses
 from agent_gateway.routes.http.input_files import input_files
 from agent_gateway.routes.http.tickets import Ticket
 from agent_gateway.routes.http.trace import TraceDep
-from agent_gateway.routes.schemas.base import Success
+from agent_gateway.routes.schemas.base import Metadata, Success, UsageBody
 from agent_gateway.routes.schemas.chat_messages import (
     BackgroundTurn,
     BusyBody,
@@ -35,13 +36,10 @@ from agent_gateway.routes.schemas.chat_messages import (
     StopBody,
 )
 from agent_gateway.routes.schemas.stream_events import EVENT_STREAM
-from agent_gateway.routes.streams.frames import FrameVariant, usage_json
+from agent_gateway.routes.streams.frames import FrameVariant
 from agent_gateway.routes.streams.response import TurnStream
 from agent_gateway.routes.streams.turn_sources import TurnSource
 from agent_gateway.turns.live_turn import LiveTurn
-
-FIRST_EVENT_SECONDS: Final = 0.9
-"""How long a stream's status waits for a first event, so that an early failure gets a real status."""
 
 router = APIRouter(tags=["chat"])
 
@@ -109,26 +107,26 @@ async def post_chat_message(
     )
     if last_event_id is not None:
         after = position_of(last_event_id, "Last-Event-ID")
-        found = await state.sources.find(caller.app.id, caller.user, await _earlier(state, caller, request))
+        source = await _resumed(state, caller, request)
     else:
         after = 0
-        if not await _is_repeated(state, caller, request):
-            await count_request(app, state, credentials)
-        found = await _start(state, caller, request)
-    if body.response_mode == "background":
-        return await _background(state, caller, found)
-    if body.response_mode == "blocking":
-        return await _blocking(found, idempotency_key)
-    if found.nothing_left(after):
-        return Response(status_code=204)
-    if found.live is not None and after == 0:
-        await _refuse_early_failure(found.live, idempotency_key)
-    headers = {
-        "X-Task-Id": found.view.task_id,
-        "X-Turn-Events-URL": _events_url(state, caller.app.id, caller.user, found.view.task_id),
-    }
-    variant = FrameVariant(mode or found.view.mode, ids)
-    return TurnStream(found.frames(variant, after, state.ping_seconds), headers)
+        source = await _started(state, credentials, caller, request)
+    match body.response_mode:
+        case "background":
+            return await _background(state, caller, source)
+        case "blocking":
+            return await _blocking(source, idempotency_key)
+        case "streaming" if source.nothing_left(after):
+            return Response(status_code=204)
+        case "streaming":
+            if source.live is not None and after == 0:
+                await _refuse_early_failure(source.live, state.limits.first_event_seconds, idempotency_key)
+            variant = FrameVariant(mode or source.view.mode, ids)
+            headers = {
+                "X-Task-Id": source.view.task_id,
+                "X-Turn-Events-URL": _events_url(state, caller, source.view.task_id),
+            }
+            return TurnStream(source.frames(variant, after, state.ping_seconds), headers)
 
 
 @router.post(
@@ -148,12 +146,19 @@ async def post_stop(task_id: TaskPath, body: StopBody, app: UncountedAppDep, sta
     return Success(result="success")
 
 
-async def _start(state: AppState, caller: Caller, request: TurnRequest) -> TurnSource:
+async def _started(
+    state: AppState,
+    credentials: HTTPAuthorizationCredentials | None,
+    caller: Caller,
+    request: TurnRequest,
+) -> TurnSource:
+    """The turn that this request begins, or has begun before with the same Idempotency-Key."""
+    if not await _is_repeated(state, caller, request):
+        await count_key(state, credentials)
     try:
         started = await state.live.start(caller, request)
     except ConversationBusy as busy:
-        events_url = _events_url(state, caller.app.id, caller.user, TaskId(busy.task_id))
-        busy.details = {**busy.details, "events_url": events_url}
+        busy.details = {**busy.details, "events_url": _events_url(state, caller, TaskId(busy.task_id))}
         raise
     if isinstance(started, LiveTurn):
         return state.sources.of_live(started)
@@ -167,62 +172,58 @@ async def _is_repeated(state: AppState, caller: Caller, request: TurnRequest) ->
     return await state.turns.reader.find_by_key(caller, request) is not None
 
 
-async def _earlier(state: AppState, caller: Caller, request: TurnRequest) -> TaskId:
-    """The turn a re-POST wants to go on with; it never starts a second one."""
+async def _resumed(state: AppState, caller: Caller, request: TurnRequest) -> TurnSource:
+    """The turn that a repeated POST resumes; it never starts a second one."""
     earlier = await state.turns.reader.find_by_key(caller, request) if request.idempotency_key else None
     if earlier is None:
         raise BadRequest(
             "A POST with Last-Event-ID does not start a turn. To resume a stream, use "
             "GET /chat-messages/{task_id}/events, or repeat the POST with its Idempotency-Key."
         )
-    return earlier
+    return await state.sources.find(caller.app.id, caller.user, earlier)
 
 
-async def _blocking(found: TurnSource, idempotency_key: str | None) -> Response:
-    result = await found.result()
+async def _blocking(source: TurnSource, idempotency_key: str | None) -> Response:
+    result = await source.result()
     if result.outcome is Outcome.FAILED:
         raise _failed(result.error_code or "internal_server_error", idempotency_key)
-    view = found.view
-    return JSONResponse(
-        {
-            "event": "message",
-            "task_id": view.task_id,
-            "id": view.message_id,
-            "message_id": view.message_id,
-            "conversation_id": view.conversation_id,
-            "mode": "chat",
-            "answer": result.answer,
-            "metadata": {"usage": usage_json(result.usage), "retriever_resources": []},
-            "created_at": view.created_at,
-        }
+    view = source.view
+    usage = UsageBody.model_validate(result.usage or Usage(), from_attributes=True)
+    message = ChatMessage(
+        event="message",
+        task_id=view.task_id,
+        id=view.message_id,
+        message_id=view.message_id,
+        conversation_id=view.conversation_id,
+        mode="chat",
+        answer=result.answer,
+        metadata=Metadata(usage=usage, retriever_resources=[]),
+        created_at=view.created_at,
     )
+    return JSONResponse(message.model_dump())
 
 
-async def _background(state: AppState, caller: Caller, found: TurnSource) -> Response:
-    view = found.view
-    status = "running"
-    if view.ended:
-        status = (await found.result()).outcome.value
-    body = BackgroundTurn.model_validate(
-        {
-            "task_id": view.task_id,
-            "message_id": view.message_id,
-            "conversation_id": view.conversation_id,
-            "created_at": view.created_at,
-            "status": status,
-            "events_url": _events_url(state, caller.app.id, caller.user, view.task_id),
-        }
+async def _background(state: AppState, caller: Caller, source: TurnSource) -> Response:
+    view = source.view
+    turn = BackgroundTurn(
+        task_id=view.task_id,
+        message_id=view.message_id,
+        conversation_id=view.conversation_id,
+        created_at=view.created_at,
+        status=(await source.result()).outcome.value if view.ended else "running",
+        events_url=_events_url(state, caller, view.task_id),
     )
-    return JSONResponse(body.model_dump(), status_code=202)
+    return JSONResponse(turn.model_dump(), status_code=202)
 
 
-async def _refuse_early_failure(live: LiveTurn, idempotency_key: str | None) -> None:
+async def _refuse_early_failure(live: LiveTurn, seconds: float, idempotency_key: str | None) -> None:
+    """Raise the error of a turn that fails before it says anything: its stream gets a real status."""
     # The answer of a human that a turn carries comes first, and says nothing about its run.
     log, first = live.log, live.turn.opening
     with suppress(TimeoutError):
-        async with asyncio.timeout(FIRST_EVENT_SECONDS):
+        async with asyncio.timeout(seconds):
             while len(log.events) <= first and not log.closed:
-                await log.wait(first, FIRST_EVENT_SECONDS)
+                await log.wait(first, seconds)
     if len(log.events) > first and isinstance(failed := log.events[first], TurnFailed):
         raise _failed(failed.code, idempotency_key)
 
@@ -230,10 +231,10 @@ async def _refuse_early_failure(live: LiveTurn, idempotency_key: str | None) -> 
 def _failed(code: str, idempotency_key: str | None) -> TurnError:
     error = TurnError(code)
     if idempotency_key:
-        # The key remembers this turn, failed as it is: who obeyed would ask in vain for a day.
+        # The key remembers the failed turn: a client that tries again gets the same error for a day.
         error.retry_after = None
     return error
 
 
-def _events_url(state: AppState, app_id: AppId, user: str, task_id: TaskId) -> str:
-    return state.tickets.events_url(Ticket(task_id, app_id, user))
+def _events_url(state: AppState, caller: Caller, task_id: TaskId) -> str:
+    return state.tickets.events_url(Ticket(task_id, caller.app.id, caller.user))

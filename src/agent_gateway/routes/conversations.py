@@ -28,8 +28,6 @@ from agent_gateway.routes.schemas.conversations import (
 from agent_gateway.store.conversations import Conversation
 
 GIVEN_NAME_LENGTH: Final = 255
-NAME_SECONDS: Final = 5.0
-"""How long a client waits for a generated name; after that the name is the start of the first query."""
 
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["conversations"], responses=RESOURCE_ERRORS)
@@ -108,7 +106,7 @@ async def post_name(
 
 async def _made_name(state: AppState, exchange: AnsweredTurn) -> str:
     try:
-        name = await state.auxiliary_runs.name(exchange, NAME_SECONDS)
+        name = await state.auxiliary_runs.name(exchange, state.limits.name_seconds)
     except (BackendError, TurnError, TimeoutError) as error:
         logger.warning("turn %s: no name was made: %s", exchange.turn.task_id, type(error).__name__)
         name = None

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
@@ -29,11 +29,6 @@ from agent_gateway.routes.schemas.messages import (
 from agent_gateway.routes.streams.frames import artifact_json
 from agent_gateway.routes.streams.human_input_json import form_json, submission_json
 from agent_gateway.store.messages import Message
-
-WAIT_SECONDS: Final = 10.0
-"""How long a client waits for questions that are being made."""
-LOOK_SECONDS: Final = 0.5
-"""Between looks for what another process may have made."""
 
 router = APIRouter(tags=["conversations"], responses=RESOURCE_ERRORS)
 
@@ -110,9 +105,9 @@ async def _questions(state: AppState, caller: Caller, message_id: MessageId) -> 
     found = await state.messages.suggestions(caller, message_id)
     if found.questions is None and found.outcome is Outcome.COMPLETED:
         await state.turns.outbox.ask_suggestions(found.task_id)
-        until = asyncio.get_running_loop().time() + WAIT_SECONDS
+        until = asyncio.get_running_loop().time() + state.limits.suggestions_seconds
         while found.questions is None and asyncio.get_running_loop().time() < until:
-            await state.outbox_worker.settled(LOOK_SECONDS)
+            await state.outbox_worker.settled(state.limits.suggestions_poll_seconds)
             found = await state.messages.suggestions(caller, message_id)
     return found.questions or []
 

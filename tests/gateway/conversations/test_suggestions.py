@@ -7,6 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from agent_gateway.limits import RequestLimits
 from tests.support.chat import Chat, refused
 from tests.support.fakes.script import Gate, fail, final_output, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
@@ -122,13 +123,12 @@ def test_off(chat: Chat, helpful: Chat) -> None:
 
 
 def test_a_slow_run_keeps_nobody_for_ever(
-    helpful: Chat, fake: ScriptedBackend, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    server: GatewayServer, helpful: Chat, fake: ScriptedBackend, gate: Gate
 ) -> None:
-    monkeypatch.setattr("agent_gateway.routes.messages.WAIT_SECONDS", 0.3)
     fake.script = told_apart(suggest=script(gate, text("Late?"), succeed()))
     message_id = helpful.blocking()["message_id"]
-    assert suggested(helpful, message_id) == []
-    monkeypatch.undo()
+    with server.request_limits(RequestLimits(suggestions_seconds=0.3)):
+        assert suggested(helpful, message_id) == []
     gate.open()
     assert suggested(helpful, message_id) == ["Late?"]
     assert runs(fake) == 1

@@ -11,7 +11,7 @@ from tests.support.command import Operator
 from tests.support.fakes.script import Gate, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.gateway_server import StartGateway, wait_until
+from tests.support.gateway_server import NO_KEY_IS_REMEMBERED, StartGateway, wait_until
 from tests.support.rows import apply_app, make_key, rows_of, with_database
 
 APP = """
@@ -36,7 +36,6 @@ def operator(tmp_path: Path, database_url: str) -> Operator:
     return Operator(tmp_path, database_url)
 
 
-@pytest.mark.usefixtures("news_at_once")
 def test_the_life_of_an_app(
     start_gateway: StartGateway,
     operator: Operator,
@@ -45,7 +44,7 @@ def test_the_life_of_an_app(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SECRET_OF_THE_GUIDE", "Psst.")
-    server = start_gateway()
+    server = start_gateway(limits=NO_KEY_IS_REMEMBERED)
     file = operator.write("city-guide.yaml", APP)
     assert operator.run("app", "apply", file).startswith("city-guide: created, version 1")
     made = operator.try_("key", "create", "city-guide", "--label", "for the site", "--expires", "30")
@@ -69,7 +68,6 @@ def test_the_life_of_an_app(
         refused(client.get("/info"), 401, "unauthorized")
 
 
-@pytest.mark.usefixtures("news_at_once")
 def test_a_deleted_app_is_gone_and_its_turns_end(
     start_gateway: StartGateway,
     operator: Operator,
@@ -78,7 +76,7 @@ def test_a_deleted_app_is_gone_and_its_turns_end(
     database_url: str,
     user: str,
 ) -> None:
-    server = start_gateway(lease_seconds=1.5)
+    server = start_gateway(limits=NO_KEY_IS_REMEMBERED, lease_seconds=1.5)
     app = apply_app(database_url, "city-guide")
     _, key = make_key(database_url, app.app_id)
     fake.queue(script(said("Yes"), gate, succeed()))

@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_gateway.domain.ids import AppId, KeyId
-from agent_gateway.routes.http import api_key_cache
+from agent_gateway.limits import Limits, RequestLimits
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import api_keys
 from agent_gateway.store.keys import BOOTSTRAP_LABEL, USE_SECONDS, KeyStore
@@ -19,8 +19,16 @@ from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fleet import Fleet, within
 from tests.support.gateway_process import PRINTED_KEY
-from tests.support.gateway_server import SECRET_KEY, GatewayServer, StartGateway, wait_until
+from tests.support.gateway_server import (
+    NO_KEY_IS_REMEMBERED,
+    SECRET_KEY,
+    GatewayServer,
+    StartGateway,
+    wait_until,
+)
 from tests.support.rows import apply_app, installed, look, make_key, with_database
+
+KEYS_FOR_A_SECOND = Limits(requests=RequestLimits(key_seconds=1.0))
 
 
 def revoke(url: str, key_id: KeyId) -> None:
@@ -31,18 +39,12 @@ def an_app(url: str) -> AppId:
     return apply_app(url, "an-app").app_id
 
 
-@pytest.fixture
-def keys_are_believed_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_key_cache, "KEY_SECONDS", 1.0)
-
-
-@pytest.mark.usefixtures("keys_are_believed_for_a_second")
 def test_a_revoked_key_stops_working_on_every_process(fleet: Fleet) -> None:
     """Although all of them have just seen it work; the app's other key still works."""
     app_id = an_app(fleet.database_url)
     key_id, key = make_key(fleet.database_url, app_id)
     _, other = make_key(fleet.database_url, app_id)
-    servers = [fleet.start(), fleet.start()]
+    servers = [fleet.start(limits=KEYS_FOR_A_SECOND) for _ in range(2)]
     clients = [fleet.chat(server, "", key).client for server in servers]
     others = [fleet.chat(server, "", other).client for server in servers]
     assert [client.get("/info").status_code for client in clients] == [200, 200]
@@ -53,9 +55,8 @@ def test_a_revoked_key_stops_working_on_every_process(fleet: Fleet) -> None:
     assert [client.get("/info").status_code for client in others] == [200, 200]
 
 
-@pytest.mark.usefixtures("news_at_once")
 def test_a_key_expires(start_gateway: StartGateway, database_url: str) -> None:
-    server = start_gateway()
+    server = start_gateway(limits=NO_KEY_IS_REMEMBERED)
     app_id = an_app(database_url)
     _, expired = make_key(database_url, app_id, seconds=-1)
     with server.client(expired) as client:
@@ -72,13 +73,12 @@ def test_a_key_expires(start_gateway: StartGateway, database_url: str) -> None:
         wait_until(lambda: client.get("/info").status_code == 401)
 
 
-@pytest.mark.usefixtures("keys_are_believed_for_a_second")
 def test_a_turn_goes_on_when_its_key_is_revoked(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
 ) -> None:
     key_id, key = make_key(database_url, an_app(database_url))
     fake.queue(script(said("Yes"), gate, succeed()))
-    server = start_gateway()
+    server = start_gateway(limits=KEYS_FOR_A_SECOND)
     with server.client(key) as client, Chat(client, user).open() as stream:
         stream.until("Yes")
         revoke(database_url, key_id)

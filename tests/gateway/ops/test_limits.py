@@ -16,7 +16,7 @@ from tests.support.fakes.script import Gate, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fleet import Fleet
-from tests.support.gateway_server import StartGateway, wait_until
+from tests.support.gateway_server import NO_KEY_IS_REMEMBERED, StartGateway, wait_until
 from tests.support.rows import active_turns, apply_app, look, make_key
 
 
@@ -186,11 +186,11 @@ def test_two_processes_count_requests_together(fleet: Fleet) -> None:
     in_one_minute(story)
 
 
-@pytest.mark.usefixtures("news_at_once")
 def test_a_query_that_is_too_long(
     start_gateway: StartGateway, fake: ScriptedBackend, database_url: str, user: str
 ) -> None:
-    with start_gateway().client(key_of(database_url, query_characters=10)) as client:
+    key = key_of(database_url, query_characters=10)
+    with start_gateway(limits=NO_KEY_IS_REMEMBERED).client(key) as client:
         chat = Chat(client, user)
         once = {"Idempotency-Key": "once"}
         turn = chat.blocking("😀" * 10, headers=once)

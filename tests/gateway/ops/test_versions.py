@@ -10,14 +10,12 @@ from tests.support.fakes.script import Gate, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fleet import Fleet
-from tests.support.gateway_server import StartGateway
+from tests.support.gateway_server import NO_KEY_IS_REMEMBERED, StartGateway
 from tests.support.json_type import Json
 from tests.support.rows import apply_app, look, make_key
 
 CHAT = {"message", "message_end"}
 AGENT_CHAT = {"agent_message", "message_end"}
-
-pytestmark = pytest.mark.usefixtures("news_at_once")
 
 
 def version(number: int, **config: object) -> Json:
@@ -49,7 +47,7 @@ def test_conversations_stay_or_come_along(
 ) -> None:
     first = apply_app(database_url, "an-app", **version(1))
     _, key = make_key(database_url, first.app_id)
-    with start_gateway().client(key) as client:
+    with start_gateway(limits=NO_KEY_IS_REMEMBERED).client(key) as client:
         chat = Chat(client, user)
         heard = chat.streaming("One")
         old = heard.conversation_id
@@ -88,7 +86,7 @@ def test_a_message_that_waits_runs_on_the_version_it_was_posted_under(
     first = apply_app(database_url, "an-app", **version(1))
     _, key = make_key(database_url, first.app_id)
     fake.queue(script(said("First"), gate, succeed()))
-    with start_gateway().client(key) as client:
+    with start_gateway(limits=NO_KEY_IS_REMEMBERED).client(key) as client:
         chat = Chat(client, user)
         conversation = chat.background("One")["conversation_id"]
         early = chat.background("Two", conversation_id=conversation)
@@ -107,14 +105,14 @@ def test_another_process_runs_a_turn_on_its_own_version(
     """A queued turn is adopted, and read, by a process that has only ever heard of the new version."""
     first = apply_app(fleet.database_url, "an-app", **version(1))
     _, key = make_key(fleet.database_url, first.app_id)
-    one = fleet.start()
+    one = fleet.start(limits=NO_KEY_IS_REMEMBERED)
     chat = fleet.chat(one, user, key)
     fake.queue(script(said("First"), gate, succeed()))
     running = chat.background("One")
     waiting = chat.background("Two", conversation_id=running["conversation_id"])
     fake.wait_until(lambda: fake.posts == 1)
     apply_app(fleet.database_url, "an-app", **version(2, on_change="follow"))
-    other = fleet.chat(fleet.start(), user, key)
+    other = fleet.chat(fleet.start(limits=NO_KEY_IS_REMEMBERED), user, key)
     one.begin_stop(5.0)
     gate.open()
     assert told(other.resumed(running["task_id"])) == CHAT
@@ -127,7 +125,7 @@ def test_the_policy_for_a_busy_conversation_is_that_of_its_version(
 ) -> None:
     first = apply_app(database_url, "an-app", **version(1, on_busy="reject"))
     _, key = make_key(database_url, first.app_id)
-    with start_gateway().client(key) as client:
+    with start_gateway(limits=NO_KEY_IS_REMEMBERED).client(key) as client:
         chat = Chat(client, user)
         conversation = chat.blocking("One")["conversation_id"]
         apply_app(database_url, "an-app", **version(2, on_busy="enqueue"))
@@ -149,7 +147,7 @@ def test_inputs_of_a_conversation_outlive_the_form_they_were_given_for(
 
     first = apply_app(database_url, "an-app", **form("brief", "friendly"))
     _, key = make_key(database_url, first.app_id)
-    with start_gateway().client(key) as client:
+    with start_gateway(limits=NO_KEY_IS_REMEMBERED).client(key) as client:
         chat = Chat(client, user)
         conversation = chat.blocking(inputs={"tone": "brief"})["conversation_id"]
         apply_app(database_url, "an-app", **form("loud", variable="volume"))
@@ -169,7 +167,7 @@ def test_a_conversation_of_an_older_release_is_pinned_when_it_goes_on(
     async def forget(session: AsyncSession) -> None:
         await session.execute(update(conversations).values(app_version_id=None))
 
-    with start_gateway().client(key) as client:
+    with start_gateway(limits=NO_KEY_IS_REMEMBERED).client(key) as client:
         chat = Chat(client, user)
         conversation = chat.blocking("One")["conversation_id"]
         look(database_url, forget)

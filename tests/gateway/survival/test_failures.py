@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from agent_gateway.errors import FAILURES
-from agent_gateway.limits import DEFAULTS, Limits, TurnLimits
+from agent_gateway.limits import Limits, TurnLimits
 from agent_gateway.settings import Settings
 from tests.support.chat import Chat, refused
 from tests.support.fakes.script import (
@@ -39,7 +39,7 @@ from tests.support.fakes.script import (
     thinking,
 )
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.gateway_server import GatewayServer, wait_until
+from tests.support.gateway_server import EARLY_FAILURES_HAVE_A_STATUS, GatewayServer, wait_until
 from tests.support.json_type import Json
 from tests.support.rows import newest_turn, rows_of
 
@@ -120,6 +120,9 @@ def own_fake() -> Iterator[ScriptedBackend]:
         yield backend
 
 
+PATIENT = Limits(requests=EARLY_FAILURES_HAVE_A_STATUS)
+
+
 @pytest.fixture(scope="module")
 def impatient(own_fake: ScriptedBackend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayServer]:
     with gateway_of(own_fake, tmp_path_factory.mktemp("failures")) as server:
@@ -138,7 +141,6 @@ def world(
     own_client: httpx.Client,
     own_fake: ScriptedBackend,
     user: str,
-    early_failures_have_a_status: None,
 ) -> Iterator[World]:
     own_fake.requests.clear()
     own_fake.cancels.clear()
@@ -152,10 +154,9 @@ def bounded(
     own_fake: ScriptedBackend,
     tmp_path: Path,
     user: str,
-    early_failures_have_a_status: None,
 ) -> Iterator["Bounded"]:
     bounds = {"idle_timeout_seconds": 3.0, "turn_timeout_seconds": 4.0}
-    limits = Limits(turn=TurnLimits(final_read_seconds=0.5))
+    limits = Limits(turn=TurnLimits(final_read_seconds=0.5), requests=EARLY_FAILURES_HAVE_A_STATUS)
     with gateway_of(own_fake, tmp_path, limits=limits, **bounds) as server, server.client() as client:
         yield Bounded(server, own_fake, Chat(client, user))
 
@@ -165,7 +166,7 @@ class Bounded(World):
 
 
 def gateway_of(
-    fake: ScriptedBackend, folder: Path, *, limits: Limits = DEFAULTS, **settings: Any
+    fake: ScriptedBackend, folder: Path, *, limits: Limits = PATIENT, **settings: Any
 ) -> GatewayServer:
     return GatewayServer(
         folder,

@@ -8,11 +8,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from agent_gateway.routes import chat_messages as routes
 from tests.support.chat import Chat, refused
 from tests.support.fakes.script import Gate, delta, fail, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.gateway_server import BOUND, GatewayServer, StartGateway
+from tests.support.gateway_server import GatewayServer, StartGateway
 
 
 @pytest.fixture
@@ -167,11 +166,11 @@ def test_a_key_outlives_a_restart(
     assert fake.posts == 1
 
 
+@pytest.mark.usefixtures("early_failures_have_a_status")
 def test_a_failed_turn_does_not_invite_the_same_key_again(
-    chat: Chat, fake: ScriptedBackend, key: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    chat: Chat, fake: ScriptedBackend, key: dict[str, str]
 ) -> None:
     """The key remembers the failure, so trying again with it is no use: no Retry-After."""
-    monkeypatch.setattr(routes, "FIRST_EVENT_SECONDS", BOUND)
     fake.script = script(fail("InvokeConnectionError"))
     for mode in ("streaming", "blocking"):
         response = chat.post(response_mode=mode, headers=key)

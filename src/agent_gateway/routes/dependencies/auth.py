@@ -43,12 +43,17 @@ UncountedAppDep = Annotated[App, Depends(get_app)]
 
 async def count_request(app: UncountedAppDep, state: StateDep, credentials: Credentials) -> App:
     """The app whose key the request carries, once it was counted against the key's rate."""
-    await state.keys.count(_key(state, credentials))
+    await count_key(state, credentials)
     return app
 
 
 AppDep = Annotated[App, Depends(count_request)]
 """For every other request."""
+
+
+async def count_key(state: AppState, credentials: HTTPAuthorizationCredentials | None) -> None:
+    """Count a request against the rate of its key; TooManyRequests when there were too many."""
+    await state.keys.count(_key(state, credentials))
 
 
 def _key(state: AppState, credentials: HTTPAuthorizationCredentials | None) -> str:

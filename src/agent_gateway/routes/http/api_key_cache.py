@@ -1,32 +1,27 @@
 """Which app an API key opens, remembered for a while; and how often a key is used."""
 
-from typing import Final
-
 from async_lru import alru_cache
 
 from agent_gateway.domain.ids import KeyId
 from agent_gateway.domain.turns import App
 from agent_gateway.errors import StoreError, TooManyRequests, Unauthorized
+from agent_gateway.limits import RequestLimits
 from agent_gateway.routes.http.tickets import Clock
 from agent_gateway.store.keys import KeyStore, OpenedKey
 
-KEY_SECONDS: Final = 30.0
-"""How long a found key is believed without asking the database again."""
-MAX_KEYS: Final = 10_000
-"""Keys that are remembered at once; of more, those that were used last."""
-
 
 class ApiKeyCache:
-    """Finds apps by API key, remembering those it found for KEY_SECONDS; counts their use.
+    """Finds apps by API key, remembering those it found for a while; counts their use.
 
-    Requests with one key that come at once share one look-up. A look-up that fails is not remembered.
+    Requests with one key that come at once share one look-up. A look-up that fails is not remembered. Of too
+    many keys, those that were used last are remembered.
     """
 
-    def __init__(self, keys: KeyStore, clock: Clock) -> None:
+    def __init__(self, keys: KeyStore, clock: Clock, limits: RequestLimits) -> None:
         self._keys = keys
         self._clock = clock
         self._used: set[KeyId] = set()
-        self._find = alru_cache(maxsize=MAX_KEYS, ttl=KEY_SECONDS)(self._look_up)
+        self._find = alru_cache(maxsize=limits.max_keys, ttl=limits.key_seconds)(self._look_up)
 
     async def open(self, key: str) -> App:
         """The app this key opens; Unauthorized when there is none."""

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Final
 
 from agent_gateway.domain.events import Result
 from agent_gateway.domain.ids import AppId, TaskId
@@ -14,9 +13,6 @@ from agent_gateway.store.turns.reader import TurnView
 from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turns.live_turn import LiveTurn
 from agent_gateway.turns.registry import LiveTurns
-
-DELETED_SECONDS: Final = 1.0
-"""How long a reader of a live turn waits for the check that its conversation was not deleted elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +59,8 @@ class TurnSources:
     live: LiveTurns
     stores: TurnStores
     frames: Frames
+    deleted_check_seconds: float
+    """How long a reader of a live turn waits for the check that its conversation was not deleted."""
 
     async def find(self, app_id: AppId, user: str, task_id: TaskId) -> TurnSource:
         """A turn of this app and user; NotFound when there is none."""
@@ -98,7 +96,7 @@ class TurnSources:
         A database that does not answer is no reason to cut readers off from a turn that runs here.
         """
         try:
-            async with asyncio.timeout(DELETED_SECONDS):
+            async with asyncio.timeout(self.deleted_check_seconds):
                 return await self.stores.shielded(self.stores.reader.view(app_id, user, task_id)) is None
         except (StoreError, TimeoutError):
             return False
