@@ -17,12 +17,12 @@ from agent_gateway.errors import StoreError
 from agent_gateway.filetypes import SizeLimits
 from agent_gateway.limits import Limits
 from agent_gateway.preparation import open_backend, open_database, open_files, secret_key
+from agent_gateway.resources import Resources
 from agent_gateway.routes.dependencies.state import AppState, Installed
 from agent_gateway.routes.http.api_key_cache import ApiKeyCache
 from agent_gateway.routes.http.tickets import FileTickets, Tickets
 from agent_gateway.routes.streams.frames import Frames
 from agent_gateway.routes.streams.turn_sources import TurnSources
-from agent_gateway.runner import Resources
 from agent_gateway.settings import SECRET_CHARACTERS, Settings
 from agent_gateway.store.apps import AppStore
 from agent_gateway.store.conversations import ConversationStore

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Coroutine
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -148,8 +147,8 @@ def fall_silent(server: GatewayServer, task_id: str) -> None:
     async def run() -> None:
         live = server.gateway.live.find(TaskId(task_id))
         assert live is not None
-        live.runner._resources = replace(live.runner._resources, idle_seconds=0.0)
-        live.runner._rearm()
+        live.runner._bounds.idle_seconds = 0.0
+        live.runner._bounds.rearm()
 
     within(server, run())
 

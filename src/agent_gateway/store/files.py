@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from agent_gateway.domain.files import InputFile, StoredFile
 from agent_gateway.domain.ids import AppId, FileId, MessageId, new_id
 from agent_gateway.domain.turns import Caller
-from agent_gateway.errors import FileNotFound, ObjectsUnavailable
+from agent_gateway.errors import FileNotFound, GatewayError, ObjectError, ObjectsUnavailable, StoreError
 from agent_gateway.filetypes import Description
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import now_plus
@@ -140,6 +140,20 @@ class FileStore:
         kept = await self.find_any(file_id)
         chunks = await self._objects.get(kept.key, 0, kept.file.size)
         return b"".join([chunk async for chunk in chunks])
+
+    async def read_images(self, file_ids: Sequence[str], seconds: float) -> dict[str, bytes]:
+        """The bytes of these images that can be read within a bound; an agent gets the others as URLs."""
+        images: dict[str, bytes] = {}
+        try:
+            async with asyncio.timeout(seconds):
+                for file_id in file_ids:
+                    try:
+                        images[file_id] = await self.read_all(file_id)
+                    except (GatewayError, ObjectError, StoreError) as error:
+                        logger.warning("image %s is sent as a URL: %s", file_id, type(error).__name__)
+        except TimeoutError:
+            logger.warning("images are sent as URLs: the file store is slow")
+        return images
 
     async def keep(self, message_created_at: int, file_id: FileId, data: bytes) -> None:
         """Store the bytes of a file that an agent made, any number of times (R7).

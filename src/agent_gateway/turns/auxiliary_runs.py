@@ -15,10 +15,10 @@ from agent_gateway.backend.fold.reasons import cause
 from agent_gateway.backend.fold.terminal import RunEnd
 from agent_gateway.backend.fold.translate import Fold
 from agent_gateway.backend.protocol import Backend, CreateRunRequest
+from agent_gateway.backend.run_handle import RunHandle, cancel_quietly
 from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.turns import AnsweredTurn, Turn
-from agent_gateway.errors import BackendError, RunLost, RunNotSucceeded, TurnError
-from agent_gateway.runner import cancel_quietly
+from agent_gateway.errors import RunLost, RunNotSucceeded
 
 logger = logging.getLogger(__name__)
 
@@ -65,24 +65,15 @@ class AuxiliaryRuns:
             logger.info("the backend makes no clean-up runs: sessions are not closed there")
 
     async def _output(self, request: CreateRunRequest, seconds: float) -> str:
-        # A task of its own: a request that is cut leaves a run that nobody knows.
-        creation = asyncio.ensure_future(self._backend.create_run(request))
+        run = RunHandle(self._backend, self._cancel_seconds)
         try:
             async with asyncio.timeout(seconds):
-                return await self._fold(await asyncio.shield(creation))
+                return await self._fold(await run.create(request))
         except (TimeoutError, asyncio.CancelledError):
-            await self._abandon(creation)
+            run_id = await run.abandon()
+            if run_id is not None:
+                await cancel_quietly(self._backend, run_id, self._cancel_seconds)
             raise
-
-    async def _abandon(self, creation: asyncio.Future[RunId]) -> None:
-        """Cancel a run; one that is only on its way is waited for, within a bound."""
-        creation.cancel()
-        try:
-            async with asyncio.timeout(self._cancel_seconds):
-                run_id = await creation
-        except (BackendError, TurnError, TimeoutError, asyncio.CancelledError):
-            return
-        await cancel_quietly(self._backend, run_id, self._cancel_seconds)
 
     async def _fold(self, run_id: RunId) -> str:
         fold = Fold()

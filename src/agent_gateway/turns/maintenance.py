@@ -164,7 +164,7 @@ class Maintenance:
             if turn.ended.is_set() or turn.turn.epoch != epochs[task_id]:
                 continue
             if task_id not in renewed:
-                turn.runner.lose()
+                turn.runner.demote()
             elif renewed[task_id] and not turn.runner.stopping:
                 self._live.stop_run(task_id, None)
 
@@ -217,11 +217,11 @@ class Maintenance:
         statuses = await self._store.reader.statuses([*followed, *doubted])
         for task_id, status in statuses.items():
             if turn := followed.get(task_id):
-                turn.runner.see(status.run_id, ended=status.ended)
+                turn.runner.on_status(status.run_id, ended=status.ended)
             elif doubted[task_id].turn.epoch == epochs[task_id] and (
                 status.ended or status.epoch != epochs[task_id]
             ):
-                doubted[task_id].runner.lose()
+                doubted[task_id].runner.demote()
 
     async def look_for_answers(self) -> None:
         """Notice answers to questions that somebody waits for here."""

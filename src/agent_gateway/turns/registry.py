@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from agent_gateway.backend.run_handle import cancel_quietly
 from agent_gateway.domain.human_input import Submission
 from agent_gateway.domain.ids import AppId, ConversationId, RunId, TaskId, new_id
 from agent_gateway.domain.turns import Caller, Turn, TurnRequest, TurnState
 from agent_gateway.errors import StoreError, StoreUnavailable, Unavailable
 from agent_gateway.limits import DrainLimits, RegistryLimits
-from agent_gateway.runner import Resources, TurnRunner, cancel_quietly
+from agent_gateway.resources import Resources
+from agent_gateway.runner import TurnRunner
 from agent_gateway.store.turns.intake import NOT_BEGUN, StartedTurn
 from agent_gateway.store.turns.stopping import Stopped
 from agent_gateway.turns.descriptors import require_descriptors
@@ -55,7 +57,7 @@ class LiveTurns:
         self._ended_bytes = 0
         self._tasks = asyncio.TaskGroup()
         self._started: set[asyncio.Task[None]] = set()
-        self._disowning: set[asyncio.Task[None]] = set()
+        self._abandoning: set[asyncio.Task[None]] = set()
         self._handover = Handover(self._store, drain_limits, alone=not shared)
         self._drained = False
 
@@ -93,17 +95,19 @@ class LiveTurns:
             try:
                 begun = await self._store.intake.begin(caller, request, task_id)
             except StoreUnavailable:
-                if not request.idempotency_key and len(self._disowning) < self._limits.max_abandoned:
+                if not request.idempotency_key and len(self._abandoning) < self._limits.max_abandoned:
                     # Its commit may have gone through all the same, and the client will ask again (R14).
-                    disowning = self._begin_task(self._disown(caller, task_id), f"disown-{task_id}")
-                    self._disowning.add(disowning)
-                    disowning.add_done_callback(self._disowning.discard)
+                    abandoning = self._begin_task(
+                        self._abandon_unacknowledged(caller, task_id), f"abandon-{task_id}"
+                    )
+                    self._abandoning.add(abandoning)
+                    abandoning.add_done_callback(self._abandoning.discard)
                 raise
         if not isinstance(begun, StartedTurn):
             return begun
         for stopped in begun.interrupted:
-            self._pass_on(stopped)
-        return self._begun(begun.turn)
+            self._propagate_stop(stopped)
+        return self._attach(begun.turn)
 
     async def submit(self, app_id: AppId, token: str, submission: Submission) -> LiveTurn:
         """Answer a form, and run the turn that carries the answer, or follow it while it is queued.
@@ -113,14 +117,14 @@ class LiveTurns:
         """
         with self._admitting():
             turn = await self._store.intake.submit(app_id, token, submission)
-        return self._begun(turn)
+        return self._attach(turn)
 
-    def _begun(self, turn: Turn) -> LiveTurn:
+    def _attach(self, turn: Turn) -> LiveTurn:
         """Run a turn that was begun here, or follow it while it is queued."""
         owned = turn.state is not TurnState.QUEUED
         live = self.find(turn.task_id)
         if live is None:
-            return self._open(turn, owned=owned)
+            return self._spawn(turn, owned=owned)
         # Its commit was seen before we were told: a reader came here, or it was promoted and adopted.
         if owned and not live.runner.owned:
             live.runner.adopt(turn)
@@ -158,15 +162,15 @@ class LiveTurns:
         turn = await asyncio.shield(loading)
         if turn is None:
             return None
-        return self.find(task_id) or self._open(turn, owned=False)
+        return self.find(task_id) or self._spawn(turn, owned=False)
 
-    async def _disown(self, caller: Caller, task_id: TaskId) -> None:
+    async def _abandon_unacknowledged(self, caller: Caller, task_id: TaskId) -> None:
         """End a turn that its client was told has not begun; later it is adopted, and runs once."""
         try:
             async with asyncio.timeout(self._limits.abandon_seconds):
                 await self._store.retried(lambda: self._store.intake.stop(caller, task_id, NOT_BEGUN))
         except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
-            logger.error("turn %s: could not be disowned: %s", task_id, type(error).__name__)
+            logger.error("turn %s: could not be abandoned: %s", task_id, type(error).__name__)
 
     @contextmanager
     def adopting(self) -> Generator[None]:
@@ -186,9 +190,9 @@ class LiveTurns:
             live.handed_over = False
             live.runner.adopt(turn)
         else:
-            self._open(turn, owned=True)
+            self._spawn(turn, owned=True)
 
-    def _open(self, turn: Turn, *, owned: bool) -> LiveTurn:
+    def _spawn(self, turn: Turn, *, owned: bool) -> LiveTurn:
         log = EventLog()
         runner = TurnRunner(
             turn,
@@ -215,11 +219,11 @@ class LiveTurns:
             if self._running.get(live.turn.task_id) is live:
                 del self._running[live.turn.task_id]
             if live.result is not None:
-                live.runner.slim()
+                live.runner.release_memory()
                 self._keep(live)
         # Only now: a backend that does not answer must not hold up the turn's readers.
         try:
-            await live.runner.clean_up()
+            await live.runner.cancel_orphaned_run()
         except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
             logger.error("turn %s: its run was not cleaned up: %s", live.turn.task_id, type(error).__name__)
 
@@ -272,18 +276,18 @@ class LiveTurns:
         """Stop a turn of this caller, wherever it runs; nothing happens when there is none (R9)."""
         stopped = await self._store.intake.stop(caller, task_id)
         if stopped is not None:
-            self._pass_on(stopped)
+            self._propagate_stop(stopped)
 
     async def delete(self, caller: Caller, conversation_id: ConversationId) -> None:
         """Delete a conversation of this caller; its turns are stopped (R16). Raises NotFound."""
         for stopped in await self._store.intake.delete(caller, conversation_id):
-            self._pass_on(stopped)
+            self._propagate_stop(stopped)
 
-    def _pass_on(self, stopped: Stopped) -> None:
+    def _propagate_stop(self, stopped: Stopped) -> None:
         self.stop_run(stopped.task_id, stopped.run_id)
         live = self._running.get(stopped.task_id)
         if live is not None and stopped.run_id is None:
-            live.runner.look()
+            live.runner.recheck()
 
     def stop_run(self, task_id: TaskId, run_id: RunId | None) -> None:
         """Cancel the run of a turn that the store knows to be stopped, and tell its runner if it is here."""
@@ -328,9 +332,9 @@ class LiveTurns:
 
     def _is_busy(self) -> bool:
         """True while there are turns to hand over, or may be in a moment."""
-        return bool(self._beginning or self._adopting or self._loading or self._held())
+        return bool(self._beginning or self._adopting or self._loading or self._blocking_drain())
 
-    def _held(self) -> list[LiveTurn]:
+    def _blocking_drain(self) -> list[LiveTurn]:
         """What keeps a draining process: its own turns, and those that somebody reads to the end here."""
         offered = self._handover.offered
         return [

@@ -10,7 +10,7 @@ import uvloop
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.limits import Limits, RegistryLimits
-from agent_gateway.runner import Resources
+from agent_gateway.resources import Resources
 from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turns.live_turn import LiveTurn
 from tests.support.chat import Chat

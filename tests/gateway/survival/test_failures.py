@@ -81,7 +81,7 @@ FAILING_RUNS: dict[str, tuple[str, list[Step]]] = {
     "reason is no text": ("internal_server_error", [fail({"a": [1]}, LEAK)]),  # type: ignore[arg-type]
     "cancelled by somebody else": ("turn_interrupted", [cancelled("operator", LEAK)]),
     "two terminal events": ("rate_limit_error", [fail("InvokeRateLimitError", LEAK), succeed(output="late")]),
-    # The second reader is the last look, before the gateway makes an end itself.
+    # The second reader is the final read, before the gateway makes an end itself.
     "garbage frames": ("internal_server_error", [GARBAGE, Cut(), GARBAGE, Cut(), succeed(output="late")]),
     "run lost": ("turn_interrupted", [Forget(), Cut()]),
     "log trimmed": ("turn_interrupted", [Trim(0), Cut(), *text("more"), succeed()]),
@@ -380,7 +380,7 @@ def test_a_failed_run_that_brings_a_snapshot_moves_it_forward(world: World) -> N
     assert world.fake.requests[-1].body["session_snapshot"] == new
 
 
-def test_a_terminal_event_found_by_the_last_look_decides(world: World) -> None:
+def test_a_terminal_event_found_by_the_final_read_decides(world: World) -> None:
     """Garbage ends the reading, but the run's log does have its end (R8)."""
     world.fake.queue(script(text("Hel", "lo"), GARBAGE, Cut(), thinking("hm"), text("!"), succeed()))
     heard = world.chat.streaming(params={"mode": "agent-chat"})
@@ -392,7 +392,7 @@ def test_a_terminal_event_found_by_the_last_look_decides(world: World) -> None:
     assert world.fake.cancels == []
 
 
-def test_the_last_look_finds_why_the_run_failed(world: World) -> None:
+def test_the_final_read_finds_why_the_run_failed(world: World) -> None:
     with a_failing_turn(world, "rate_limit_error", PARTIAL) as conversation:
         world.fake.queue(script(text("So ", "far"), GARBAGE, Cut(), fail("InvokeRateLimitError", LEAK)))
         fails_with_event(world, "rate_limit_error", conversation)

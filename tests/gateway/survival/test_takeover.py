@@ -227,7 +227,7 @@ def test_a_turn_that_kills_its_owners_is_ended(
     wait_until(lambda: fleet.rows(event["task_id"]).turn.state == "ended")
     row = fleet.rows(event["task_id"]).turn
     assert (row.outcome, row.error_code, row.adoptions) == ("failed", "turn_interrupted", 5)
-    # One last look for an end that decides after all (R8), then it is cancelled.
+    # One final read for an end that decides after all (R8), then it is cancelled.
     fake.wait_until(lambda: bool(fake.cancels))
     assert len(fake.streams) <= streams + 1
     assert [cancel.run_id for cancel in fake.cancels] == [row.run_id]

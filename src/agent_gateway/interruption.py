@@ -1,0 +1,107 @@
+"""What cuts the work on a turn: its bounds in time, and what happens to it from outside."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import Enum, auto
+
+from agent_gateway.limits import TurnLimits
+
+
+class Interruption(Enum):
+    """Why the work on a turn is cut."""
+
+    OWNERSHIP = auto()
+    """The owner or the row changed: the runner starts over, and the turn goes on."""
+    DEADLINE = auto()
+    IDLE = auto()
+    """The run said nothing for too long."""
+    STOP_GRACE = auto()
+    """A stopped run did not say in time how it ended."""
+    SHUTDOWN = auto()
+    """The process has to go, and no other process can take over."""
+
+    @property
+    def code(self) -> str | None:
+        """The failure that the turn ends with, a key of errors.FAILURES; None for a stop."""
+        match self:
+            case Interruption.STOP_GRACE:
+                return None
+            case Interruption.DEADLINE | Interruption.IDLE:
+                return "turn_timeout"
+            case Interruption.OWNERSHIP | Interruption.SHUTDOWN:
+                return "turn_interrupted"
+
+
+class Bounds:
+    """Runs the work on one turn until it is done or cut, and knows why it was cut."""
+
+    def __init__(self, limits: TurnLimits, idle_seconds: float) -> None:
+        self.why: Interruption | None = None
+        """SHUTDOWN stays; any other is forgotten when the runner starts over."""
+        self.sending = False
+        """True between arming the row and knowing the run's id: OWNERSHIP waits for that (R4)."""
+        self.idle_seconds = idle_seconds
+        self._limits = limits
+        self._deadline: float | None = None
+        self._stop_by: float | None = None
+        self._next = Interruption.DEADLINE
+        """What it means when the timer expires by itself."""
+        self._timer: asyncio.Timeout | None = None
+
+    @property
+    def is_working(self) -> bool:
+        """True while there is work that may be cut."""
+        return self._timer is not None
+
+    @property
+    def stopping(self) -> bool:
+        """True once a stop was asked for."""
+        return self._stop_by is not None
+
+    def stop(self) -> None:
+        """From now on the run has a moment to say how it ended."""
+        if self._stop_by is None:
+            self._stop_by = asyncio.get_running_loop().time() + self._limits.stop_seconds
+            self.rearm()
+
+    def cut(self, why: Interruption) -> None:
+        """Cut the work now; while a run is being created, OWNERSHIP cuts it later."""
+        if self.why is not Interruption.SHUTDOWN:
+            self.why = why
+        self.rearm()
+
+    def start_over(self) -> None:
+        """The runner has seen why the work was cut, and looks at its turn anew."""
+        if self.why is not Interruption.SHUTDOWN:
+            self.why = None
+
+    def rearm(self) -> None:
+        """Set the timer to the next bound, as after each event of the run; or to now when the work is cut."""
+        if self._timer is None or self._timer.expired():
+            return
+        now = asyncio.get_running_loop().time()
+        if self.why is Interruption.SHUTDOWN or (self.why is Interruption.OWNERSHIP and not self.sending):
+            self._timer.reschedule(now)
+        elif self._deadline is not None:
+            when, self._next = now + self.idle_seconds, Interruption.IDLE
+            if self._deadline < when:
+                when, self._next = self._deadline, Interruption.DEADLINE
+            if self._stop_by is not None and self._stop_by < when:
+                when, self._next = self._stop_by, Interruption.STOP_GRACE
+            self._timer.reschedule(when)
+
+    async def run(self, work: Callable[[], Awaitable[str | None]], deadline: float | None) -> str | None:
+        """Do this until it is done or cut; returns what it returns, or the code of the interruption.
+
+        Without a deadline, as for a turn of another process, there are no bounds in time.
+        """
+        self._deadline = deadline
+        try:
+            async with asyncio.timeout(None) as self._timer:
+                self.rearm()
+                return await work()
+        except TimeoutError:
+            self.why = self.why or self._next
+            return self.why.code
+        finally:
+            self._timer = None
