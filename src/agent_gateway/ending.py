@@ -125,7 +125,7 @@ async def _store_artifact(files: FileStore, turn: Turn, made: Artifact, seconds:
         async with asyncio.timeout(seconds):
             await retry_while(
                 ObjectsUnavailable,
-                lambda: files.keep(turn.created_at, file.id, made.data),
+                lambda: files.put_artifact(turn.created_at, file.id, made.data),
                 "the file store",
             )
     except Exception as error:  # noqa: BLE001 - whatever it is, the turn must end

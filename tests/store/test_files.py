@@ -177,7 +177,7 @@ async def test_what_an_agent_made_is_written_with_the_end(world: World, store: F
     turn = (await begun(world)).turn
     file_id = artifact_id(turn.message_id, 1)
     for _ in range(2):
-        await store.keep(turn.created_at, file_id, b"image")
+        await store.put_artifact(turn.created_at, file_id, b"image")
     made = StoredFile(file_id, "image-1.png", "image", "image/png", 5, position=3)
     result = Result(Outcome.COMPLETED, (), (), 5, files=(made,))
     assert await world.turns.owned.finish(turn, Endings.always(result)) == result

@@ -28,7 +28,7 @@ from agent_gateway.routes.http.middleware import HEAD_ONLY
 from agent_gateway.routes.http.multipart import MultipartBody
 from agent_gateway.routes.schemas.base import ErrorBody, User
 from agent_gateway.routes.schemas.files import UploadedFile
-from agent_gateway.store.files import Kept, Upload
+from agent_gateway.store.files import FileLocation, Upload
 
 router = APIRouter(tags=["files"])
 
@@ -136,8 +136,8 @@ async def get_preview(
     canonical = canonical_uuid(file_id)
     if canonical is None:
         raise FileNotFound
-    kept = await state.files.find(app.id, user, canonical)
-    return await _bytes(request, state, kept, wanted, as_attachment=as_attachment)
+    location = await state.files.find(app.id, user, canonical)
+    return await _bytes(request, state, location, wanted, as_attachment=as_attachment)
 
 
 @router.get(
@@ -167,8 +167,8 @@ async def get_download(
     known = state.file_tickets.read(ticket)
     if known != canonical_uuid(file_id):
         raise FileNotFound
-    kept = await state.files.find_any(known)
-    return await _bytes(request, state, kept, wanted, as_attachment=as_attachment)
+    location = await state.files.find_any(known)
+    return await _bytes(request, state, location, wanted, as_attachment=as_attachment)
 
 
 def _check_type(app: App, what: Description) -> None:
@@ -222,10 +222,10 @@ def _etag(file: StoredFile) -> str:
 
 
 async def _bytes(
-    request: Request, state: AppState, kept: Kept, wanted: WantedBytes, *, as_attachment: bool
+    request: Request, state: AppState, location: FileLocation, wanted: WantedBytes, *, as_attachment: bool
 ) -> Response:
     """The bytes of a file that the client wants."""
-    file = kept.file
+    file = location.file
     etag = _etag(file)
     if wanted.not_modified(etag):
         return Response(status_code=304, headers={**SAFE_HEADERS, "ETag": etag})
@@ -252,5 +252,5 @@ async def _bytes(
     status = 200 if span is None else 206
     if HEAD_ONLY in request.scope:
         return Response(status_code=status, headers=headers)
-    data = await state.files.read(kept, start, end)
+    data = await state.files.read(location, start, end)
     return StreamingResponse(data, status_code=status, headers=headers)

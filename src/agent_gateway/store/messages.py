@@ -20,7 +20,7 @@ from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import octets_of, octets_of_rows
 from agent_gateway.store.db.scope import owned, scope_of
 from agent_gateway.store.db.tables import conversations, feedbacks, forms, messages, steps, turns
-from agent_gateway.store.files import read_artifacts
+from agent_gateway.store.message_files import read_artifacts
 from agent_gateway.store.pages import Page, fitting
 from agent_gateway.store.question_forms import forms_of
 from agent_gateway.store.turns.inputs import all_inputs, asking_messages, refers, stored_inputs

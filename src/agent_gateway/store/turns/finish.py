@@ -11,7 +11,7 @@ from agent_gateway.domain.turns import TurnState
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import conversations, messages, snapshots, steps, turns
 from agent_gateway.store.db.upsert import Upsert
-from agent_gateway.store.files import write_artifacts
+from agent_gateway.store.message_files import write_artifacts
 from agent_gateway.store.question_forms import forget_snapshot
 from agent_gateway.store.turns.chunk_offsets import pack_in_thread
 from agent_gateway.store.turns.locks import LockedTurn

@@ -16,7 +16,7 @@ from agent_gateway.errors import ConversationBusy, NotFound, StoreUnavailable
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.scope import owned, scope_of
 from agent_gateway.store.db.tables import conversations, turns
-from agent_gateway.store.files import resolve_files
+from agent_gateway.store.message_files import resolve_files
 from agent_gateway.store.question_forms import withdraw_answer
 from agent_gateway.store.turns.admission import check_concurrency, check_query
 from agent_gateway.store.turns.conversation_state import (

@@ -12,7 +12,7 @@ from agent_gateway.domain.ids import RunId, TaskId
 from agent_gateway.domain.turns import Turn, TurnState
 from agent_gateway.store.db.database import Database, now_plus
 from agent_gateway.store.db.tables import is_active, turns
-from agent_gateway.store.files import forget_files
+from agent_gateway.store.message_files import forget_files
 from agent_gateway.store.question_forms import open_form
 from agent_gateway.store.turns.finish import write_result
 from agent_gateway.store.turns.locks import LOCKED_TURN, LockedTurn, lock_conversation

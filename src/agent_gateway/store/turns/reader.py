@@ -22,7 +22,7 @@ from agent_gateway.store.db.tables import (
     messages,
     turns,
 )
-from agent_gateway.store.files import read_artifacts
+from agent_gateway.store.message_files import read_artifacts
 from agent_gateway.store.question_forms import forms_of_turn
 from agent_gateway.store.turns.chunk_offsets import unpack_in_thread
 from agent_gateway.store.turns.idempotency import find_turn_of_key

@@ -35,7 +35,7 @@ from agent_gateway.store.db.tables import (
     snapshots,
     turns,
 )
-from agent_gateway.store.files import attach_files
+from agent_gateway.store.message_files import attach_files
 from agent_gateway.store.question_forms import form_columns, form_of
 from agent_gateway.store.turns.inputs import all_inputs, asking_messages, refers, stored_inputs
 
