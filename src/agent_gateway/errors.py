@@ -10,7 +10,7 @@ GatewayError                    code + a text that is safe to show a client
 ├── NotFound                    unknown, or somebody else's
 │   ├── EndUserNotFound
 │   └── FileNotFound            the same of a file
-├── UploadRefused               an upload that can not be taken; says which of the contract's codes
+├── UploadRefused               an upload that cannot be taken; says which of the contract's codes
 ├── UnsupportedFileType         the app takes no files of that kind
 ├── FileTooLarge                larger than its kind may be
 ├── ConversationBusy            a turn of that conversation is running
@@ -33,7 +33,7 @@ BackendError                    never shown to clients: mapped to TurnError by t
 
 StoreError                      the database said no
 ├── StoreUnavailable            passing: the connection, a timeout, a lock; may be retried
-└── StoreRejected               permanent: this data can not be written
+└── StoreRejected               permanent: this data cannot be written
 
 ObjectError                     the file store said no
 ├── ObjectMissing               it has no such object
@@ -87,7 +87,7 @@ class InvalidParam(GatewayError):
 
 
 class BadRequest(GatewayError):
-    """The request is well-formed but can not be served as it is."""
+    """The request is well-formed but cannot be served as it is."""
 
     code = "bad_request"
 
@@ -138,7 +138,7 @@ class FileNotFound(NotFound):
 
 
 class UploadRefused(GatewayError):
-    """Files were sent in a way that can not be taken; `code` says which."""
+    """Files were sent in a way that cannot be taken; `code` says which."""
 
     def __init__(
         self, code: Literal["no_file_uploaded", "too_many_files", "filename_not_exists_error"], message: str
@@ -215,7 +215,7 @@ class TooManyRequests(GatewayError):
 
 
 class Unavailable(GatewayError):
-    """The gateway can not take this request now (draining, full, database away)."""
+    """The gateway cannot take this request now (draining, full, database away)."""
 
     code = "service_unavailable"
 

@@ -147,7 +147,7 @@ def describe_artifact(number: int, media_type: str, extension: str = "") -> Desc
 
 
 def clean_name(name: str) -> str:
-    """The last part of a path, without what can not be seen or turns text around; may be empty."""
+    """The last part of a path, without what cannot be seen or turns text around; may be empty."""
     last = re.split(r"[/\\]", name)[-1]
     # Controls, direction marks and halves of surrogate pairs are all of a category that begins with C.
     seen = "".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in last)

@@ -216,7 +216,7 @@ async def test_calculator_refuses_in_no_time(expression: str) -> None:
     assert time.thread_time() - started < 1
 
 
-# What can not be run
+# What cannot be run
 
 
 @pytest.mark.parametrize(
@@ -228,8 +228,8 @@ async def test_calculator_refuses_in_no_time(expression: str) -> None:
         (request({"not": "text"}), "must be a string"),
         (CreateRunRequest(Composition(1, [Layer("p", "plain.prompt", config=[1])])), "must be an object"),
         (request("hi", b'{"layers":[{"name":"other"}]}'), "layer names must match"),
-        (request("hi", b'"secret"'), "can not be read"),
-        (request("hi", model="no-such-model"), "the model 'no-such-model' can not be used (UserError)"),
+        (request("hi", b'"secret"'), "cannot be read"),
+        (request("hi", model="no-such-model"), "the model 'no-such-model' cannot be used (UserError)"),
     ],
 )
 async def test_a_request_that_can_not_be_run_fails_after_run_started(
@@ -248,7 +248,7 @@ async def test_a_history_that_is_none_fails_without_repeating_it() -> None:
         broken = told.snapshot.replace(b'"kind": "request"', b'"kind": "secret"')
         assert broken != told.snapshot
         told = await ask(backend, request("hi", broken))
-    assert told.end == {"error": "the session snapshot's history can not be read", "reason": None}
+    assert told.end == {"error": "the session snapshot's history cannot be read", "reason": None}
 
 
 async def test_a_clean_up_run_closes_the_session() -> None:
@@ -265,7 +265,7 @@ async def test_a_clean_up_run_closes_the_session() -> None:
     assert closed.types == ["run_started", "run_succeeded"]
     assert closed.end["output"] is None
     assert {layer["lifecycle_state"] for layer in closed.end["session_snapshot"]["layers"]} == {"closed"}
-    assert again.end["error"] == "a closed session can not be resumed"
+    assert again.end["error"] == "a closed session cannot be resumed"
 
 
 def _with_llm(told: Told) -> bytes:

@@ -1,7 +1,6 @@
-"""What small runs say, read leniently: a name, or a list of questions, as JSON or as plain lines.
+"""Reads the outputs of auxiliary runs leniently: a name, or a list of questions, as JSON or as plain lines.
 
-Models say more than they were asked for. What they thought, what a fence is around, and what they say before
-the text itself is dropped.
+Models say more than they were asked for. Their thoughts, fences and introductions are dropped.
 """
 
 import json
@@ -14,10 +13,10 @@ MAX_QUESTIONS: Final = 5
 QUESTION_LENGTH: Final = 200
 
 MAX_READ: Final = 20_000
-"""Characters that are looked at, behind what the model thought."""
+"""Characters that are looked at after the thoughts of the model."""
 
 _THOUGHT: Final = re.compile(r"(?is).*</(?:think|thinking|thought|reasoning)>")
-"""Up to its last end; some models leave the beginning out."""
+"""Up to the last end of a thought; some models leave its beginning out."""
 _THOUGHT_BEGINS: Final = re.compile(r"(?i)<(?:think|thinking|thought|reasoning)>")
 _FENCED: Final = re.compile(r"(?ms)^[ \t]*(```+|~~~+)[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)")
 _FENCE: Final = re.compile(r"```[a-zA-Z]*")
@@ -28,7 +27,7 @@ _LABEL: Final = re.compile(
 )
 _QUOTES: Final = "\"'`“”„«»*# "
 _BEFORE: Final = (":", "：")
-"""How a line ends that only announces the next ones."""
+"""The end of a line that only announces the next ones."""
 
 
 def name_in(output: str) -> str:
@@ -39,7 +38,7 @@ def name_in(output: str) -> str:
 
 
 def questions_in(output: str) -> list[str]:
-    """Questions: a JSON list of strings, an object that holds one, or lines; cut, each one once, a few."""
+    """A few questions, each one once: from a JSON list of strings, an object with such a list, or lines."""
     texts = (" ".join(text.split())[:QUESTION_LENGTH].rstrip() for text in _texts(output))
     return list(dict.fromkeys(filter(None, texts)))[:MAX_QUESTIONS]
 
@@ -56,7 +55,7 @@ def _texts(output: str) -> list[str]:
 
 
 def _in_json(text: str) -> list[str] | None:
-    """The strings of a text that is JSON, or of the JSON with which a line of it begins; None without any."""
+    """The strings of a text that is JSON, or of JSON at the start of a line; None when there is no JSON."""
     try:
         return _strings(json.loads(text))
     except (ValueError, RecursionError):
@@ -72,7 +71,7 @@ def _in_json(text: str) -> list[str] | None:
 
 
 def _in_lines(text: str) -> list[str]:
-    """The lines; only those of a list if there is one, and without a first one that announces the others."""
+    """The lines of a text. Of a text with a list, only its items; an announcing first line is dropped."""
     lines = [line for line in text.splitlines() if line.strip(_QUOTES)]
     if any(_BULLET.match(line) for line in lines):
         return [_BULLET.sub("", line, count=1) for line in lines if _BULLET.match(line)]

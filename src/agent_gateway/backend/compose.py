@@ -1,9 +1,9 @@
 """App configuration + turn → CreateRunRequest.
 
-The composition is the app's own: nothing but its placeholders is filled in, and the files of a message
-that names no place for them are told after its user prompt, or with the answer to a question. A session
-snapshot is the backend's own. Both are as they were written and stored: the form in which a backend takes
-them is the business of `generations`.
+The composition belongs to the app: only its placeholders are filled in. When it has no placeholder for the
+files of a message, they follow the user prompt, or go with the answer to a question. The session snapshot
+belongs to the backend. Both stay as they were written and stored; `generations` puts them into the form that
+a backend takes.
 """
 
 import logging
@@ -23,9 +23,9 @@ from agent_gateway.domain.turns import AnsweredTurn, Turn
 from agent_gateway.errors import TurnError
 
 _USER: Final = "user"
-"""Key of a prompt layer's config that holds what the user says: a text or a list of texts."""
+"""Key of a prompt layer's config that holds the user's words: a text or a list of texts."""
 _TEXT: Final = "text"
-"""The same in newer prompt layers, which take one text."""
+"""The same key in newer prompt layers, which take one text."""
 _QUERY: Final = Placeholder("turn", "query")
 _FILES: Final = Placeholder("turn", "files")
 
@@ -40,40 +40,40 @@ def compose(
 ) -> CreateRunRequest:
     """The request that runs this turn; environment variables are read here and kept nowhere else.
 
-    `file_url` makes the URL under which an agent gets the stored file of that id; `images` are the bytes of
-    those files that a model is to see. An input that the
-    client did not send, or that the app's form does not declare, is empty.
-    Raises TurnError (`internal_server_error`) when an environment variable is gone since the app was
+    `file_url` makes the URL under which an agent gets the stored file with that id. `images` are the bytes of
+    the files that a model is to see. An input is empty when the client did not send it, or when the app's
+    form does not declare it.
+    Raises TurnError (`internal_server_error`) when an environment variable has disappeared since the app was
     loaded.
     """
     template = turn.app.config.composition
     try:
         files = _files_text(turn, file_url)
     except TemplateError as error:
-        raise _unfit(turn, error) from None
-    placed = any(uses(layer.config, _FILES) for layer in template.layers)
+        raise _not_composable(turn, error) from None
+    has_placeholder = any(uses(layer.config, _FILES) for layer in template.layers)
     if files and not turn.form and not has_place_for_files(template):
         logger.warning("turn %s: the composition has no place for its files", turn.task_id)
     shown = entries(turn.files, file_url, images or {})
     values = _Values(turn, environ, files=files)
-    composition = _filled(template, turn, values, "" if placed else files, shown)
+    composition = _filled(template, turn, values, "" if has_placeholder else files, shown)
     return CreateRunRequest(
         composition=composition,
         session_snapshot=_snapshot(turn),
         deferred_tool_results=_answer(turn.form, files),
         idempotency_key=turn.task_id,
         metadata=_metadata(turn),
-        # Said, although it is the default: any other exit leaves a snapshot that can not be resumed.
+        # Explicit, although it is the default: after any other exit the snapshot cannot be resumed.
         on_exit=OnExit(default="suspend"),
     )
 
 
 def has_place_for_files(template: CompositionTemplate) -> bool:
-    """Whether the agent is told of the files of a message: where it says so, or after what the user says."""
-    return any(uses(layer.config, _FILES) or _says_query(layer.config) for layer in template.layers)
+    """Whether the files of a message reach the agent: by a placeholder, or after the user's words."""
+    return any(uses(layer.config, _FILES) or _holds_query(layer.config) for layer in template.layers)
 
 
-def _says_query(config: object) -> bool:
+def _holds_query(config: object) -> bool:
     if not isinstance(config, dict):
         return False
     text = config.get(_TEXT)
@@ -81,13 +81,14 @@ def _says_query(config: object) -> bool:
 
 
 def compose_auxiliary(
-    template: CompositionTemplate, exchange: AnsweredTurn, environ: Mapping[str, str]
+    template: CompositionTemplate, answered: AnsweredTurn, environ: Mapping[str, str]
 ) -> CreateRunRequest:
-    """The request of a small run about an exchange. It knows texts only: the session is not given to it,
-    for what it says must not become part of the conversation. Raises TurnError as `compose` does.
+    """The request of an auxiliary run about an answered turn. Raises TurnError as `compose` does.
+
+    The run gets texts only, not the session: its output must not become part of the conversation.
     """
-    turn = exchange.turn
-    values = _Values(turn, environ, answer=exchange.answer)
+    turn = answered.turn
+    values = _Values(turn, environ, answer=answered.answer)
     return CreateRunRequest(
         composition=_filled(template, turn, values),
         metadata=_metadata(turn),
@@ -109,7 +110,7 @@ def compose_closing(turn: Turn, environ: Mapping[str, str]) -> CreateRunRequest:
 
 
 def _without_model(template: CompositionTemplate) -> list[LayerTemplate]:
-    """All layers but those of type `…llm` (or of that name, without a type), and what depends on them."""
+    """All layers except those of type `…llm` (without a type: of that name), and except their dependents."""
     gone: set[str] = set()
     for layer in template.layers:
         if (layer.type or layer.name).endswith("llm") or gone & {*(layer.deps or {}).values()}:
@@ -124,16 +125,16 @@ def _filled(
     files: str = "",
     shown: Sequence[Mapping[str, object]] = (),
 ) -> Composition:
-    """`files` is what is still to be said of the turn's files, beside the query; `shown` are all of them."""
+    """`files` is the text about files that the query still lacks; `shown` is the list of all files."""
     try:
         layers = [_layer(layer, values, files, shown) for layer in template.layers]
     except TemplateError as error:
-        raise _unfit(turn, error) from None
+        raise _not_composable(turn, error) from None
     return Composition(schema_version=template.schema_version, layers=layers)
 
 
-def _unfit(turn: Turn, error: TemplateError) -> TurnError:
-    logger.error("turn %s: app %s can not be composed: %s", turn.task_id, turn.app.id, error)
+def _not_composable(turn: Turn, error: TemplateError) -> TurnError:
+    logger.error("turn %s: app %s cannot be composed: %s", turn.task_id, turn.app.id, error)
     return TurnError("internal_server_error")
 
 
@@ -146,9 +147,9 @@ def _metadata(turn: Turn) -> Mapping[str, object]:
 
 
 def _answer(form: HumanInputForm | None, files: str) -> Mapping[str, object] | None:
-    """What a human answered, as the result of the tool call that asked.
+    """A human's answer, as the result of the tool call that asked.
 
-    The files that came with the answer are told with it: of the prompt, the run reads nothing then.
+    It holds the text about the files that came with the answer: such a run does not read the prompt.
     """
     if form is None or form.answer is None or not form.tool_call_id:
         return None
@@ -164,7 +165,7 @@ def _answer(form: HumanInputForm | None, files: str) -> Mapping[str, object] | N
 
 
 class _Values:
-    """What each placeholder stands for in one turn."""
+    """The value of each placeholder in one turn."""
 
     def __init__(self, turn: Turn, environ: Mapping[str, str], *, files: str = "", answer: str = "") -> None:
         config = turn.app.config
@@ -197,7 +198,7 @@ class _Values:
 
 
 def _files_text(turn: Turn, file_url: Callable[[str], str]) -> str:
-    """What the agent is told of the files of a message, a line each; empty when there are none."""
+    """The text about the files of a message for the agent, one line each; empty when there are none."""
     parts = parse(turn.app.config.files_prompt, of_file=True)
     return "\n".join(_file_line(parts, file, file_url) for file in turn.files)
 
@@ -216,7 +217,7 @@ def _file_line(parts: list[str | Placeholder], file: InputFile, file_url: Callab
 def _layer(
     template: LayerTemplate, values: _Values, files: str, shown: Sequence[Mapping[str, object]]
 ) -> Layer:
-    """The layer filled in; `files` go to where the user's own words are, `shown` to who wants a list."""
+    """The layer filled in. `files` follows the user's words, `shown` goes to a layer that takes a list."""
     config: Any = fill(template.config, values) if template.has_config else msgspec.UNSET
     if takes_list(template.config):
         config = {**config, FILES: list(shown)}
@@ -234,7 +235,7 @@ def _layer(
 def _with_files(
     template: Mapping[str, JsonValue], config: Mapping[str, JsonValue], files: str
 ) -> Mapping[str, object]:
-    """The config with `files` after the user's own words: a text of its own, where there may be several."""
+    """The config with `files` after the user's words, as a text of its own where a list is allowed."""
     if uses(template.get(_USER), _QUERY):
         said = config[_USER]
         return {**config, _USER: [*(said if isinstance(said, list) else [said]), files]}
@@ -244,5 +245,5 @@ def _with_files(
 
 
 def _snapshot(turn: Turn) -> msgspec.Raw | None:
-    """The turn's snapshot as it is stored; what is no text at all is refused where it is read."""
+    """The turn's snapshot as it is stored. A broken text is refused where the snapshot is read."""
     return None if turn.snapshot is None else msgspec.Raw(turn.snapshot.encode(errors="replace"))

@@ -1,9 +1,9 @@
-"""A request as the backend's generation of the run protocol takes it.
+"""Puts a request into the form of the backend's generation of the run protocol.
 
-A backend speaks one generation. In schema 1 a layer has any name, a type and what it depends on; in schema 2
-it has one of the names that are registered for its kind, and a config. An app file may be written in
-either form. Which one is sent depends on the backend alone, never on the app, so that an app and its
-conversations outlive an upgrade of the backend, and its roll-back.
+A backend speaks one generation. In schema 1 a layer has any name, a type and its dependencies; in schema 2 it
+has a config and one of the names that are registered for its kind. An app file may use either form. The form
+that is sent depends on the backend alone, never on the app, so that an app and its conversations survive an
+upgrade of the backend, and its roll-back.
 """
 
 import logging
@@ -26,16 +26,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """A layer that is the same thing in both generations."""
+    """A kind of layer that exists in both generations."""
 
     ending: str
-    """How its type ends in schema 1, in every build."""
+    """The end of its type in schema 1, in every build."""
     type: str
     """Its type in schema 1 without the vendor's prefix."""
     names: tuple[str, ...]
     """Its names in schema 2."""
     refers_to: tuple[str, ...] = ()
-    """Layers it needs, by their names in schema 2: keys of `deps` there, fields of its config here."""
+    """Layers it needs, by their names in schema 2: keys of `deps` in schema 1, fields of the config in 2."""
     vendor: bool = True
 
 
@@ -48,9 +48,9 @@ _PROMPT: Final = _Kind(
 _USER_PROMPT: Final = _Kind("user_prompt", "user_prompt", ("user_prompt", "agent_app_user_prompt"))
 _CONTEXT: Final = "execution_context"
 _ASK_HUMAN: Final = _Kind("ask_human", "ask_human", ("ask_human",))
-"""Only schema 1 has questions to humans: there is no such name in schema 2, but a file may be written so."""
+"""Only schema 1 has questions to humans. Schema 2 has no such name, but an app file may use it."""
 _KINDS: Final = (
-    # Of two endings the longer one first.
+    # Of two endings, the longer one comes first.
     _USER_PROMPT,
     _PROMPT,
     _ASK_HUMAN,
@@ -69,10 +69,10 @@ _KIND_OF_NAME: Final = {name: kind for kind in _KINDS for name in kind.names}
 
 
 def in_generation(request: CreateRunRequest, generation: Generation) -> CreateRunRequest:
-    """This request for a backend of that generation; its own form and its stored snapshot stay as they are.
+    """A copy of this request for a backend of that generation; nothing stored is changed.
 
-    Raises TurnError (`internal_server_error`) when the snapshot can not be read: going on without it
-    would lose the conversation.
+    Raises TurnError (`internal_server_error`) when the snapshot cannot be read: without it the run would lose
+    the conversation.
     """
     stored = request.session_snapshot
     try:
@@ -84,22 +84,22 @@ def in_generation(request: CreateRunRequest, generation: Generation) -> CreateRu
             layers = _named(request.composition.layers)
             snapshot = None if stored is None else in_schema_2(bytes(stored))
     except (ValueError, RecursionError) as error:
-        # Only the kind of error: its text may quote the conversation.
-        whose = request.metadata.get("conversation_id")
-        logger.error("conversation %s: its snapshot can not be read: %s", whose, type(error).__name__)
+        # Only the kind of error is logged: its text may quote the conversation.
+        conversation = request.metadata.get("conversation_id")
+        logger.error("conversation %s: its snapshot cannot be read: %s", conversation, type(error).__name__)
         raise TurnError("internal_server_error") from None
     return msgspec.structs.replace(
         request,
         composition=Composition(schema_version=generation, layers=layers),
         session_snapshot=snapshot,
-        # What a human answered is the user's text as well: `query_of` of a form.
+        # In schema 2 a human's answer is the user's text alone: `query_of` of a form.
         deferred_tool_results=request.deferred_tool_results if generation == 1 else None,
         on_exit=request.on_exit if generation == 1 else None,
     )
 
 
 def _kind(layer: Layer) -> _Kind | None:
-    """By the end of its type, since vendors differ; by its name when it has none."""
+    """By the end of its type, since vendors differ; by its name when it has no type."""
     if isinstance(layer.type, str):
         for kind in _KINDS:
             if layer.type.endswith(kind.ending):
@@ -125,7 +125,7 @@ def _in_order(layers: list[Layer]) -> list[Layer]:
         free = (
             one for one in waiting if not isinstance(one.deps, dict) or placed.keys() >= {*one.deps.values()}
         )
-        # What depends on itself, or on what is not there, is for the backend to refuse.
+        # The backend refuses a layer that depends on itself or on a missing layer.
         layer = next(free, waiting[0])
         waiting.remove(layer)
         placed[layer.name] = layer
@@ -151,7 +151,7 @@ def _with_type(layer: Layer, vendor: str, names: set[str]) -> Layer:
     if isinstance(config, dict):
         config, deps = _referring(config, kind, names)
         if kind is _USER_PROMPT and config.keys() <= {"text"}:
-            # Every build has this one, not every build the other.
+            # Every build has the plain prompt, but not every build has a user prompt.
             kind, config = _PROMPT, {"user": config.get("text", "")}
     else:
         deps = {name: name for name in kind.refers_to if name in names}
@@ -167,7 +167,7 @@ def _with_type(layer: Layer, vendor: str, names: set[str]) -> Layer:
 def _referring(
     config: Mapping[str, object], kind: _Kind, names: set[str]
 ) -> tuple[dict[str, object], dict[str, str]]:
-    """The config without the fields that name other layers, and what they name."""
+    """The config without the fields that name other layers, and those names."""
     deps: dict[str, str] = {}
     for field in kind.refers_to:
         target = config.get(field, field)
@@ -180,21 +180,21 @@ def _referring(
 
 
 def _named(layers: list[Layer]) -> list[Layer]:
-    """The layers by registered names, with all that they say in their configs."""
+    """The layers under registered names, with everything they say in their configs."""
     kept = [layer for layer in layers if _kind(layer) is not _ASK_HUMAN]
     names = _registered_names(kept)
     return [Layer(name=names[layer.name], config=_config(layer, names)) for layer in kept]
 
 
 def _registered_names(layers: list[Layer]) -> dict[str, str]:
-    """A name of its kind for each layer: its own, or the first that no other layer has."""
+    """A registered name for each layer: its own, or the first one that no other layer has."""
     taken = {layer.name for layer in layers}
     names: dict[str, str] = {}
     for layer in layers:
         kind = _kind(layer)
         name = layer.name
         if kind is None:
-            logger.warning("the layer %r is of no kind that schema 2 of the run protocol has", name)
+            logger.warning("schema 2 of the run protocol has no kind of layer for %r", name)
         elif name not in kind.names and not _is_plain_text(layer):
             name = next((free for free in kind.names if free not in taken), name)
             taken.add(name)
@@ -203,7 +203,7 @@ def _registered_names(layers: list[Layer]) -> dict[str, str]:
 
 
 def _is_plain_text(layer: Layer) -> bool:
-    """True when what schema 1 has as a plain prompt is the user's text under a name that is made for it."""
+    """True for a plain prompt of schema 1 that holds only the user's text, under a name for such a text."""
     return (
         layer.name in _USER_PROMPT.names
         and _kind(layer) is _PROMPT
@@ -214,7 +214,7 @@ def _is_plain_text(layer: Layer) -> bool:
 
 def _config(layer: Layer, names: Mapping[str, str]) -> Any:
     if not isinstance(layer.config, dict):
-        # Absent or null; anything else is for the backend to judge.
+        # Absent or null; the backend judges anything else.
         return layer.config or {}
     if _is_plain_text(layer):
         return {"text": _joined(layer.config["user"])}
@@ -231,7 +231,7 @@ def _config(layer: Layer, names: Mapping[str, str]) -> Any:
 
 
 def _joined(user: Any) -> Any:
-    """Texts as the one text that they are for the model."""
+    """Several texts as one, which is how the model gets them."""
     if isinstance(user, list) and all(isinstance(text, str) for text in user):
         return "\n\n".join(text for text in user if text)
     return user

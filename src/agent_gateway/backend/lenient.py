@@ -1,4 +1,4 @@
-"""Readers of JSON that others wrote: what is missing or of another kind is empty, never an error."""
+"""Readers of JSON from other programs: a missing value, or one of another kind, is empty, never an error."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 UNREADABLE: Final = (ValueError, RecursionError)
-"""What is raised for bytes that are not JSON: msgspec's errors are ValueErrors, as json's are."""
+"""The errors for bytes that are not JSON: those of msgspec and of json are ValueErrors."""
 
 
 def read_object(raw: msgspec.Raw | msgspec.UnsetType) -> dict[str, object]:

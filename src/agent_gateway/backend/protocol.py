@@ -1,9 +1,9 @@
-"""Wire models of the run protocol: lenient in what is read, exact in what is sent.
+"""Wire models of the run protocol: lenient when reading, exact when sending.
 
 docs/design/run-protocol.md has the protocol in words.
 
-Read structs keep inner JSON as `msgspec.Raw` until somebody needs it: of a text delta nothing but
-the envelope is ever parsed, and a session snapshot stays the bytes that came.
+Structs for reading keep inner JSON as `msgspec.Raw` until it is needed: only the envelope of a text delta is
+parsed, and a session snapshot stays the bytes that arrived.
 """
 
 import json
@@ -18,11 +18,11 @@ from agent_gateway.domain.text import clean_text
 from agent_gateway.errors import BackendGarbage
 
 TERMINAL: Final = frozenset({"run_succeeded", "run_failed", "run_cancelled"})
-"""Event types that end a run; the first one counts, whatever follows."""
+"""Event types that end a run. The first one counts; anything after it is ignored."""
 
 Cursors = tuple[str, str]
-"""A place in a run's log: the last two cursors seen. The log is read again from the first of them, so
-that the next event has to be the second one and a trimmed log shows as a gap (R5)."""
+"""A position in a run's log: the last two cursors seen. The log is read again from the first of them, so
+that the next event has to be the second one, and a trimmed log shows as a gap (R5)."""
 
 START: Final[Cursors] = ("", "")
 
@@ -44,9 +44,9 @@ _event_decoder: Final = msgspec.json.Decoder(RunEvent)
 
 
 def decode_event(data: bytes, frame_id: bytes = b"") -> RunEvent:
-    """One run event from the data of its SSE frame; the frame's id steps in for a missing one.
+    """One run event from the data of its SSE frame; without an id, it gets the id of the frame.
 
-    Raises BackendGarbage for what is no JSON object, or has no id at all.
+    Raises BackendGarbage when the data is not a JSON object, or when there is no id at all.
     """
     try:
         event = _event_decoder.decode(data)
@@ -62,9 +62,9 @@ def decode_event(data: bytes, frame_id: bytes = b"") -> RunEvent:
 
 
 def _repaired(data: bytes) -> RunEvent:
-    """What Python's own writer makes and msgspec refuses: lone surrogates, NaN; and broken UTF-8.
+    """An event that msgspec refuses: with lone surrogates or NaN, as Python writes them, or broken UTF-8.
 
-    The surrogates stay: the other half of a pair may be in the next event.
+    Surrogates stay: the other half of a pair may be in the next event.
     """
     try:
         event = as_dict(loads(data.decode(errors="replace")))
@@ -109,7 +109,7 @@ class OnExit(msgspec.Struct):
 
 
 class CreateRunRequest(msgspec.Struct, omit_defaults=True):
-    """Body of POST /runs: as an app and a turn say it, or in the form of a generation (`generations`)."""
+    """Body of POST /runs: as it is composed, or in the form of a generation (see `generations`)."""
 
     composition: Composition
     session_snapshot: msgspec.Raw | None = None
@@ -120,9 +120,9 @@ class CreateRunRequest(msgspec.Struct, omit_defaults=True):
 
 
 class Backend(Protocol):
-    """What the runner drives: the HTTP client or the embedded backend.
+    """The interface that the runner drives: the HTTP client or the embedded backend.
 
-    All methods raise errors.BackendError and nothing foreign.
+    All methods raise errors.BackendError and no foreign errors.
     """
 
     @property
@@ -133,22 +133,22 @@ class Backend(Protocol):
     async def create_run(self, request: CreateRunRequest) -> RunId:
         """Start a run. Sends again only when it is proven that nothing was sent, or that no run was made.
 
-        Raises TurnError, too, when the request can not be put into the backend's form.
+        Raises TurnError, too, when the request cannot be put into the backend's form.
         """
         ...
 
     def stream(self, run_id: RunId, after: Cursors = START) -> AsyncGenerator[list[RunEvent]]:
-        """The events of a run behind a place, in batches as they arrive, up to the first terminal one.
+        """The events of a run after a position, in batches as they arrive, up to the first terminal one.
 
-        Wire cuts are bridged from the cursor; raises RunLost, RunGap, or BackendUnreachable when
-        that fails for longer than the budget. Close it (`aclosing`) when leaving early.
+        After a cut the stream is opened again from the cursor. Raises RunLost, RunGap, or BackendUnreachable
+        when that fails for longer than the budget. Close it (`aclosing`) when you leave early.
         """
         ...
 
     async def cancel(self, run_id: RunId) -> None:
-        """Ask the backend to cancel a run; what became of it is told by the stream alone.
+        """Ask the backend to cancel a run; only the stream says how it ended.
 
-        A run that has finished, is unknown or can not be cancelled here is not an error.
+        A run that has finished, is unknown or cannot be cancelled here is not an error.
         """
         ...
 

@@ -1,8 +1,8 @@
-"""Which generation of the run protocol a backend speaks: found out once, and again when it refuses.
+"""Finds out which generation of the run protocol a backend speaks, once and again after a refusal.
 
-A backend says it in its OpenAPI document. One that has none is believed to speak what the settings say, or
-else what the app file is written in, until a refusal shows that it does not. Nothing of this is stored:
-the backend may be another one tomorrow.
+The OpenAPI document of a backend names its generation. Without one, the gateway assumes the generation of
+the settings, or else that of the app file, until a refusal proves it wrong. Nothing of this is stored: the
+backend may be replaced at any time.
 """
 
 import asyncio
@@ -19,14 +19,15 @@ from agent_gateway.errors import BackendError
 logger = logging.getLogger(__name__)
 
 _COMPOSITIONS: Final = ("RunComposition", "RunComposition-Input")
-"""Its names in an OpenAPI document: the longer one where what is sent and what is answered differ."""
+"""Names of its schema in an OpenAPI document; the longer one where requests and answers differ."""
 _OTHER: Final[dict[Generation, Generation]] = {1: 2, 2: 1}
 
 
 class Recognition:
-    """What is known of one backend, shared by all turns of a process.
+    """The generation of one backend, shared by all turns of a process.
 
-    `read` gets the backend's OpenAPI document; `fallback` is what to believe when that says nothing.
+    `read` gets the backend's OpenAPI document. `fallback` is the generation of a backend whose document names
+    none.
     """
 
     def __init__(self, read: Callable[[], Awaitable[bytes]], fallback: Generation | None = None) -> None:
@@ -37,41 +38,41 @@ class Recognition:
         self._asking: asyncio.Task[None] | None = None
 
     async def generation(self, written: int) -> Generation:
-        """What to send; `written` is the schema version that the app file is written in."""
+        """The generation to send; `written` is the schema version of the app file."""
         if not self._asked:
             await self._ask()
         return self._known or self._fallback or (2 if written == 2 else 1)
 
     async def after_refusal(self, used: Generation, refusal: bytes) -> Generation | None:
-        """What to send instead after a refusal with this body; None when the form was not what was wrong."""
+        """The generation to send after a refusal with this body; None when the form was not the reason."""
         if self._known in (None, used):
             await self._ask()
         if self._known in (None, used) and _is_about_form(used, refusal):
-            # It has no document, or only another process behind the same address was asked.
+            # It has no document, or the document came from another process behind the same address.
             self._know(_OTHER[used])
         return None if self._known == used else self._known
 
     async def aclose(self) -> None:
-        """Ask no longer."""
+        """Stop asking."""
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait({self._asking})
 
     async def _ask(self) -> None:
-        """One question at a time, for whoever wants to know."""
+        """Ask the backend. Calls that arrive meanwhile share the same request."""
         if self._asking is None:
-            self._asking = asyncio.create_task(self._look())
-        # One who leaves must not take the answer from the others.
+            self._asking = asyncio.create_task(self._read_document())
+        # A caller that is cancelled must not cancel the request for the others.
         await asyncio.shield(self._asking)
 
-    async def _look(self) -> None:
+    async def _read_document(self) -> None:
         try:
-            told = _told(await self._read())
+            named = _named_generation(await self._read())
         except BackendError as error:
             logger.info("the backend does not say which generation it speaks: %s", error)
         else:
-            if told is not None:
-                self._know(told)
+            if named is not None:
+                self._know(named)
         finally:
             self._asked, self._asking = True, None
 
@@ -101,8 +102,8 @@ class _Document(msgspec.Struct):
     components: _Components
 
 
-def _told(document: bytes) -> Generation | None:
-    """The generation in an OpenAPI document; None when it says none that is known here."""
+def _named_generation(document: bytes) -> Generation | None:
+    """The generation that an OpenAPI document names; None when it names no known one."""
     try:
         schemas = msgspec.json.decode(document, type=_Document).components.schemas
         composition = next(schemas[name] for name in _COMPOSITIONS if name in schemas)
@@ -113,7 +114,7 @@ def _told(document: bytes) -> Generation | None:
         case _Version(const=2):
             return 2
         case _Version(const=1 | None):
-            # Builds of schema 1 take any number there, and say none.
+            # Builds of schema 1 take any number there, and name none.
             return 1
         case _:
             return None
@@ -129,9 +130,9 @@ class _Refusal(msgspec.Struct):
 
 
 def _is_about_form(used: Generation, refusal: bytes) -> bool:
-    """True when a 422 complains of what only the other generation has, or has not.
+    """True when a 422 complains about a difference between the generations.
 
-    Of the body nothing else is looked at: it repeats the request.
+    Nothing else in the body is read: it repeats the request.
     """
     try:
         details = msgspec.json.decode(refusal, type=_Refusal).detail

@@ -1,8 +1,7 @@
 """Files of a message as entries of a user prompt layer: images that a model sees, and files to download.
 
-A layer whose config says `files: ${files}` gets them as this list. Images that were uploaded are sent as they
-are, because what a model has seen once is sent to it again with every later turn of the conversation, when a
-signed URL has long expired.
+A layer whose config says `files: ${files}` gets them as this list. Uploaded images are sent as bytes, because
+every later turn of the conversation sends them to the model again, when a signed URL has long expired.
 """
 
 import base64
@@ -14,23 +13,23 @@ from agent_gateway.apps.template import Placeholder, parse
 from agent_gateway.domain.files import InputFile
 
 MAX_ENTRY_BYTES: Final = 8 * 1024 * 1024
-"""Of the uploaded images of one message that are sent as they are; the others are sent as URLs."""
+"""Of the uploaded images of one message that are sent as bytes; the others are sent as URLs."""
 FILES: Final = "files"
 """Key of a prompt layer's config that may hold the list."""
 
 _ALONE: Final = [Placeholder("turn", "files")]
 _FORMATS: Final = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp", "image/gif": "gif"}
-"""What models can see, and what it is called."""
+"""The media types that models can see, and the names of these formats."""
 
 
 def takes_list(config: object) -> bool:
-    """Whether a layer's config wants the files as a list. Raises TemplateError."""
+    """Whether a layer's config asks for the files as a list. Raises TemplateError."""
     said = config.get(FILES) if isinstance(config, dict) else None
     return isinstance(said, str) and parse(said) == _ALONE
 
 
 def to_be_shown(template: CompositionTemplate, files: list[InputFile]) -> list[str]:
-    """The ids of the uploaded images that a model is to see: their bytes are needed, up to MOST_BYTES."""
+    """The ids of the uploaded images whose bytes a model is to see, up to MAX_ENTRY_BYTES."""
     if not any(takes_list(layer.config) for layer in template.layers):
         return []
     ids: list[str] = []
@@ -43,8 +42,8 @@ def to_be_shown(template: CompositionTemplate, files: list[InputFile]) -> list[s
 
 
 def entry(file: InputFile, url: str, images: Mapping[str, bytes]) -> Mapping[str, object]:
-    """One file of the list; `url` is where it is, `images` are the bytes of uploaded ones by their ids."""
-    # The name of a remote image need not tell what it is; whoever fetches it finds out.
+    """One entry of the list. `url` is the address of the file, `images` has the bytes of uploads by id."""
+    # The name of a remote image need not show its media type; the backend finds out when it fetches it.
     mime_type = file.mime_type or "image/jpeg"
     if file.type != "image" or mime_type not in _FORMATS:
         return {"delivery": "download", "type": file.type, "transfer_method": "remote_url", "url": url}
@@ -69,5 +68,5 @@ def entries(
 
 
 def url_of(file: InputFile, file_url: Callable[[str], str]) -> str:
-    """Where an agent finds a file of a message."""
+    """The address under which an agent gets a file of a message."""
     return file_url(file.upload_file_id) if file.transfer_method == "local_file" else file.url

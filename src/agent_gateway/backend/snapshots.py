@@ -1,8 +1,8 @@
-"""A session snapshot as each generation of the run protocol takes it.
+"""Puts a session snapshot into the form of a generation of the run protocol.
 
-Schema 1 lists what every layer holds, in the order of the composition; schema 2 has an object by name, of
-which the history alone is enough. What is stored is never changed: a snapshot is put into the other form
-only on its way to the backend. One that has the right form already goes back byte for byte.
+Schema 1 has a list of the layers' states, in the order of the composition. Schema 2 has an object of states
+by name, of which the history alone is enough. Stored snapshots never change: one is converted only on its way
+to the backend, and goes back byte for byte when it has the right form already.
 """
 
 import json
@@ -29,7 +29,7 @@ class _Layer(msgspec.Struct):
 
 
 class _Snapshot(msgspec.Struct):
-    """All that is ever read of a snapshot: a list is one of schema 1, an object one of schema 2."""
+    """The parts of a snapshot that are read: schema 1 has a list of layers, schema 2 an object."""
 
     layers: list[_Layer] | dict[str, msgspec.Raw]
 
@@ -47,8 +47,8 @@ class _Message(msgspec.Struct):
 def in_schema_1(raw: bytes, names: Sequence[str]) -> msgspec.Raw:
     """The snapshot for a composition of layers with these names, in this order.
 
-    Layers that it does not know begin as new ones, what others held is dropped. Raises ValueError or
-    RecursionError when it can not be read.
+    A layer that is not in the snapshot begins as a new one; the state of any other layer is dropped. Raises
+    ValueError or RecursionError when the snapshot cannot be read.
     """
     try:
         held = msgspec.json.decode(raw, type=_Snapshot).layers
@@ -68,10 +68,10 @@ def in_schema_1(raw: bytes, names: Sequence[str]) -> msgspec.Raw:
 
 
 def in_schema_2(raw: bytes) -> msgspec.Raw | None:
-    """The snapshot by name; None when there is no history to go on from.
+    """The snapshot by name; None when it has no history to continue from.
 
-    Calls that were left open in a list, such as a question to a human, are marked as interrupted: only so
-    may something new be said after them. Raises ValueError or RecursionError when it can not be read.
+    Open calls in a list, such as a question to a human, are marked as interrupted: without the mark nothing
+    new may follow them. Raises ValueError or RecursionError when the snapshot cannot be read.
     """
     try:
         held = msgspec.json.decode(raw, type=_Snapshot).layers
@@ -90,7 +90,7 @@ def in_schema_2(raw: bytes) -> msgspec.Raw | None:
 
 
 def _listed(held: Mapping[str, object], names: Sequence[str]) -> list[Mapping[str, object]]:
-    """What an object holds, for each layer in order."""
+    """The states of an object as a list, for each layer in order."""
     return [
         {"name": name, "lifecycle_state": "suspended", "runtime_state": held[name]}
         if name in held
@@ -125,12 +125,12 @@ class _LenientSnapshot(msgspec.Struct):
 
 
 def _repaired(raw: bytes) -> bytes:
-    """The same JSON with what only Python reads replaced: for the other form it is written anew anyway."""
+    """The same JSON as every reader accepts it. The other form is written anew anyway."""
     return msgspec.json.encode(clean_json(loads(raw)))
 
 
 def _with_no_open_call(history: msgspec.Raw) -> Mapping[str, object]:
-    """The state of a history whose last message is marked if a call in it was never answered."""
+    """The state of a history. Its last message is marked when a call in it was never answered."""
     state = msgspec.json.decode(history, type=dict[str, msgspec.Raw])
     if "messages" not in state:
         return state

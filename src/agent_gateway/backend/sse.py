@@ -1,8 +1,8 @@
 """Server-sent events: bytes in, frames out, however the bytes were cut.
 
-Works on bytes alone: decoding to text first and splitting into lines would also split at U+2028 and
-its kin, which are ordinary characters inside JSON. Left out of the standard on purpose: a carriage
-return alone ends no line, `retry:` is ignored, and an id belongs to its own frame only.
+It works on bytes: text would also be split into lines at U+2028 and similar characters, which are ordinary
+inside JSON. It differs from the standard on purpose: a carriage return alone ends no line, `retry:` is
+ignored, and an id belongs to its own frame only.
 """
 
 from typing import Final, NamedTuple
@@ -11,7 +11,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 class Frame(NamedTuple):
-    """One dispatched event; what the frame did not name is empty."""
+    """One dispatched event; a field that the frame does not have is empty."""
 
     id: bytes
     event: bytes
@@ -20,7 +20,7 @@ class Frame(NamedTuple):
 
 
 class FrameDecoder:
-    """Incremental decoder of one stream. What is left in it at the end was half a frame: drop it."""
+    """Incremental decoder of one stream. At the end of the stream it may hold half a frame: drop it."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -48,7 +48,7 @@ class FrameDecoder:
         return [frame for section in block.split(b"\n\n") if (frame := _frame(section))]
 
     def _without_cr(self, chunk: bytes) -> bytes:
-        """CRLF becomes LF; a CR at the end waits for the byte that tells what it is."""
+        """CRLF becomes LF. A CR at the end is held back until the next byte shows what it is."""
         if self._held_cr:
             chunk = b"\r" + chunk
         self._held_cr = chunk.endswith(b"\r")

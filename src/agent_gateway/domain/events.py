@@ -42,7 +42,7 @@ class AgentThought(msgspec.Struct, frozen=True):
 
 
 class MessageReplace(msgspec.Struct, frozen=True, gc=False):
-    """The answer so far is replaced: the reader's past can not be continued."""
+    """The answer so far is replaced: the reader's past cannot be continued."""
 
     position: int
     text: str

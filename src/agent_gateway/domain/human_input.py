@@ -95,7 +95,7 @@ class HumanInputForm:
     message_id: MessageId
     """The message that asks."""
     tool_call_id: str
-    """Empty when the answer can not be told to the run as a tool's result."""
+    """Empty when the answer cannot be told to the run as a tool's result."""
     definition: FormDefinition
     state: FormState
     expires_at: int

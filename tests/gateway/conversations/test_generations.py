@@ -318,7 +318,7 @@ def test_a_snapshot_that_can_not_be_read_fails_its_turns_and_is_kept(
     refused(chat.post("Again", conversation_id=conversation_id), 500, "internal_server_error")
     assert backend.posts == 1
     assert stored(database_url, conversation_id) == {"layers": "sk-secret"}
-    wait_until(lambda: f"conversation {conversation_id}: its snapshot can not be read" in caplog.text)
+    wait_until(lambda: f"conversation {conversation_id}: its snapshot cannot be read" in caplog.text)
     assert "was not cleaned up" not in caplog.text
     assert "sk-secret" not in caplog.text
 

@@ -99,7 +99,7 @@ def test_a_second_sigterm_does_not_wait(tmp_path: Path, user: str) -> None:
         ("DATABASE_URL", "nonsense", "no URL"),
         ("DATABASE_URL", "postgresql://host/db", "AGENT_GATEWAY_SECRET_KEY is required"),
         ("FILES_URL", "ftp://x/y", "AGENT_GATEWAY_FILES_URL"),
-        ("MODEL", "nonsense", "The model 'nonsense' can not be used"),
+        ("MODEL", "nonsense", "The model 'nonsense' cannot be used"),
         ("BACKEND_URL", "localhost:9000", "AGENT_GATEWAY_BACKEND_URL"),
         ("PUBLIC_URL", "example.com", "AGENT_GATEWAY_PUBLIC_URL"),
         ("APP_FILE", "nowhere.yaml", "nowhere.yaml"),

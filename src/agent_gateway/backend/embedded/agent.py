@@ -43,15 +43,15 @@ from agent_gateway.domain.text import clean_json, clean_text
 from agent_gateway.domain.turns import Usage
 from agent_gateway.errors import ConfigError
 
-# The framework greets whoever runs an agent for the first time; an operator's log is no place for it.
+# The framework prints a greeting when the first agent runs; it does not belong in an operator's log.
 # It documents this switch, but its type is inferred as a constant.
 pydantic_ai.BANNER_ENABLED = False  # pyrefly: ignore[bad-assignment]
 
 MAX_AGENTS: Final = 16
-"""Agents (and their connections) kept at once: a composition may take the model's name from its users."""
+"""Agents (and their connections) kept at once: users may choose the model of a composition."""
 
 MAX_SHOWN: Final = 100
-"""Characters of a model string that an error repeats."""
+"""Characters of a model's name that an error shows."""
 
 _EVENTS: Final = pydantic.TypeAdapter[AgentStreamEvent](
     AgentStreamEvent, config=pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
@@ -61,7 +61,7 @@ _EVENTS: Final = pydantic.TypeAdapter[AgentStreamEvent](
 class EmbeddedAgents:
     """The agents of this process by model name; the empty name is the offline demo agent.
 
-    Raises ConfigError when the configured model can not be used, for example without its API key.
+    Raises ConfigError when the configured model cannot be used, for example without its API key.
     """
 
     def __init__(self, model: str, pace: float) -> None:
@@ -71,7 +71,7 @@ class EmbeddedAgents:
         try:
             self._agent(model)
         except (UserError, ImportError, ValueError) as error:
-            raise ConfigError(f"The model {model!r} can not be used: {error}") from None
+            raise ConfigError(f"The model {model!r} cannot be used: {error}") from None
 
     async def execute(self, request: CreateRunRequest, emit: Emit) -> bytes:
         """Run the agent of one request; the data of `run_succeeded` as JSON.
@@ -122,9 +122,9 @@ class EmbeddedAgents:
         try:
             return self._agent(model)
         except (UserError, ImportError, ValueError) as error:
-            # What the framework says of it may name the variable of a key; the string itself is the app's.
+            # The framework's text may name the variable of a key, so only the kind of error is shown.
             kind = type(error).__name__
-            raise RunFailed(f"the model {model[:MAX_SHOWN]!r} can not be used ({kind})") from None
+            raise RunFailed(f"the model {model[:MAX_SHOWN]!r} cannot be used ({kind})") from None
 
     def _agent(self, model: str) -> Agent[object, str]:
         agent = self._agents.pop(model, None)
@@ -144,7 +144,7 @@ class Stopwatch:
         self._first: float | None = None
 
     def saw_event(self) -> None:
-        """Note when the model said its first thing."""
+        """Note the time of the model's first event."""
         if self._first is None:
             self._first = time.monotonic()
 
@@ -163,7 +163,7 @@ class Stopwatch:
 
 
 def _prompt(plan: Plan) -> str | list[UserContent]:
-    """What the user says: one text, or several with the images that the model sees."""
+    """The user's words: one text, or several texts with the images that the model sees."""
     if len(plan.prompt) == 1 and not plan.images:
         return plan.prompt[0]
     seen = [
@@ -203,7 +203,7 @@ def _leftovers(plan: Plan, cancelled: BaseException, watch: Stopwatch) -> Mappin
     if state is None:
         return None
     last = state.all_messages()[-1:]
-    # Only a part of an answer: tool calls that got no result would make the next turn fail.
+    # Keep only a partial answer: open tool calls would make the next turn fail.
     if not last or not isinstance(last[0], ModelResponse) or not last[0].text or last[0].tool_calls:
         return {"usage": watch.usage(state.usage)}
     snapshot = plan.snapshot(_dump(state.all_messages()))
@@ -214,11 +214,11 @@ def _load(messages: bytes) -> list[ModelMessage]:
     try:
         return ModelMessagesTypeAdapter.validate_json(messages)
     except pydantic.ValidationError:
-        raise RunFailed("the session snapshot's history can not be read") from None
+        raise RunFailed("the session snapshot's history cannot be read") from None
 
 
 def _dump(messages: list[ModelMessage]) -> bytes:
-    # Instructions come with every request anew; kept, each turn would add another copy of them.
+    # Each request brings the instructions again: kept ones would add a copy with every turn.
     kept = [
         replace(message, instructions=None) if isinstance(message, ModelRequest) else message
         for message in messages

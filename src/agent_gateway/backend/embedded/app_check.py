@@ -1,7 +1,7 @@
-"""What the embedded agent would leave out of an app without a word: each with its place, for the operator.
+"""Finds the parts of an app that the embedded agent would ignore silently, each with its path.
 
-Other backends know their own layers; here it is known what a layer can say. Importing this module is cheap:
-the agent framework is loaded only for an app that names a model.
+The gateway knows the layers of the embedded agent, but not those of other backends. Importing this module is
+cheap: the agent framework is loaded only for an app that names a model.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,9 +20,9 @@ _KEYS: Final[dict[str, tuple[str, ...]]] = {
     "llm": ("model",),
     "ask_human": (),
 }
-"""The keys that a layer's config can have, by its kind. An `execution_context` may say anything."""
+"""The keys that a layer's config can have, by its kind. An `execution_context` may have any keys."""
 ALMOST: Final = 0.9
-"""How much of a model's name has to be that of another, so that one was likely meant."""
+"""How similar the name of a model has to be to a known one to be taken for a slip."""
 _TEXTS: Final = ("prefix", "user")
 _NOTHING: Final = {
     "tools": "the embedded agent takes no tools from an app, so this layer would do nothing",
@@ -39,12 +39,12 @@ _NAMES: Final = (
 
 
 def problems(config: AppConfig) -> list[str]:
-    """All that the embedded agent does not know, each with its path; empty when it knows everything."""
+    """Everything that the embedded agent does not know, each with its path."""
     return [problem for path, template in compositions(config) for problem in _of_composition(path, template)]
 
 
 def unknown_models(config: AppConfig) -> list[str]:
-    """What is worth a note: a model that is nearly one that is known. It may be one that is newer."""
+    """Notes about models whose names are close to known ones. They may be newer than this release."""
     return [
         f"{path}: {model!r} is not a model that this release knows{_meant(close)}"
         for path, model in _models(config)
@@ -105,7 +105,7 @@ def _is_texts(value: object) -> bool:
 
 
 def _is_files(value: object) -> bool:
-    """Whether it is a list of files, or becomes one: a placeholder alone keeps the type of its value."""
+    """Whether it is a list of files or becomes one: a lone placeholder keeps the type of its value."""
     if isinstance(value, str):
         parts = parse(value)
         return len(parts) == 1 and isinstance(parts[0], Placeholder)

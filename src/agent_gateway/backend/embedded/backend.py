@@ -1,4 +1,4 @@
-"""The embedded backend: the interface of `protocol.Backend` over runs in this process."""
+"""The embedded backend: it implements `protocol.Backend` with runs in this process."""
 
 from collections.abc import AsyncGenerator
 from typing import Final
@@ -16,20 +16,20 @@ from agent_gateway.domain.ids import RunId
 from agent_gateway.errors import BackendUnreachable, RunLost
 
 DEMO_PACE: Final = 0.025
-"""Seconds between two words of the demo agent: fast, but a person sees it stream."""
+"""Seconds between two words of the demo agent: fast, but slow enough to be seen as a stream."""
 
 
 class EmbeddedBackend:
-    """Runs agents in this process. Its runs end with the process, so nobody else can replay them.
+    """Runs agents in this process. Its runs end with the process, so no other process can replay them.
 
     `model` is a model string of pydantic-ai (`openai:gpt-5-mini`); empty means the offline demo agent,
-    which waits `pace` seconds between words. Raises ConfigError when the model can not be used.
+    which waits `pace` seconds between words. Raises ConfigError when the model cannot be used.
     """
 
     replayable = False
 
     def __init__(self, model: str = "", *, pace: float = DEMO_PACE) -> None:
-        # The agent framework takes seconds to import: only who runs agents here pays for it.
+        # The agent framework takes seconds to import, so it is imported only when agents run here.
         from agent_gateway.backend.embedded.agent import EmbeddedAgents
 
         self._agents = EmbeddedAgents(model, pace)
@@ -43,7 +43,7 @@ class EmbeddedBackend:
             raise BackendUnreachable("the embedded backend is stopping", nothing_sent=True) from None
 
     async def stream(self, run_id: RunId, after: Cursors = START) -> AsyncGenerator[list[RunEvent]]:
-        """The events of a run behind a place up to the terminal one; raises RunLost."""
+        """The events of a run after a position up to the terminal one; raises RunLost."""
         run = self.runs.get(run_id)
         cursor = parse_cursor(after[1]) if after[1] else FROM_START
         while batch := await run.next_batch(cursor):
@@ -51,7 +51,7 @@ class EmbeddedBackend:
             yield [decode_event(event.body) for event in batch]
 
     async def cancel(self, run_id: RunId) -> None:
-        """Cancel a run; one that has finished or is unknown is left alone."""
+        """Cancel a run. A run that has finished or is unknown is no error."""
         try:
             await self.runs.cancel(run_id, Cancellation("user", "stopped by the user"))
         except RunLost:

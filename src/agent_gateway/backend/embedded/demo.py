@@ -1,7 +1,7 @@
-"""The offline demo agent: a scripted model in the place of a real one, so that everything around it is real.
+"""The offline demo agent: a scripted model in place of a real one; everything around it is real.
 
-It streams word by word, thinks before it uses its tools, knows the conversation, and says in each
-answer that it is the demo. What it says depends on nothing but the messages (and the clock, when asked).
+It streams word by word, thinks before it uses its tools, knows the conversation, and says in each answer that
+it is the demo. Its answers depend only on the messages, and on the clock when it is asked for the time.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from agent_gateway.json_types import JsonObject
 
 ABOUT: Final = "I am the demo agent: no model is configured, so my answers are scripted."
 MAX_COUNT: Final = 10_000
-_READ: Final = 1000  # characters of a message that are looked at
+_READ: Final = 1000  # characters of a message that are read
 _QUOTED: Final = 200
 _STORY_DAYS: Final = 40
 
@@ -52,7 +52,7 @@ def calculate(expression: str) -> str:
     try:
         return f"{expression} = {evaluate(expression)}"
     except ValueError as error:
-        return f"{expression} can not be calculated: {error}"
+        return f"{expression} cannot be calculated: {error}"
 
 
 def current_time() -> str:
@@ -86,7 +86,7 @@ def demo_agent(pace: float) -> Agent[object, str]:
 
 
 def answer(turns: Sequence[str]) -> str:
-    """What the demo agent says without tools; `turns` are the user's messages, the newest last."""
+    """The demo agent's answer without tools; `turns` are the user's messages, the newest last."""
     *earlier, query = turns
     read = query[:_READ]
     if match := _COUNT.search(read):

@@ -1,6 +1,6 @@
-"""What the agent framework holds, as JSON, whatever a model said.
+"""Writes events and messages of the agent framework as JSON, whatever a model said.
 
-A provider may cut a character between two of its deltas. Its halves then are no UTF-8, and the framework's
+A provider may cut a character between two of its deltas. UTF-8 cannot encode the halves, and the framework's
 own writer refuses them.
 """
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def event_json(adapter: TypeAdapter[T], event: T) -> bytes:
-    """An event as JSON; halves are kept and escaped, for who reads the events puts them together."""
+    """An event as JSON. Halves are kept and escaped; the reader of the events puts them together."""
     try:
         return adapter.dump_json(event)
     except PydanticSerializationError:
@@ -29,7 +29,7 @@ def event_json(adapter: TypeAdapter[T], event: T) -> bytes:
 
 
 def delta_json(delta: str | None) -> bytes:
-    """A text delta, or none, as JSON; halves are kept and escaped."""
+    """A text delta, or null, as JSON. Halves are kept and escaped."""
     try:
         return msgspec.json.encode(delta)
     except UnicodeEncodeError:
@@ -37,7 +37,7 @@ def delta_json(delta: str | None) -> bytes:
 
 
 def messages_json(messages: list[ModelMessage]) -> bytes:
-    """Messages as JSON; halves that belong together are one character, others U+FFFD."""
+    """Messages as JSON. Halves that belong together become one character, others U+FFFD."""
     try:
         return ModelMessagesTypeAdapter.dump_json(messages)
     except PydanticSerializationError:
@@ -46,13 +46,13 @@ def messages_json(messages: list[ModelMessage]) -> bytes:
 
 
 class WholeCharacters(AbstractCapability[object]):
-    """What a model said goes to its tools, into the history and back to it in whole characters."""
+    """Puts the output of a model into whole characters before tools, history and model get it."""
 
     # `typing.override` is newer than the oldest Python supported here.
     async def after_model_request(  # pyrefly: ignore[missing-override-decorator]
         self, ctx: RunContext[object], *, request_context: ModelRequestContext, response: ModelResponse
     ) -> ModelResponse:
-        """The response as it goes on from here."""
+        """The response with whole characters."""
         try:
             ModelMessagesTypeAdapter.dump_json([response])
         except PydanticSerializationError:

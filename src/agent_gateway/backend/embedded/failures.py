@@ -1,7 +1,7 @@
-"""What a model or its provider raises → a failed run, in words that hold no secrets.
+"""Turns the errors of models and their providers into failed runs, in words that hold no secrets.
 
-The texts of these exceptions carry response bodies, in which some providers repeat the API key, so
-nothing of them is passed on: only the reason, the status and the kind of error.
+The texts of these exceptions hold response bodies, in which some providers repeat the API key. Only the
+reason, the status and the kind of error are passed on.
 """
 
 from typing import Final

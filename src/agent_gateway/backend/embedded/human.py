@@ -1,4 +1,4 @@
-"""The tool by which an embedded agent asks a human: its call ends the run, its result begins the next one."""
+"""The tool with which an embedded agent asks a human. Its call ends a run, its result starts the next one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NotRequired
@@ -47,7 +47,7 @@ TOOLSET: Final = FunctionToolset[object]([ask_human])
 
 
 def deferred_call(requests: DeferredToolRequests) -> Mapping[str, object]:
-    """The one call that a run ends with, in the words of the run protocol."""
+    """The call with which a run ends, in the form of the run protocol."""
     call = requests.calls[0]
     return {
         "tool_call_id": call.tool_call_id,
@@ -58,7 +58,7 @@ def deferred_call(requests: DeferredToolRequests) -> Mapping[str, object]:
 
 
 def results_for(history: Sequence[ModelMessage], answers: Mapping[str, object]) -> DeferredToolResults:
-    """The answers to the open calls of this history; raises RunFailed when they are not for them."""
+    """The answers to the open calls of this history; raises RunFailed when they belong to other calls."""
     last = history[-1] if history else None
     open_calls = [call.tool_call_id for call in last.tool_calls] if isinstance(last, ModelResponse) else []
     if not answers.keys() <= set(open_calls):

@@ -1,8 +1,8 @@
-"""Composition and snapshot of a request → what the agent has to do, and its state → the next snapshot.
+"""Reads a plan for the agent from the composition and the snapshot of a request, and makes the next snapshot.
 
-Layers are known by the end of their type id, because the vendor prefix differs between builds; a layer
-without a type (newer composition schema) is known by its name. Layers that mean nothing here
-(execution context, tools, output) are accepted and left alone.
+A layer is identified by the end of its type id, because the vendor prefix differs between builds. A layer
+without a type (newer composition schema) is identified by its name. Layers without a meaning here (execution
+context, tools, output) are accepted and ignored.
 """
 
 import base64
@@ -23,7 +23,7 @@ StateT = TypeVar("StateT")
 
 
 class SnapshotLayer(msgspec.Struct):
-    """What one layer keeps between runs."""
+    """The state of one layer between two runs."""
 
     name: str
     lifecycle_state: str = "suspended"
@@ -58,16 +58,16 @@ class Plan(msgspec.Struct, frozen=True):
     """The layers as this run leaves them, still with the state they had before."""
     instructions: str | None
     prompt: list[str]
-    """What the user says now; empty when this run only cleans up."""
+    """The user's words in this run; empty when it only cleans up."""
     images: list[ShownFile]
     model: str | None
-    """The model asked for by the llm layer; None means the configured one."""
+    """The model that the llm layer names; None means the configured one."""
     history: int | None
-    """Index of the history layer; without one nothing is remembered."""
+    """Index of the history layer; without one the agent remembers nothing."""
     answers: Mapping[str, object]
-    """What humans answered, by the id of the tool call that asked; then the prompt is not said."""
+    """The answers of humans, by the id of the tool call that asked. With answers, the prompt is not used."""
     asks_human: bool
-    """Whether the composition has a layer to ask humans with."""
+    """Whether the composition has a layer for questions to humans."""
 
     def messages(self) -> bytes:
         """The JSON list of the messages of earlier turns."""
@@ -87,7 +87,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def read_plan(request: CreateRunRequest) -> Plan:
-    """Judge a request's composition and snapshot; raises RunFailed with a text free of its values."""
+    """Check a request's composition and snapshot; raises RunFailed, whose text holds none of their values."""
     layers = request.composition.layers
     kinds = [_kind(layer) for layer in layers]
     on_exit = request.on_exit or OnExit()
@@ -124,7 +124,7 @@ def _answers(request: CreateRunRequest) -> Mapping[str, object]:
         case {"calls": dict() as calls}:
             return calls
         case _:
-            raise RunFailed("the deferred tool results can not be read")
+            raise RunFailed("the deferred tool results cannot be read")
 
 
 def _kind(layer: Layer) -> str:
@@ -135,7 +135,7 @@ def _kind(layer: Layer) -> str:
 
 
 def kind_of(type_id: str) -> str | None:
-    """What a layer of this type, or of this name without a type, is here; None for what is not known."""
+    """The kind of a layer with this type, or with this name and no type; None when it is unknown."""
     return next((kind for kind in KINDS if type_id.endswith(kind)), None)
 
 
@@ -202,7 +202,7 @@ def _snapshot_layers(request: CreateRunRequest, on_exit: OnExit) -> list[Snapsho
     if [layer.name for layer in found] != expected:
         raise RunFailed("session snapshot layer names must match the composition's layers in order")
     if any(layer.lifecycle_state == "closed" for layer in found):
-        raise RunFailed("a closed session can not be resumed")
+        raise RunFailed("a closed session cannot be resumed")
     for layer in found:
         wish = on_exit.layers.get(layer.name, on_exit.default)
         layer.lifecycle_state = _LIFECYCLES.get(wish, "suspended")
@@ -213,4 +213,4 @@ def _decode(raw: msgspec.Raw, kind: type[StateT]) -> StateT:
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.MsgspecError:
-        raise RunFailed("the session snapshot can not be read") from None
+        raise RunFailed("the session snapshot cannot be read") from None

@@ -1,7 +1,7 @@
 """The runs of this process: their tasks, and an append-only, replayable log of events for each.
 
-An event is encoded once, when it is appended; every reader gets the same bytes. Readers wait on a
-wake-up and keep nothing but a cursor, so any number of them may follow a run, leave it and come back.
+An event is encoded once, when it is appended; every reader gets the same bytes. Readers wait for a wake-up
+and hold nothing but a cursor, so any number of them may follow a run, leave it and come back.
 """
 
 import asyncio
@@ -42,11 +42,11 @@ _EVENT_OVERHEAD: Final = 300  # bytes of Python objects around one event, roughl
 
 
 class Stopping(Exception):
-    """No new run is taken: the process is going down."""
+    """No new run is accepted: the process is stopping."""
 
 
 class RunFailed(Exception):
-    """The run can not be completed. Both texts reach readers of the run: no secrets in them."""
+    """The run cannot be completed. Both texts reach readers of the run, so they hold no secrets."""
 
     def __init__(self, error: str, reason: str | None = None) -> None:
         super().__init__(error)
@@ -63,7 +63,7 @@ class RunInterrupted(Exception):
 
 
 class Cancellation(NamedTuple):
-    """Why a run is to be cancelled, in the words of who asked."""
+    """Why a run is to be cancelled, in the words of the caller."""
 
     reason: str | None
     message: str | None
@@ -90,7 +90,7 @@ def parse_cursor(text: str) -> Cursor:
 
 
 class Run:
-    """One run: its status and its log. The first terminal event ends it, nothing comes after."""
+    """One run: its status and its log. The first terminal event ends it; nothing is appended after it."""
 
     def __init__(self) -> None:
         self.id = RunId(str(uuid.uuid4()))
@@ -186,7 +186,7 @@ class Runs:
         self._stopping = False
 
     def create(self, request: CreateRunRequest) -> Run:
-        """Start a run; raises Stopping once `aclose` was called."""
+        """Start a run; raises Stopping after `aclose` was called."""
         if self._stopping:
             raise Stopping
         run = Run()
@@ -206,7 +206,7 @@ class Runs:
     async def cancel(self, run_id: str, cancellation: Cancellation) -> Run:
         """Cancel a run and wait until it has ended; raises RunLost when it is unknown.
 
-        The status of what is returned tells whether it was cancelled or had finished before.
+        The status of the returned run shows whether it was cancelled or had finished before.
         """
         run = self.get(run_id)
         if run.status == "running":
@@ -214,7 +214,7 @@ class Runs:
         return run
 
     async def aclose(self) -> None:
-        """Take no more runs and end those that run with `run_failed`, reason `shutdown`."""
+        """Accept no more runs, and end the running ones with `run_failed`, reason `shutdown`."""
         self._stopping = True
         running = [run for run in self._runs.values() if run.status == "running"]
         await self._stop(running, RunFailed("run cancelled during server shutdown", "shutdown"))
@@ -239,15 +239,15 @@ class Runs:
         except RunFailed as failure:
             logger.warning("run %s failed: %s", run.id, failure.error)
             run.fail(failure)
-        except Exception as error:  # noqa: BLE001 - whatever an agent does, its run must end
-            # Its text may hold credentials or what a user wrote, so only type and place are logged.
+        except Exception as error:  # noqa: BLE001 - a run must end, whatever its agent does
+            # Its text may hold credentials or a user's words, so only its type and place are logged.
             frame = traceback.extract_tb(error.__traceback__)[-1]
             logger.error("a run broke: %s at %s:%s", type(error).__name__, frame.filename, frame.lineno)
             run.fail(RunFailed("the agent run failed unexpectedly"))
 
     def _settle(self, run: Run) -> None:
-        """The run's task is done: make sure the run is, too, and drop the oldest finished ones."""
-        run.end_as_asked()  # a task that is cancelled before its first step never ran `_drive`
+        """The task of the run is done: end the run as well, and drop the oldest finished runs."""
+        run.end_as_asked()  # a task that was cancelled before its first step never ran `_drive`
         del self._tasks[run.id]
         self._finished.append(run)
         self._kept += run.size

@@ -1,4 +1,4 @@
-"""The run protocol over HTTP: any gateway can drive and replay the runs of this process."""
+"""The run protocol over HTTP, so that any gateway can drive and replay the runs of this process."""
 
 import asyncio
 import hmac
@@ -36,7 +36,7 @@ CUT_SECONDS: Final = 5
 """How long open streams may take to end after SIGTERM."""
 
 SCHEMA_VERSION: Final = 1
-"""Of the compositions it takes: the generation of the run protocol that it speaks."""
+"""Of the compositions that it accepts: the generation of the run protocol that it speaks."""
 
 _NULL: Final = msgspec.Raw(b"null")
 _SSE_HEADERS: Final = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
@@ -54,7 +54,7 @@ class CreateRequest(msgspec.Struct):
     on_exit: OnExit | None = None
 
     def as_sent(self) -> CreateRunRequest:
-        """The request as the gateway wrote it."""
+        """The request as the gateway sent it."""
         return CreateRunRequest(
             composition=self.composition,
             session_snapshot=None if self.session_snapshot == _NULL else self.session_snapshot,
@@ -206,7 +206,7 @@ class _Routes:
 
 
 async def _openapi(_: Request) -> Response:
-    """As much as a gateway looks at to learn which generation is spoken here."""
+    """The part of an OpenAPI document from which a gateway learns the generation."""
     version = {"type": "integer", "const": SCHEMA_VERSION}
     composition = {"type": "object", "properties": {"schema_version": version}}
     return JSONResponse(
@@ -251,12 +251,12 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     try:
         return decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        # Of the body nothing is repeated: it holds model credentials. The message names types and a path.
+        # The message names types and a path, and repeats nothing of the body, which holds model credentials.
         raise _Malformed(str(error)) from None
 
 
 class _Malformed(HTTPException):
-    """A body that is wrong in one place; `place` is the path to it."""
+    """A body with one mistake; `place` is the path to it."""
 
     def __init__(self, message: str, *place: str) -> None:
         super().__init__(422, message)
@@ -272,7 +272,7 @@ async def _refuse(_: Request, error: Exception) -> Response:
 
 
 def _guard(token: str | None) -> Callable[[Endpoint], Endpoint]:
-    """Wraps an endpoint so that it wants the token, if there is one."""
+    """Wraps endpoints so that they require the token, if there is one."""
 
     def guarded(endpoint: Endpoint) -> Endpoint:
         async def check(request: Request) -> Response:
