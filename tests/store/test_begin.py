@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from agent_gateway.domain.ids import TaskId, new_id
+from agent_gateway.domain.ids import new_id
 from agent_gateway.domain.turns import Caller, TurnState
 from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound
 from agent_gateway.store.db.database import now_plus
-from agent_gateway.store.turns.intake import StartedTurn
+from agent_gateway.store.turns.intake import Repeated, StartedTurn
 from tests.support.store_world import METADATA, World, ask
 
 pytestmark = pytest.mark.anyio
@@ -141,16 +141,18 @@ async def test_many_conversations_of_a_new_user_begin_at_once(world: World) -> N
 async def test_i10_the_same_key_and_body_is_the_same_turn(world: World) -> None:
     turn = await world.begin(key="k")
     async with world.unchanged():
-        assert await world.process().intake.begin(world.ann, ask(key="k")) == turn.task_id
+        assert await world.process().intake.begin(world.ann, ask(key="k")) == Repeated(turn.task_id)
     await world.turns.intake.stop(world.ann, turn.task_id)
     async with world.unchanged():
-        assert await world.turns.intake.begin(world.ann, ask(key="k")) == turn.task_id, "ended or not"
+        again = await world.turns.intake.begin(world.ann, ask(key="k"))
+        assert again == Repeated(turn.task_id), "ended or not"
 
 
 async def test_i10_the_key_decides_before_busy_does(world: World) -> None:
     first = await world.ended()
     turn = await world.begin(conversation_id=first.conversation_id, key="k")
-    assert await world.turns.intake.begin(world.ann, ask(first.conversation_id, key="k")) == turn.task_id
+    again = await world.turns.intake.begin(world.ann, ask(first.conversation_id, key="k"))
+    assert again == Repeated(turn.task_id)
     with pytest.raises(ConversationBusy):
         await world.turns.intake.begin(world.ann, ask(first.conversation_id, key="other"))
 
@@ -164,7 +166,8 @@ async def test_i10_of_many_equal_posts_one_makes_the_turn(world: World, existing
     )
     turns = [result.turn for result in results if isinstance(result, StartedTurn)]
     assert len(turns) == 1
-    assert {result for result in results if not isinstance(result, StartedTurn)} == {turns[0].task_id}
+    others = {result for result in results if not isinstance(result, StartedTurn)}
+    assert others == {Repeated(turns[0].task_id)}
     assert await count(world, "turns") == before + 1
     assert await count(world, "messages") == before + 1
 
@@ -199,11 +202,12 @@ async def age_keys(world: World, hours: float) -> None:
 async def test_a_key_is_remembered_for_a_day(world: World) -> None:
     turn = await world.begin(key="k")
     await age_keys(world, 23.9)
-    assert await world.turns.intake.begin(world.ann, ask(key="k")) == TaskId(turn.task_id)
+    assert await world.turns.intake.begin(world.ann, ask(key="k")) == Repeated(turn.task_id)
     await age_keys(world, 24.1)
     again = await world.turns.intake.begin(world.ann, ask(key="k", query="another body"))
     assert isinstance(again, StartedTurn)
-    assert await world.turns.intake.begin(world.ann, ask(key="k", query="another body")) == again.turn.task_id
+    repeated = await world.turns.intake.begin(world.ann, ask(key="k", query="another body"))
+    assert repeated == Repeated(again.turn.task_id)
 
 
 async def test_a_forgotten_key_does_not_speak_for_a_busy_conversation(world: World) -> None:

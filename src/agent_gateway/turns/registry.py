@@ -20,7 +20,7 @@ from agent_gateway.errors import StoreError, StoreUnavailable, Unavailable
 from agent_gateway.limits import DrainLimits, RegistryLimits
 from agent_gateway.resources import Resources
 from agent_gateway.runner import TurnRunner
-from agent_gateway.store.turns.intake import NOT_BEGUN, StartedTurn
+from agent_gateway.store.turns.intake import NOT_BEGUN, Repeated
 from agent_gateway.store.turns.stopping import Stopped
 from agent_gateway.turns.descriptors import require_descriptors
 from agent_gateway.turns.handover import Handover
@@ -103,8 +103,8 @@ class LiveTurns:
                     self._abandoning.add(abandoning)
                     abandoning.add_done_callback(self._abandoning.discard)
                 raise
-        if not isinstance(begun, StartedTurn):
-            return begun
+        if isinstance(begun, Repeated):
+            return begun.task_id
         for stopped in begun.interrupted:
             self._propagate_stop(stopped)
         return self._attach(begun.turn)

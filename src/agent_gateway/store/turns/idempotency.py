@@ -1,4 +1,10 @@
-"""Idempotency-Keys: the same key and body never make a second turn (R15)."""
+"""Idempotency-Keys: the same key and body never make a second turn (R15).
+
+`begin` claims the key and looks it up only when it was taken. For an app with a rate limit the route looks
+it up beforehand, too: a repetition is no new request and must not count. The count cannot be part of the
+transaction of `begin`: it would be rolled back with each refused request, and its row would be locked for
+as long as the transaction takes.
+"""
 
 import hashlib
 from typing import Any, Final

@@ -45,6 +45,13 @@ class StartedTurn:
     """The earlier turns of the conversation that were asked to stop, as the app wants."""
 
 
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The request repeats an earlier one with the same Idempotency-Key, which began this turn."""
+
+    task_id: TaskId
+
+
 class TurnIntake:
     """Begins and stops turns on behalf of callers. Lock order: conversation, then turn (R10)."""
 
@@ -56,13 +63,13 @@ class TurnIntake:
 
     async def begin(
         self, caller: Caller, request: TurnRequest, task_id: TaskId | None = None
-    ) -> StartedTurn | TaskId:
+    ) -> StartedTurn | Repeated:
         """Insert a turn's first rows in one transaction (I1, R3, R15).
 
-        Returns what was begun, or the task id of the turn that the Idempotency-Key began before. Raises
-        NotFound, FileNotFound, InvalidParam, ConversationBusy, TooManyRequests, IdempotencyConflict,
-        QuestionOpen, StoreUnavailable. A caller that chooses the `task_id` can find the turn again after
-        a commit whose answer was lost (R14).
+        Returns what was begun, or which turn the Idempotency-Key began before. Raises NotFound,
+        FileNotFound, InvalidParam, ConversationBusy, TooManyRequests, IdempotencyConflict, QuestionOpen,
+        StoreUnavailable. A caller that chooses the `task_id` can find the turn again after a commit whose
+        answer was lost (R14).
         """
         task_id = task_id or TaskId(new_id())
         for _ in range(BEGIN_TRIES):
@@ -75,7 +82,7 @@ class TurnIntake:
                 if request.idempotency_key:
                     async with self._database.reading() as session:
                         if existing := await find_turn_of_key(session, caller, request):
-                            return existing
+                            return Repeated(existing)
                 if isinstance(error, ConversationBusy):
                     raise
         raise StoreUnavailable(f"begin met a conflict {BEGIN_TRIES} times")
