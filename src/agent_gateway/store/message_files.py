@@ -92,7 +92,7 @@ async def attach_files(
         await connection.execute(insert(message_files), rows)
 
 
-async def forget_files(connection: AsyncConnection, conversation_id: str) -> None:
+async def detach_files(connection: AsyncConnection, conversation_id: str) -> None:
     """Detach the files of a deleted conversation, and hide those that no other message uses."""
     # Locked first, so that the next statements see what other messages have attached meanwhile.
     ids = list(await connection.scalars(_FILES_OF, {"conversation": conversation_id}))

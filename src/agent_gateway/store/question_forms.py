@@ -125,9 +125,9 @@ async def withdraw_answer(connection: AsyncConnection, turn: LockedTurn) -> None
     await connection.execute(_UNBIND, {"task": turn.id})
 
 
-async def forget_snapshot(connection: AsyncConnection, turn: LockedTurn) -> None:
-    """The turn that carried an answer has ended: nothing goes on from its question any more."""
-    await connection.execute(_FORGET, {"form": turn.form_id, "task": turn.id})
+async def drop_question_snapshot(connection: AsyncConnection, turn: LockedTurn) -> None:
+    """Delete the state in which a question was asked: the turn that carried its answer has ended."""
+    await connection.execute(_DROP_SNAPSHOT, {"form": turn.form_id, "task": turn.id})
 
 
 async def forms_of(session: AsyncSession, message_ids: Sequence[str]) -> dict[str, HumanInputForm]:
@@ -222,7 +222,7 @@ _REOPEN = (
     .where(forms.c.id == bindparam("form"), forms.c.state == FormState.SUBMITTED.value)
     .values(state=FormState.OPEN.value, result=None, answered_by=None)
 )
-_FORGET = (
+_DROP_SNAPSHOT = (
     update(forms)
     .where(forms.c.id == bindparam("form"), forms.c.answered_by == bindparam("task"))
     .values(snapshot=None)

@@ -12,7 +12,7 @@ from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.tables import conversations, messages, snapshots, steps, turns
 from agent_gateway.store.db.upsert import Upsert
 from agent_gateway.store.message_files import write_artifacts
-from agent_gateway.store.question_forms import forget_snapshot
+from agent_gateway.store.question_forms import drop_question_snapshot
 from agent_gateway.store.turns.chunk_offsets import pack_in_thread
 from agent_gateway.store.turns.locks import LockedTurn
 from agent_gateway.store.turns.queue import promote
@@ -64,7 +64,7 @@ async def write_result(
     if result.snapshot is not None:
         await move_snapshot(connection, turn.conversation_id, turn.seq, result.snapshot)
     if turn.form_id is not None:
-        await forget_snapshot(connection, turn)
+        await drop_question_snapshot(connection, turn)
     await connection.execute(_TOUCH_CONVERSATION, {"conversation": turn.conversation_id})
     await connection.execute(
         _END_TURN,

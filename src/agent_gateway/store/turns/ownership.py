@@ -12,7 +12,7 @@ from agent_gateway.domain.ids import RunId, TaskId
 from agent_gateway.domain.turns import Turn, TurnState
 from agent_gateway.store.db.database import Database, now_plus
 from agent_gateway.store.db.tables import is_active, turns
-from agent_gateway.store.message_files import forget_files
+from agent_gateway.store.message_files import detach_files
 from agent_gateway.store.question_forms import open_form
 from agent_gateway.store.turns.finish import write_result
 from agent_gateway.store.turns.locks import LOCKED_TURN, LockedTurn, lock_conversation
@@ -222,7 +222,7 @@ class OwnedTurns:
                 form = await open_form(connection, row, result.question, seconds)
             promoted = await write_result(connection, row, result, self._context.turn_seconds)
             if conversation.deleted_at is not None:
-                await forget_files(connection, turn.conversation_id)
+                await detach_files(connection, turn.conversation_id)
             due = await enqueue_followups(connection, turn, row, result, conversation)
         if promoted:
             self.promoted.set()

@@ -15,7 +15,7 @@ from agent_gateway.domain.turns import Caller, Outcome, TurnState
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.db.scope import owned, scope_of
 from agent_gateway.store.db.tables import conversations, forms, is_open, outbox, turns
-from agent_gateway.store.message_files import forget_files
+from agent_gateway.store.message_files import detach_files
 from agent_gateway.store.question_forms import cancel_form
 from agent_gateway.store.turns.finish import move_snapshot, write_result
 from agent_gateway.store.turns.locks import LOCKED_TURN, LockedTurn
@@ -109,7 +109,7 @@ async def delete_conversation(
         return None
     await _restore_asking_session(connection, conversation_id)
     await cancel_form(connection, conversation_id)
-    await forget_files(connection, conversation_id)
+    await detach_files(connection, conversation_id)
     await connection.execute(_DELETE_OUTBOX_ENTRIES, {"conversation": conversation_id})
     found = await _unended(connection, conversation_id)
     for turn in found:
