@@ -54,13 +54,23 @@ async def get_meta(app: AppDep) -> AppMeta:
 )
 async def get_site(app: AppDep) -> AppSite:
     """Title, icon, colours and legal texts for a page that shows this app."""
-    config = app.config
-    return AppSite.model_validate(
-        {
-            **config.site.model_dump(),
-            "title": config.site.title or config.name,
-            "description": config.site.description or config.description,
-        }
+    config, site = app.config, app.config.site
+    return AppSite(
+        title=site.title or config.name,
+        chat_color_theme=site.chat_color_theme,
+        chat_color_theme_inverted=site.chat_color_theme_inverted,
+        icon_type=site.icon_type,
+        icon=site.icon,
+        icon_background=site.icon_background,
+        icon_url=site.icon_url,
+        description=site.description or config.description,
+        copyright=site.copyright,
+        privacy_policy=site.privacy_policy,
+        custom_disclaimer=site.custom_disclaimer,
+        input_placeholder=site.input_placeholder,
+        default_language=site.default_language,
+        show_workflow_steps=site.show_workflow_steps,
+        use_icon_as_answer_icon=site.use_icon_as_answer_icon,
     )
 
 

@@ -1,6 +1,6 @@
 """Speech: no app has it. Clients that ask are told so, whatever they send."""
 
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from fastapi import APIRouter, Response
 
@@ -12,7 +12,7 @@ from agent_gateway.routes.schemas.audio import SpeechBody, Transcript
 router = APIRouter(tags=["app"], responses=error_responses(400, 401, 503))
 
 # The bodies are described but not read: that the feature is off is not a question of what was said.
-RECORDING: Final[dict[str, Any]] = {
+RECORDING: Final[dict[str, object]] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -36,10 +36,10 @@ RECORDING: Final[dict[str, Any]] = {
         },
     }
 }
-SPEECH: Final[dict[str, Any]] = {
+SPEECH: Final[dict[str, object]] = {
     "audio/mpeg": {"schema": {"type": "string", "contentMediaType": "audio/mpeg"}}
 }
-TEXT: Final[dict[str, Any]] = {
+TEXT: Final[dict[str, object]] = {
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": SpeechBody.model_json_schema()}},

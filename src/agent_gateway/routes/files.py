@@ -1,7 +1,7 @@
 """Files: uploads, and their bytes for who may have them."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -41,11 +41,11 @@ SAFE_HEADERS: Final = {
     "Cache-Control": "private, no-cache",
     "Accept-Ranges": "bytes",
 }
-BYTES: Final[dict[str, Any]] = {
+BYTES: Final[dict[str, object]] = {
     "description": "The bytes of the file.",
     "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}},
 }
-UPLOAD_BODY: Final[dict[str, Any]] = {
+UPLOAD_BODY: Final[dict[str, object]] = {
     "requestBody": {
         "required": True,
         "content": {

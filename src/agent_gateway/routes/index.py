@@ -1,7 +1,6 @@
 """What answers under a base URL: clients probe it to learn whether it is right."""
 
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import APIRouter
 
@@ -9,7 +8,7 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/")
-async def get_index() -> dict[str, Any]:
+async def get_index() -> dict[str, str]:
     """Which API this is, and which release serves it; without a key."""
     return {
         "welcome": "Agent Gateway",

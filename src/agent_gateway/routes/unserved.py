@@ -3,7 +3,7 @@
 They are not in the OpenAPI document: a generated client has no use for them (docs/api.md lists them).
 """
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from fastapi import APIRouter
 
@@ -17,7 +17,7 @@ EVERY_METHOD: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 @router.get("/apps/annotations")
-async def get_annotations(app: AppDep, page: int = 1, limit: int = 20) -> dict[str, Any]:
+async def get_annotations(app: AppDep, page: int = 1, limit: int = 20) -> dict[str, object]:
     """No app has annotations; clients list them when they start."""
     return {"data": [], "has_more": False, "limit": limit, "total": 0, "page": page}
 
@@ -36,7 +36,7 @@ async def change_annotation(annotation_id: str, app: AppDep) -> None:
 
 
 @router.post("/apps/annotation-reply/{action}")
-async def post_annotation_reply(action: Literal["enable", "disable"], app: AppDep) -> dict[str, Any]:
+async def post_annotation_reply(action: Literal["enable", "disable"], app: AppDep) -> dict[str, object]:
     """To switch it off is done at once, since it is off."""
     if action == "enable":
         raise AppUnavailable("Annotations are not enabled.")
@@ -46,7 +46,7 @@ async def post_annotation_reply(action: Literal["enable", "disable"], app: AppDe
 @router.get("/apps/annotation-reply/{action}/status/{job_id}")
 async def get_annotation_reply(
     action: Literal["enable", "disable"], job_id: str, app: AppDep
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """How far a job is that switches it off: done. Others do not exist."""
     if action == "enable":
         raise NotFound("Job Not Exists.")

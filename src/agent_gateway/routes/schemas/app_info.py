@@ -1,6 +1,6 @@
 """Public JSON of what an app says of itself."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -21,7 +21,7 @@ class AppInfo(BaseModel):
 class AppMeta(BaseModel):
     """What is known of an app's tools."""
 
-    tool_icons: dict[str, Any]
+    tool_icons: dict[str, object]
 
 
 class AppSite(BaseModel):
@@ -97,6 +97,6 @@ class AppParameters(BaseModel):
     annotation_reply: Toggle
     more_like_this: Toggle
     sensitive_word_avoidance: Toggle
-    user_input_form: list[dict[str, Any]]
+    user_input_form: list[dict[str, object]]
     file_upload: FileUpload
     system_parameters: SystemParameters

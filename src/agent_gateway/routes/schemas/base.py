@@ -2,7 +2,7 @@
 
 import math
 import sys
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -26,7 +26,7 @@ NOT_BLANK: Final[dict[str, JsonValue]] = {"pattern": r"\S"}
 """For the document: how the code finds this out, and says it, is its own."""
 
 
-def _text(user: Any) -> Any:
+def _text(user: object) -> object:
     # Refused, not cleaned: two users would become one.
     if isinstance(user, str) and clean_text(user) != user:
         raise ValueError("must be text without NUL and without halves of characters")
@@ -70,14 +70,14 @@ class Body(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _clean(cls, value: Any) -> Any:
+    def _clean(cls, value: object) -> object:
         cleaned = _clean(value, 0)
-        if isinstance(value, dict) and "user" in value:
+        if isinstance(value, dict) and isinstance(cleaned, dict) and "user" in value:
             cleaned["user"] = value["user"]
         return cleaned
 
 
-def _clean(value: Any, level: int) -> Any:
+def _clean(value: object, level: int) -> object:
     if level > MAX_LEVELS:
         raise ValueError("The body is nested too deeply.")
     match value:
@@ -133,7 +133,7 @@ class Metadata(BaseModel):
     """What is known of an answer besides its text."""
 
     usage: UsageBody
-    retriever_resources: list[dict[str, Any]]
+    retriever_resources: list[dict[str, object]]
 
 
 class Health(BaseModel):

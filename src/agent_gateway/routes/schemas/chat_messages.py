@@ -31,7 +31,7 @@ class InputFileBody(Body):
 
     @model_validator(mode="before")
     @classmethod
-    def _newer_name(cls, value: Any) -> Any:
+    def _newer_name(cls, value: object) -> object:
         """Newer clients say `remote_url` where others say `url`."""
         if isinstance(value, dict) and not value.get("url") and value.get("remote_url"):
             return {**value, "url": value["remote_url"]}
@@ -74,6 +74,7 @@ class ChatMessageBody(Body):
         description="What the user says.", examples=["What is 12 * 7?"], json_schema_extra=NOT_BLANK
     )
     user: User
+    # Any JSON. A type that says so would be a name of its own in the document.
     inputs: dict[str, Any] = Field(default_factory=dict, description="Values of the app's input form.")
     response_mode: Literal["streaming", "blocking", "background"] = Field(
         "blocking", description="`background` answers 202 at once with an `events_url` to follow."
@@ -94,7 +95,7 @@ class ChatMessageBody(Body):
 
     @field_validator("trace_id", mode="before")
     @classmethod
-    def _text_or_nothing(cls, value: Any) -> str | None:
+    def _text_or_nothing(cls, value: object) -> str | None:
         return value if isinstance(value, str) else None
 
     @field_validator("query")
@@ -106,14 +107,14 @@ class ChatMessageBody(Body):
 
     @field_validator("inputs", "files", "response_mode", "auto_generate_name", mode="before")
     @classmethod
-    def _null_is_absent(cls, value: Any, info: Any) -> Any:
+    def _null_is_absent(cls, value: object, info: ValidationInfo) -> object:
         if value is not None:
             return value
-        return cls.model_fields[info.field_name].get_default(call_default_factory=True)
+        return cls.model_fields[info.field_name or ""].get_default(call_default_factory=True)
 
     @field_validator("files", mode="before")
     @classmethod
-    def _not_too_many(cls, value: Any) -> Any:
+    def _not_too_many(cls, value: object) -> object:
         # Before each is looked at, and all that is wrong with it told.
         if isinstance(value, list) and len(value) > MAX_REQUEST_FILES:
             raise ValueError(f"must be at most {MAX_REQUEST_FILES}")

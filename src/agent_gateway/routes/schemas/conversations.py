@@ -1,6 +1,6 @@
 """Public JSON of conversations."""
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -12,7 +12,7 @@ class ConversationItem(BaseModel):
 
     id: str
     name: str
-    inputs: dict[str, Any]
+    inputs: dict[str, object]
     status: Literal["normal"]
     introduction: str = Field(description="The app's opening statement.")
     created_at: UnixTime

@@ -15,10 +15,10 @@ FormContent = Annotated[
         examples=["May I delete it?\n\nComment\n\n{{#$output.comment#}}"],
     ),
 ]
-Defaults = Annotated[dict[str, Any], Field(description="First values of inputs, by name.")]
+Defaults = Annotated[dict[str, object], Field(description="First values of inputs, by name.")]
 Urgency = Annotated[str, Field(description="As the agent said it; `normal` if it did not.")]
 Approval = Annotated[
-    dict[str, Any] | None, Field(description="What is to be approved, when the agent said so.")
+    dict[str, object] | None, Field(description="What is to be approved, when the agent said so.")
 ]
 
 
@@ -37,9 +37,9 @@ class FormInputItem(BaseModel):
     label: str
     required: bool
     placeholder: str
-    default: dict[str, Any] | None = Field(description="Its first value, as `{type, selector, value}`.")
+    default: dict[str, object] | None = Field(description="Its first value, as `{type, selector, value}`.")
     options: list[SelectOption] = Field(description="Choices of a select, with labels.")
-    option_source: dict[str, Any] | None = Field(
+    option_source: dict[str, object] | None = Field(
         description="The same choices without labels, as `{type, selector, value}`."
     )
 
@@ -91,7 +91,7 @@ class FormSubmission(BaseModel):
     rendered_content: str = Field(description="The form with its values, or the message that was the answer.")
     action_id: str = Field(description="Empty when a message was the answer.")
     action_text: str = Field(description="Empty when a message was the answer.")
-    submitted_data: dict[str, Any] = Field(description="The values that were submitted, by name.")
+    submitted_data: dict[str, object] = Field(description="The values that were submitted, by name.")
 
 
 class FormTimeout(BaseModel):
@@ -111,20 +111,21 @@ class HumanInputContent(BaseModel):
     submitted: bool
     form_definition: HumanInputForm
     form_submission_data: FormSubmission | None
-    form_submission_values: dict[str, Any] = Field(description="The values that were submitted, by name.")
+    form_submission_values: dict[str, object] = Field(description="The values that were submitted, by name.")
 
 
 class FormSubmitBody(Body):
     """Body of POST /form/human_input/{form_token}."""
 
+    # Any JSON. A type that says so would be a name of its own in the document.
     inputs: dict[str, Any] = Field(default_factory=dict, description="Values by name of the input.")
     action: str = Field(description="Id of the action, the button that was used.", examples=["approve"])
     user: User
 
     @field_validator("inputs", mode="before")
     @classmethod
-    def _null_is_absent(cls, value: Any) -> Any:
-        return dict[str, Any]() if value is None else value
+    def _null_is_absent(cls, value: object) -> object:
+        return dict[str, object]() if value is None else value
 
 
 class FormSubmitted(BaseModel):

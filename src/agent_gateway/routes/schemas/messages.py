@@ -1,6 +1,6 @@
 """Public JSON of messages: as listed, their ratings, and questions that may follow them."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -28,7 +28,7 @@ class ThoughtItem(BaseModel):
     position: StepPosition
     thought: Thought
     tool: ToolName
-    tool_labels: dict[str, Any]
+    tool_labels: dict[str, object]
     tool_input: ToolInput
     observation: Observation
     files: list[str]
@@ -47,14 +47,14 @@ class MessageItem(BaseModel):
     id: str
     conversation_id: str
     parent_message_id: str | None
-    inputs: dict[str, Any]
+    inputs: dict[str, object]
     query: str
     answer: str
     status: Literal["normal", "error"] = Field(description="`error` when its turn failed.")
     error: str | None = Field(description="Why its turn failed.")
     message_files: list[MessageFileItem]
     feedback: MessageRating | None
-    retriever_resources: list[dict[str, Any]]
+    retriever_resources: list[dict[str, object]]
     agent_thoughts: list[ThoughtItem]
     created_at: UnixTime
     extra_contents: list[HumanInputContent] = Field(description="The question that it asks a human.")

@@ -1,6 +1,6 @@
 """The shapes of streamed events, for the OpenAPI document alone: streams/frames.py makes the frames."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, RootModel
 
@@ -59,7 +59,7 @@ class AgentThoughtEvent(StreamEvent):
     position: StepPosition
     thought: Thought
     tool: ToolName
-    tool_labels: dict[str, Any]
+    tool_labels: dict[str, object]
     tool_input: ToolInput
     observation: Observation
     message_files: list[str]
@@ -145,7 +145,7 @@ class ChatStreamEvent(
     """The JSON of one `data:` line of a stream; `event` tells which. Lines `event: ping` carry no data."""
 
 
-EVENT_STREAM: dict[str, Any] = {
+EVENT_STREAM: dict[str, object] = {
     "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ChatStreamEvent"}}}
 }
 """The content of a 200 whose every `data:` line is a ChatStreamEvent."""

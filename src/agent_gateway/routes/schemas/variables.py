@@ -1,7 +1,5 @@
 """Public JSON of conversation variables."""
 
-from typing import Any
-
 from pydantic import BaseModel, Field
 
 from agent_gateway.routes.schemas.base import Body, UnixTime, User
@@ -10,7 +8,7 @@ from agent_gateway.routes.schemas.base import Body, UnixTime, User
 class VariableBody(Body):
     """Body of PUT /conversations/{conversation_id}/variables/{variable_id}."""
 
-    value: Any = Field(description="The new value: any JSON.")
+    value: object = Field(description="The new value: any JSON.")
     user: User
 
 

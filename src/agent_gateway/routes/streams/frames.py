@@ -12,7 +12,7 @@ others.
 import json
 from collections.abc import Callable, Mapping
 from sys import getsizeof
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -166,7 +166,7 @@ class FrameEncoder:
                 lines = self._answers(_chunk_event(mode), event.position, event.text)
         return lines
 
-    def _line(self, event: str, position: int, fields: Mapping[str, Any]) -> str:
+    def _line(self, event: str, position: int, fields: Mapping[str, object]) -> str:
         rest = json.dumps(fields, separators=(",", ":"))[1:]
         return f'data: {{"event":"{event}",{self._common}{position},{rest}\n\n'
 
@@ -192,7 +192,7 @@ class FrameEncoder:
             name, data = "human_input_form_timeout", {**node_json(form), "expiration_time": form.expires_at}
         return self._line(name, event.position, {"workflow_run_id": form.message_id, "data": data})
 
-    def _fields(self, event: MessageFile | MessageEnd | TurnFailed) -> tuple[str, dict[str, Any]]:
+    def _fields(self, event: MessageFile | MessageEnd | TurnFailed) -> tuple[str, dict[str, object]]:
         """Name and fields of an event that every mode shows in the same way."""
         match event:
             case MessageFile(_, file):
@@ -204,7 +204,7 @@ class FrameEncoder:
                     "url": url,
                 }
             case MessageEnd():
-                metadata: dict[str, Any] = {"usage": usage_json(event.usage), "retriever_resources": []}
+                metadata: dict[str, object] = {"usage": usage_json(event.usage), "retriever_resources": []}
                 files = [artifact_json(file, self._file_url) for file in event.files]
                 return "message_end", {"id": self._message_id, "metadata": metadata, "files": files}
             case TurnFailed(_, code):
@@ -213,7 +213,7 @@ class FrameEncoder:
                 return "error", {"status": STATUSES[code], "code": code, "message": FAILURES[code]}
 
     def _thought(self, position: int, step: Step) -> str:
-        fields: dict[str, Any] = {
+        fields: dict[str, object] = {
             "id": step_id(self._message_id, step.number),
             "position": step.number,
             "thought": step.thought,
@@ -235,7 +235,7 @@ def _chunk_event(mode: Mode) -> str:
     return "message" if mode == "chat" else "agent_message"
 
 
-def artifact_json(file: StoredFile, file_url: Callable[[str], str]) -> dict[str, Any]:
+def artifact_json(file: StoredFile, file_url: Callable[[str], str]) -> dict[str, object]:
     """A file that an agent made, as a message's item and its last event list it."""
     return {
         "id": file.id,
@@ -251,7 +251,7 @@ def artifact_json(file: StoredFile, file_url: Callable[[str], str]) -> dict[str,
     }
 
 
-def usage_json(usage: Usage | None) -> dict[str, Any]:
+def usage_json(usage: Usage | None) -> dict[str, object]:
     """Usage with all fourteen fields, zeros when the backend gave none."""
-    fields: dict[str, Any] = msgspec.to_builtins(usage or Usage())
+    fields: dict[str, object] = msgspec.to_builtins(usage or Usage())
     return fields

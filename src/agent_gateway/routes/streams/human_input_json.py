@@ -4,7 +4,7 @@ The words are those of existing front ends (docs/design/service-api.md): the que
 its message's, an input is named by the variable it fills, and the text has a mark where each input belongs.
 """
 
-from typing import Any, Final
+from typing import Final
 
 from agent_gateway.domain.form_rules import filled, marked
 from agent_gateway.domain.human_input import FormAction, FormInput, HumanInputForm
@@ -15,7 +15,7 @@ TITLE: Final = "Question"
 """The title of a question that has none."""
 
 
-def form_json(form: HumanInputForm) -> dict[str, Any]:
+def form_json(form: HumanInputForm) -> dict[str, object]:
     """A form as its question announces it."""
     definition = definition_json(form)
     return {
@@ -34,7 +34,7 @@ def form_json(form: HumanInputForm) -> dict[str, Any]:
     }
 
 
-def definition_json(form: HumanInputForm) -> dict[str, Any]:
+def definition_json(form: HumanInputForm) -> dict[str, object]:
     """What a front end needs to draw a form."""
     definition = form.definition
     defaults = {field.name: field.default for field in definition.inputs if field.default is not None}
@@ -50,7 +50,7 @@ def definition_json(form: HumanInputForm) -> dict[str, Any]:
     }
 
 
-def submission_json(form: HumanInputForm) -> dict[str, Any] | None:
+def submission_json(form: HumanInputForm) -> dict[str, object] | None:
     """What a human answered; None when nobody has. Without an action, a message was the answer."""
     answer = form.answer
     if answer is None or answer.status == "timeout":
@@ -64,7 +64,7 @@ def submission_json(form: HumanInputForm) -> dict[str, Any] | None:
     }
 
 
-def node_json(form: HumanInputForm) -> dict[str, Any]:
+def node_json(form: HumanInputForm) -> dict[str, object]:
     """The question as the node that it is for existing front ends."""
     return {"node_id": form.message_id, "node_title": _title(form)}
 
@@ -73,7 +73,7 @@ def _title(form: HumanInputForm) -> str:
     return form.definition.title or TITLE
 
 
-def _input(field: FormInput) -> dict[str, Any]:
+def _input(field: FormInput) -> dict[str, object]:
     default = None if field.default is None else _constant(field.default)
     options = [{"value": option.value, "label": option.label} for option in field.options]
     return {
@@ -88,10 +88,10 @@ def _input(field: FormInput) -> dict[str, Any]:
     }
 
 
-def _constant(value: Any) -> dict[str, Any]:
+def _constant(value: object) -> dict[str, object]:
     selector: list[str] = []
     return {"type": "constant", "selector": selector, "value": value}
 
 
-def _action(action: FormAction) -> dict[str, Any]:
+def _action(action: FormAction) -> dict[str, object]:
     return {"id": action.id, "title": action.label, "button_style": STYLES.get(action.style, "default")}

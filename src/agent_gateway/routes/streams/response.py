@@ -146,7 +146,7 @@ class TurnStream(EventSourceResponse):
             await self._frames.aclose()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        gone = asyncio.create_task(self._listen_for_disconnect(receive))
+        gone = asyncio.create_task(self._wait_for_disconnect(receive))
         try:
             async with aclosing(self._frames) as frames:
                 async for data in frames:
@@ -159,3 +159,8 @@ class TurnStream(EventSourceResponse):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             gone.cancel()
+
+    async def _wait_for_disconnect(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.active = False
