@@ -10,7 +10,7 @@ from tests.support.gateway_server import GatewayServer, StartGateway, wait_until
 
 
 @pytest.mark.parametrize("mode", ["streaming", "blocking", "background"])
-def test_a_second_message_is_told_whose_turn_it_is(
+def test_a_second_message_is_refused_with_the_id_of_the_active_turn(
     server: GatewayServer, rejecting: Chat, fake: ScriptedBackend, gate: Gate, mode: str
 ) -> None:
     chat = rejecting
@@ -31,7 +31,9 @@ def test_a_second_message_is_told_whose_turn_it_is(
     assert chat.blocking("And now?", conversation_id=conversation_id)["answer"] == "You said: And now?."
 
 
-def test_other_conversations_are_not_busy(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_busy_conversation_does_not_block_other_conversations(
+    chat: Chat, fake: ScriptedBackend, gate: Gate
+) -> None:
     fake.queue(script(text("One"), gate, succeed()))
     with chat.open() as stream:
         stream.next()
@@ -40,7 +42,7 @@ def test_other_conversations_are_not_busy(chat: Chat, fake: ScriptedBackend, gat
         stream.rest()
 
 
-def test_the_conversation_is_free_when_message_end_was_read(chat: Chat) -> None:
+def test_the_conversation_accepts_a_message_once_message_end_was_read(chat: Chat) -> None:
     """No client ever meets `busy` after it saw the end."""
     conversation_id = None
     for number in range(10):
@@ -49,7 +51,7 @@ def test_the_conversation_is_free_when_message_end_was_read(chat: Chat) -> None:
     assert len(chat.messages(str(conversation_id))) == 10
 
 
-def test_too_many_turns_are_refused(
+def test_a_turn_beyond_the_limit_of_the_process_is_refused(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     server = start_gateway(max_active_turns=2)

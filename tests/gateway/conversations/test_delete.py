@@ -130,7 +130,7 @@ def test_files_of_a_turn_that_runs_on_are_gone_with_its_conversation(
     assert preview(chat, made_id).status_code == 404
 
 
-def test_what_was_said_of_a_deleted_conversation_is_gone(server: GatewayServer, user: str) -> None:
+def test_feedback_on_a_deleted_conversation_is_not_listed(server: GatewayServer, user: str) -> None:
     """From what the app reads of all its users."""
     add_app(server.settings.resolved_database_url(), key := f"app-rated-{user}")
     with server.client(key) as client:
@@ -144,7 +144,7 @@ def test_what_was_said_of_a_deleted_conversation_is_gone(server: GatewayServer, 
         assert client.get("/app/feedbacks", params={"limit": 1}).json()["data"] != []
 
 
-def test_file_urls_of_a_deleted_app_open_nothing(server: GatewayServer, user: str) -> None:
+def test_file_urls_of_a_deleted_app_answer_not_found(server: GatewayServer, user: str) -> None:
     """They need no key, so that the end of all keys does not end them."""
     url = server.settings.resolved_database_url()
     app_id = apply_app(url, f"gone-{user}").app_id
@@ -171,7 +171,7 @@ def test_the_session_of_a_question_is_closed(chat: Chat, fake: ScriptedBackend, 
     refused(chat.client.get(f"/form/human_input/{token}"), 404, "not_found")
 
 
-def test_who_may_delete_and_how(chat: Chat, url: str) -> None:
+def test_only_its_user_can_delete_a_conversation(chat: Chat, url: str) -> None:
     conversation_id = chat.blocking()["conversation_id"]
     path = f"/conversations/{conversation_id}"
     strangers = chat.client.request("DELETE", path, json={"user": "somebody else"})
@@ -234,7 +234,9 @@ def test_a_backend_without_clean_up_runs_is_asked_once(
     assert len([record for record in caplog.records if "clean-up" in record.getMessage()]) == 1
 
 
-def test_during_a_running_turn(chat: Chat, fake: ScriptedBackend, gate: Gate, url: str) -> None:
+def test_deleting_stops_the_running_turn_before_the_session_is_closed(
+    chat: Chat, fake: ScriptedBackend, gate: Gate, url: str
+) -> None:
     """The turn is stopped, its readers get their end, and only then its session is closed."""
     conversation_id = chat.blocking("First")["conversation_id"]
     ends_at_close: list[str | None] = []
@@ -278,7 +280,7 @@ def test_the_snapshot_of_the_stopped_turn_is_the_one_that_is_closed(
     assert snapshot_row(url, conversation_id) is None
 
 
-def test_with_queued_turns(chat: Chat, fake: ScriptedBackend, gate: Gate, url: str) -> None:
+def test_deleting_ends_the_queued_turns(chat: Chat, fake: ScriptedBackend, gate: Gate, url: str) -> None:
     conversation_id = chat.blocking("First")["conversation_id"]
     fake.queue(script(text("Half"), gate, succeed()))
     active = chat.background("Second", conversation_id=conversation_id)
@@ -303,7 +305,7 @@ def test_without_a_session_nothing_is_closed(chat: Chat, fake: ScriptedBackend, 
     assert fake.posts == 1
 
 
-def test_a_backend_that_is_away_closes_the_session_when_it_is_back(
+def test_the_session_is_closed_once_the_backend_is_back(
     start_gateway: StartGateway, database_url: str, user: str
 ) -> None:
     with ScriptedBackend() as backend:
@@ -321,7 +323,7 @@ def test_a_backend_that_is_away_closes_the_session_when_it_is_back(
     assert snapshot_row(database_url, conversation_id) is None
 
 
-def test_what_a_process_leaves_undone_the_next_one_does(
+def test_the_next_process_does_the_cleanup_that_one_left_undone(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
 ) -> None:
     """A clean stop in the middle of the clean-up run gives the errand back."""
@@ -341,7 +343,9 @@ def test_what_a_process_leaves_undone_the_next_one_does(
 
 
 @pytest.mark.slow
-def test_kill_between_delete_and_clean_up(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+def test_a_process_killed_after_the_delete_leaves_the_cleanup_to_another(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
     victim = fleet.process().ready()
     chat = fleet.chat(victim, user)
     conversation_id = chat.blocking()["conversation_id"]
@@ -360,7 +364,9 @@ def test_kill_between_delete_and_clean_up(fleet: Fleet, fake: ScriptedBackend, g
     refused(fleet.chat(other, user).post("More", conversation_id=conversation_id), 404, "not_found")
 
 
-def test_at_another_process(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+def test_a_delete_at_another_process_stops_the_turn_and_closes_the_session_once(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
     """Deleted there, running here: hidden here at once, stopped, and closed once."""
     here, there = fleet.start(), fleet.start()
     chat, elsewhere = fleet.chat(here, user), fleet.chat(there, user)

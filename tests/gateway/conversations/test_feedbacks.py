@@ -48,7 +48,7 @@ def test_a_rating_is_shown_until_it_is_taken_back(chat: Chat) -> None:
     assert shown(chat, conversation_id) is None
 
 
-def test_each_message_has_its_own(chat: Chat) -> None:
+def test_each_message_has_its_own_rating(chat: Chat) -> None:
     first = chat.blocking("a")
     second = chat.blocking("b", conversation_id=first["conversation_id"])
     rate(chat, first["message_id"], rating="dislike")
@@ -59,7 +59,7 @@ def test_each_message_has_its_own(chat: Chat) -> None:
     assert ratings == [{"rating": "dislike"}, {"rating": "like"}]
 
 
-def test_any_turn_can_be_rated(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_running_and_a_failed_turn_can_be_rated(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     """One that still runs, and one that failed."""
     fake.queue(script(text("One"), gate, succeed()))
     with chat.open("Count") as stream:
@@ -75,7 +75,7 @@ def test_any_turn_can_be_rated(chat: Chat, fake: ScriptedBackend, gate: Gate) ->
     assert shown(chat, failed.conversation_id) == {"rating": "dislike"}
 
 
-def test_the_app_reads_all_of_them(own: Chat) -> None:
+def test_the_app_lists_the_ratings_of_all_users(own: Chat) -> None:
     other = Chat(own.client, f"{own.user}-2")
     assert own.client.get("/app/feedbacks").json() == {"data": []}
     mine, theirs, silent = own.blocking(), other.blocking(), own.blocking()
@@ -120,7 +120,7 @@ def test_the_app_reads_all_of_them(own: Chat) -> None:
     assert silent["message_id"] not in ids
 
 
-def test_ratings_at_once_are_one(own: Chat) -> None:
+def test_concurrent_ratings_of_a_message_leave_one_row(own: Chat) -> None:
     message_id = own.blocking()["message_id"]
     with ThreadPoolExecutor(8) as threads:
         done = [threads.submit(rate, own, message_id, rating=it) for it in ["like", "dislike"] * 8]
@@ -128,7 +128,7 @@ def test_ratings_at_once_are_one(own: Chat) -> None:
     assert len(own.client.get("/app/feedbacks").json()["data"]) == 1
 
 
-def test_page_by_page(own: Chat) -> None:
+def test_ratings_are_listed_page_by_page(own: Chat) -> None:
     ids = [own.blocking()["message_id"] for _ in range(5)]
     for message_id in ids:
         rate(own, message_id, rating="like")
@@ -144,14 +144,14 @@ def test_page_by_page(own: Chat) -> None:
 
 
 @pytest.mark.parametrize("rating", ["love", "", "LIKE", 1, True, ["like"]])
-def test_a_wrong_rating_is_named(chat: Chat, rating: Any) -> None:
+def test_a_wrong_rating_is_refused_with_the_name_of_the_field(chat: Chat, rating: Any) -> None:
     answered = chat.blocking()
     error = refused(rate(chat, answered["message_id"], rating=rating), 400, "invalid_param")
     assert "rating" in error["message"]
     assert shown(chat, answered["conversation_id"]) is None
 
 
-def test_a_rating_needs_its_user(chat: Chat) -> None:
+def test_only_its_user_can_rate_a_message(chat: Chat) -> None:
     answered = chat.blocking()
     path = f"/messages/{answered['message_id']}/feedbacks"
     refused(chat.client.post(path, json={"rating": "like"}), 400, "invalid_param")
@@ -166,7 +166,7 @@ def test_a_rating_needs_its_user(chat: Chat) -> None:
 @pytest.mark.parametrize(
     "params", [{"page": 0}, {"page": 10**30}, {"page": "one"}, {"limit": 0}, {"limit": 102}]
 )
-def test_bad_questions(client: httpx.Client, params: dict[str, Any]) -> None:
+def test_wrong_parameters_of_the_list_are_refused(client: httpx.Client, params: dict[str, Any]) -> None:
     [name] = params
     response = client.get("/app/feedbacks", params=params)
     assert name in refused(response, 400, "invalid_param")["message"]

@@ -116,7 +116,7 @@ def ended_with(backend: ScriptedBackend) -> Any:
 
 
 @pytest.mark.parametrize("documented", [True, False], ids=["it-says-so", "it-says-nothing"])
-def test_a_conversation_goes_on_over_an_upgrade_and_its_roll_back(
+def test_a_conversation_continues_after_an_upgrade_and_its_rollback(
     chat: Chat, backend: ScriptedBackend, database_url: str, documented: bool
 ) -> None:
     backend.documented = documented
@@ -155,7 +155,7 @@ def test_a_request_that_was_converted_is_one_turn_with_one_stream(
     assert len(backend.runs) == 2
 
 
-def test_turns_that_fail_or_are_stopped_are_known_after_the_upgrade(
+def test_failed_and_stopped_turns_are_remembered_after_an_upgrade(
     chat: Chat, backend: ScriptedBackend
 ) -> None:
     """Newer backends give their snapshot with any end; it holds what was said until then."""
@@ -184,7 +184,7 @@ def test_turns_that_fail_or_are_stopped_are_known_after_the_upgrade(
 
 
 @pytest.mark.parametrize("how", ["message", "form"])
-def test_a_question_that_is_open_over_an_upgrade_is_answered_as_text(
+def test_a_question_left_open_over_an_upgrade_is_answered_as_text(
     chat: Chat, backend: ScriptedBackend, database_url: str, how: str
 ) -> None:
     first = chat.blocking("Hello")
@@ -214,7 +214,7 @@ def test_a_question_that_is_open_over_an_upgrade_is_answered_as_text(
     assert len(backend.runs) == 4
 
 
-def test_a_question_that_expires_after_an_upgrade_is_told_as_text(
+def test_a_question_that_expires_after_an_upgrade_is_reported_as_text(
     chat: Chat, backend: ScriptedBackend, database_url: str
 ) -> None:
     heard = asked(chat, backend)
@@ -239,7 +239,9 @@ def test_a_question_answered_after_upgrade_and_roll_back_is_the_tools_result(
     assert calls["call_ask_1"]["action"] == {"id": "approve", "label": "Approve"}
 
 
-def test_a_restarted_gateway_finds_out_by_itself(start_chat: StartChat, backend: ScriptedBackend) -> None:
+def test_a_restarted_gateway_detects_the_generation_of_the_backend(
+    start_chat: StartChat, backend: ScriptedBackend
+) -> None:
     """The choice is kept by each process, not in the database."""
     conversation_id = start_chat().blocking("One")["conversation_id"]
     backend.speaks = 2
@@ -251,7 +253,7 @@ def test_a_restarted_gateway_finds_out_by_itself(start_chat: StartChat, backend:
 
 
 @pytest.mark.parametrize("schema", [1, 2])
-def test_the_setting_is_believed_when_the_backend_says_nothing(
+def test_the_setting_decides_when_the_backend_does_not_state_its_generation(
     start_chat: StartChat, backend: ScriptedBackend, schema: Any
 ) -> None:
     backend.speaks, backend.documented = schema, False
@@ -283,7 +285,7 @@ def test_a_request_that_is_wrong_in_both_fails_the_turn_once(
     assert backend.runs == {}
 
 
-def test_a_turn_that_the_upgrade_ends_is_gone_on_from_in_the_new_form(
+def test_a_turn_interrupted_by_an_upgrade_is_continued_in_the_new_form(
     chat: Chat, backend: ScriptedBackend, gate: Gate
 ) -> None:
     """As real backends do it: who stops ends its runs, with what was said so far."""
@@ -301,7 +303,7 @@ def test_a_turn_that_the_upgrade_ends_is_gone_on_from_in_the_new_form(
 
 
 @pytest.mark.parametrize("speaks", [1, 2])
-def test_a_snapshot_that_can_not_be_read_fails_its_turns_and_is_kept(
+def test_an_unreadable_snapshot_fails_its_turns_and_is_kept(
     chat: Chat,
     backend: ScriptedBackend,
     database_url: str,

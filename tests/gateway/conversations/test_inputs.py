@@ -60,7 +60,7 @@ def prompts(fake: ScriptedBackend) -> list[str]:
         ({"age": "old"}, "inputs.name: is required; inputs.age: must be a number"),
     ],
 )
-def test_inputs_that_do_not_fit_are_refused_by_name(
+def test_inputs_that_do_not_fit_are_refused_with_the_name_of_the_field(
     form: Chat, fake: ScriptedBackend, inputs: Any, named: str, mode: str
 ) -> None:
     error = refused(form.post(inputs=inputs, response_mode=mode), 400, "invalid_param")
@@ -69,7 +69,7 @@ def test_inputs_that_do_not_fit_are_refused_by_name(
     assert fake.posts == 0
 
 
-def test_a_conversation_goes_on_with_the_inputs_it_began_with(form: Chat, fake: ScriptedBackend) -> None:
+def test_a_conversation_keeps_the_inputs_of_its_first_message(form: Chat, fake: ScriptedBackend) -> None:
     conversation = form.blocking(inputs={"name": "Ada", "age": 36, "else": {"x": 1}})["conversation_id"]
 
     def go_on(**inputs: Any) -> Json:
@@ -86,7 +86,7 @@ def test_a_conversation_goes_on_with_the_inputs_it_began_with(form: Chat, fake: 
     assert form.conversations()["data"][0]["inputs"] == first
 
 
-def test_inputs_of_a_later_message_are_checked_too(form: Chat, fake: ScriptedBackend) -> None:
+def test_inputs_of_a_later_message_are_validated(form: Chat, fake: ScriptedBackend) -> None:
     conversation = form.blocking(inputs={"name": "Ada"})["conversation_id"]
     response = form.post(conversation_id=conversation, inputs={"tone": "rude"})
     assert refused(response, 400, "invalid_param")["message"] == "inputs.tone: must be one of the options"
@@ -100,13 +100,13 @@ def test_inputs_of_a_later_message_are_checked_too(form: Chat, fake: ScriptedBac
     assert prompts(fake) == ["Ada//", "Ada/brief/", "Ada//5"], "what is required and blank is kept"
 
 
-def test_who_may_not_see_a_conversation_hears_nothing_of_its_form(form: Chat) -> None:
+def test_a_stranger_learns_nothing_of_the_input_form_of_a_conversation(form: Chat) -> None:
     conversation = form.blocking(inputs={"name": "Ada"})["conversation_id"]
     stranger = Chat(form.client, f"{form.user}-other")
     refused(stranger.post(conversation_id=conversation, inputs={"tone": "rude"}), 404, "not_found")
 
 
-def test_what_was_refused_is_not_remembered_by_its_key(form: Chat) -> None:
+def test_a_refused_message_does_not_use_up_its_idempotency_key(form: Chat) -> None:
     key = {"Idempotency-Key": "k"}
     refused(form.post(inputs={}, headers=key), 400, "invalid_param")
     answered = form.blocking(inputs={"name": "Ada"}, headers=key)

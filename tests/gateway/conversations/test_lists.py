@@ -55,7 +55,7 @@ def names(page: dict[str, Any]) -> list[str]:
     return [item["name"] for item in page["data"]]
 
 
-def test_a_conversation_as_listed(chat: Chat) -> None:
+def test_a_listed_conversation_has_all_its_fields(chat: Chat) -> None:
     assert chat.conversations() == {"limit": 20, "has_more": False, "data": []}
     inputs = {"a": 1, "b": [None, "ü"]}
     answered = chat.blocking("  My first\nquestion ", inputs=inputs)
@@ -76,7 +76,7 @@ def test_a_conversation_as_listed(chat: Chat) -> None:
     assert item["updated_at"] >= item["created_at"]
 
 
-def test_conversations_in_order(chat: Chat) -> None:
+def test_conversations_are_listed_in_the_requested_order(chat: Chat) -> None:
     ids = [chat.blocking(name)["conversation_id"] for name in "abcd"]
     chat.blocking("again", conversation_id=ids[1])
     assert names(chat.conversations()) == ["b", "d", "c", "a"], "the last active one first"
@@ -87,7 +87,7 @@ def test_conversations_in_order(chat: Chat) -> None:
 
 
 @pytest.mark.parametrize("sort_by", ["created_at", "-created_at", "updated_at", "-updated_at"])
-def test_conversations_page_by_page(chat: Chat, sort_by: str) -> None:
+def test_conversations_are_listed_page_by_page(chat: Chat, sort_by: str) -> None:
     ids = [chat.blocking(name)["conversation_id"] for name in "abcde"]
     chat.blocking("again", conversation_id=ids[2])
     whole = chat.conversations(sort_by=sort_by)["data"]
@@ -107,7 +107,7 @@ def test_conversations_page_by_page(chat: Chat, sort_by: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["created_at", "updated_at"])
-def test_conversations_of_the_same_moment_are_not_lost_between_pages(
+def test_conversations_with_equal_times_are_not_lost_between_pages(
     server: GatewayServer, chat: Chat, field: str
 ) -> None:
     ids = [chat.blocking(name)["conversation_id"] for name in "abcde"]
@@ -132,7 +132,7 @@ def test_conversations_of_the_same_moment_are_not_lost_between_pages(
     assert found[f"-{field}"] == found[field][::-1]
 
 
-def test_an_empty_cursor_is_none(chat: Chat) -> None:
+def test_an_empty_cursor_lists_from_the_start(chat: Chat) -> None:
     answered = chat.blocking()
     assert chat.conversations(last_id="") == chat.conversations()
     assert len(chat.conversations(last_id="")["data"]) == 1
@@ -142,7 +142,7 @@ def test_an_empty_cursor_is_none(chat: Chat) -> None:
     assert chat.conversations(last_id=answered["conversation_id"].upper())["data"] == []
 
 
-def test_lists_belong_to_a_user(chat: Chat) -> None:
+def test_a_list_shows_only_what_belongs_to_its_user(chat: Chat) -> None:
     """And an absent user is DEFAULT-USER, not everybody."""
     mine = chat.blocking("Hi")
     other = Chat(chat.client, f"{chat.user}-2")
@@ -171,7 +171,7 @@ def test_lists_belong_to_a_user(chat: Chat) -> None:
         ({"user": "  "}, 400, "invalid_param", "user"),
     ],
 )
-def test_bad_questions_for_conversations(
+def test_wrong_parameters_for_conversations_are_refused(
     chat: Chat, params: dict[str, Any], status: int, code: str, named: str
 ) -> None:
     response = chat.client.get("/conversations", params={"user": chat.user, **params})
@@ -191,7 +191,7 @@ def test_bad_questions_for_conversations(
         ({"first_id": str(uuid4())}, 404, "not_found", ""),
     ],
 )
-def test_bad_questions_for_messages(
+def test_wrong_parameters_for_messages_are_refused(
     chat: Chat, params: dict[str, Any], status: int, code: str, named: str
 ) -> None:
     given = {"user": chat.user, "conversation_id": chat.blocking()["conversation_id"], **params}
@@ -199,7 +199,7 @@ def test_bad_questions_for_messages(
     assert named in refused(chat.client.get("/messages", params=asked), status, code)["message"]
 
 
-def test_another_conversations_message_is_no_cursor(chat: Chat) -> None:
+def test_a_message_of_another_conversation_is_refused_as_cursor(chat: Chat) -> None:
     first, second = chat.blocking(), chat.blocking()
     response = chat.client.get(
         "/messages",
@@ -212,7 +212,7 @@ def test_another_conversations_message_is_no_cursor(chat: Chat) -> None:
     refused(response, 404, "not_found")
 
 
-def test_messages_page_by_page(chat: Chat) -> None:
+def test_messages_are_listed_page_by_page(chat: Chat) -> None:
     """The newest page first; within each, oldest first."""
     conversation_id = chat.blocking("0")["conversation_id"]
     for number in range(1, 5):
@@ -232,7 +232,7 @@ def test_messages_page_by_page(chat: Chat) -> None:
     assert page == {"limit": 2, "has_more": False, "data": []}
 
 
-def test_a_message_as_listed(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_listed_message_has_all_its_fields(chat: Chat, fake: ScriptedBackend) -> None:
     fake.script = script(
         thinking("I should ", "look it up."),
         tool_call("1", "search", {"q": "x"}),
@@ -276,13 +276,13 @@ def test_a_message_as_listed(chat: Chat, fake: ScriptedBackend) -> None:
     assert [item["position"] for item in thoughts] == [1, 2]
 
 
-def test_a_message_without_usage(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_message_without_usage_is_listed(chat: Chat, fake: ScriptedBackend) -> None:
     fake.script = script(text("Hi"), succeed(usage=ABSENT))
     message = chat.message(chat.blocking()["conversation_id"])
     assert (message["total_tokens"], message["total_price"], message["currency"]) == (0, "0", "USD")
 
 
-def test_a_failed_message(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_failed_message_is_listed_with_its_error(chat: Chat, fake: ScriptedBackend) -> None:
     fake.script = script(text("So far"), fail("InvokeRateLimitError", "key sk-secret exhausted"))
     heard = chat.streaming()
     message = chat.message(heard.conversation_id)
@@ -291,7 +291,7 @@ def test_a_failed_message(chat: Chat, fake: ScriptedBackend) -> None:
     assert "sk-secret" not in message["error"]
 
 
-def test_a_message_while_its_turn_runs(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_message_is_listed_while_its_turn_runs(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     fake.queue(script(text("One"), gate, succeed()))
     with chat.open("Count") as stream:
         conversation_id = stream.next()["conversation_id"]
@@ -303,9 +303,7 @@ def test_a_message_while_its_turn_runs(chat: Chat, fake: ScriptedBackend, gate: 
     assert chat.message(conversation_id)["answer"] == "One"
 
 
-def test_a_stopped_message_and_one_that_waited_behind_it(
-    chat: Chat, fake: ScriptedBackend, gate: Gate
-) -> None:
+def test_a_stopped_message_and_a_queued_one_are_listed(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     fake.queue(script(text("So far"), gate, succeed()))
     with chat.open("First") as stream:
         conversation_id = stream.next()["conversation_id"]
@@ -324,14 +322,16 @@ def test_a_stopped_message_and_one_that_waited_behind_it(
     assert second["id"] == waiting["message_id"]
 
 
-def test_long_names_are_cut(chat: Chat) -> None:
+def test_a_long_first_query_is_cut_to_a_name(chat: Chat) -> None:
     chat.blocking("word " * 50)
     [name] = names(chat.conversations())
     assert 10 < len(name) <= 64
     assert name.startswith("word word")
 
 
-def test_lists_outlive_a_restart(start_gateway: StartGateway, fake: ScriptedBackend, user: str) -> None:
+def test_lists_are_the_same_after_a_restart(
+    start_gateway: StartGateway, fake: ScriptedBackend, user: str
+) -> None:
     server = start_gateway()
     with server.client() as client:
         chat = Chat(client, user)

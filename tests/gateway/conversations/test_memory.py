@@ -46,7 +46,7 @@ def empty_layers(fake: ScriptedBackend) -> list[dict[str, Any]]:
     return [{"name": layer["name"], **state} for layer in layers]
 
 
-def test_the_next_turn_goes_on_from_the_snapshot(chat: Chat, fake: ScriptedBackend) -> None:
+def test_the_next_turn_starts_from_the_snapshot(chat: Chat, fake: ScriptedBackend) -> None:
     first = chat.blocking("My name is Ada")
     chat.blocking("Who am I?", conversation_id=first["conversation_id"])
     chat.streaming("And now?", conversation_id=first["conversation_id"])
@@ -57,13 +57,13 @@ def test_the_next_turn_goes_on_from_the_snapshot(chat: Chat, fake: ScriptedBacke
     assert said(two) == [*said(one), "Who am I?", "You said: Who am I?."]
 
 
-def test_another_conversation_knows_nothing(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_new_conversation_starts_without_memory(chat: Chat, fake: ScriptedBackend) -> None:
     chat.blocking("My name is Ada")
     chat.blocking("Who am I?")
     assert sent_snapshots(fake) == [None, None]
 
 
-def test_the_snapshot_goes_back_byte_by_byte(chat: Chat, fake: ScriptedBackend) -> None:
+def test_the_snapshot_is_sent_back_byte_for_byte(chat: Chat, fake: ScriptedBackend) -> None:
     first = chat.blocking()
     layers = json.dumps(empty_layers(fake))
     snapshot = f'{{ "schema_version": 1,\t"layers": {layers}, "extra": {ODD}}}'
@@ -76,7 +76,7 @@ def test_the_snapshot_goes_back_byte_by_byte(chat: Chat, fake: ScriptedBackend) 
     assert snapshot.encode() in fake.requests[2].raw
 
 
-def test_memory_outlives_a_restart(start_gateway: StartGateway, fake: ScriptedBackend, user: str) -> None:
+def test_memory_survives_a_restart(start_gateway: StartGateway, fake: ScriptedBackend, user: str) -> None:
     server = start_gateway()
     with server.client() as client:
         conversation_id = Chat(client, user).blocking("My name is Ada")["conversation_id"]
@@ -104,7 +104,7 @@ def test_a_turn_without_a_snapshot_keeps_the_old_one(
     assert third["answer"] == "You said: Three."
 
 
-def test_a_run_that_was_never_made_keeps_the_old_snapshot(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_run_that_was_never_created_keeps_the_old_snapshot(chat: Chat, fake: ScriptedBackend) -> None:
     first = chat.blocking("One")["conversation_id"]
     fake.queue(refuse(500))
     assert chat.post("Two", conversation_id=first).status_code == 500
@@ -112,7 +112,7 @@ def test_a_run_that_was_never_made_keeps_the_old_snapshot(chat: Chat, fake: Scri
     assert said(sent_snapshots(fake)[2]) == ["One", "You said: One."]
 
 
-def test_newer_backends_move_memory_forward_when_they_fail(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_failed_run_of_a_newer_backend_updates_the_snapshot(chat: Chat, fake: ScriptedBackend) -> None:
     first = chat.blocking("One")["conversation_id"]
     snapshot = {"schema_version": 1, "layers": empty_layers(fake), "mark": "from the failed run"}
     fake.queue(script(text("a"), fail(session_snapshot=snapshot, usage={"total_tokens": 12})))
@@ -124,7 +124,7 @@ def test_newer_backends_move_memory_forward_when_they_fail(chat: Chat, fake: Scr
     assert chat.messages(first)[1]["total_tokens"] == 12
 
 
-def test_a_question_to_a_human_is_the_answer(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_question_to_a_human_is_stored_as_the_answer(chat: Chat, fake: ScriptedBackend) -> None:
     fake.queue(script(text("Let me ask. "), ask_human("Shall I delete it?", markdown="It is **big**.")))
     heard = chat.streaming("Delete it")
     assert heard.kinds[-1] == "message_end"
@@ -138,7 +138,7 @@ def test_a_question_to_a_human_is_the_answer(chat: Chat, fake: ScriptedBackend) 
     assert (answer["status"], answer["message"]) == ("submitted", "Yes")
 
 
-def test_a_question_alone(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_question_without_other_text_is_the_answer(chat: Chat, fake: ScriptedBackend) -> None:
     fake.queue(script(ask_human("Shall I?", markdown="")))
     answered = chat.blocking("Delete it")
     assert answered["answer"] == "Shall I?"

@@ -45,7 +45,7 @@ def rename(chat: Chat, conversation_id: str, **body: object) -> Json:
     return item
 
 
-def test_the_app_names_a_conversation_once(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
+def test_a_conversation_is_named_by_the_app_once(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
     fake.script = told_apart(name=script(text("A trip", " to Rome"), succeed()))
     answered = helpful.blocking("Where to?")
     all_done(url)
@@ -62,7 +62,7 @@ def test_the_app_names_a_conversation_once(helpful: Chat, fake: ScriptedBackend,
     assert name_of(helpful) == "A trip to Rome"
 
 
-def test_structured_output_is_a_name_too(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
+def test_a_name_can_be_structured_output(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
     named = {"title": '"Rome\u0000 in\n spring"', "confidence": 0.9}
     fake.script = told_apart(name=script(final_output(named), succeed(output=named)))
     helpful.blocking("Where to?")
@@ -84,7 +84,7 @@ def test_a_slow_name_delays_nothing(helpful: Chat, fake: ScriptedBackend, gate: 
     assert len(name_requests(fake)) == 1
 
 
-def test_a_name_that_is_given_meanwhile_stays(
+def test_a_name_given_by_the_user_meanwhile_is_kept(
     helpful: Chat, fake: ScriptedBackend, gate: Gate, url: str
 ) -> None:
     fake.script = told_apart(name=script(gate, text("Late"), succeed()))
@@ -96,7 +96,7 @@ def test_a_name_that_is_given_meanwhile_stays(
     assert name_of(helpful) == "Mine"
 
 
-def test_naming_that_fails_is_given_up(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
+def test_a_failed_naming_run_leaves_the_default_name(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
     fake.script = told_apart(name=script(fail(error="sk-secret")))
     answered = helpful.blocking("Where to?")
     all_done(url)
@@ -138,7 +138,7 @@ def test_the_log_says_why_there_is_no_name(
     assert fake.posts == posts + 1, "the session is closed all the same"
 
 
-def test_a_failed_turn_is_no_reason_for_a_name(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
+def test_a_failed_turn_does_not_start_a_naming_run(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
     fake.script = told_apart(name=script(text("Second"), succeed()))
     fake.queue(script(fail()))
     heard = helpful.post("Fails")
@@ -150,14 +150,14 @@ def test_a_failed_turn_is_no_reason_for_a_name(helpful: Chat, fake: ScriptedBack
     assert name_of(helpful) == "Second"
 
 
-def test_a_client_can_switch_it_off(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
+def test_a_client_can_switch_naming_off(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
     answered = helpful.blocking("Where to?", auto_generate_name=False)
     helpful.blocking("And then?", conversation_id=answered["conversation_id"], auto_generate_name=True)
     assert errands(url) == []
     assert (name_of(helpful), fake.posts) == ("Where to?", 2)
 
 
-def test_rename(chat: Chat) -> None:
+def test_a_conversation_can_be_renamed(chat: Chat) -> None:
     conversation_id = chat.blocking("First")["conversation_id"]
     item = rename(chat, conversation_id, name="  My\n\x00 name ")
     assert item["name"] == "My \ufffd name"
@@ -167,7 +167,7 @@ def test_rename(chat: Chat) -> None:
     assert rename(chat, conversation_id, name="x", auto_generate=None)["name"] == "x"
 
 
-def test_rename_refuses(chat: Chat) -> None:
+def test_a_wrong_rename_is_refused(chat: Chat) -> None:
     conversation_id = chat.blocking("First")["conversation_id"]
     path = f"/conversations/{conversation_id}/name"
     bodies: list[Json] = [{}, {"name": None}, {"name": " "}, {"auto_generate": False}, {"name": ""}]
@@ -186,7 +186,7 @@ def test_rename_refuses(chat: Chat) -> None:
     assert name_of(chat) == "First"
 
 
-def test_auto_generate_makes_a_name_now(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
+def test_auto_generate_creates_a_name_at_once(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
     answered = helpful.blocking("Where to?", auto_generate_name=False)
     fake.script = told_apart(name=script(text("Rome"), succeed()))
     conversation_id = answered["conversation_id"]

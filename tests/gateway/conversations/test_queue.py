@@ -25,7 +25,7 @@ from tests.support.json_type import Json
 from tests.support.rows import never
 
 
-def test_many_messages_at_once_are_answered_in_their_order(
+def test_concurrent_messages_are_answered_in_their_order(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """Posted at three processes: each run knows all before it, and there is one at a time."""
@@ -53,7 +53,7 @@ def test_many_messages_at_once_are_answered_in_their_order(
     assert [message["query"] for message in chats[2].messages(conversation)] == queries
 
 
-def test_the_stream_of_a_waiting_message_is_open_and_pings(
+def test_the_stream_of_a_queued_message_pings(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     one, two = fleet.start(), fleet.start()
@@ -78,7 +78,7 @@ def test_the_stream_of_a_waiting_message_is_open_and_pings(
     assert remembered(fake.requests[1].body) == ["One"]
 
 
-def test_a_blocking_caller_waits_for_its_turn(
+def test_a_blocking_caller_waits_until_its_queued_turn_has_run(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     chat = fleet.chat(fleet.start(), user)
@@ -92,7 +92,7 @@ def test_a_blocking_caller_waits_for_its_turn(
 
 
 @pytest.mark.parametrize("end", ["fails", "is stopped"])
-def test_what_waits_goes_on_whatever_becomes_of_the_active_one(
+def test_a_queued_turn_starts_however_the_active_one_ends(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, end: str
 ) -> None:
     """With the snapshot of the last turn that has one."""
@@ -108,7 +108,9 @@ def test_what_waits_goes_on_whatever_becomes_of_the_active_one(
     assert remembered(fake.requests[2].body) == ["One"]
 
 
-def test_only_so_many_wait(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+def test_a_message_beyond_the_queue_limit_is_refused(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
     chats = [fleet.chat(fleet.start(), user) for _ in range(2)]
     fake.queue(script(said("First"), gate, succeed()))
     first = chats[0].background("0")
@@ -136,7 +138,7 @@ def test_only_so_many_wait(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user
 
 
 @pytest.mark.parametrize("mode", ["streaming", "blocking", "background"])
-def test_an_app_may_refuse_what_comes_too_early(
+def test_an_app_can_refuse_messages_while_a_turn_runs(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, mode: str
 ) -> None:
     """It is told whose turn it is, and how to follow that; nothing of it is stored."""
@@ -159,7 +161,7 @@ def test_an_app_may_refuse_what_comes_too_early(
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
-def test_an_app_may_interrupt_what_still_runs(
+def test_an_app_can_interrupt_the_running_turn(
     fleet: Fleet, fake: ScriptedBackend, user: str, where: str
 ) -> None:
     """The active turn ends with what it has said, then the new one runs, with the memory from before."""
@@ -181,7 +183,7 @@ def test_an_app_may_interrupt_what_still_runs(
     assert [cancel.run_id for cancel in fake.cancels][:1] == [rows.turn.run_id]
 
 
-def test_the_last_of_many_interruptions_wins(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+def test_the_last_of_many_interrupting_messages_wins(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
     """Whatever was there before it is stopped, each visibly; none runs beside another."""
     one, two = fleet.start(), fleet.start()
     fleet.app("app-interrupts", on_busy="interrupt")
@@ -209,7 +211,7 @@ def test_the_last_of_many_interruptions_wins(fleet: Fleet, fake: ScriptedBackend
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
-def test_interrupting_ends_what_waits_too(
+def test_an_interrupting_message_ends_queued_turns_too(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, where: str
 ) -> None:
     """Only the newest message is answered next, however many wait; their readers hear that at once."""
@@ -241,7 +243,7 @@ def test_interrupting_ends_what_waits_too(
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
-def test_stopping_a_waiting_turn_ends_only_that(
+def test_stopping_a_queued_turn_ends_only_that_turn(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, where: str
 ) -> None:
     one, two = fleet.start(), fleet.start()
@@ -264,7 +266,7 @@ def test_stopping_a_waiting_turn_ends_only_that(
     assert remembered(fake.requests[1].body) == ["One"]
 
 
-def test_the_next_turn_runs_though_the_process_that_let_it_go_is_dead(
+def test_a_promoted_turn_runs_although_its_process_died(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is promoted by the commit that ended the one before: whoever sweeps next runs it (R10)."""
@@ -288,7 +290,7 @@ def test_the_next_turn_runs_though_the_process_that_let_it_go_is_dead(
     assert fleet.rows(second["task_id"]).turn.adoptions == 0
 
 
-def test_a_turn_that_is_adopted_before_its_begin_has_returned(
+def test_a_turn_adopted_before_its_begin_returned_runs_once(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its commit is seen by this process's own sweep: there is one live turn all the same."""
@@ -318,7 +320,7 @@ def test_a_turn_that_is_adopted_before_its_begin_has_returned(
     assert chat.resumed(second["task_id"]).answer == "Second"
 
 
-def test_a_waiting_turn_of_a_dead_process_runs(
+def test_a_queued_turn_of_a_dead_process_runs(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """It waits for nobody in particular."""
@@ -333,7 +335,7 @@ def test_a_waiting_turn_of_a_dead_process_runs(
     assert fleet.rows(first["task_id"]).turn.epoch == 1
 
 
-def test_both_the_active_and_the_waiting_turn_survive(
+def test_the_active_and_the_queued_turn_survive_the_death_of_their_process(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     one, two = fleet.start(), fleet.start()
@@ -354,7 +356,7 @@ def test_both_the_active_and_the_waiting_turn_survive(
 # -- the same message more than once ---------------------------------------------------------------
 
 
-def test_one_key_on_three_processes_makes_one_run_that_all_hear(
+def test_one_idempotency_key_on_three_processes_makes_one_run(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     chats = [fleet.chat(fleet.start(), user) for _ in range(3)]
@@ -373,7 +375,7 @@ def test_one_key_on_three_processes_makes_one_run_that_all_hear(
     assert fake.posts == 1
 
 
-def test_a_second_post_may_come_before_the_first_has_its_run(
+def test_a_repeated_post_joins_a_turn_that_has_no_run_yet(
     fleet: Fleet, fake: ScriptedBackend, user: str
 ) -> None:
     """Posted while the backend is still thinking about POST /runs: it waits and hears everything."""
@@ -397,7 +399,7 @@ def test_a_second_post_may_come_before_the_first_has_its_run(
     assert fake.posts == 1
 
 
-def test_a_key_works_after_a_restart_and_for_a_waiting_turn(
+def test_an_idempotency_key_works_after_a_restart_and_for_a_queued_turn(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     one, two = fleet.start(), fleet.start()
@@ -426,7 +428,7 @@ def test_a_key_works_after_a_restart_and_for_a_waiting_turn(
 
 
 @pytest.mark.parametrize(("hours", "known"), [(23.9, True), (24.1, False)])
-def test_a_key_is_kept_for_a_day(
+def test_an_idempotency_key_is_kept_for_a_day(
     fleet: Fleet, fake: ScriptedBackend, user: str, hours: float, *, known: bool
 ) -> None:
     chat = fleet.chat(fleet.start(), user)

@@ -44,7 +44,7 @@ def test_a_conversation_has_no_variables(chat: Chat) -> None:
     refused(variables(Chat(chat.client, "somebody"), mine), 404, "not_found")
 
 
-def test_a_variable_that_does_not_exist_can_not_be_set(chat: Chat) -> None:
+def test_setting_an_unknown_variable_is_not_found(chat: Chat) -> None:
     mine = chat.blocking()["conversation_id"]
     for variable_id in (str(uuid4()), "nonsense"):
         values: list[Any] = [None, 1, "x", [], {"a": None}]
@@ -68,7 +68,7 @@ def end_user_of(chat: Chat) -> str:
     return str(item["from_end_user_id"])
 
 
-def test_an_end_user(chat: Chat) -> None:
+def test_an_end_user_is_read_by_its_id(chat: Chat) -> None:
     end_user_id = end_user_of(chat)
     response = chat.client.get(f"/end-users/{end_user_id}")
     assert response.status_code == 200
@@ -90,12 +90,12 @@ def test_an_end_user(chat: Chat) -> None:
     assert chat.client.get(f"/end-users/{end_user_id.upper()}").json() == shown
 
 
-def test_who_names_no_user_is_anonymous(chat: Chat) -> None:
+def test_a_request_without_a_user_is_anonymous(chat: Chat) -> None:
     end_user_id = end_user_of(Chat(chat.client, "DEFAULT-USER"))
     assert chat.client.get(f"/end-users/{end_user_id}").json()["is_anonymous"] is True
 
 
-def test_unknown_end_users(server: GatewayServer, chat: Chat) -> None:
+def test_an_unknown_end_user_is_not_found(server: GatewayServer, chat: Chat) -> None:
     end_user_id = end_user_of(chat)
     add_app(server.settings.resolved_database_url(), key := f"app-other-{chat.user}")
     with server.client(key) as other:
@@ -125,7 +125,7 @@ SOUND = {"file": ("speech.mp3", b"\xff\xfb" * 1000, "audio/mpeg")}
     ],
     ids=["nothing", "recording", "no user", "json", "form", "no json", "no multipart"],
 )
-def test_speech_is_off(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
+def test_speech_routes_answer_app_unavailable(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
     refused(client.post(path, **body), 400, "app_unavailable")
 
 
@@ -137,13 +137,13 @@ def test_a_long_recording_is_refused_like_a_short_one(client: httpx.Client) -> N
 
 
 @pytest.mark.parametrize("path", ["/audio-to-text", "/text-to-audio"])
-def test_speech_needs_a_key_first(server: GatewayServer, path: str) -> None:
+def test_speech_without_a_key_is_unauthorized(server: GatewayServer, path: str) -> None:
     with httpx.Client(base_url=server.url, trust_env=False) as nobody:
         refused(nobody.post(path, files=SOUND), 401, "unauthorized")
         refused(nobody.post(path, json={}), 401, "unauthorized")
 
 
-def test_other_methods_are_named(client: httpx.Client) -> None:
+def test_a_wrong_method_is_refused_with_the_allowed_ones(client: httpx.Client) -> None:
     for method, path, allowed in (
         ("DELETE", "/info", "GET"),
         ("GET", "/v1/text-to-audio", "POST"),
@@ -155,14 +155,14 @@ def test_other_methods_are_named(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("base", ["", "/v1"])
-def test_a_base_url_tells_what_it_is(server: GatewayServer, base: str) -> None:
+def test_the_base_url_names_the_service(server: GatewayServer, base: str) -> None:
     with httpx.Client(base_url=server.url, trust_env=False) as nobody:
         told = nobody.get(f"{base}/").raise_for_status().json()
     assert told.keys() == {"welcome", "api_version", "server_version"}
     assert told["api_version"] == "v1"
 
 
-def test_annotations_are_off(client: httpx.Client) -> None:
+def test_annotations_are_an_empty_list_that_cannot_be_changed(client: httpx.Client) -> None:
     listed = client.get("/v1/apps/annotations", params={"page": "2", "limit": "5", "keyword": "x"})
     assert listed.json() == {"data": [], "has_more": False, "limit": 5, "total": 0, "page": 2}
     refused(client.get("/apps/annotations?limit=x"), 400, "invalid_param")
@@ -190,7 +190,7 @@ def test_annotations_are_off(client: httpx.Client) -> None:
         ("GET", "/workspaces/current/models/model-types/llm", 501, "not_supported"),
     ],
 )
-def test_routes_for_other_apps_say_so(
+def test_routes_of_other_kinds_of_apps_are_refused(
     server: GatewayServer, client: httpx.Client, method: str, path: str, status: int, code: str
 ) -> None:
     for base in ("", "/v1"):

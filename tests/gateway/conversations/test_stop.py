@@ -42,7 +42,7 @@ def assert_stopped(chat: Chat, heard: Heard, answer: str) -> None:
     assert again["answer"] == "You said: Still there?."
 
 
-def test_stop_in_the_middle(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_stop_keeps_the_partial_answer(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     fake.queue(script(text("One ", "two "), gate, delta("three"), succeed()))
     with chat.open() as stream:
         stream.until("two ")
@@ -55,7 +55,7 @@ def test_stop_in_the_middle(chat: Chat, fake: ScriptedBackend, gate: Gate) -> No
     assert len(fake.cancels) == 1
 
 
-def test_stop_before_anything_was_said(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_stop_before_any_text_ends_the_turn(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     fake.queue(script(gate, text("Too late"), succeed()))
     with chat.open() as stream:
         fake.wait_until(lambda: len(fake.streams) == 1)
@@ -75,7 +75,7 @@ def test_a_blocking_caller_gets_the_partial_answer(
         assert waiting.result(BOUND)["answer"] == "Half"
 
 
-def test_stop_while_the_run_is_being_made(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_stop_while_the_run_is_being_created_ends_the_turn(chat: Chat, fake: ScriptedBackend) -> None:
     """Before the run's id is known there is nothing to cancel; as soon as it is, it is cancelled."""
     asked, answer = threading.Event(), threading.Event()
     never = Gate()
@@ -98,7 +98,7 @@ def test_stop_while_the_run_is_being_made(chat: Chat, fake: ScriptedBackend) -> 
     assert len(fake.requests) == 2, "one run each for the stopped turn and the next"
 
 
-def test_stop_while_the_backend_refuses(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_stop_while_the_backend_refuses_ends_the_turn(chat: Chat, fake: ScriptedBackend) -> None:
     """A turn that can not be sent yet ends as stopped as well."""
 
     def refusing(body: Json) -> Script:
@@ -113,7 +113,7 @@ def test_stop_while_the_backend_refuses(chat: Chat, fake: ScriptedBackend) -> No
     assert_stopped(chat, heard, "")
 
 
-def test_stop_inside_a_tool_call(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_stop_inside_a_tool_call_ends_the_turn(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     fake.queue(
         script(
             thinking("I should look."),
@@ -139,7 +139,7 @@ def test_stop_inside_a_tool_call(chat: Chat, fake: ScriptedBackend, gate: Gate) 
     assert_stopped(chat, heard, "Looking. ")
 
 
-def test_stop_twice_is_one_stop(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_second_stop_changes_nothing(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     fake.queue(script(text("One "), gate, delta("two"), succeed()))
     with chat.open() as stream:
         stream.until("One ")
@@ -150,7 +150,7 @@ def test_stop_twice_is_one_stop(chat: Chat, fake: ScriptedBackend, gate: Gate) -
     assert_stopped(chat, heard, "One ")
 
 
-def test_stopping_what_is_not_there_is_no_error(chat: Chat) -> None:
+def test_stopping_an_unknown_turn_is_no_error(chat: Chat) -> None:
     ended = chat.blocking("Hi")
     before = chat.message(ended["conversation_id"])
     for task_id in (str(uuid4()), "nonsense", "%00", ended["task_id"], ended["task_id"].upper()):
@@ -158,7 +158,7 @@ def test_stopping_what_is_not_there_is_no_error(chat: Chat) -> None:
     assert chat.message(ended["conversation_id"]) == before
 
 
-def test_a_stranger_stops_nothing(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_stranger_cannot_stop_a_turn(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     fake.queue(script(text("One "), gate, delta("two"), succeed()))
     stranger = Chat(chat.client, "a stranger")
     with chat.open() as stream:
@@ -169,7 +169,7 @@ def test_a_stranger_stops_nothing(chat: Chat, fake: ScriptedBackend, gate: Gate)
     assert not fake.cancels
 
 
-def test_a_task_id_in_capitals_stops_too(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_task_id_in_capitals_is_accepted(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     fake.queue(script(text("One "), gate, delta("two"), succeed()))
     with chat.open() as stream:
         stream.until("One ")
@@ -177,7 +177,7 @@ def test_a_task_id_in_capitals_stops_too(chat: Chat, fake: ScriptedBackend, gate
         assert_stopped(chat, stream.rest(), "One ")
 
 
-def test_stop_races_the_natural_end(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_stop_that_races_the_end_gives_one_end(chat: Chat, fake: ScriptedBackend) -> None:
     """Whoever wins, there is one end, and what was streamed is what was stored."""
     conversation_id = None
     for _ in range(15):
@@ -198,7 +198,7 @@ def test_stop_races_the_natural_end(chat: Chat, fake: ScriptedBackend) -> None:
 
 
 @pytest.mark.parametrize("ending", [fail("shutdown"), ask_human("Shall I?")], ids=["a failure", "a question"])
-def test_after_a_stop_no_end_but_completed_text_counts(
+def test_after_a_stop_only_completed_text_replaces_the_stopped_end(
     chat: Chat, fake: ScriptedBackend, gate: Gate, ending: Any
 ) -> None:
     fake.queue(script(text("One "), gate, ending, cancel="ignore"))
@@ -209,7 +209,9 @@ def test_after_a_stop_no_end_but_completed_text_counts(
         assert_stopped(chat, stream.rest(), "One ")
 
 
-def test_completed_text_stays_completed(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_run_that_completed_before_the_stop_stays_completed(
+    chat: Chat, fake: ScriptedBackend, gate: Gate
+) -> None:
     fake.queue(script(text("One "), gate, delta("two"), succeed(), cancel="ignore"))
     with chat.open() as stream:
         stream.until("One ")
@@ -221,7 +223,9 @@ def test_completed_text_stays_completed(chat: Chat, fake: ScriptedBackend, gate:
     assert heard.answer == chat.messages(heard.conversation_id)[0]["answer"] == "One two"
 
 
-def test_a_backend_that_does_not_cancel(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_turn_stops_although_the_backend_does_not_cancel(
+    chat: Chat, fake: ScriptedBackend, gate: Gate
+) -> None:
     """It may ignore, refuse or swallow the cancel: the turn ends within a bound of five and two seconds."""
     answers: dict[str, Any] = {
         "ignores": "ignore",

@@ -39,7 +39,9 @@ BEFORE_THE_STOP = {
 
 
 @pytest.mark.parametrize("where", BEFORE_THE_STOP)
-def test_a_stop_at_another_process(fleet: Fleet, fake: ScriptedBackend, user: str, where: str) -> None:
+def test_a_stop_at_another_process_ends_the_turn(
+    fleet: Fleet, fake: ScriptedBackend, user: str, where: str
+) -> None:
     """The run is cancelled at once, what it said and did is kept, and the next turn works."""
     # With leases so long that the owner would hear of the stop only after the test.
     one, two = fleet.start(lease_seconds=LONG_LEASE), fleet.start(lease_seconds=LONG_LEASE)
@@ -80,7 +82,7 @@ def test_the_usage_of_a_stopped_run_is_stored(
 
 
 @pytest.mark.parametrize("cancel", [409, 404, 500, 422, "ignore", "hang"])
-def test_a_stop_ends_whatever_the_backend_says(
+def test_a_stop_ends_the_turn_whatever_the_backend_says(
     fleet: Fleet, fake: ScriptedBackend, user: str, cancel: int | str
 ) -> None:
     """The partial answer is kept and the turn ends in bounded time (R9)."""
@@ -97,7 +99,7 @@ def test_a_stop_ends_whatever_the_backend_says(
     assert fleet.chat(two, user).blocking(conversation_id=heard.conversation_id)["answer"]
 
 
-def test_a_stop_before_the_run_is_known(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+def test_a_stop_before_the_run_is_known_ends_the_turn(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
     """Asked for at another process while POST /runs is on its way: the run is cancelled when it arrives."""
     one, two = fleet.start(), fleet.start()
     reached, proceed = threading.Event(), threading.Event()
@@ -120,7 +122,9 @@ def test_a_stop_before_the_run_is_known(fleet: Fleet, fake: ScriptedBackend, use
     assert fake.posts == 1
 
 
-def test_a_stop_while_the_backend_refuses_runs(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+def test_a_stop_at_another_process_while_the_backend_refuses_runs(
+    fleet: Fleet, fake: ScriptedBackend, user: str
+) -> None:
     """Nobody waits for a run that nobody wants any more, and it is not asked for again."""
     fleet.limits = Limits(turn=TurnLimits(stop_seconds=1.0))
     one, two = fleet.start(backend_reconnect_seconds=60.0), fleet.start()
@@ -137,7 +141,9 @@ def test_a_stop_while_the_backend_refuses_runs(fleet: Fleet, fake: ScriptedBacke
     assert fake.posts <= posts + 1
 
 
-def test_a_stop_that_meets_the_end(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+def test_a_stop_at_another_process_that_races_the_end_gives_one_end(
+    fleet: Fleet, fake: ScriptedBackend, user: str
+) -> None:
     """From both processes at the moment the run ends: the first terminal event counts, for everybody."""
     one, two = fleet.start(), fleet.start()
     chat, other = fleet.chat(one, user), fleet.chat(two, user)
@@ -155,7 +161,7 @@ def test_a_stop_that_meets_the_end(fleet: Fleet, fake: ScriptedBackend, user: st
         assert (rows.snapshot is not None) == (rows.turn.outcome == "completed")
 
 
-def test_a_stop_hits_no_other_turn(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+def test_a_stop_does_not_end_another_turn(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
     """Of an ended turn, of another user, of a task id that never was: the running one goes on."""
     one, two = fleet.start(), fleet.start()
     chat, other = fleet.chat(one, user), fleet.chat(two, user)
@@ -172,7 +178,7 @@ def test_a_stop_hits_no_other_turn(fleet: Fleet, fake: ScriptedBackend, gate: Ga
     assert fake.cancels == []
 
 
-def test_a_stop_of_a_turn_whose_process_is_dead(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+def test_a_stop_ends_a_turn_whose_process_is_dead(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
     """It is cancelled at once, and ended by whoever adopts it."""
     one, two = fleet.start(), fleet.start()
     fake.queue(script(said("So far"), Gate(), succeed()))
@@ -188,7 +194,7 @@ def test_a_stop_of_a_turn_whose_process_is_dead(fleet: Fleet, fake: ScriptedBack
     assert other.blocking(conversation_id=event["conversation_id"])["answer"] == "You said: Hello."
 
 
-def test_a_stop_after_a_take_over(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+def test_a_stop_ends_an_adopted_turn(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
     one, two, three = (fleet.start() for _ in range(3))
     fake.queue(script(said("So far"), Gate(), succeed(), cancel=200))
     with fleet.chat(one, user).open() as stream:

@@ -51,7 +51,9 @@ def runs(fake: ScriptedBackend) -> int:
     return sum(query_of(request.body).startswith(SUGGEST) for request in fake.requests)
 
 
-def test_made_once_when_asked_for(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
+def test_suggestions_are_made_once_when_first_requested(
+    helpful: Chat, fake: ScriptedBackend, url: str
+) -> None:
     fake.script = told_apart(suggest=script(final_output({}), succeed(output={"questions": QUESTIONS})))
     answered = helpful.blocking("A museum?")
     assert (errands(url), fake.posts) == ([], 1), "nobody has asked yet"
@@ -66,7 +68,9 @@ def test_made_once_when_asked_for(helpful: Chat, fake: ScriptedBackend, url: str
     assert SUGGEST not in snapshot.data
 
 
-def test_who_comes_while_they_are_made_waits(helpful: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_concurrent_requests_share_one_suggestion_run(
+    helpful: Chat, fake: ScriptedBackend, gate: Gate
+) -> None:
     fake.script = told_apart(suggest=script(gate, text("- One?\n- Two?"), succeed()))
     message_id = helpful.blocking()["message_id"]
     with ThreadPoolExecutor(3) as threads:
@@ -77,7 +81,7 @@ def test_who_comes_while_they_are_made_waits(helpful: Chat, fake: ScriptedBacken
     assert runs(fake) == 1
 
 
-def test_a_run_that_fails_leaves_none(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
+def test_a_failed_suggestion_run_gives_an_empty_list(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
     fake.script = told_apart(suggest=script(fail(error="sk-secret")))
     message_id = helpful.blocking()["message_id"]
     assert suggested(helpful, message_id) == []
@@ -88,7 +92,7 @@ def test_a_run_that_fails_leaves_none(helpful: Chat, fake: ScriptedBackend, url:
     assert runs(fake) == tries
 
 
-def test_nothing_follows_on_a_failed_or_stopped_turn(
+def test_a_failed_or_stopped_turn_has_no_suggestions(
     helpful: Chat, fake: ScriptedBackend, gate: Gate
 ) -> None:
     fake.queue(script(text("Half"), fail()), script(text("Half "), gate, succeed()))
@@ -103,7 +107,7 @@ def test_nothing_follows_on_a_failed_or_stopped_turn(
     assert runs(fake) == 0
 
 
-def test_what_is_not_there(helpful: Chat, chat: Chat) -> None:
+def test_suggestions_of_an_unknown_message_are_not_found(helpful: Chat, chat: Chat) -> None:
     message_id = helpful.blocking()["message_id"]
     unknown = asked(helpful, str(uuid4()))
     refused(unknown, 404, "not_found")
@@ -113,7 +117,7 @@ def test_what_is_not_there(helpful: Chat, chat: Chat) -> None:
         assert nobody.get(f"/messages/{message_id}/suggested").content == unknown.content
 
 
-def test_off(chat: Chat, helpful: Chat) -> None:
+def test_suggestions_that_are_switched_off_are_refused(chat: Chat, helpful: Chat) -> None:
     message_id = chat.blocking()["message_id"]
     for any_id in (message_id, str(uuid4()), "abc"):
         refused(asked(chat, any_id), 400, "bad_request")
@@ -122,7 +126,7 @@ def test_off(chat: Chat, helpful: Chat) -> None:
         assert told == {"enabled": enabled}
 
 
-def test_a_slow_run_keeps_nobody_for_ever(
+def test_a_slow_suggestion_run_does_not_hold_the_caller(
     server: GatewayServer, helpful: Chat, fake: ScriptedBackend, gate: Gate
 ) -> None:
     fake.script = told_apart(suggest=script(gate, text("Late?"), succeed()))
@@ -134,7 +138,9 @@ def test_a_slow_run_keeps_nobody_for_ever(
     assert runs(fake) == 1
 
 
-def test_made_by_another_process(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+def test_suggestions_made_by_another_process_are_returned(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
     one, two = fleet.start(), fleet.start()
     add_app(fleet.database_url, key := "app-helpful", helpful_app(naming=None))
     chat, other = fleet.chat(one, user, key), fleet.chat(two, user, key)

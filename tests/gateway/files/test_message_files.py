@@ -52,7 +52,7 @@ def without_url(item: Json) -> Json:
 # -- files that come with a query --------------------------------------------------------------------
 
 
-def test_an_agent_is_told_of_files_and_gets_them(chat: Chat, fake: ScriptedBackend) -> None:
+def test_the_agent_gets_the_files_of_a_message(chat: Chat, fake: ScriptedBackend) -> None:
     """What the user typed stays apart; the URL needs no key; a remote file is nobody's to fetch here."""
     kept = upload(chat, "Cat (1).png")
     sent = [local(kept["id"]), remote("https://x.test/a%20b.jpg?c=1")]
@@ -95,7 +95,7 @@ def test_an_agent_is_told_of_files_and_gets_them(chat: Chat, fake: ScriptedBacke
 
 
 @pytest.mark.parametrize("both", [{}, {"url": None}, {"url": ""}, {"url": "https://x.test/a.png"}])
-def test_the_newer_name_of_a_url_is_taken(chat: Chat, fake: ScriptedBackend, both: Json) -> None:
+def test_the_newer_name_of_the_url_field_is_accepted(chat: Chat, fake: ScriptedBackend, both: Json) -> None:
     file = {"type": "image", "transfer_method": "remote_url", "remote_url": "https://x.test/b.png", **both}
     answered = chat.blocking("Look", files=[file])
     url = both.get("url") or "https://x.test/b.png"
@@ -103,12 +103,12 @@ def test_the_newer_name_of_a_url_is_taken(chat: Chat, fake: ScriptedBackend, bot
     assert chat.message(answered["conversation_id"])["message_files"][0]["url"] == url
 
 
-def test_without_files_a_query_is_alone(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_query_without_files_is_sent_unchanged(chat: Chat, fake: ScriptedBackend) -> None:
     chat.blocking("Hello", files=[])
     assert told(fake) == "Hello"
 
 
-def test_the_form_of_the_text_is_the_apps(
+def test_the_app_decides_how_files_appear_in_the_text(
     start_gateway: StartGateway, fake: ScriptedBackend, user: str, tmp_path: Path
 ) -> None:
     app = tmp_path / "app.yaml"
@@ -146,7 +146,7 @@ composition:
 
 
 @pytest.mark.parametrize("as_list", [False, True], ids=["lines", "list"])
-def test_a_newer_prompt_layer_is_told_of_files_too(
+def test_a_newer_prompt_layer_gets_the_files_too(
     start_gateway: StartGateway, fake: ScriptedBackend, user: str, tmp_path: Path, as_list: bool
 ) -> None:
     """As lines after its text, or as a list in which a model sees the images."""
@@ -195,7 +195,7 @@ def let_go(fifo: Path) -> None:
     os.close(os.open(fifo, os.O_RDWR))
 
 
-def test_a_file_store_that_hangs_holds_a_turn_up_only_once(
+def test_a_hanging_file_store_delays_a_turn_only_once(
     start_gateway: StartGateway,
     fake: ScriptedBackend,
     user: str,
@@ -233,7 +233,7 @@ def test_a_file_that_answers_a_question_reaches_the_agent(chat: Chat, fake: Scri
     assert len(chat.message(heard.conversation_id)["message_files"]) == 1
 
 
-def test_a_file_can_come_again(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_file_can_be_sent_again(chat: Chat, fake: ScriptedBackend) -> None:
     """Twice in one message and in the next one."""
     kept = upload(chat)
     answered = chat.blocking("One", files=[local(kept["id"]), local(kept["id"])])
@@ -241,7 +241,7 @@ def test_a_file_can_come_again(chat: Chat, fake: ScriptedBackend) -> None:
     assert [len(item["message_files"]) for item in chat.messages(answered["conversation_id"])] == [2, 1]
 
 
-def test_what_the_client_says_of_a_stored_file_does_not_count(chat: Chat, fake: ScriptedBackend) -> None:
+def test_the_stored_type_of_a_file_wins_over_the_clients_type(chat: Chat, fake: ScriptedBackend) -> None:
     kept = upload(chat, "notes.txt", b"x", "text/plain")
     answered = chat.blocking(files=[{**local(kept["id"], "video"), "url": "https://x.test/other"}])
     [item] = chat.message(answered["conversation_id"])["message_files"]
@@ -264,13 +264,15 @@ def test_what_the_client_says_of_a_stored_file_does_not_count(chat: Chat, fake: 
         (local(""), "files.0.upload_file_id"),
     ],
 )
-def test_a_wrong_file_is_named(chat: Chat, fake: ScriptedBackend, given: Json, named: str) -> None:
+def test_a_wrong_file_is_refused_with_the_name_of_the_field(
+    chat: Chat, fake: ScriptedBackend, given: Json, named: str
+) -> None:
     error = refused(chat.post(files=[given]), 400, "invalid_param")
     assert error["message"].startswith(f"{named}: ")
     assert fake.posts == 0
 
 
-def test_a_file_of_somebody_else_is_as_one_that_is_not(
+def test_a_file_of_another_user_is_not_found(
     chat: Chat, server: GatewayServer, fake: ScriptedBackend
 ) -> None:
     kept = upload(chat)
@@ -284,7 +286,7 @@ def test_a_file_of_somebody_else_is_as_one_that_is_not(
     assert fake.posts == 0
 
 
-def test_only_so_many_files(chat: Chat, server: GatewayServer, fake: ScriptedBackend) -> None:
+def test_too_many_files_are_refused(chat: Chat, server: GatewayServer, fake: ScriptedBackend) -> None:
     refused(chat.post(files=[remote("https://x.test/a.png")] * 11), 400, "too_many_files")
     few = FileUploadConfig(number_limits=1, allowed_file_upload_methods=["local_file"])
     config = default_app().model_copy(update={"file_upload": few})
@@ -307,7 +309,7 @@ def test_only_so_many_files(chat: Chat, server: GatewayServer, fake: ScriptedBac
     assert fake.posts == 0
 
 
-def test_the_same_key_with_another_file_is_another_body(chat: Chat, fake: ScriptedBackend) -> None:
+def test_an_idempotency_key_with_another_file_is_a_conflict(chat: Chat, fake: ScriptedBackend) -> None:
     one, two = upload(chat), upload(chat)
     key = {"Idempotency-Key": str(uuid4())}
     first = chat.blocking(files=[local(one["id"])], headers=key)
@@ -319,7 +321,7 @@ def test_the_same_key_with_another_file_is_another_body(chat: Chat, fake: Script
 # -- files that an agent makes -----------------------------------------------------------------------
 
 
-def test_a_file_of_the_agent_is_stored_told_and_listed(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_file_of_the_agent_is_stored_sent_and_listed(chat: Chat, fake: ScriptedBackend) -> None:
     fake.queue(script(recorded(RECORDED / "image.sse"), started=False))
     heard = chat.streaming("Draw")
     assert heard.kinds == ["message", "message", "message_file", "message_end"]
@@ -387,7 +389,7 @@ def test_files_come_after_all_text_in_every_mode(chat: Chat, fake: ScriptedBacke
 
 
 @pytest.mark.parametrize("mode", ["chat", "agent"])
-def test_from_the_rows_they_are_told_the_same(
+def test_files_read_from_the_rows_give_the_same_events(
     start_gateway: StartGateway, fake: ScriptedBackend, user: str, mode: str
 ) -> None:
     fake.script = script(text("Look: "), file(PNG), file(b"two", "audio/mpeg"), delta("done"), succeed())
@@ -402,7 +404,7 @@ def test_from_the_rows_they_are_told_the_same(
         assert chat.client.get(heard.last["files"][1]["url"]).content == b"two"
 
 
-def test_what_is_no_file_is_left_out(chat: Chat, fake: ScriptedBackend) -> None:
+def test_outputs_that_are_not_files_are_left_out(chat: Chat, fake: ScriptedBackend) -> None:
     part: Json = {"index": 1, "part": {"part_kind": "file", "content": None}, "event_kind": "part_start"}
     bad = [
         file(b""),
@@ -522,7 +524,7 @@ SHEET = {
 
 
 @pytest.mark.parametrize("key", ["dify_tool_files", "tool_files"])
-def test_files_of_tools_are_told_where_they_are(chat: Chat, fake: ScriptedBackend, key: str) -> None:
+def test_files_of_tools_are_sent_with_their_urls(chat: Chat, fake: ScriptedBackend, key: str) -> None:
     """Their URLs are passed on as they are, with the end and in the list; nothing is fetched or stored."""
     urls = ("javascript:alert(1)", "/files/a.png", "https://x test/", None, "")
     bad = [{**CHART, "url": url} for url in urls]
@@ -556,7 +558,7 @@ def test_files_of_tools_are_told_where_they_are(chat: Chat, fake: ScriptedBacken
     refused(chat.post(files=[local(chart["id"])]), 404, "file_not_found")
 
 
-def test_another_process_tells_of_them_from_the_rows(
+def test_another_process_sends_the_files_from_the_rows(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     one, two = fleet.start(), fleet.start()
@@ -581,7 +583,7 @@ def test_another_process_tells_of_them_from_the_rows(
     assert chat.resumed(task_id).frames == heard.frames
 
 
-def test_another_process_stores_it_under_the_same_id(
+def test_another_process_stores_the_file_under_the_same_id(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """Followers hear of the file when it is stored, from whoever stores it; any cursor gets the rest."""

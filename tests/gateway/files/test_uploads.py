@@ -52,7 +52,7 @@ def nothing_left(server: GatewayServer) -> Iterator[None]:
     assert stored_files(url) == before[1]
 
 
-def test_a_file_comes_back_as_it_went(chat: Chat, server: GatewayServer) -> None:
+def test_an_uploaded_file_is_downloaded_unchanged(chat: Chat, server: GatewayServer) -> None:
     file = upload(chat)
     assert file == {
         "id": file["id"],
@@ -88,7 +88,7 @@ def test_a_file_comes_back_as_it_went(chat: Chat, server: GatewayServer) -> None
     )
 
 
-def test_the_same_user_is_one_end_user(chat: Chat) -> None:
+def test_uploads_and_messages_of_a_user_share_one_end_user(chat: Chat) -> None:
     first = upload(chat)
     chat.blocking()
     assert upload(chat)["created_by"] == first["created_by"]
@@ -106,7 +106,7 @@ def test_the_same_user_is_one_end_user(chat: Chat) -> None:
         ("lines=0-1", 200, (0, len(PNG))),
     ],
 )
-def test_a_range_of_a_file(chat: Chat, wanted: str, status: int, span: tuple[int, int]) -> None:
+def test_a_range_of_a_file_is_served(chat: Chat, wanted: str, status: int, span: tuple[int, int]) -> None:
     file = upload(chat)
     response = chat.client.get(
         f"/files/{file['id']}/preview", params={"user": chat.user}, headers={"Range": wanted}
@@ -131,7 +131,7 @@ def test_a_range_of_an_empty_file_is_refused(chat: Chat) -> None:
         refused(chat.client.get(url, headers={"Range": wanted}), 416, "range_not_satisfiable")
 
 
-def test_a_range_is_meant_for_one_version(chat: Chat) -> None:
+def test_if_range_with_another_version_serves_the_whole_file(chat: Chat) -> None:
     """`If-Range`: the range if the file is still that one, else the whole."""
     url = f"/files/{upload(chat)['id']}/preview?user={chat.user}"
     etag = chat.client.get(url).headers["etag"]
@@ -144,7 +144,7 @@ def test_a_range_is_meant_for_one_version(chat: Chat) -> None:
         assert (response.status_code, len(response.content)) == (status, size)
 
 
-def test_a_browser_asks_each_time_and_gets_the_bytes_once(chat: Chat) -> None:
+def test_a_cached_file_is_revalidated_without_its_bytes(chat: Chat) -> None:
     """What it keeps is not shown once the file is gone."""
     url = f"/files/{upload(chat)['id']}/preview?user={chat.user}"
     first = chat.client.get(url)
@@ -158,14 +158,14 @@ def test_a_browser_asks_each_time_and_gets_the_bytes_once(chat: Chat) -> None:
     refused(chat.client.get(unknown, headers={"If-None-Match": "*"}), 404, "file_not_found")
 
 
-def test_an_empty_file(chat: Chat) -> None:
+def test_an_empty_file_is_stored_and_served(chat: Chat) -> None:
     file = upload(chat, "empty.txt", b"", "text/plain")
     assert file["size"] == 0
     shown = preview(chat, file["id"])
     assert (shown.status_code, shown.content) == (200, b"")
 
 
-def test_strangers_see_what_does_not_exist(chat: Chat, server: GatewayServer) -> None:
+def test_a_file_of_another_user_answers_not_found(chat: Chat, server: GatewayServer) -> None:
     file = upload(chat)
     add_app(server.settings.resolved_database_url(), key := f"app-other-{chat.user}")
     unknown = preview(chat, str(uuid4()))
@@ -193,7 +193,7 @@ def test_strangers_see_what_does_not_exist(chat: Chat, server: GatewayServer) ->
         ("x" * 500 + ".jpeg", "x" * 195 + ".jpeg", "jpeg"),
     ],
 )
-def test_names_are_made_safe(chat: Chat, given: str, kept: str, extension: str) -> None:
+def test_unsafe_file_names_are_cleaned(chat: Chat, given: str, kept: str, extension: str) -> None:
     file = upload(chat, given, b"x", "application/x-whatever")
     assert (file["name"], file["extension"]) == (kept, extension)
     shown = preview(chat, file["id"], as_attachment="1")
@@ -221,7 +221,7 @@ def test_names_are_made_safe(chat: Chat, given: str, kept: str, extension: str) 
         'filename="张.txt"; filename*=',
     ],
 )
-def test_a_name_may_be_written_as_mail_does(chat: Chat, written: str) -> None:
+def test_an_encoded_file_name_is_decoded(chat: Chat, written: str) -> None:
     response = upload_named(chat, written)
     assert response.status_code == 201, response.text
     file = response.json()
@@ -238,7 +238,7 @@ def test_a_name_may_be_written_as_mail_does(chat: Chat, written: str) -> None:
         ("filename*=utf-8''..%2F..%2Fa%00.txt", "a .txt"),
     ],
 )
-def test_a_name_written_wrongly_is_still_no_error(chat: Chat, written: str, kept: str | None) -> None:
+def test_a_malformed_file_name_is_no_error(chat: Chat, written: str, kept: str | None) -> None:
     response = upload_named(chat, written)
     assert response.status_code in (201, 415), response.text
     if kept is not None:
@@ -258,7 +258,7 @@ def test_a_blob_is_named_by_its_content_type(chat: Chat) -> None:
         ("feed.xml", b"<?xml version='1.0'?><x/>"),
     ],
 )
-def test_what_can_hold_scripts_is_only_ever_saved(chat: Chat, name: str, data: bytes) -> None:
+def test_files_that_can_hold_scripts_are_served_as_attachments(chat: Chat, name: str, data: bytes) -> None:
     file = upload(chat, name, data, "image/png")
     for url in (f"/files/{file['id']}/preview?user={chat.user}", file["source_url"]):
         shown = chat.client.get(url)
@@ -311,13 +311,15 @@ def test_a_wrong_upload_is_refused(chat: Chat, files: Any, data: Any, code: str)
         (f"multipart/form-data; boundary={'b' * 300}", b"x", "invalid_param"),
     ],
 )
-def test_what_is_no_form_is_refused(chat: Chat, content_type: str, body: bytes, code: str) -> None:
+def test_a_body_that_is_not_multipart_is_refused(
+    chat: Chat, content_type: str, body: bytes, code: str
+) -> None:
     response = chat.client.post("/files/upload", content=body, headers={"Content-Type": content_type})
     refused(response, 400, code)
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_types_that_the_app_does_not_take(chat: Chat, server: GatewayServer) -> None:
+def test_a_type_the_app_does_not_accept_is_refused(chat: Chat, server: GatewayServer) -> None:
     form: Json = {"files": {"file": ("tool.exe", b"MZ")}, "data": {"user": chat.user}}
     refused(chat.client.post("/files/upload", **form), 415, "unsupported_file_type")
     only = FileUploadConfig(allowed_file_types=["custom"], allowed_file_extensions=[".exe"])
@@ -358,7 +360,7 @@ class Body:
 FORM = {"Content-Type": "multipart/form-data; boundary=b"}
 
 
-def test_a_large_file_is_never_in_memory(chat: Chat) -> None:
+def test_a_large_file_is_streamed_not_held_in_memory(chat: Chat) -> None:
     """The gateway lives in this process: neither way does it grow by more than a part of the file."""
     body = Body(chat.user, "film.mp4", 60 * MB)
     process = psutil.Process()
@@ -381,13 +383,13 @@ def test_a_large_file_is_never_in_memory(chat: Chat) -> None:
 @pytest.mark.parametrize(
     ("name", "size"), [("photo.png", 11 * MB), ("text.pdf", 16 * MB)], ids=["image", "document"]
 )
-def test_a_file_that_is_too_large(chat: Chat, name: str, size: int) -> None:
+def test_a_file_that_is_too_large_is_refused(chat: Chat, name: str, size: int) -> None:
     body = Body(chat.user, name, size)
     response = chat.client.post("/files/upload", content=iter(body), headers=FORM)
     assert "MB" in refused(response, 413, "file_too_large")["message"]
 
 
-def test_other_bodies_keep_their_limit(chat: Chat) -> None:
+def test_other_bodies_keep_their_own_limit(chat: Chat) -> None:
     response = chat.client.post("/chat-messages", content=b" " * (9 * MB))
     refused(response, 413, "request_too_large")
     refused(
@@ -396,7 +398,7 @@ def test_other_bodies_keep_their_limit(chat: Chat) -> None:
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_an_upload_that_is_cut_leaves_nothing(server: GatewayServer, user: str) -> None:
+def test_an_interrupted_upload_leaves_no_file(server: GatewayServer, user: str) -> None:
     """After megabytes, in the middle of the file: some of it is in the file store by then."""
     before = folder(server)
     address = urlsplit(server.url)
@@ -432,14 +434,14 @@ def test_a_signed_url_opens_exactly_one_file(chat: Chat, server: GatewayServer) 
         assert anybody.get(nowhere).content == unknown.content
 
 
-def test_a_ticket_for_events_is_none_for_files(chat: Chat, server: GatewayServer) -> None:
+def test_a_ticket_for_events_opens_no_file(chat: Chat, server: GatewayServer) -> None:
     file = upload(chat)
     events_url = chat.background()["events_url"]
     ticket = events_url.partition("?ticket=")[2]
     refused(chat.client.get(f"/files/{file['id']}/download?ticket={ticket}"), 401, "unauthorized")
 
 
-def test_bytes_that_are_gone(chat: Chat, server: GatewayServer) -> None:
+def test_a_file_missing_from_the_store_answers_an_error(chat: Chat, server: GatewayServer) -> None:
     """Somebody emptied the bucket: an error of the envelope, not half a reply."""
     file = upload(chat)
     [path] = [path for path in folder(server) if path.name == file["id"]]
@@ -447,6 +449,6 @@ def test_bytes_that_are_gone(chat: Chat, server: GatewayServer) -> None:
     refused(preview(chat, file["id"]), 404, "file_not_found")
 
 
-def test_nothing_but_json_in_errors(chat: Chat) -> None:
+def test_an_upload_error_is_always_json(chat: Chat) -> None:
     response = chat.client.post("/files/upload", content=b"", headers={"Content-Type": "multipart/form-data"})
     assert json.loads(response.content)["code"] == "no_file_uploaded"

@@ -54,7 +54,7 @@ def chat_of(server: GatewayServer, user: str) -> Iterator[Any]:
 # -- the question ---------------------------------------------------------------------------------
 
 
-def test_a_question_ends_its_turn_with_a_form(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_question_ends_the_turn_with_a_form(chat: Chat, fake: ScriptedBackend) -> None:
     heard = asked(chat, fake)
     assert heard.kinds == ["message", "message", "human_input_required", "message_end"]
     assert heard.ids == [1, 2, 3, 5]  # the place of the closing message is kept in every mode
@@ -107,7 +107,9 @@ def test_a_blocking_caller_gets_the_question_and_finds_its_form_in_the_list(
         {"tool_call_id": "call_ask_1", "args": {"fields": "no list", "actions": 3, "title": ["odd"]}},
     ],
 )
-def test_an_odd_question_is_a_form_with_one_action(chat: Chat, fake: ScriptedBackend, deferred: Any) -> None:
+def test_an_unusual_question_becomes_a_form_with_one_action(
+    chat: Chat, fake: ScriptedBackend, deferred: Any
+) -> None:
     """And can be answered: as a tool's result when the call has a name, else as a message."""
     snapshot = {"schema_version": 1, "layers": []}
     data = {"session_snapshot": snapshot, "deferred_tool_call": deferred}
@@ -146,7 +148,7 @@ def test_approval_data_is_passed_on(chat: Chat, fake: ScriptedBackend) -> None:
     assert chat.resumed(heard.task_id).after(0)
 
 
-def test_a_stopped_question_is_no_question(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_stop_before_the_question_makes_no_form(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     fake.queue(script(said("Well."), gate, ask_human("Sure?"), cancel="ignore"))
     with chat.open("Do it") as stream:
         stream.until("Well.")
@@ -160,7 +162,7 @@ def test_a_stopped_question_is_no_question(chat: Chat, fake: ScriptedBackend, ga
 # -- the answer -----------------------------------------------------------------------------------
 
 
-def test_a_submission_starts_the_turn_that_tells_the_agent(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_submission_starts_a_turn_with_the_answer(chat: Chat, fake: ScriptedBackend) -> None:
     fake.queue(script(said("Hi."), succeed()))
     first = chat.streaming("Hello")
     heard = asked(chat, fake, conversation_id=first.conversation_id)
@@ -214,7 +216,7 @@ def test_a_submission_starts_the_turn_that_tells_the_agent(chat: Chat, fake: Scr
     assert replayed.content.split(b"\n\n", 1)[1] == b"\n\n".join(answer.frames) + b"\n\n"
 
 
-def test_a_form_is_submitted_once(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_second_submission_is_refused(chat: Chat, fake: ScriptedBackend) -> None:
     heard = asked(chat, fake)
     token = token_of(heard)
     chat.resumed(submitted(chat, token)["task_id"])
@@ -236,7 +238,7 @@ def test_a_form_is_submitted_once(chat: Chat, fake: ScriptedBackend) -> None:
         ("approve", {"size": {"deep": []}}, "inputs.size"),
     ],
 )
-def test_what_does_not_fit_leaves_the_form_open(
+def test_an_invalid_submission_leaves_the_form_open(
     chat: Chat, fake: ScriptedBackend, action: str, values: dict[str, Any], named: str
 ) -> None:
     heard = asked(chat, fake)
@@ -254,7 +256,7 @@ def test_a_body_without_action_or_user_is_refused(chat: Chat, fake: ScriptedBack
     assert read(chat, token).status_code == 200
 
 
-def test_whoever_has_the_token_and_a_key_of_the_app_may_answer(
+def test_any_caller_with_the_token_and_a_key_of_the_app_can_answer(
     chat: Chat, chat_of: Any, fake: ScriptedBackend
 ) -> None:
     """Another user too: the turn is the asked one's. For another app's key there is no such form."""
@@ -273,7 +275,7 @@ def test_whoever_has_the_token_and_a_key_of_the_app_may_answer(
     assert chat.resumed(turn["task_id"]).kinds[-1] == "message_end"
 
 
-def test_the_next_message_is_the_answer(chat: Chat, fake: ScriptedBackend) -> None:
+def test_the_next_message_answers_an_open_question(chat: Chat, fake: ScriptedBackend) -> None:
     heard = asked(chat, fake)
     answer = chat.streaming("Yes, small.", conversation_id=heard.conversation_id)
     assert answer.kinds[0] == "human_input_form_filled"
@@ -294,7 +296,7 @@ def test_the_next_message_is_the_answer(chat: Chat, fake: ScriptedBackend) -> No
     assert "deferred_tool_results" not in fake.requests[-1].body
 
 
-def test_a_message_that_waited_is_the_answer(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_queued_message_answers_the_question(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     """What it is was not known when it came: it is decided when it leaves the queue."""
     fake.queue(script(said("Well."), gate, ask_human("Sure?")))
     with chat.open("Do it") as question:
@@ -353,7 +355,7 @@ def test_an_answer_can_lead_to_the_next_question(chat: Chat, fake: ScriptedBacke
 
 
 @pytest.mark.usefixtures("early_failures_have_a_status")
-def test_an_answer_that_fails_fails_visibly(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_failed_answer_turn_is_shown_as_failed(chat: Chat, fake: ScriptedBackend) -> None:
     """With its real status when a message was the answer; then the question was never asked."""
     heard = asked(chat, fake)
     fake.queue(script(Emit("run_failed", {"error": "x", "reason": "InvokeRateLimitError"})))
@@ -367,7 +369,7 @@ def test_an_answer_that_fails_fails_visibly(chat: Chat, fake: ScriptedBackend) -
     assert "session_snapshot" not in fake.requests[-1].body
 
 
-def test_a_stopped_answer_keeps_what_was_said(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_stopped_answer_turn_keeps_its_text(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     heard = asked(chat, fake)
     fake.queue(script(said("So "), gate, succeed()))
     turn = submitted(chat, token_of(heard))
@@ -416,13 +418,13 @@ def test_a_reader_waits_for_the_answer(chat: Chat, fake: ScriptedBackend) -> Non
         assert stream.rest().events == answer.events
 
 
-def test_of_a_message_that_asks_nothing_it_follows_its_own_turn(chat: Chat, fake: ScriptedBackend) -> None:
+def test_the_answer_stream_of_a_plain_message_follows_its_own_turn(chat: Chat, fake: ScriptedBackend) -> None:
     heard = chat.streaming("Hello")
     with awaiting(chat, heard) as stream:
         assert stream.rest().events == heard.events
 
 
-def test_nobody_else_can_wait_for_it(chat: Chat, chat_of: Any, fake: ScriptedBackend) -> None:
+def test_a_stranger_cannot_wait_for_the_answer(chat: Chat, chat_of: Any, fake: ScriptedBackend) -> None:
     heard = asked(chat, fake)
     path = f"/workflow/{heard.events[0]['message_id']}/events"
     unknown = chat.client.get(f"/workflow/{UNKNOWN}/events", params={"user": chat.user})
@@ -436,7 +438,7 @@ def test_nobody_else_can_wait_for_it(chat: Chat, chat_of: Any, fake: ScriptedBac
 # -- expiry ---------------------------------------------------------------------------------------
 
 
-def test_an_expired_question_is_told_to_the_agent(chat_of: Any, fake: ScriptedBackend) -> None:
+def test_the_agent_learns_that_a_question_expired(chat_of: Any, fake: ScriptedBackend) -> None:
     chat = chat_of(question_expires_seconds=0.2)
     heard = asked(chat, fake)
     with awaiting(chat, heard) as stream:

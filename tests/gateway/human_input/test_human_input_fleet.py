@@ -34,7 +34,7 @@ def answers(chat: Chat, heard: Heard) -> list[Json]:
     return chat.messages(heard.conversation_id)[1:]
 
 
-def test_it_is_answered_anywhere(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+def test_a_question_is_answered_at_any_process(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
     """And the answer is heard everywhere, by those who waited and those who come later."""
     chats = [fleet.chat(fleet.start(), user) for _ in range(3)]
     heard = asked(chats[0], fake)
@@ -51,7 +51,7 @@ def test_it_is_answered_anywhere(fleet: Fleet, fake: ScriptedBackend, user: str)
     assert fake.posts == 2
 
 
-def test_it_outlives_the_process_that_asked(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+def test_a_question_survives_the_process_that_asked(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
     process = fleet.process().ready()
     heard = asked(fleet.chat(process, user), fake)
     process.send(signal.SIGKILL)
@@ -63,7 +63,7 @@ def test_it_outlives_the_process_that_asked(fleet: Fleet, fake: ScriptedBackend,
     assert answer.kinds[-1] == "message_end"
 
 
-def test_an_answer_outlives_the_process_that_took_it(
+def test_an_answer_survives_the_process_that_accepted_it(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """While it runs: the same run, the same positions, wherever its readers come back."""
@@ -105,7 +105,7 @@ def test_an_answer_that_was_not_sent_yet_is_sent_by_another(
 
 
 @pytest.mark.parametrize("rival", ["submit", "message", "expiry"])
-def test_of_those_who_come_at_once_one_wins(
+def test_one_of_many_concurrent_answers_wins(
     fleet: Fleet, fake: ScriptedBackend, user: str, rival: str
 ) -> None:
     """A second submission, a message, or the expiry: one turn carries one answer, the loser is told."""
@@ -158,7 +158,7 @@ def outcome(response: httpx.Response) -> str:
     return str(response.json().get("code", ""))
 
 
-def test_it_expires_once_however_many_look(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+def test_a_question_expires_once_with_many_processes(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
     chats = [fleet.chat(fleet.start(), user) for _ in range(3)]
     heard = [asked(chat, fake) for chat in chats for _ in range(3)]
     for question in heard:
@@ -172,7 +172,7 @@ def test_it_expires_once_however_many_look(fleet: Fleet, fake: ScriptedBackend, 
     assert fake.posts == 2 * len(heard)
 
 
-def test_it_expires_although_nobody_was_there(
+def test_a_question_expires_although_no_process_ran_at_that_time(
     fleet: Fleet, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its time came while every process was down; until a process notices, nobody can submit it."""
@@ -190,9 +190,7 @@ def test_it_expires_although_nobody_was_there(
         assert stream.rest().kinds[0] == "human_input_form_timeout"
 
 
-def test_a_reader_who_waits_does_not_hold_up_a_process_that_has_to_go(
-    fleet: Fleet, fake: ScriptedBackend, user: str
-) -> None:
+def test_a_waiting_reader_does_not_delay_shutdown(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
     server = fleet.start()
     heard = asked(fleet.chat(server, user), fake)
     with awaiting(fleet.chat(server, user), heard) as stream:

@@ -52,7 +52,7 @@ SITE = {
 }
 
 
-def test_the_built_in_app(client: httpx.Client) -> None:
+def test_the_built_in_app_describes_itself(client: httpx.Client) -> None:
     info = client.get("/info").json()
     assert info.keys() == {"name", "description", "tags", "mode", "author_name"}
     assert (info["mode"], info["tags"], info["author_name"]) == ("chat", [], "")
@@ -149,7 +149,7 @@ def test_an_app_file_is_read_at_each_start(
     assert again["session_snapshot"] is not None, "a new version of an app keeps its conversations"
 
 
-def test_what_was_applied_outlives_a_start_without_an_app_file(
+def test_an_applied_app_survives_a_start_without_an_app_file(
     start_gateway: StartGateway, database_url: str
 ) -> None:
     """The built-in app is only what is there when nobody said anything else."""

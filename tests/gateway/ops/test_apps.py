@@ -36,7 +36,7 @@ def operator(tmp_path: Path, database_url: str) -> Operator:
     return Operator(tmp_path, database_url)
 
 
-def test_the_life_of_an_app(
+def test_an_app_is_applied_used_changed_and_deleted(
     start_gateway: StartGateway,
     operator: Operator,
     fake: ScriptedBackend,
@@ -99,7 +99,7 @@ def test_a_deleted_app_is_gone_and_its_turns_end(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_second_app_of_that_name_knows_nothing_of_the_first(
+def test_a_new_app_with_a_deleted_apps_name_starts_empty(
     start_gateway: StartGateway, database_url: str, user: str
 ) -> None:
     server = start_gateway()

@@ -43,7 +43,7 @@ def refusal(result: Result) -> str:
     return str(result.exception)
 
 
-def test_lists(command: Command, database_url: str) -> None:
+def test_apps_and_keys_are_listed(command: Command, database_url: str) -> None:
     assert command("app", "list").output.split() == [
         *("APP", "NAME", "MODE", "VERSION", "CHANGED", "KEYS", "CONVERSATIONS")
     ]
@@ -69,7 +69,7 @@ def test_lists(command: Command, database_url: str) -> None:
     assert "keys:          1" in command("app", "show", "a-app").output
 
 
-def test_only_a_change_makes_a_version(command: Command, tmp_path: Path) -> None:
+def test_applying_an_unchanged_app_makes_no_version(command: Command, tmp_path: Path) -> None:
     """Whatever the file is called, once it says which app it is about."""
     file = tmp_path / "my-app.yaml"
     file.write_text("name: x")
@@ -93,7 +93,7 @@ def test_a_key_is_shown_once_and_its_hash_is_all_that_is_kept(command: Command, 
     assert key not in command("key", "list", "my-app").output
 
 
-def test_keys_of_another_secret_are_listed_as_such(command: Command, database_url: str) -> None:
+def test_keys_of_another_secret_are_marked_in_the_list(command: Command, database_url: str) -> None:
     apply_app(database_url, "an-app")
     command("key", "create", "an-app")
     other = SECRET_KEY[::-1]
@@ -129,14 +129,16 @@ def test_keys_of_another_secret_are_listed_as_such(command: Command, database_ur
     ],
 )
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_what_is_refused(command: Command, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_wrong_commands_are_refused_in_one_line(
+    command: Command, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
     (tmp_path / "bad.yaml").write_text("name: x\nmode: loud")
     (tmp_path / "Städte!.yaml").write_text("name: x")
     assert said in refusal(command(*arguments))
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_deleting_asks(command: Command, database_url: str) -> None:
+def test_deleting_asks_for_confirmation(command: Command, database_url: str) -> None:
     apply_app(database_url, "my-app")
     asked = command("app", "delete", "my-app", answer="n\n")
     assert (asked.exit_code, "0 conversations" in asked.output) == (1, True)
@@ -146,7 +148,7 @@ def test_deleting_asks(command: Command, database_url: str) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_variable_that_is_not_set_here_is_told_and_no_error(command: Command, tmp_path: Path) -> None:
+def test_an_unset_variable_is_reported_and_is_no_error(command: Command, tmp_path: Path) -> None:
     (tmp_path / "my-app.yaml").write_text(
         "name: x\ncomposition: {layers: [{name: prompt, config: {user: '${env:NOT_SET_HERE}'}}]}"
     )
@@ -155,7 +157,7 @@ def test_a_variable_that_is_not_set_here_is_told_and_no_error(command: Command, 
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_what_the_embedded_agent_would_leave_out_is_not_applied(
+def test_an_app_with_parts_the_embedded_agent_ignores_is_not_applied(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a backend of its own the same file is that backend's business."""
@@ -178,7 +180,7 @@ def test_what_the_embedded_agent_would_leave_out_is_not_applied(
 
 
 @pytest.mark.parametrize("empty_database_url", ["postgres"], indirect=True)
-def test_a_schema_that_is_behind_is_told(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outdated_schema_is_reported(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "configure", quiet)
     environ = {"AGENT_GATEWAY_DATABASE_URL": empty_database_url}
     assert "agent-gateway migrate" in refusal(CliRunner().invoke(commands, ["app", "list"], env=environ))

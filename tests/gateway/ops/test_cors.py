@@ -77,7 +77,7 @@ def test_a_preflight_is_answered(open_server: GatewayServer, origin: str, path: 
 
 
 @one_database
-def test_a_page_may_ask_for_a_head_with_its_key(open_server: GatewayServer) -> None:
+def test_a_page_can_send_head_with_its_key(open_server: GatewayServer) -> None:
     asked = {"Access_Control_Request_Method": "HEAD", "Access_Control_Request_Headers": "authorization"}
     status, headers, _ = exchange(open_server, "OPTIONS /conversations", Origin=PAGE, **asked)
     assert (status, headers["access-control-allow-origin"]) == (200, PAGE)
@@ -99,7 +99,7 @@ def test_a_page_may_ask_for_a_head_with_its_key(open_server: GatewayServer) -> N
         "",
     ],
 )
-def test_other_origins_hear_nothing(open_server: GatewayServer, origin: str) -> None:
+def test_other_origins_get_no_cors_headers(open_server: GatewayServer, origin: str) -> None:
     _, headers = preflight(open_server, origin)
     assert "access-control-allow-origin" not in headers
     status, headers, _ = exchange(open_server, "GET /healthz", Origin=origin)
@@ -107,7 +107,7 @@ def test_other_origins_hear_nothing(open_server: GatewayServer, origin: str) -> 
 
 
 @one_database
-def test_what_is_no_preflight_goes_on(open_server: GatewayServer) -> None:
+def test_an_options_request_that_is_no_preflight_reaches_the_routes(open_server: GatewayServer) -> None:
     status, headers, body = exchange(open_server, "OPTIONS /chat-messages", Origin=PAGE)
     assert (status, headers["access-control-allow-origin"]) == (405, PAGE)
     assert b"method_not_allowed" in body
@@ -128,7 +128,7 @@ def test_what_is_no_preflight_goes_on(open_server: GatewayServer) -> None:
         ("GET /parameters", {}, 500),
     ],
 )
-def test_answers_and_errors_are_readable(
+def test_answers_and_errors_have_cors_headers(
     open_server: GatewayServer,
     monkeypatch: pytest.MonkeyPatch,
     head: str,
@@ -146,7 +146,7 @@ def test_answers_and_errors_are_readable(
 
 
 @one_database
-def test_streams_are_readable(open_server: GatewayServer, fake: ScriptedBackend, user: str) -> None:
+def test_streams_have_cors_headers(open_server: GatewayServer, fake: ScriptedBackend, user: str) -> None:
     """The stream of a POST, and EventSource with nothing but the URL that it names."""
     body = f'{{"query": "Hi", "user": "{user}", "response_mode": "streaming"}}'
     status, headers, posted = exchange(
@@ -166,7 +166,7 @@ def test_streams_are_readable(open_server: GatewayServer, fake: ScriptedBackend,
     assert (status, headers["access-control-allow-origin"], nothing) == (204, PAGE, b"")
 
 
-def test_it_is_off_by_default(server: GatewayServer, chat: Chat) -> None:
+def test_cors_is_off_by_default(server: GatewayServer, chat: Chat) -> None:
     status, headers, _ = exchange(
         server, "OPTIONS /chat-messages", Origin=PAGE, Access_Control_Request_Method="POST"
     )
@@ -187,6 +187,6 @@ def test_it_is_off_by_default(server: GatewayServer, chat: Chat) -> None:
         "null",
     ],
 )
-def test_what_is_no_exact_origin_is_refused_at_start(value: str) -> None:
+def test_an_inexact_origin_is_refused_at_start(value: str) -> None:
     with pytest.raises(ValidationError, match="is not an origin"):
         Settings(_env_file=None, cors_origins=f"{PAGE},{value}")

@@ -35,7 +35,7 @@ def backend_over_http() -> Generator[str]:
     thread.join(BOUND)
 
 
-def test_a_turn_that_the_embedded_agent_can_not_run_fails_and_the_log_says_why(
+def test_an_unsupported_app_fails_its_turn_and_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An app of another backend: the run's line names the layer, the turn's line names the run."""
@@ -74,7 +74,7 @@ def demo(demo_server: GatewayServer, user: str) -> Iterator[Chat]:
         yield Chat(client, user)
 
 
-def test_a_streamed_answer_and_a_turn_that_knows_it(demo: Chat) -> None:
+def test_the_demo_agent_streams_and_remembers(demo: Chat) -> None:
     first = demo.streaming("Hello, my name is Ada")
     assert first.kinds[-1] == "message_end"
     assert len(first.events) > 10, "word by word"
@@ -87,7 +87,7 @@ def test_a_streamed_answer_and_a_turn_that_knows_it(demo: Chat) -> None:
     assert [message["answer"] for message in stored] == [first.answer, second["answer"]]
 
 
-def test_words_arrive_while_the_answer_is_made(demo_server: GatewayServer, demo: Chat) -> None:
+def test_words_arrive_before_the_answer_is_complete(demo_server: GatewayServer, demo: Chat) -> None:
     with demo.open("count to 5000") as stream:
         stream.until("1 ")
         running = [live.turn.task_id for live in demo_server.gateway.live.running()]
@@ -110,7 +110,7 @@ def test_tools_and_thoughts_are_shown(demo: Chat) -> None:
     assert [item["observation"] for item in thoughts] == [event["observation"] for event in told.values()]
 
 
-def test_it_asks_and_hears_the_answer(demo: Chat) -> None:
+def test_the_demo_agent_asks_and_uses_the_answer(demo: Chat) -> None:
     heard = demo.streaming("Ask me whether to deploy.")
     assert heard.kinds[-2:] == ["human_input_required", "message_end"]
     assert heard.answer.startswith("Shall I deploy?")
@@ -124,7 +124,7 @@ def test_it_asks_and_hears_the_answer(demo: Chat) -> None:
     assert "Ask me if you should go" in last["answer"]
 
 
-def test_a_stop_in_the_middle(demo: Chat) -> None:
+def test_a_stop_keeps_the_partial_answer_of_the_demo_agent(demo: Chat) -> None:
     with demo.open("count to 5000") as stream:
         stream.until("5 ")
         demo.stop(stream.task_id)
@@ -137,7 +137,7 @@ def test_a_stop_in_the_middle(demo: Chat) -> None:
     assert "Ada" in again["answer"]
 
 
-def test_a_resume_after_a_cut(demo: Chat) -> None:
+def test_a_cut_stream_of_the_demo_agent_resumes(demo: Chat) -> None:
     with demo.open("count to 60") as stream:
         before = stream.until("10 ")
     after = demo.resumed(stream.task_id, last_event_id=before[-1]["event_id"])

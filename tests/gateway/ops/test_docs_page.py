@@ -19,14 +19,14 @@ def page_urls(fleet: Fleet) -> list[str]:
     return re.findall(r'(?:src|href)="([^"]+)"', page) + re.findall(r'"?url"?: *[\'"]([^\'"]+)[\'"]', page)
 
 
-def test_the_page_names_no_other_host(page_urls: list[str]) -> None:
+def test_the_page_loads_nothing_from_another_host(page_urls: list[str]) -> None:
     loaded = [url for url in page_urls if not url.startswith("data:")]
     assert len(loaded) == 3, "a script, a style sheet and the document"
     assert [urlsplit(url).netloc for url in loaded] == [""] * 3
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_what_the_page_loads_is_served_below_its_own_path(
+def test_everything_the_page_loads_is_served_below_its_path(
     fleet: Fleet, page_urls: list[str], path: str
 ) -> None:
     with fleet.start().client() as client:

@@ -64,7 +64,7 @@ def test_head_of_a_running_turn_does_not_wait_for_its_end(
 
 
 @pytest.mark.parametrize("path", ["/chat-messages", "/files/upload"])
-def test_head_of_what_has_no_get_is_refused(chat: Chat, path: str) -> None:
+def test_head_of_a_route_without_get_is_refused(chat: Chat, path: str) -> None:
     response = chat.client.head(path)
     assert response.status_code == 405
     assert "GET" not in response.headers["allow"]

@@ -24,7 +24,7 @@ def test_probes_need_no_key(server: GatewayServer) -> None:
 
 
 @pytest.mark.parametrize("empty_database_url", ["postgres"], indirect=True)
-def test_not_ready_before_the_schema_is_there(
+def test_the_gateway_is_not_ready_without_the_schema(
     empty_database_url: str, fake: ScriptedBackend, user: str, tmp_path: Path
 ) -> None:
     """Against Postgres the gateway does not migrate; when somebody else did, it is ready by itself."""
@@ -71,7 +71,7 @@ def test_a_process_listens_once_it_knows_its_database(
     assert listened == [False]
 
 
-def test_draining(
+def test_a_draining_process_is_alive_but_not_ready(
     start_gateway: StartGateway, database_url: str, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """No new turns, not ready, but alive, and what runs goes on to its end."""
@@ -108,7 +108,7 @@ def test_draining(
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_probes_may_ask_for_the_head_alone(server: GatewayServer, path: str) -> None:
+def test_probes_can_use_head(server: GatewayServer, path: str) -> None:
     with server.client() as client:
         response = client.head(path)
         assert (response.status_code, response.content) == (200, b"")

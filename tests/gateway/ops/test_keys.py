@@ -73,7 +73,7 @@ def test_a_key_expires(start_gateway: StartGateway, database_url: str) -> None:
         wait_until(lambda: client.get("/info").status_code == 401)
 
 
-def test_a_turn_goes_on_when_its_key_is_revoked(
+def test_a_running_turn_continues_when_its_key_is_revoked(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
 ) -> None:
     key_id, key = make_key(database_url, an_app(database_url))
@@ -88,7 +88,7 @@ def test_a_turn_goes_on_when_its_key_is_revoked(
         assert stream.rest().last["event"] == "message_end"
 
 
-def test_it_is_noted_when_a_key_was_used_at_most_once_a_minute(
+def test_the_last_use_of_a_key_is_stored_at_most_once_a_minute(
     start_gateway: StartGateway, database_url: str, user: str
 ) -> None:
     server = start_gateway()
@@ -145,7 +145,7 @@ def works(server: GatewayServer, key: str) -> bool:
     return status == 200
 
 
-def test_the_key_of_the_settings_is_the_one_they_name_now(
+def test_a_changed_key_in_the_settings_replaces_the_old_one(
     start_gateway: StartGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Another one takes its place, and it works again when it is set again."""
@@ -167,7 +167,7 @@ def test_the_key_of_the_settings_is_the_one_they_name_now(
     assert "opens nothing" not in caplog.text
 
 
-def test_a_key_of_the_settings_that_an_operator_revoked_stays_so(
+def test_a_revoked_key_of_the_settings_stays_revoked(
     start_gateway: StartGateway, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also when it had been replaced before; the log says that it opens nothing."""
@@ -191,7 +191,7 @@ def test_a_key_of_the_settings_that_an_operator_revoked_stays_so(
         server.stop()
 
 
-def test_a_key_of_another_app_is_told(
+def test_a_key_of_the_settings_that_belongs_to_another_app_is_reported(
     start_gateway: StartGateway, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, key = make_key(database_url, an_app(database_url))
@@ -199,7 +199,7 @@ def test_a_key_of_another_app_is_told(
     assert "AGENT_GATEWAY_API_KEY opens nothing here" in caplog.text
 
 
-def test_a_first_key_is_made_anew_for_another_secret(
+def test_a_new_secret_key_creates_a_new_first_key(
     start_gateway: StartGateway, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All keys of before open nothing: without one nobody could use the gateway."""

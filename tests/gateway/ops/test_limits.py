@@ -51,7 +51,7 @@ def race(chats: list[Chat], posts: int) -> tuple[list[str], int]:
     return begun, posts - len(begun)
 
 
-def test_never_more_turns_than_an_app_may_have(
+def test_turns_beyond_the_limit_of_the_app_are_refused(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
 ) -> None:
     waiting(fake, gate)
@@ -68,7 +68,9 @@ def test_never_more_turns_than_an_app_may_have(
         too_many(chat.post())
 
 
-def test_two_processes_count_together(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+def test_two_processes_share_the_limit_of_turns(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
     """Again and again, since an overshoot is a matter of luck."""
     waiting(fake, gate)
     key = key_of(fleet.database_url, concurrent_turns=3)
@@ -81,7 +83,7 @@ def test_two_processes_count_together(fleet: Fleet, fake: ScriptedBackend, gate:
         wait_until(lambda: active_turns(fleet.database_url) == 0)
 
 
-def test_a_message_that_waits_takes_the_place_of_the_one_before_it(
+def test_a_queued_message_takes_the_slot_of_the_turn_before_it(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
 ) -> None:
     second = Gate()
@@ -101,7 +103,7 @@ def test_a_message_that_waits_takes_the_place_of_the_one_before_it(
         assert chat.blocking("Elsewhere")
 
 
-def test_a_repeated_post_is_no_further_turn(
+def test_a_repeated_post_does_not_count_as_another_turn(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
 ) -> None:
     waiting(fake, gate)
@@ -127,7 +129,7 @@ def in_one_minute(story: Callable[[], None]) -> None:
         story()
 
 
-def test_requests_of_a_key_are_counted(
+def test_requests_beyond_the_rate_limit_are_refused(
     start_gateway: StartGateway, fake: ScriptedBackend, database_url: str, user: str
 ) -> None:
     server = start_gateway()
@@ -157,7 +159,7 @@ def test_requests_of_a_key_are_counted(
         in_one_minute(story)
 
 
-def test_each_minute_is_counted_anew(start_gateway: StartGateway, database_url: str) -> None:
+def test_the_rate_limit_starts_again_each_minute(start_gateway: StartGateway, database_url: str) -> None:
     server = start_gateway()
 
     async def a_minute_later(session: AsyncSession) -> None:
@@ -174,7 +176,7 @@ def test_each_minute_is_counted_anew(start_gateway: StartGateway, database_url: 
     in_one_minute(story)
 
 
-def test_two_processes_count_requests_together(fleet: Fleet) -> None:
+def test_two_processes_share_the_rate_limit(fleet: Fleet) -> None:
     servers = [fleet.start(), fleet.start()]
 
     def story() -> None:
@@ -186,7 +188,7 @@ def test_two_processes_count_requests_together(fleet: Fleet) -> None:
     in_one_minute(story)
 
 
-def test_a_query_that_is_too_long(
+def test_a_query_that_is_too_long_is_refused(
     start_gateway: StartGateway, fake: ScriptedBackend, database_url: str, user: str
 ) -> None:
     key = key_of(database_url, query_characters=10)
@@ -203,7 +205,7 @@ def test_a_query_that_is_too_long(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_body_that_is_too_large(start_gateway: StartGateway, user: str) -> None:
+def test_a_body_beyond_the_limit_of_the_app_is_refused(start_gateway: StartGateway, user: str) -> None:
     with start_gateway(max_body_bytes=2000).client() as client:
         chat = Chat(client, user)
         assert chat.blocking("x" * 1500)

@@ -21,7 +21,7 @@ NOBODY = "00000000-0000-7000-8000-000000000000"
 @pytest.mark.parametrize(
     "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "nonsense"]
 )
-def test_a_body_is_json_whatever_it_says_it_is(chat: Chat, content_type: str | None) -> None:
+def test_a_json_body_is_accepted_with_any_content_type(chat: Chat, content_type: str | None) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
     body = json.dumps({"query": "Hi", "user": chat.user}).encode()
     answered = chat.client.post("/chat-messages", content=body, headers=headers)
@@ -34,7 +34,7 @@ def test_a_body_is_json_whatever_it_says_it_is(chat: Chat, content_type: str | N
     assert stopped.json() == {"result": "success"}
 
 
-def test_the_json_of_a_blocking_turn(chat: Chat) -> None:
+def test_a_blocking_turn_answers_with_its_json(chat: Chat) -> None:
     answered = chat.blocking("Hi there")
     usage = answered["metadata"].pop("usage")
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (2, 4, 6)
@@ -56,7 +56,7 @@ def test_the_json_of_a_blocking_turn(chat: Chat) -> None:
     assert chat.message(answered["conversation_id"])["id"] == answered["message_id"]
 
 
-def test_accept_is_not_negotiated(chat: Chat) -> None:
+def test_the_accept_header_is_ignored(chat: Chat) -> None:
     streamed = chat.post("Hi", response_mode="streaming", headers={"Accept": "application/json"})
     assert streamed.headers["content-type"].startswith("text/event-stream")
     assert Heard(streamed.content, streamed.headers).kinds[-1] == "message_end"
@@ -71,7 +71,7 @@ def test_accept_is_not_negotiated(chat: Chat) -> None:
     assert followed.headers["content-type"].startswith("text/event-stream")
 
 
-def test_a_body_on_get_is_not_read(chat: Chat) -> None:
+def test_a_body_on_get_is_ignored(chat: Chat) -> None:
     for path in ("/conversations", "/info", "/parameters"):
         response = chat.client.request("GET", path, params={"user": chat.user}, content=b"{not json")
         assert response.status_code == 200
@@ -92,7 +92,7 @@ def test_a_body_on_get_is_not_read(chat: Chat) -> None:
         {"files": [], "auto_generate_name": False},
     ],
 )
-def test_what_clients_send_is_accepted(chat: Chat, more: dict[str, Any]) -> None:
+def test_bodies_of_known_clients_are_accepted(chat: Chat, more: dict[str, Any]) -> None:
     body: dict[str, Any] = {"query": "Hi", "user": chat.user, "inputs": {}, **more}
     assert chat.client.post("/chat-messages", json=body).json()["answer"].startswith("You said: Hi")
 
@@ -125,7 +125,9 @@ def test_only_query_and_user_are_needed(chat: Chat) -> None:
         ({"files": [{"type": "image", "transfer_method": "local_file"}]}, "files.0.upload_file_id"),
     ],
 )
-def test_a_wrong_body_is_named(chat: Chat, fake: ScriptedBackend, change: dict[str, Any], named: str) -> None:
+def test_a_wrong_body_is_refused_with_the_name_of_the_field(
+    chat: Chat, fake: ScriptedBackend, change: dict[str, Any], named: str
+) -> None:
     body: dict[str, Any] = {"query": "secret words", "user": chat.user, "inputs": {}, **change}
     error = refused(chat.client.post("/chat-messages", json=body), 400, "invalid_param")
     assert named in error["message"]
@@ -133,7 +135,7 @@ def test_a_wrong_body_is_named(chat: Chat, fake: ScriptedBackend, change: dict[s
     assert fake.posts == 0
 
 
-def test_all_mistakes_are_told_at_once(chat: Chat, fake: ScriptedBackend) -> None:
+def test_all_errors_of_a_body_are_reported_at_once(chat: Chat, fake: ScriptedBackend) -> None:
     body = {"user": " ", "response_mode": "sometimes", "files": [{"type": "film"}], "conversation_id": 7}
     answer = chat.client.post(
         "/chat-messages", json=body, params={"mode": "loud"}, headers={"Idempotency-Key": "k" * 256}
@@ -146,7 +148,7 @@ def test_all_mistakes_are_told_at_once(chat: Chat, fake: ScriptedBackend) -> Non
 
 
 @pytest.mark.parametrize("missing", ["query", "user"])
-def test_a_missing_field_is_named(chat: Chat, missing: str) -> None:
+def test_a_missing_field_is_reported_by_name(chat: Chat, missing: str) -> None:
     body: dict[str, Any] = {"query": "Hi", "user": chat.user, "inputs": {}}
     del body[missing]
     error = refused(chat.client.post("/chat-messages", json=body), 400, "invalid_param")
@@ -169,7 +171,7 @@ def test_a_missing_field_is_named(chat: Chat, missing: str) -> None:
     ],
     ids=["nothing", "half", "array", "null", "text", "not utf-8", "deep", "nan"],
 )
-def test_what_is_no_json_object_is_refused(chat: Chat, content: bytes) -> None:
+def test_a_body_that_is_no_json_object_is_refused(chat: Chat, content: bytes) -> None:
     response = chat.client.post("/chat-messages", content=content)
     assert response.status_code == 400
     assert response.json().keys() == {"code", "message", "status"}
@@ -177,7 +179,7 @@ def test_what_is_no_json_object_is_refused(chat: Chat, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("params", [{"mode": "completion"}, {"mode": ""}, {"ids": "maybe"}])
-def test_a_wrong_parameter_of_a_stream_is_named(chat: Chat, params: dict[str, str]) -> None:
+def test_a_wrong_stream_parameter_is_reported_by_name(chat: Chat, params: dict[str, str]) -> None:
     task_id = chat.blocking()["task_id"]
     [name] = params
     posted = chat.post(response_mode="streaming", params=params)
@@ -186,7 +188,7 @@ def test_a_wrong_parameter_of_a_stream_is_named(chat: Chat, params: dict[str, st
         assert name in refused(chat.events(task_id, **params), 400, "invalid_param")["message"]
 
 
-def test_a_body_that_is_too_large(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_body_that_is_too_large_is_refused(chat: Chat, fake: ScriptedBackend) -> None:
     refused(chat.post("x" * 9_000_000), 413, "request_too_large")
     assert fake.posts == 0
     assert chat.blocking("x" * 1_000_000)["answer"].startswith("You said: xxx")
@@ -198,13 +200,13 @@ def test_an_unknown_conversation_is_not_found(chat: Chat, fake: ScriptedBackend)
     assert fake.posts == 0
 
 
-def test_a_conversation_id_may_be_written_in_capitals(chat: Chat) -> None:
+def test_a_conversation_id_in_capitals_is_accepted(chat: Chat) -> None:
     first = chat.blocking()
     second = chat.blocking(conversation_id=first["conversation_id"].upper())
     assert second["conversation_id"] == first["conversation_id"]
 
 
-def test_v1_is_the_same_service(server: GatewayServer, chat: Chat) -> None:
+def test_the_v1_prefix_serves_the_same_routes(server: GatewayServer, chat: Chat) -> None:
     with httpx.Client(
         base_url=f"{server.url}/v1", headers={"Authorization": f"Bearer {API_KEY}"}, trust_env=False
     ) as client:
@@ -225,7 +227,7 @@ def test_v1_is_the_same_service(server: GatewayServer, chat: Chat) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_the_scheme_word_has_no_case(server: GatewayServer, scheme: str) -> None:
+def test_the_bearer_scheme_is_case_insensitive(server: GatewayServer, scheme: str) -> None:
     response = httpx.get(
         f"{server.url}/info", headers={"Authorization": f"{scheme} {API_KEY}"}, trust_env=False
     )
@@ -245,7 +247,7 @@ def test_the_scheme_word_has_no_case(server: GatewayServer, scheme: str) -> None
         ("GET", "/chat-messages/01a20491-c464-772c-a37c-c687fa9a12e8/stop", 405, "method_not_allowed"),
     ],
 )
-def test_unknown_routes_have_the_envelope_too(
+def test_unknown_routes_answer_with_the_error_envelope(
     client: httpx.Client, method: str, path: str, status: int, code: str
 ) -> None:
     assert refused(client.request(method, path), status, code).keys() == {"code", "message", "status"}
@@ -263,7 +265,7 @@ NO_TEXT = ["%D5%C5%C8%FD", "%00", "a%00b", "%FF%FE", "%ED%A0%80", "%C0%80", "a%C
 
 
 @pytest.mark.parametrize("user", NO_TEXT)
-def test_a_user_that_is_no_text_is_refused_everywhere(chat: Chat, user: str) -> None:
+def test_a_user_that_is_not_text_is_refused_on_every_route(chat: Chat, user: str) -> None:
     """Replaced by U+FFFD, two of them would be one, and one of them would read what the other has."""
     raw, some_id = unquote_to_bytes(user), uuid4()
     answers = [
@@ -299,7 +301,7 @@ def test_a_user_that_is_no_text_is_refused_everywhere(chat: Chat, user: str) -> 
         ("POST", "/form/human_input/token", '"action": "a", "inputs": {}, '),
     ],
 )
-def test_half_a_character_is_no_user(
+def test_a_user_with_half_a_surrogate_pair_is_refused(
     chat: Chat, fake: ScriptedBackend, method: str, path: str, more: str, user: str
 ) -> None:
     answer = chat.client.request(method, path, content=f'{{{more}"user": {user}}}'.encode())
@@ -316,7 +318,7 @@ def test_a_body_that_is_not_utf8_is_refused(chat: Chat, fake: ScriptedBackend) -
 
 
 @pytest.mark.parametrize("text", NO_TEXT)
-def test_what_is_no_text_is_named(chat: Chat, text: str) -> None:
+def test_values_that_are_not_text_are_refused_by_name(chat: Chat, text: str) -> None:
     """In a query, a path and a header; that is said before anything is looked up."""
     for path, name in (
         (f"/conversations?last_id={text}", "last_id"),
@@ -340,7 +342,7 @@ def test_what_is_no_text_is_named(chat: Chat, text: str) -> None:
 
 @pytest.mark.usefixtures("early_failures_have_a_status")
 @pytest.mark.parametrize("mode", ["streaming", "blocking"])
-def test_a_backend_that_refuses_is_a_real_status(chat: Chat, fake: ScriptedBackend, mode: str) -> None:
+def test_a_backend_refusal_becomes_an_http_status(chat: Chat, fake: ScriptedBackend, mode: str) -> None:
     fake.script = refuse(422)
     response = chat.post("sk-secret", response_mode=mode)
     refused(response, 500, "internal_server_error")
@@ -348,7 +350,7 @@ def test_a_backend_that_refuses_is_a_real_status(chat: Chat, fake: ScriptedBacke
 
 
 @pytest.mark.usefixtures("early_failures_have_a_status")
-def test_a_turn_that_fails_at_once_is_a_real_status(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_turn_that_fails_at_once_has_an_error_status(chat: Chat, fake: ScriptedBackend) -> None:
     fake.script = script(fail("InvokeRateLimitError"))
     refused(chat.post(response_mode="streaming"), 429, "rate_limit_error")
     refused(chat.post(response_mode="blocking"), 429, "rate_limit_error")
@@ -358,7 +360,7 @@ def test_a_turn_that_fails_at_once_is_a_real_status(chat: Chat, fake: ScriptedBa
 
 
 @pytest.mark.usefixtures("early_failures_have_a_status")
-def test_a_backend_that_is_away_says_when_to_try_again(chat: Chat, fake: ScriptedBackend) -> None:
+def test_an_unreachable_backend_answers_with_retry_after(chat: Chat, fake: ScriptedBackend) -> None:
     fake.script = Script(create="cut")
     for mode in ("streaming", "blocking"):
         response = chat.post(response_mode=mode)
@@ -366,13 +368,13 @@ def test_a_backend_that_is_away_says_when_to_try_again(chat: Chat, fake: Scripte
         assert response.headers["Retry-After"] == "2"
 
 
-def test_a_slash_too_many_is_not_redirected(chat: Chat) -> None:
+def test_a_trailing_slash_is_not_redirected(chat: Chat) -> None:
     """A redirect would have no envelope, name the host that the request named, and lose a POST's body."""
     refused(chat.client.get("/info/"), 404, "not_found")
     refused(chat.client.post("/v1/chat-messages/", json={}), 404, "not_found")
 
 
-def test_users_are_not_made_alike(chat: Chat) -> None:
+def test_similar_user_names_stay_different_users(chat: Chat) -> None:
     conversation_id = chat.blocking()["conversation_id"]
     for other in (f"{chat.user} ", f" {chat.user}", chat.user.upper()):
         params = {"user": other, "conversation_id": conversation_id}

@@ -182,7 +182,7 @@ def client_of(server: GatewayServer, seen: Seen, key: str = API_KEY) -> httpx.Cl
     return server.client(key, event_hooks={"response": [seen.keep]})
 
 
-def test_no_turn_shows_credentials_or_logs_texts(
+def test_a_turn_exposes_no_credentials_and_logs_no_texts(
     secretive: GatewayServer,
     guarded: ScriptedBackend,
     every_log: pytest.LogCaptureFixture,
@@ -216,7 +216,7 @@ def test_no_turn_shows_credentials_or_logs_texts(
         assert secret.encode() not in stored
 
 
-def test_no_refused_request_shows_or_logs_what_it_held(
+def test_a_refused_request_exposes_and_logs_nothing_of_its_content(
     secretive: GatewayServer, every_log: pytest.LogCaptureFixture, seen: Seen, user: str
 ) -> None:
     with client_of(secretive, seen) as client, client_of(secretive, seen, WRONG_KEY) as stranger:
@@ -246,7 +246,7 @@ def test_no_refused_request_shows_or_logs_what_it_held(
     not_logged(every_log, *CREDENTIALS, *TEXTS, ticket)
 
 
-def test_a_backend_that_refuses_the_token_learns_nothing_and_tells_nothing(
+def test_a_backend_that_refuses_the_token_exposes_nothing(
     every_log: pytest.LogCaptureFixture,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -264,7 +264,7 @@ def test_a_backend_that_refuses_the_token_learns_nothing_and_tells_nothing(
 
 
 @pytest.mark.parametrize("broken", ["environment", "snapshot"])
-def test_a_turn_that_can_not_be_composed_logs_no_secret(
+def test_a_turn_that_cannot_be_composed_logs_no_secret(
     secretive: GatewayServer,
     guarded: ScriptedBackend,
     every_log: pytest.LogCaptureFixture,

@@ -76,7 +76,7 @@ def left_in(folder: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path: Path, user: str) -> None:
+def test_a_second_process_on_one_sqlite_file_is_refused(tmp_path: Path, user: str) -> None:
     """On the same port and on another: neither ends the turn that runs, nor takes the printed key away."""
     with GatewayProcess(tmp_path) as process:
         key = process.printed_key
@@ -102,7 +102,7 @@ def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path: Path, user:
     assert heard.answer.endswith("149 150. Done.")
 
 
-def test_the_port_is_taken_before_anything_is_made(command: Command, tmp_path: Path) -> None:
+def test_a_start_on_a_taken_port_creates_nothing(command: Command, tmp_path: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = str(taken.getsockname()[1])
         refusals = [refusal(command(name, "--port", port)) for name in ("serve", "backend")]
@@ -112,13 +112,13 @@ def test_the_port_is_taken_before_anything_is_made(command: Command, tmp_path: P
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "a b", "x" * 300])
-def test_a_host_that_is_not_here(command: Command, tmp_path: Path, host: str) -> None:
+def test_a_foreign_host_address_is_refused_in_one_line(command: Command, tmp_path: Path, host: str) -> None:
     told = refusal(command("serve", "--port", "0", "--host", host))
     assert "is no address of this machine" in told or "can not listen on" in told
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_with_an_address_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_name_with_one_foreign_address_still_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `localhost` in a container without IPv6."""
     addresses = [("192.0.2.1", 0), ("127.0.0.1", 0)]
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
@@ -136,7 +136,7 @@ def test_a_name_with_an_address_that_is_not_here(monkeypatch: pytest.MonkeyPatch
                 one.close()
 
 
-def test_one_file_has_one_owner_under_all_its_names(command: Command, tmp_path: Path) -> None:
+def test_a_database_file_is_locked_under_all_its_names(command: Command, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "other").symlink_to("one")
     with served_alone(tmp_path / "one" / "x.db"):
@@ -145,7 +145,7 @@ def test_one_file_has_one_owner_under_all_its_names(command: Command, tmp_path: 
     assert left_in(tmp_path) == {"one/x.db-lock"}
 
 
-def test_the_lock_dies_with_its_process(command: Command, tmp_path: Path) -> None:
+def test_the_lock_is_released_when_its_process_dies(command: Command, tmp_path: Path) -> None:
     program = (
         "import sys, time\n"
         "from pathlib import Path\n"
@@ -177,7 +177,7 @@ def test_the_lock_dies_with_its_process(command: Command, tmp_path: Path) -> Non
         ("key", "revoke", "01a204ae-18e5-737d-918a-52188975f73a"),
     ],
 )
-def test_only_serve_and_migrate_make_a_database(
+def test_only_serve_and_migrate_create_a_database(
     command: Command, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     assert f"there is no database {tmp_path}/.data/agent-gateway.db" in refusal(command(*arguments))
@@ -185,13 +185,13 @@ def test_only_serve_and_migrate_make_a_database(
 
 
 @pytest.mark.parametrize("name", ["50% off", "why?", "a b", "Städte", "a#b", "100%41"])
-def test_any_folder_will_do(command: Command, tmp_path: Path, name: str) -> None:
+def test_a_data_folder_with_an_unusual_name_works(command: Command, tmp_path: Path, name: str) -> None:
     assert command("migrate", DATA_DIR=name).exit_code == 0
     assert left_in(tmp_path) == {f"{name}/agent-gateway.db"}
     assert "APP" in command("app", "list", DATA_DIR=name).output
 
 
-def test_the_files_of_a_database_are_its_owners_alone(command: Command, tmp_path: Path) -> None:
+def test_database_files_are_readable_by_their_owner_only(command: Command, tmp_path: Path) -> None:
     command("migrate")
     path = tmp_path / ".data" / "agent-gateway.db"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -228,7 +228,7 @@ def make_folder(path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [("serve", "--port", "0"), ("migrate",)], ids=["serve", "migrate"])
 @pytest.mark.parametrize("damage", [make_corrupt, make_torn, make_read_only, make_folder])
-def test_a_damaged_database_is_told(
+def test_a_damaged_database_is_reported_in_one_line(
     command: Command, tmp_path: Path, damage: Callable[[Path], None], arguments: tuple[str, ...]
 ) -> None:
     command("migrate")
@@ -252,7 +252,7 @@ def test_a_damaged_database_is_told(
         ({"DATABASE_URL": "sqlite:///x.db?mode=ro"}, "nothing follows a ?"),
     ],
 )
-def test_a_folder_that_can_not_be_used(
+def test_an_unusable_data_folder_is_reported_in_one_line(
     command: Command, tmp_path: Path, settings: dict[str, str], said: str
 ) -> None:
     (tmp_path / "file").touch()
@@ -268,7 +268,9 @@ def test_a_folder_that_can_not_be_used(
     [(("serve", "--port", "0"), 0), (("serve", "--port", "0"), 32768), (("migrate",), 4096)],
     ids=["no room", "too little", "hardly any"],
 )
-def test_a_first_start_on_a_full_disk(tmp_path: Path, arguments: tuple[str, ...], room: int) -> None:
+def test_a_first_start_on_a_full_disk_is_reported(
+    tmp_path: Path, arguments: tuple[str, ...], room: int
+) -> None:
     """One line, and no half of a database, whose next start would fail in another way."""
 
     def fill() -> None:
@@ -293,7 +295,7 @@ def test_a_first_start_on_a_full_disk(tmp_path: Path, arguments: tuple[str, ...]
     assert API_KEY not in done.stderr
 
 
-def test_a_database_without_room_is_told_before_it_serves(command: Command, tmp_path: Path) -> None:
+def test_a_database_without_space_is_reported_before_serving(command: Command, tmp_path: Path) -> None:
     command("migrate")
     path = tmp_path / ".data" / "agent-gateway.db"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -321,7 +323,7 @@ def test_a_database_without_room_is_told_before_it_serves(command: Command, tmp_
         ("::1", "[::1]"),
     ],
 )
-def test_agents_are_told_what_is_really_listened_on(host: str, local: str) -> None:
+def test_file_urls_for_agents_name_the_real_port(host: str, local: str) -> None:
     """With a port that only the system knows before."""
     sockets = bind(host, 0)
     try:
@@ -337,7 +339,7 @@ def test_agents_are_told_what_is_really_listened_on(host: str, local: str) -> No
             one.close()
 
 
-def test_everywhere_is_both_kinds_of_addresses() -> None:
+def test_listening_everywhere_covers_ipv4_and_ipv6() -> None:
     (one,) = bind("::", 0)
     with one:
         one.listen()
@@ -346,7 +348,7 @@ def test_everywhere_is_both_kinds_of_addresses() -> None:
                 pass
 
 
-def test_the_workers_of_a_process_have_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_have_the_settings_of_their_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that is started when the environment and the files have changed."""
     settings = Settings(_env_file=None, host="::1", port=4711, secret_key=SECRET_KEY)
     app = pickle.dumps(partial(app_of_worker, settings, default_app()))
@@ -357,9 +359,7 @@ def test_the_workers_of_a_process_have_its_settings(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_an_agent_gets_the_files_of_a_process_on_any_port(
-    fake: ScriptedBackend, tmp_path: Path, user: str
-) -> None:
+def test_an_agent_can_fetch_files_on_any_port(fake: ScriptedBackend, tmp_path: Path, user: str) -> None:
     """`serve --host :: --port 0`: the URL that the agent is told leads to the file."""
     with (
         GatewayProcess(tmp_path, "--host", "::", BACKEND_URL=fake.url, API_KEY=API_KEY) as process,
@@ -374,7 +374,7 @@ def test_an_agent_gets_the_files_of_a_process_on_any_port(
 
 
 @pytest.mark.slow
-def test_a_worker_in_place_of_another_has_what_the_first_was_given(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_replaced_worker_has_the_settings_of_the_first(fleet: Fleet, tmp_path: Path) -> None:
     """Whatever has become of the files since then; two of them are ready again."""
     file = tmp_path / "app.yaml"
     file.write_text("name: Before")

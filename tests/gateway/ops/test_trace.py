@@ -51,14 +51,14 @@ def told(fake: ScriptedBackend) -> list[str]:
         ({}, {"trace_id": {"a": []}}, "/"),
     ],
 )
-def test_a_trace_is_passed_on(
+def test_a_trace_reaches_the_agent(
     traced: Chat, fake: ScriptedBackend, headers: dict[str, str], body: Json, trace: str
 ) -> None:
     traced.blocking(headers=headers, **body)
     assert told(fake) == [trace]
 
 
-def test_a_message_that_waits_keeps_its_trace(traced: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_queued_message_keeps_its_trace(traced: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     fake.queue(script(text("One"), gate, succeed()))
     with traced.open("First", headers={"X-Trace-Id": "first"}) as stream:
         conversation_id = stream.next()["conversation_id"]

@@ -42,7 +42,7 @@ def ran_on(fake: ScriptedBackend) -> list[str]:
     return [request.body["composition"]["layers"][0]["config"]["prefix"] for request in fake.requests]
 
 
-def test_conversations_stay_or_come_along(
+def test_conversations_keep_or_follow_the_app_version_by_policy(
     start_gateway: StartGateway, fake: ScriptedBackend, database_url: str, user: str
 ) -> None:
     first = apply_app(database_url, "an-app", **version(1))
@@ -75,7 +75,7 @@ def test_conversations_stay_or_come_along(
 
 
 @pytest.mark.parametrize("on_change", ["pin", "follow"])
-def test_a_message_that_waits_runs_on_the_version_it_was_posted_under(
+def test_a_queued_message_runs_on_the_version_it_was_posted_under(
     start_gateway: StartGateway,
     fake: ScriptedBackend,
     gate: Gate,
@@ -120,7 +120,7 @@ def test_another_process_runs_a_turn_on_its_own_version(
     assert ran_on(fake) == ["v1", "v1"]
 
 
-def test_the_policy_for_a_busy_conversation_is_that_of_its_version(
+def test_the_busy_policy_is_that_of_the_conversations_version(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
 ) -> None:
     first = apply_app(database_url, "an-app", **version(1, on_busy="reject"))
@@ -136,7 +136,7 @@ def test_the_policy_for_a_busy_conversation_is_that_of_its_version(
         assert chat.resumed(running["task_id"]).last["event"] == "message_end"
 
 
-def test_inputs_of_a_conversation_outlive_the_form_they_were_given_for(
+def test_inputs_of_a_conversation_survive_a_change_of_the_form(
     start_gateway: StartGateway, fake: ScriptedBackend, database_url: str, user: str
 ) -> None:
     """What a client does not send is no mistake of its own."""
@@ -157,7 +157,7 @@ def test_inputs_of_a_conversation_outlive_the_form_they_were_given_for(
         refused(chat.post("On", conversation_id=conversation, inputs={"tone": "brief"}), 400, "invalid_param")
 
 
-def test_a_conversation_of_an_older_release_is_pinned_when_it_goes_on(
+def test_a_conversation_of_an_older_release_is_pinned_at_its_next_message(
     start_gateway: StartGateway, fake: ScriptedBackend, database_url: str, user: str
 ) -> None:
     """A process of that release, while the new one is rolled out, knows nothing of pins."""

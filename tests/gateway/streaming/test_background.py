@@ -120,7 +120,7 @@ def test_a_ticket_expires(server: GatewayServer, chat: Chat, hours: int, status:
             refused(response, 401, "unauthorized")
 
 
-def test_streams_carry_their_url(server: GatewayServer, chat: Chat) -> None:
+def test_stream_responses_carry_the_events_url(server: GatewayServer, chat: Chat) -> None:
     heard = chat.streaming("Hi")
     assert heard.headers["X-Task-Id"] == heard.task_id
     with without_key(server) as client:
@@ -128,7 +128,7 @@ def test_streams_carry_their_url(server: GatewayServer, chat: Chat) -> None:
     assert Heard(again.content, again.headers).events == heard.events
 
 
-def test_a_background_turn_that_has_ended_says_how(
+def test_an_ended_background_turn_reports_its_outcome(
     server: GatewayServer, chat: Chat, fake: ScriptedBackend
 ) -> None:
     fake.queue(script(text("Hi"), succeed()), script(text("Oh"), fail()))
@@ -141,7 +141,7 @@ def test_a_background_turn_that_has_ended_says_how(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_public_url_stands_before_events_url(start_gateway: StartGateway, user: str) -> None:
+def test_the_events_url_starts_with_the_public_url(start_gateway: StartGateway, user: str) -> None:
     public = "https://chat.example.com/agents"
     with start_gateway(public_url=f"{public}/").client() as client:
         chat = Chat(client, user)

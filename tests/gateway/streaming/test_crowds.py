@@ -47,7 +47,7 @@ async def until(condition: Callable[[], bool]) -> None:
     await asyncio.to_thread(wait_until, condition, BOUND)
 
 
-async def test_rolling_through_all_processes_is_not_noticed(
+async def test_a_rolling_deploy_under_hundreds_of_streams_loses_nothing(
     fleet: Fleet, fake: ScriptedBackend, session: aiohttp.ClientSession, user: str
 ) -> None:
     """Clients that reconnect as EventSource does see every character once, and no error."""
@@ -82,7 +82,7 @@ async def test_rolling_through_all_processes_is_not_noticed(
     assert max(client.connections for client in clients) > 1
 
 
-async def test_a_thousand_readers_of_a_dead_process_return(
+async def test_a_thousand_readers_of_a_dead_process_resume_elsewhere(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, session: aiohttp.ClientSession, user: str
 ) -> None:
     """All within a second, to a process that knows nothing of their turns: one backend stream each."""

@@ -18,7 +18,7 @@ LONG_LEASE = 60.0
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_follower_hears_the_same_bytes_as_they_come(
+def test_a_follower_gets_the_same_bytes_live(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, mode: str
 ) -> None:
     """Not only the end: what the run says is there before the run goes on."""
@@ -36,7 +36,7 @@ def test_a_follower_hears_the_same_bytes_as_they_come(
     assert fake.posts == 1
 
 
-def test_one_backend_stream_per_turn_and_process(
+def test_followers_at_one_process_share_one_backend_stream(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """However many readers there are, with whatever cursor; none of them in its process's way."""
@@ -58,7 +58,7 @@ def test_one_backend_stream_per_turn_and_process(
     assert len(fake.streams) == 2
 
 
-def test_readers_of_a_dead_process_share_the_stream_of_the_one_they_come_to(
+def test_readers_of_a_dead_process_share_one_stream_elsewhere(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """Before it has adopted the turn and after: the same stream of the backend."""
@@ -79,7 +79,9 @@ def test_readers_of_a_dead_process_share_the_stream_of_the_one_they_come_to(
     assert len(fake.streams) <= 3
 
 
-def test_nobody_is_followed_for_nobody(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+def test_a_follower_without_readers_is_closed(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
     """A while after the last reader has gone, the follower is gone, too; a new reader gets a new one."""
     fleet.limits = Limits(registry=RegistryLimits(unread_seconds=0.3))
     one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
@@ -97,7 +99,7 @@ def test_nobody_is_followed_for_nobody(fleet: Fleet, fake: ScriptedBackend, gate
         assert stream.rest().kinds == ["message", "message_end"]
 
 
-def test_a_reader_may_come_before_there_is_a_run(
+def test_a_reader_can_come_before_the_run_exists(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     one = fleet.start(backend_reconnect_seconds=20, lease_seconds=LONG_LEASE)
@@ -114,7 +116,7 @@ def test_a_reader_may_come_before_there_is_a_run(
         assert stream.rest().kinds == ["message", "message", "message_end"]
 
 
-def test_what_can_not_be_replayed_is_told_when_it_is_stored(fleet: Fleet, user: str) -> None:
+def test_readers_of_an_embedded_run_elsewhere_wait_for_the_stored_answer(fleet: Fleet, user: str) -> None:
     """The embedded agent runs inside one process: readers of another one wait for the stored answer."""
     one, two = (fleet.start(backend_url="", lease_seconds=LONG_LEASE) for _ in range(2))
     with (
@@ -126,7 +128,7 @@ def test_what_can_not_be_replayed_is_told_when_it_is_stored(fleet: Fleet, user: 
         assert follower.rest().frames == stream.rest().frames
 
 
-def test_a_dead_process_takes_the_embedded_run_with_it(fleet: Fleet, user: str) -> None:
+def test_an_embedded_run_fails_when_its_process_dies(fleet: Fleet, user: str) -> None:
     """It can not be gone on with: the turn ends visibly, and the conversation goes on."""
     one, two = (fleet.start(backend_url="") for _ in range(2))
     with fleet.chat(one, user).open("Tell me a story") as stream:

@@ -53,7 +53,7 @@ def kept(server: Any) -> list[LiveTurn]:
     return list(server.gateway.live._ended.values())
 
 
-def test_all_that_is_kept_of_a_turn_is_counted(
+def test_the_size_of_a_kept_turn_counts_everything(
     start_gateway: StartGateway, fake: ScriptedBackend, user: str
 ) -> None:
     server = start_gateway()
@@ -81,7 +81,9 @@ def test_all_that_is_kept_of_a_turn_is_counted(
         assert texts_of(live, frames) < size
 
 
-def test_kept_turns_are_bounded(start_gateway: StartGateway, fake: ScriptedBackend, user: str) -> None:
+def test_kept_turns_beyond_the_limit_are_dropped(
+    start_gateway: StartGateway, fake: ScriptedBackend, user: str
+) -> None:
     server = start_gateway(limits=Limits(registry=RegistryLimits(keep_bytes=300_000)))
     fake.script = script(text("x" * 30_000), succeed())
     with server.client() as client:

@@ -86,7 +86,7 @@ def a_turn_of_somebody_else(server: GatewayServer) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 @pytest.mark.usefixtures("many_files")
-async def test_a_thousand_open_streams(
+async def test_a_thousand_open_streams_do_not_delay_other_requests(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate
 ) -> None:
     def waiting(body: Json) -> Script:

@@ -35,7 +35,7 @@ from tests.support.rows import installed
 TOO_FAR = 1_000_000_002
 
 
-def test_a_client_that_goes_away_does_not_end_the_turn(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_disconnect_does_not_end_the_turn(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     """I6. It comes back and has the whole text, nothing twice."""
     fake.queue(script(text("One ", "two "), gate, delta("three"), delta(" four"), succeed()))
     with chat.open() as stream:
@@ -59,7 +59,7 @@ def test_a_client_that_never_comes_back_gets_its_answer_stored(
     assert not fake.cancels
 
 
-def test_a_blocking_client_that_goes_away_does_not_end_the_turn(
+def test_a_blocking_callers_disconnect_does_not_end_the_turn(
     server: GatewayServer, chat: Chat, fake: ScriptedBackend, gate: Gate
 ) -> None:
     conversation_id = chat.blocking("First")["conversation_id"]
@@ -75,7 +75,7 @@ def test_a_blocking_client_that_goes_away_does_not_end_the_turn(
     wait_until(lambda: chat.message(conversation_id)["answer"] == "One two")
 
 
-def test_the_events_route_has_ids_and_says_when_to_come_back(chat: Chat) -> None:
+def test_the_events_route_sends_ids_and_a_retry_interval(chat: Chat) -> None:
     first = chat.streaming("Hi", params={"ids": 1})
     again = chat.resumed(first.task_id)
     assert again.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -98,7 +98,9 @@ def test_after_wins_over_last_event_id(chat: Chat) -> None:
     assert chat.resumed(heard.task_id, after=3, last_event_id="nonsense").frames == heard.after(3)
 
 
-def test_nothing_left_is_204(start_gateway: StartGateway, fake: ScriptedBackend, user: str) -> None:
+def test_a_cursor_at_the_end_answers_204(
+    start_gateway: StartGateway, fake: ScriptedBackend, user: str
+) -> None:
     """So that EventSource stops. From memory, and from the rows by the next process."""
     fake.queue(script(text("Hi"), succeed()), script(text("Hi"), fail()))
     server = start_gateway()
@@ -112,7 +114,7 @@ def test_nothing_left_is_204(start_gateway: StartGateway, fake: ScriptedBackend,
         assert_nothing_left(Chat(client, user), turns)
 
 
-def test_a_repeated_post_with_nothing_left_is_204(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_repeated_post_with_a_cursor_at_the_end_answers_204(chat: Chat, fake: ScriptedBackend) -> None:
     key = {"Idempotency-Key": str(uuid4())}
     heard = chat.streaming(headers=key)
     for cursor in (heard.ids[-1], TOO_FAR):
@@ -142,7 +144,7 @@ def test_a_turn_keeps_the_mode_it_began_with(
         assert chat.streaming().kinds == ["message", "message_end"]
 
 
-def test_a_stored_result_is_read_once(
+def test_a_stored_result_is_read_from_the_database_once(
     start_gateway: StartGateway, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be megabytes."""
@@ -166,7 +168,7 @@ def test_a_stored_result_is_read_once(
     assert reads == [heard.task_id] * 3
 
 
-def test_a_cursor_inside_a_long_event_gets_the_whole_again(chat: Chat, fake: ScriptedBackend) -> None:
+def test_a_cursor_inside_a_long_event_replays_the_whole_event(chat: Chat, fake: ScriptedBackend) -> None:
     """A closing message of several lines: only who has the last of them has it all."""
     answer = "x" * 80_000
     fake.queue(script(delta(answer), succeed()))
@@ -179,7 +181,7 @@ def test_a_cursor_inside_a_long_event_gets_the_whole_again(chat: Chat, fake: Scr
     assert chat.resumed(heard.task_id, after=last, mode="agent").events == [heard.last]
 
 
-def test_a_long_replace_is_told_again_from_its_start(
+def test_a_cursor_inside_a_long_replace_replays_it_from_its_start(
     start_gateway: StartGateway, fake: ScriptedBackend, user: str
 ) -> None:
     """A reader ahead of what was stored, cut inside the text that replaces its own."""
@@ -196,7 +198,7 @@ def test_a_long_replace_is_told_again_from_its_start(
         assert chat.resumed(task_id, after=heard.ids[2]).kinds == ["error"]
 
 
-def test_a_follower_that_is_dropped_ends_its_streams_for_others_to_go_on(
+def test_a_dropped_follower_ends_its_streams_so_that_clients_resume(
     postgres_url: str,
     fake: ScriptedBackend,
     gate: Gate,
@@ -245,20 +247,20 @@ def test_a_bad_cursor_is_refused(chat: Chat, after: str) -> None:
         assert "Last-Event-ID" in error["message"]
 
 
-def test_a_reader_needs_a_user(chat: Chat) -> None:
+def test_a_reader_without_a_user_is_refused(chat: Chat) -> None:
     """With a key; the published default user would be somebody else."""
     task_id = chat.blocking()["task_id"]
     response = chat.client.get(f"/chat-messages/{task_id}/events")
     assert "user" in refused(response, 400, "invalid_param")["message"]
 
 
-def test_what_is_not_there_is_not_found(chat: Chat) -> None:
+def test_events_of_an_unknown_turn_are_not_found(chat: Chat) -> None:
     refused(chat.events(str(uuid4())), 404, "not_found")
     task_id = chat.blocking()["task_id"]
     refused(Chat(chat.client, "a stranger").events(task_id), 404, "not_found")
 
 
-def test_many_readers_at_once(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_many_readers_get_the_same_events(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     """Some come before the first event, some in the middle, each with a mode of its own."""
     start = Gate()
     fake.queue(
@@ -297,7 +299,9 @@ def test_many_readers_at_once(chat: Chat, fake: ScriptedBackend, gate: Gate) -> 
     assert len(fake.streams) == 1, "one stream at the backend, however many read"
 
 
-def test_a_reader_of_the_middle_pings_while_waiting(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
+def test_a_reader_that_resumes_in_the_middle_gets_pings(
+    chat: Chat, fake: ScriptedBackend, gate: Gate
+) -> None:
     fake.queue(script(text("One "), gate, delta("two"), succeed()))
     with chat.open() as stream:
         position = stream.until("One ")[-1]["event_id"]

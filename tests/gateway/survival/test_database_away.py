@@ -85,7 +85,7 @@ def blocked_backends(url: str) -> int:
     return look(url, work)
 
 
-def test_a_running_turn_outlives_an_outage(
+def test_a_running_turn_survives_a_database_outage(
     fragile: GatewayServer, proxy: TcpProxy, postgres_url: str, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """It goes on streaming, waits with its end, pings, and says message_end when it is stored."""
@@ -119,7 +119,7 @@ def test_a_running_turn_outlives_an_outage(
     assert fake.posts == 2
 
 
-def test_a_browser_that_comes_during_an_outage_waits_for_its_end(
+def test_an_event_source_during_an_outage_waits_for_its_end(
     fragile: GatewayServer,
     proxy: TcpProxy,
     postgres_url: str,
@@ -147,7 +147,7 @@ def test_a_browser_that_comes_during_an_outage_waits_for_its_end(
             assert stream.rest().frames == whole.frames
 
 
-def test_a_browser_that_waits_for_what_is_not_there_is_let_go(
+def test_an_event_source_of_an_unknown_turn_gets_not_found_after_the_outage(
     fragile: GatewayServer, proxy: TcpProxy, user: str
 ) -> None:
     """Its next request gets the 404 that this one could not."""
@@ -164,7 +164,7 @@ def test_a_browser_that_waits_for_what_is_not_there_is_let_go(
         refused(browser.get(url), 404, "not_found")
 
 
-def test_a_turn_whose_heartbeats_fail_for_a_while_is_still_its_own(
+def test_a_turn_keeps_its_owner_after_failed_heartbeats(
     proxy: TcpProxy, postgres_url: str, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:
     """The lease runs out during the outage; as nobody took the turn, it goes on."""
@@ -232,7 +232,7 @@ def test_an_ended_turn_is_replayed_once_the_database_is_back(
 
 
 @pytest.mark.parametrize("when", ["in mid-turn", "at finish"])
-def test_connections_that_postgres_ends_are_replaced(
+def test_connections_ended_by_postgres_are_replaced(
     postgres_url: str, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str, when: str
 ) -> None:
     fake.script = script(said("So far"), gate, succeed())
@@ -259,7 +259,7 @@ def test_connections_that_postgres_ends_are_replaced(
 
 
 @pytest.mark.parametrize(("write", "commits_later"), [("arm", 1), ("running", 2), ("finish", 3)])
-def test_a_write_whose_answer_was_lost_is_not_done_twice(  # noqa: PLR0917
+def test_a_commit_with_a_lost_answer_is_not_repeated(  # noqa: PLR0917
     proxy: TcpProxy,
     postgres_url: str,
     fake: ScriptedBackend,
@@ -292,7 +292,7 @@ def test_a_write_whose_answer_was_lost_is_not_done_twice(  # noqa: PLR0917
         assert chat.blocking(conversation_id=conversation)["answer"] == "You said: Hello."
 
 
-def test_a_begin_whose_answer_was_lost_runs_once(
+def test_a_begin_with_a_lost_answer_runs_once(
     proxy: TcpProxy,
     postgres_url: str,
     fake: ScriptedBackend,
@@ -324,7 +324,7 @@ def test_a_begin_whose_answer_was_lost_runs_once(
             assert Chat(client, user).blocking(conversation_id=conversation)["answer"] == "You said: Hello."
 
 
-def test_a_begin_without_a_key_whose_answer_was_lost_is_ended(
+def test_a_begin_without_a_key_and_with_a_lost_answer_is_ended(
     fragile: GatewayServer,
     proxy: TcpProxy,
     postgres_url: str,
@@ -347,7 +347,7 @@ def test_a_begin_without_a_key_whose_answer_was_lost_is_ended(
     assert [query_of(request.body) for request in fake.requests] == ["One", "Two"]
 
 
-def test_a_process_may_go_although_the_database_is_away(
+def test_a_process_can_stop_while_the_database_is_away(
     fragile: GatewayServer, proxy: TcpProxy, user: str
 ) -> None:
     """Not even what it still wanted to take back keeps it."""
@@ -360,7 +360,7 @@ def test_a_process_may_go_although_the_database_is_away(
     fragile.stop()
 
 
-def test_a_full_disk_is_waited_for(
+def test_a_turn_waits_for_space_on_a_full_disk(
     sqlite_template: Path, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:
     """A running turn waits with its end, new ones are refused; with room again, all goes on."""
@@ -394,7 +394,7 @@ def test_a_full_disk_is_waited_for(
     assert fake.posts == 2
 
 
-def test_a_locked_sqlite_file_is_waited_for(
+def test_a_turn_waits_for_a_locked_sqlite_file(
     sqlite_template: Path, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:
     """Another program writes: begin, finish and heartbeats wait, readers do not."""
@@ -438,7 +438,7 @@ def locked_file(path: Path) -> Generator[Callable[[], None]]:
         connection.close()
 
 
-def test_a_refused_begin_leaves_nothing(
+def test_a_refused_begin_leaves_no_rows(
     start_gateway: StartGateway, database_url: str, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """Busy, unknown conversation, another body for a key: no row, and the key is not remembered."""
@@ -464,7 +464,7 @@ def test_a_refused_begin_leaves_nothing(
 
 
 @pytest.mark.parametrize("noticed", ["by a heartbeat", "at finish"])
-def test_a_zombie_changes_nothing_and_its_readers_learn_the_truth(
+def test_a_process_that_lost_its_lease_writes_nothing_and_sends_the_real_end(
     start_gateway: StartGateway, database_url: str, fake: ScriptedBackend, gate: Gate, user: str, noticed: str
 ) -> None:
     """A turn was ended behind its owner's back: the rows count, and the text shrinks to what they hold."""

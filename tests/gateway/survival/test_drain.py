@@ -94,7 +94,7 @@ def test_a_drain_ends_in_time(fleet: Fleet, fake: ScriptedBackend, gate: Gate, u
     assert fleet.chat(two, user).resumed(plain.task_id).kinds == ["message", "message_end"]
 
 
-def test_an_idle_process_is_gone_at_once(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+def test_an_idle_process_stops_at_once(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
     """Also one whose turns nobody reads."""
     one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
     fake.script = script(said("So far"), gate, succeed())
@@ -109,7 +109,7 @@ def test_an_idle_process_is_gone_at_once(fleet: Fleet, fake: ScriptedBackend, ga
     assert fake.posts == 5
 
 
-def test_what_a_sweep_adopts_while_its_process_begins_to_drain_is_handed_over(
+def test_a_turn_adopted_as_the_drain_begins_is_handed_over(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGTERM between the commit that adopts and its answer: the turn is ours already, and not left alone."""
@@ -166,7 +166,9 @@ def test_a_run_that_is_being_created_is_handed_over_when_it_is_known(
     assert (fake.posts, fleet.rows(task_id).turn.outcome) == (1, "completed")
 
 
-def test_turns_begun_as_the_process_is_told_to_go(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+def test_turns_posted_during_sigterm_are_refused_or_answered_once(
+    fleet: Fleet, fake: ScriptedBackend, user: str
+) -> None:
     """At whatever moment: refused or answered, once, and never interrupted."""
     two = fleet.start(lease_seconds=LONG_LEASE)
     other = fleet.chat(two, user)
@@ -206,7 +208,7 @@ def test_turns_begun_as_the_process_is_told_to_go(fleet: Fleet, fake: ScriptedBa
 # -- what can not be handed over -------------------------------------------------------------------
 
 
-def test_runs_of_the_embedded_agent_go_on_until_the_end_of_the_drain(fleet: Fleet, user: str) -> None:
+def test_embedded_runs_continue_until_the_end_of_the_drain(fleet: Fleet, user: str) -> None:
     """They live in the process: what ends in time is answered, the rest is interrupted, visibly."""
     one, two = (fleet.start(backend_url="") for _ in range(2))
     chat = fleet.chat(one, user)
@@ -227,7 +229,7 @@ def test_runs_of_the_embedded_agent_go_on_until_the_end_of_the_drain(fleet: Flee
     assert fleet.chat(two, user).resumed(long.task_id).frames == heard.frames
 
 
-def test_a_process_alone_with_its_database_ends_its_turns_itself(
+def test_a_single_process_serves_its_turns_to_their_end_while_draining(
     fake: ScriptedBackend, gate: Gate, user: str, tmp_path: Path
 ) -> None:
     """Nobody could take them over: they go on where they are, with all their readers."""
@@ -284,7 +286,9 @@ def test_workers_share_a_port_and_drain_under_live_streams(
     assert fake.posts == 12
 
 
-def test_workers_end_with_their_parent(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
+def test_workers_drain_when_their_parent_is_killed(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
     """`serve --workers 2`, and `kill -9` of the parent: the workers drain and free the port."""
     workers = fleet.process("--workers", "2", DRAIN_SECONDS=15, LEASE_SECONDS=LONG_LEASE)
     other = fleet.start(lease_seconds=LONG_LEASE)

@@ -241,7 +241,7 @@ def fails_with_event(world: World, code: str, conversation: str, partial: str = 
 
 
 @pytest.mark.parametrize("name", FAILING_RUNS)
-def test_a_run_that_fails_at_once_gets_the_real_status(world: World, name: str) -> None:
+def test_a_run_that_fails_at_once_has_an_error_status(world: World, name: str) -> None:
     code, steps = FAILING_RUNS[name]
     with a_failing_turn(world, code, "") as conversation:
         world.fake.queue(script(*steps))
@@ -257,14 +257,14 @@ def test_a_run_that_fails_after_some_text_ends_with_an_error_event(world: World,
 
 
 @pytest.mark.parametrize("name", FAILING_RUNS)
-def test_a_run_that_fails_gives_a_blocking_caller_the_status(world: World, name: str) -> None:
+def test_a_failed_run_gives_a_blocking_caller_an_error_status(world: World, name: str) -> None:
     code, steps = FAILING_RUNS[name]
     with a_failing_turn(world, code, PARTIAL) as conversation:
         world.fake.queue(script(text("So ", "far"), *steps))
         fails_with_status(world, code, conversation, "blocking")
 
 
-def test_the_log_says_why_a_run_failed_and_nothing_of_its_error(
+def test_the_log_names_the_kind_of_a_failure_and_not_its_text(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.fake.queue(
@@ -281,7 +281,7 @@ def test_the_log_says_why_a_run_failed_and_nothing_of_its_error(
 
 @pytest.mark.parametrize("response_mode", ["streaming", "blocking"])
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_run_that_is_refused_is_not_asked_for_again(world: World, name: str, response_mode: str) -> None:
+def test_a_refused_run_is_not_retried(world: World, name: str, response_mode: str) -> None:
     code, refusal = REFUSALS[name]
     with a_failing_turn(world, code, "", runs=1) as conversation:
         world.fake.queue(refusal)
@@ -289,7 +289,7 @@ def test_a_run_that_is_refused_is_not_asked_for_again(world: World, name: str, r
 
 
 @pytest.mark.parametrize("response_mode", ["streaming", "blocking"])
-def test_a_backend_that_is_always_stopping_is_tried_for_the_budget(world: World, response_mode: str) -> None:
+def test_a_backend_that_keeps_stopping_is_retried_within_the_budget(world: World, response_mode: str) -> None:
     with a_failing_turn(world, "service_unavailable", "", runs=None) as conversation:
         posts = world.fake.posts
         world.fake.script = refuse(503)
@@ -310,7 +310,7 @@ def test_a_backend_that_refuses_connections_is_unavailable(world: World, respons
             world.fake.start()
 
 
-def test_a_stream_that_is_cut_heals_without_loss_and_without_doubling(world: World) -> None:
+def test_a_cut_backend_stream_resumes_without_loss_or_duplicates(world: World) -> None:
     pieces = [f"{number} " for number in range(40)]
     steps: list[Step] = [*text(*pieces[:2])]
     for piece in pieces[2:]:
@@ -327,7 +327,7 @@ def test_a_stream_that_is_cut_heals_without_loss_and_without_doubling(world: Wor
 
 
 @pytest.mark.parametrize("response_mode", ["streaming", "blocking"])
-def test_a_stream_that_is_never_healed_ends_within_the_budget(world: World, response_mode: str) -> None:
+def test_a_backend_stream_that_stays_cut_fails_within_the_budget(world: World, response_mode: str) -> None:
     with a_failing_turn(world, "service_unavailable", PARTIAL) as conversation:
         world.fake.queue(script(text("So ", "far"), *[Cut()] * 100))
         if response_mode == "streaming":
@@ -341,7 +341,7 @@ def test_a_stream_that_is_never_healed_ends_within_the_budget(world: World, resp
     ("status", "code"),
     [(401, "internal_server_error"), (404, "turn_interrupted"), (200, "internal_server_error")],
 )
-def test_a_stream_that_is_never_opened(world: World, status: int, code: str) -> None:
+def test_a_backend_stream_that_never_opens_fails_the_turn(world: World, status: int, code: str) -> None:
     with a_failing_turn(world, code, "") as conversation:
         world.fake.broken_streams, world.fake.broken_status = 2, status
         world.fake.queue(script(text("never seen"), succeed()))
@@ -420,7 +420,7 @@ def ticking(tick: Callable[[int], Step]) -> Generator[list[Step]]:
         ticker.join()
 
 
-def test_keepalives_are_no_progress(bounded: Bounded) -> None:
+def test_keepalives_do_not_extend_the_idle_timeout(bounded: Bounded) -> None:
     """The backend says nothing but keepalives: 504 after the idle deadline, and the run is cancelled."""
     with (
         a_failing_turn(bounded, "turn_timeout", PARTIAL) as conversation,
@@ -437,7 +437,7 @@ def test_a_silent_run_gives_a_blocking_caller_504(bounded: Bounded) -> None:
         fails_with_status(bounded, "turn_timeout", conversation, "blocking")
 
 
-def test_a_run_that_never_stops_talking_ends_at_the_turns_deadline(bounded: Bounded) -> None:
+def test_an_endless_run_ends_at_the_turns_deadline(bounded: Bounded) -> None:
     with ticking(lambda number: delta(f"{number} ")) as words:
         bounded.fake.queue(script(text("On and on: "), *words, cancel="ignore"))
         heard = bounded.chat.streaming()
@@ -451,9 +451,7 @@ def test_a_run_that_never_stops_talking_ends_at_the_turns_deadline(bounded: Boun
 
 
 @pytest.mark.parametrize("response_mode", ["streaming", "blocking"])
-def test_a_backend_that_never_answers_the_post_is_not_asked_again(
-    bounded: Bounded, response_mode: str
-) -> None:
+def test_a_backend_that_never_answers_the_post_is_not_retried(bounded: Bounded, response_mode: str) -> None:
     with a_failing_turn(bounded, "turn_timeout", "", runs=1) as conversation:
         bounded.fake.queue(Script(create="hang"))
         fails_with_status(bounded, "turn_timeout", conversation, response_mode)

@@ -19,7 +19,9 @@ def key() -> dict[str, str]:
     return {"Idempotency-Key": str(uuid4())}
 
 
-def test_a_stream_is_replayed_from_its_start(chat: Chat, fake: ScriptedBackend, key: dict[str, str]) -> None:
+def test_a_repeated_post_replays_the_stream_from_its_start(
+    chat: Chat, fake: ScriptedBackend, key: dict[str, str]
+) -> None:
     first, second = chat.streaming("Hi", headers=key), chat.streaming("Hi", headers=key)
     assert second.frames == first.frames
     assert second.headers["x-task-id"] == first.headers["x-task-id"] == first.task_id
@@ -28,7 +30,9 @@ def test_a_stream_is_replayed_from_its_start(chat: Chat, fake: ScriptedBackend, 
     assert len(chat.conversations()["data"]) == 1
 
 
-def test_a_running_turn_is_joined(chat: Chat, fake: ScriptedBackend, key: dict[str, str], gate: Gate) -> None:
+def test_a_repeated_post_joins_the_running_turn(
+    chat: Chat, fake: ScriptedBackend, key: dict[str, str], gate: Gate
+) -> None:
     fake.script = script(text("One "), gate, delta("two"), succeed())
     with chat.open(headers=key) as first, chat.open(headers=key) as second:
         assert first.until("One ") == second.until("One ")
@@ -37,7 +41,9 @@ def test_a_running_turn_is_joined(chat: Chat, fake: ScriptedBackend, key: dict[s
     assert fake.posts == 1
 
 
-def test_the_same_json_in_every_response_mode(chat: Chat, fake: ScriptedBackend, key: dict[str, str]) -> None:
+def test_a_repeated_post_gets_the_same_json_in_every_response_mode(
+    chat: Chat, fake: ScriptedBackend, key: dict[str, str]
+) -> None:
     """The response mode is no part of what is compared."""
     answered = chat.blocking("Hi", headers=key)
     assert chat.blocking("Hi", headers=key) == answered
@@ -47,7 +53,7 @@ def test_the_same_json_in_every_response_mode(chat: Chat, fake: ScriptedBackend,
     assert fake.posts == 1
 
 
-def test_what_is_ignored_is_not_compared(chat: Chat, key: dict[str, str]) -> None:
+def test_ignored_fields_are_not_compared(chat: Chat, key: dict[str, str]) -> None:
     first = chat.blocking("Hi", headers=key, inputs={"a": 1, "b": [2]})
     again = chat.blocking(
         "Hi", headers=key, inputs={"b": [2], "a": 1}, trace_id="x", auto_generate_name=False, files=None
@@ -88,7 +94,7 @@ def test_another_body_is_a_conflict_even_while_the_turn_runs(
 
 
 @pytest.mark.parametrize("continued", [False, True], ids=["new conversation", "same conversation"])
-def test_many_posts_at_once_make_one_run(
+def test_concurrent_posts_with_one_key_make_one_run(
     server: GatewayServer, chat: Chat, fake: ScriptedBackend, key: dict[str, str], continued: bool
 ) -> None:
     """Nobody is told `busy` by a turn that is its own."""
@@ -110,7 +116,7 @@ def test_many_posts_at_once_make_one_run(
     assert fake.posts == posts + 1
 
 
-def test_a_key_is_the_users_own(chat: Chat, fake: ScriptedBackend, key: dict[str, str]) -> None:
+def test_another_user_can_use_the_same_key(chat: Chat, fake: ScriptedBackend, key: dict[str, str]) -> None:
     mine = chat.blocking("Hi", headers=key)
     theirs = Chat(chat.client, f"{chat.user}-2").blocking("Ho", headers=key)
     assert mine["task_id"] != theirs["task_id"]
@@ -118,7 +124,7 @@ def test_a_key_is_the_users_own(chat: Chat, fake: ScriptedBackend, key: dict[str
     assert fake.posts == 2
 
 
-def test_a_refusal_is_not_remembered(
+def test_a_refused_post_does_not_use_up_its_key(
     rejecting: Chat, fake: ScriptedBackend, key: dict[str, str], gate: Gate
 ) -> None:
     chat = rejecting
@@ -134,7 +140,9 @@ def test_a_refusal_is_not_remembered(
     assert chat.blocking("At last", headers=key)["answer"] == "You said: At last."
 
 
-def test_a_turn_that_failed_is_remembered(chat: Chat, fake: ScriptedBackend, key: dict[str, str]) -> None:
+def test_a_repeated_post_of_a_failed_turn_gets_the_failure(
+    chat: Chat, fake: ScriptedBackend, key: dict[str, str]
+) -> None:
     """It happened: a client that wants another try takes another key."""
     fake.queue(script(fail("InvokeRateLimitError")))
     refused(chat.post("Hi", headers=key), 429, "rate_limit_error")
@@ -144,12 +152,12 @@ def test_a_turn_that_failed_is_remembered(chat: Chat, fake: ScriptedBackend, key
 
 
 @pytest.mark.parametrize("value", ["", "x" * 256])
-def test_a_key_has_a_length(chat: Chat, value: str) -> None:
+def test_a_key_that_is_too_long_is_refused(chat: Chat, value: str) -> None:
     refused(chat.post("Hi", headers={"Idempotency-Key": value}), 400, "invalid_param")
     assert chat.blocking("Hi", headers={"Idempotency-Key": "x" * 255})["answer"]
 
 
-def test_a_key_outlives_a_restart(
+def test_a_key_survives_a_restart(
     start_gateway: StartGateway, fake: ScriptedBackend, user: str, key: dict[str, str]
 ) -> None:
     server = start_gateway()
@@ -167,7 +175,7 @@ def test_a_key_outlives_a_restart(
 
 
 @pytest.mark.usefixtures("early_failures_have_a_status")
-def test_a_failed_turn_does_not_invite_the_same_key_again(
+def test_a_failed_turn_has_no_retry_after_for_the_same_key(
     chat: Chat, fake: ScriptedBackend, key: dict[str, str]
 ) -> None:
     """The key remembers the failure, so trying again with it is no use: no Retry-After."""

@@ -37,7 +37,9 @@ def timed_out(server: GatewayServer, chat: Chat) -> Heard:
         return stream.rest()
 
 
-def test_an_ordinary_turn_owes_nothing(chat: Chat, fake: ScriptedBackend, gate: Gate, url: str) -> None:
+def test_a_completed_turn_leaves_no_outbox_entry(
+    chat: Chat, fake: ScriptedBackend, gate: Gate, url: str
+) -> None:
     answered = chat.blocking()
     assert errands(url) == []
     fake.queue(script(text("Half "), gate, succeed()), script(fail()))
@@ -50,7 +52,7 @@ def test_an_ordinary_turn_owes_nothing(chat: Chat, fake: ScriptedBackend, gate: 
     assert errands(url) == []
 
 
-def test_a_cancel_that_fails_is_tried_until_it_works(
+def test_a_failed_cancel_is_retried_until_it_works(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
 ) -> None:
     """The turn timed out, and the backend answers 500 to the cancel of its run."""
@@ -81,7 +83,7 @@ def test_a_run_that_is_over_or_unknown_needs_no_cancel(
     assert len(fake.cancels) == 1
 
 
-def test_who_ends_a_turn_and_dies_leaves_its_run_to_the_others(
+def test_another_process_cancels_the_run_of_a_process_that_died(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     one, two = fleet.start(), fleet.start()
@@ -99,7 +101,7 @@ def test_who_ends_a_turn_and_dies_leaves_its_run_to_the_others(
     assert two.gateway.installed.is_set()
 
 
-def test_a_run_that_is_nobodys_is_cancelled_for_certain(
+def test_a_run_without_an_owner_is_cancelled(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
 ) -> None:
     """The turn was lost while its run was being made, and the first cancel of that run fails."""
@@ -121,7 +123,7 @@ def test_a_run_that_is_nobodys_is_cancelled_for_certain(
     assert run.status == "cancelled"
 
 
-def test_what_never_works_is_given_up_with_one_line(
+def test_an_entry_that_never_succeeds_is_dropped_with_one_log_line(
     start_gateway: StartGateway,
     fake: ScriptedBackend,
     database_url: str,
@@ -146,7 +148,7 @@ def test_what_never_works_is_given_up_with_one_line(
     assert conversation_row(database_url, conversation_id).deleted_at is not None
 
 
-def test_an_old_errand_is_given_up_although_the_backend_is_away(
+def test_an_old_entry_is_dropped_although_the_backend_is_away(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
 ) -> None:
     server = start_gateway()
@@ -158,7 +160,7 @@ def test_an_old_errand_is_given_up_although_the_backend_is_away(
     all_done(database_url)
 
 
-def test_errands_wait_for_each_other_not_for_ever(
+def test_entries_beyond_the_concurrency_limit_run_when_there_is_room(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
 ) -> None:
     """More than are done at once: the rest follow as soon as there is room, and turns go on meanwhile."""

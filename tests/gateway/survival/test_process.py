@@ -106,7 +106,7 @@ def test_a_second_sigterm_does_not_wait(tmp_path: Path, user: str) -> None:
         ("PORT", "x", "AGENT_GATEWAY_PORT"),
     ],
 )
-def test_a_wrong_setting_is_told_in_one_line(tmp_path: Path, name: str, value: str, said: str) -> None:
+def test_a_wrong_setting_is_reported_in_one_line(tmp_path: Path, name: str, value: str, said: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "agent_gateway", "serve"],
         cwd=tmp_path,
@@ -123,7 +123,7 @@ def test_a_wrong_setting_is_told_in_one_line(tmp_path: Path, name: str, value: s
     assert not (tmp_path / ".data" / "agent-gateway.db").exists()
 
 
-def test_first_start_kill_and_restart_on_sqlite(tmp_path: Path, user: str) -> None:
+def test_sqlite_survives_a_kill_and_a_restart(tmp_path: Path, user: str) -> None:
     """The first start makes a key and prints it, once. The process after a kill -9 ends what was left."""
     with GatewayProcess(tmp_path, SECRET_KEY="") as process:
         key = process.printed_key

@@ -55,7 +55,7 @@ MODES = ("chat", "agent-chat", "agent")
 TERMINAL = ("message_end", "error")
 
 
-def test_a_turn_of_a_dead_process_goes_on_elsewhere(
+def test_a_turn_of_a_dead_process_continues_elsewhere(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """Its readers come back to another process with what they saw last, and miss nothing."""
@@ -82,7 +82,7 @@ def test_a_turn_of_a_dead_process_goes_on_elsewhere(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_any_cursor_gets_its_rest_after_a_take_over(
+def test_any_cursor_gets_its_rest_after_an_adoption(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, mode: str
 ) -> None:
     """On the process that adopted the turn and on one that only follows it, during and after the turn."""
@@ -125,7 +125,7 @@ def test_any_cursor_gets_its_rest_after_a_take_over(
     assert fake.posts == 1
 
 
-def test_a_killed_process_leaves_nothing_undone(
+def test_a_killed_process_leaves_no_unfinished_turn(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """kill -9 with turns in every state: each reaches its end at the other process, with one run."""
@@ -154,7 +154,7 @@ def test_a_killed_process_leaves_nothing_undone(
     assert fake.posts == 5
 
 
-def test_what_a_frozen_process_does_late_changes_nothing(
+def test_late_writes_of_a_frozen_process_change_nothing(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """SIGSTOP for longer than a lease, SIGCONT: its finish is fenced, its readers hear the same end (I9)."""
@@ -181,7 +181,7 @@ def test_what_a_frozen_process_does_late_changes_nothing(
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_run_that_nobody_knows_is_not_made_again(
+def test_an_unknown_run_is_not_created_again(
     fleet: Fleet, fake: ScriptedBackend, user: str, *, stopped: bool
 ) -> None:
     """The process dies between POST /runs and its answer: the turn fails visibly, or was stopped (R4)."""
@@ -202,7 +202,7 @@ def test_a_run_that_nobody_knows_is_not_made_again(
     assert chat.blocking(conversation_id=turn["conversation_id"])["answer"] == "You said: Hello."
 
 
-def test_a_turn_that_was_only_planned_starts(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+def test_an_adopted_turn_without_a_run_starts(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
     one = fleet.start()
     die(one)
     task_id = begun(one, user, "Planned")
@@ -212,7 +212,7 @@ def test_a_turn_that_was_only_planned_starts(fleet: Fleet, fake: ScriptedBackend
     assert (fake.posts, fleet.rows(task_id).turn.epoch) == (1, 2)
 
 
-def test_a_turn_that_kills_its_owners_is_ended(
+def test_a_turn_that_kills_its_owners_fails_after_the_limit(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """The fifth process that takes it over does not even look at its run (R11)."""
@@ -238,7 +238,7 @@ def test_a_turn_that_kills_its_owners_is_ended(
 
 
 @pytest.mark.parametrize("kept", [1, 0])
-def test_a_checkpoint_stands_in_for_a_log_that_was_trimmed(
+def test_a_checkpoint_replaces_a_trimmed_log(
     fleet: Fleet,
     fake: ScriptedBackend,
     gate: Gate,
@@ -287,7 +287,7 @@ def _saved_position(fleet: Fleet, task_id: str) -> int | None:
 
 
 @pytest.mark.parametrize("version", FOLD_VERSIONS)
-def test_a_turn_is_folded_as_it_was_begun(
+def test_an_adopted_turn_uses_the_fold_it_began_with(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, version: int
 ) -> None:
     """By the fold of the release before, too: with half of a character held back, or told as lost (R17)."""
@@ -311,7 +311,7 @@ def test_a_turn_is_folded_as_it_was_begun(
     assert fleet.rows(task_id).message.answer == "".join(told)
 
 
-def test_a_held_half_is_part_of_a_checkpoint(
+def test_a_checkpoint_contains_a_held_half_character(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """The log was trimmed up to the half: who goes on from the checkpoint still has it."""
@@ -332,7 +332,7 @@ def test_a_held_half_is_part_of_a_checkpoint(
     assert heard.answer == "So half \U0001f600 done" == fleet.rows(task_id).message.answer
 
 
-def test_a_reader_may_be_ahead_of_the_process_it_comes_to(
+def test_a_reader_can_be_ahead_of_the_process_it_resumes_at(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """That process has yet to read what the reader has seen: it says nothing twice."""
@@ -348,7 +348,9 @@ def test_a_reader_may_be_ahead_of_the_process_it_comes_to(
         assert rest.frames == stream.rest().after(seen)
 
 
-def test_a_reader_ahead_of_what_was_stored_is_told_so(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+def test_a_reader_ahead_of_the_stored_turn_gets_the_stored_end(
+    fleet: Fleet, fake: ScriptedBackend, user: str
+) -> None:
     """The log is gone with the process: the text of whoever saw more shrinks to what is stored (R1)."""
     one, two = fleet.start(), fleet.start()
     fake.script = script(said("So ", "far"), Gate(), succeed())
@@ -362,7 +364,7 @@ def test_a_reader_ahead_of_what_was_stored_is_told_so(fleet: Fleet, fake: Script
     assert (heard.answer, heard.last["code"]) == ("", "turn_interrupted")
 
 
-def test_what_was_adopted_late_is_driven_all_the_same(
+def test_a_turn_adopted_by_a_late_commit_is_driven(
     fleet: Fleet, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sweep had given up waiting when the answer of its commit came."""
@@ -384,7 +386,7 @@ def test_what_was_adopted_late_is_driven_all_the_same(
     assert fake.posts == 1
 
 
-def test_a_process_that_has_just_started_takes_only_what_has_no_owner(fleet: Fleet, user: str) -> None:
+def test_a_new_process_adopts_only_turns_without_an_owner(fleet: Fleet, user: str) -> None:
     """After an outage a lease may have expired because nobody could renew it: its owner gets time (R11)."""
     one = fleet.start()
     die(one)
@@ -398,7 +400,7 @@ def test_a_process_that_has_just_started_takes_only_what_has_no_owner(fleet: Fle
     assert (turn.state, turn.epoch, turn.adoptions) == ("planned", 1, 0)
 
 
-def test_a_process_whose_heartbeats_do_not_get_through_adopts_nothing(
+def test_a_process_with_failing_heartbeats_adopts_nothing(
     fleet: Fleet, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Leases that have expired may be its own, although the database answers its sweep (R11)."""
@@ -429,7 +431,7 @@ def test_a_process_whose_heartbeats_do_not_get_through_adopts_nothing(
     assert fleet.chat(one, user).resumed(task_id).answer == "You said: Free."
 
 
-def test_a_run_that_a_lost_write_stored_is_not_cancelled(
+def test_a_run_stored_by_a_commit_with_a_lost_answer_is_not_cancelled(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commit of its id was not answered, and then the turn was lost: the next owner needs it (R14)."""
@@ -481,7 +483,7 @@ def test_an_owner_that_cannot_write_sends_the_end_that_another_process_stored(
     assert fleet.chat(two, user).resumed(stream.task_id).answer == "So far"
 
 
-def test_a_database_outage_makes_nobody_adopt_everybody(
+def test_a_database_outage_causes_no_mass_adoption(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """All leases run out while nobody can renew them: every turn stays with its owner (R11)."""
