@@ -5,39 +5,39 @@ GatewayError                    code + a text that is safe to show a client
 ├── BadRequest                  well-formed, but makes no sense here
 ├── AppUnavailable              the app does not have this feature
 ├── NotWorkflowApp              a route for workflow apps
-├── NotSupported                a route for what no app here has
-├── Unauthorized                no key, a wrong key, a spent ticket
-├── NotFound                    unknown, or somebody else's
+├── NotSupported                a route for a feature that no app has here
+├── Unauthorized                no key, a wrong key, an expired ticket
+├── NotFound                    unknown, or it belongs to another caller
 │   ├── EndUserNotFound
-│   └── FileNotFound            the same of a file
-├── UploadRefused               an upload that cannot be taken; says which of the contract's codes
-├── UnsupportedFileType         the app takes no files of that kind
-├── FileTooLarge                larger than its kind may be
-├── ConversationBusy            a turn of that conversation is running
-├── QuestionOpen                a form of that conversation waits for its answer
-├── FormSubmitted               the form has its answer
+│   └── FileNotFound
+├── UploadRefused               an upload is malformed; `code` is one of the contract's
+├── UnsupportedFileType         the app accepts no files of that kind
+├── FileTooLarge                a file exceeds the limit of its kind
+├── ConversationBusy            another turn of the conversation is running
+├── QuestionOpen                a form of the conversation waits for its answer
+├── FormSubmitted               the form was answered before
 ├── FormExpired                 the form was not answered in time
 ├── IdempotencyConflict         the key was used with another body
-├── TooManyRequests             a limit of the app is reached: try again later
-├── Unavailable                 draining, full, or the database is away: try again
+├── TooManyRequests             a limit of the app is reached; try again later
+├── Unavailable                 draining, full, or without its database; try again
 ├── TurnError                   a turn failed; `code` is one of FAILURES
 └── ConfigError                 settings, an app file or a command; shown to the operator
 
 BackendError                    never shown to clients: mapped to TurnError by the runner
-├── BackendUnreachable          no answer (`nothing_sent`: proven that no request arrived)
-├── BackendRefused              an HTTP status that is not the expected one
-├── BackendGarbage              bytes that are not the run protocol
+├── BackendUnreachable          no answer (`nothing_sent`: it is proven that no request arrived)
+├── BackendRefused              an unexpected HTTP status
+├── BackendGarbage              bytes that do not follow the run protocol
 ├── RunLost                     the backend does not know the run
-├── RunGap                      the run's log no longer holds what comes next
-└── RunNotSucceeded             a run that the gateway made on its own account failed
+├── RunGap                      events are missing from the run's log
+└── RunNotSucceeded             an auxiliary run failed
 
-StoreError                      the database said no
-├── StoreUnavailable            passing: the connection, a timeout, a lock; may be retried
-└── StoreRejected               permanent: this data cannot be written
+StoreError                      the database refused a statement
+├── StoreUnavailable            for now: the connection, a timeout, a lock; may be retried
+└── StoreRejected               for good: this data cannot be written
 
-ObjectError                     the file store said no
+ObjectError                     the file store refused an operation
 ├── ObjectMissing               it has no such object
-└── ObjectsUnavailable          passing or not: it did not do what it was asked
+└── ObjectsUnavailable          it failed, for now or for good; may be retried
 
 This module knows no HTTP: `routes/http/errors.py` has the one table from code to status.
 """
@@ -59,19 +59,18 @@ FAILURES: Final[dict[str, str]] = {
     "human_input_form_expired": "The form has expired.",
     "internal_server_error": "The agent could not complete this turn.",
 }
-"""Code of a failed turn → the only text about it that reaches a client."""
-
+"""Code of a failed turn → the only text about the failure that a client gets."""
 
 RETRY_SECONDS: Final = 2
-"""After which a client should try again when nothing better is known."""
+"""After this time a client should try again, unless a better one is known."""
 
 
 class GatewayError(Exception):
-    """Base of what may be shown to a client: a code of the contract and a safe text."""
+    """Base of the errors that a client may see: a code of the contract and a safe text."""
 
     code: str = "internal_server_error"
     retry_after: int | None = None
-    """Seconds after which the client should try again, when that makes sense."""
+    """Seconds after which the client should try again; None when that would not help."""
     details: Mapping[str, str] = MappingProxyType({})
     """More fields for the error's body."""
 
@@ -87,13 +86,13 @@ class InvalidParam(GatewayError):
 
 
 class BadRequest(GatewayError):
-    """The request is well-formed but cannot be served as it is."""
+    """The request is well-formed, but makes no sense in this state."""
 
     code = "bad_request"
 
 
 class AppUnavailable(GatewayError):
-    """The app does not have the feature that was asked for."""
+    """The app does not have the requested feature."""
 
     code = "app_unavailable"
 
@@ -105,7 +104,7 @@ class NotWorkflowApp(GatewayError):
 
 
 class NotSupported(GatewayError):
-    """The route is of the published API, but nothing here does what it is for."""
+    """The route belongs to the published API, but no app of this gateway has its feature."""
 
     code = "not_supported"
 
@@ -117,7 +116,7 @@ class Unauthorized(GatewayError):
 
 
 class NotFound(GatewayError):
-    """What was asked for does not exist for this caller."""
+    """The requested thing does not exist for this caller."""
 
     code = "not_found"
 
@@ -138,7 +137,7 @@ class FileNotFound(NotFound):
 
 
 class UploadRefused(GatewayError):
-    """Files were sent in a way that cannot be taken; `code` says which."""
+    """An upload is malformed; `code` says how."""
 
     def __init__(
         self, code: Literal["no_file_uploaded", "too_many_files", "filename_not_exists_error"], message: str
@@ -148,7 +147,7 @@ class UploadRefused(GatewayError):
 
 
 class UnsupportedFileType(GatewayError):
-    """The app takes no files of this kind."""
+    """The app accepts no files of this kind."""
 
     code = "unsupported_file_type"
 
@@ -171,7 +170,7 @@ class ConversationBusy(GatewayError):
 
 
 class QuestionOpen(GatewayError):
-    """A question of the conversation is open, and its app takes no message as the answer."""
+    """A question of the conversation is open, and its app accepts no message as the answer."""
 
     code = "human_input_required"
 
@@ -205,7 +204,7 @@ class IdempotencyConflict(GatewayError):
 
 
 class TooManyRequests(GatewayError):
-    """A limit of the app is reached; nothing was begun."""
+    """A limit of the app is reached; nothing was started."""
 
     code = "too_many_requests"
 
@@ -215,7 +214,7 @@ class TooManyRequests(GatewayError):
 
 
 class Unavailable(GatewayError):
-    """The gateway cannot take this request now (draining, full, database away)."""
+    """The gateway cannot accept this request now (draining, full, without its database)."""
 
     code = "service_unavailable"
 
@@ -239,7 +238,7 @@ class ConfigError(Exception):
 
 
 class BackendError(Exception):
-    """Base of what can go wrong between the gateway and the agent backend."""
+    """Base of the errors between the gateway and the agent backend."""
 
 
 class BackendUnreachable(BackendError):
@@ -251,7 +250,7 @@ class BackendUnreachable(BackendError):
 
 
 class BackendRefused(BackendError):
-    """The backend answered with an unexpected status. Its body may hold secrets: never kept."""
+    """The backend answered with an unexpected status. The body may hold secrets, so it is not kept."""
 
     def __init__(self, status: int) -> None:
         redirect = ", a redirect, which is not followed: is AGENT_GATEWAY_BACKEND_URL its own address?"
@@ -260,21 +259,21 @@ class BackendRefused(BackendError):
 
 
 class BackendGarbage(BackendError):
-    """The backend sent something that is not the run protocol."""
+    """The backend sent bytes that do not follow the run protocol."""
 
 
 class RunLost(BackendError):
-    """The backend does not know the run (any more)."""
+    """The backend does not know the run, or no longer knows it."""
 
 
 class RunGap(BackendError):
-    """The run's log does not go on where it was left: events were trimmed."""
+    """Events are missing from the run's log: the backend trimmed it."""
 
 
 class RunNotSucceeded(BackendError):
-    """A run that the gateway made on its own account did not come to a good end; the text says why.
+    """An auxiliary run failed; the text says why.
 
-    `misses_model`: the backend runs nothing without a model, so it knows no clean-up runs.
+    `misses_model`: the backend runs nothing without a model, so it has no clean-up runs.
     """
 
     def __init__(self, why: str, *, misses_model: bool = False) -> None:
@@ -283,11 +282,11 @@ class RunNotSucceeded(BackendError):
 
 
 class StoreError(Exception):
-    """Base of what the database refuses."""
+    """Base of the errors of the database."""
 
 
 class StoreUnavailable(StoreError):
-    """A passing failure of the database: trying again later may work."""
+    """The database fails for now: trying again later may work."""
 
 
 class StoreRejected(StoreError):
@@ -295,12 +294,12 @@ class StoreRejected(StoreError):
 
 
 class ObjectError(Exception):
-    """Base of what goes wrong between the gateway and the file store."""
+    """Base of the errors between the gateway and the file store."""
 
 
 class ObjectMissing(ObjectError):
-    """The file store has no object of that key."""
+    """The file store has no object with that key."""
 
 
 class ObjectsUnavailable(ObjectError):
-    """The file store did not do what it was asked; trying again may work."""
+    """The file store failed; trying again may work."""

@@ -19,6 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from agent_gateway.apps.config import AppMode
 from agent_gateway.domain.ids import Generation
 from agent_gateway.errors import ConfigError
 
@@ -76,7 +77,7 @@ class Settings(BaseSettings):
     """Key of the default app; empty: one is made and printed once at first start."""
     app_file: Path | None = None
     """YAML file of the default app; wins over APP_MODE."""
-    app_mode: Literal["chat", "agent-chat", "agent"] = "chat"
+    app_mode: AppMode = "chat"
     """Mode of the built-in default app."""
     secret_key: SecretStr = SecretStr("")
     """Signs tickets and hashes keys: 32 characters or more. Made once in DATA_DIR when empty, required with

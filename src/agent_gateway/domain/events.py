@@ -1,10 +1,10 @@
-"""Turn events: what a turn says, in the gateway's own words (domain, not wire).
+"""Turn events, in the gateway's own words (domain, not wire).
 
-Each carries its position, the SSE `id:` of its frame. Exactly one terminal event, MessageEnd or
-TurnFailed, ends a turn (I3). Wire names live in `routes/streams/frames.py`.
+Each has a position, which is the SSE `id:` of its frame. Exactly one terminal event, MessageEnd or
+TurnFailed, ends a turn (I3). The wire names are in `routes/streams/frames.py`.
 
-`Result` is a whole ended turn. Everything that follows from a run's end is rendered from it, by
-whoever tells it: the process that ran the turn or one that read the rows (R2).
+`Result` is a whole ended turn. Every event that follows from a run's end is rendered from it, both in the
+process that ran the turn and in one that read the rows (R2).
 """
 
 from bisect import bisect_right
@@ -20,11 +20,11 @@ from agent_gateway.domain.human_input import HumanInputForm, Question
 from agent_gateway.domain.turns import Outcome, Step, Usage
 
 GATEWAY_REPLACE: Final = 1_000_000_001
-"""Position of the stored text told as a whole when the gateway itself ended the turn (R1)."""
+"""Position of the whole stored text when the gateway itself ended the turn (R1)."""
 GATEWAY_END: Final = 1_000_000_002
 """Position of the terminal event when the gateway itself ended the turn (R1)."""
 MAX_CHUNK: Final = 32_768
-"""Characters in one answer event; escaped to ASCII that is at most 384 KiB of a 512 KiB line."""
+"""Characters in one answer event. Escaped to ASCII, they take at most 384 KiB of a 512 KiB line."""
 
 
 class LLMChunk(msgspec.Struct, frozen=True, gc=False):
@@ -42,7 +42,7 @@ class AgentThought(msgspec.Struct, frozen=True):
 
 
 class MessageReplace(msgspec.Struct, frozen=True, gc=False):
-    """The answer so far is replaced: the reader's past cannot be continued."""
+    """Replaces the answer so far: the reader cannot continue from its own text."""
 
     position: int
     text: str
@@ -50,21 +50,21 @@ class MessageReplace(msgspec.Struct, frozen=True, gc=False):
 
 
 class MessageFile(msgspec.Struct, frozen=True):
-    """The agent made a file, and it is stored."""
+    """The agent made a file, and the file is stored."""
 
     position: int
     file: StoredFile
 
 
 class ClosingMessage(msgspec.Struct, frozen=True, gc=False):
-    """The whole answer once more; only app mode `agent` shows it, every mode reserves its place."""
+    """The whole answer once more. Only app mode `agent` shows it; every mode reserves its position."""
 
     position: int
     text: str
 
 
 class FormAnswered(msgspec.Struct, frozen=True):
-    """First event of a turn that carries a human's answer, or the news that there is none."""
+    """First event of a turn that carries a human's answer, or the news that nobody answered."""
 
     position: int
     form: HumanInputForm
@@ -83,7 +83,7 @@ class MessageEnd(msgspec.Struct, frozen=True):
     position: int
     usage: Usage
     files: tuple[StoredFile, ...] = ()
-    """What the agent made."""
+    """The files that the agent made."""
 
 
 class TurnFailed(msgspec.Struct, frozen=True, gc=False):
@@ -107,15 +107,15 @@ TurnEvent = (
 
 
 def gateway_end(files: int) -> int:
-    """Position of the terminal event of an end that the gateway made, with so many files before it.
+    """Position of the terminal event of an end that the gateway made, after this number of files.
 
-    They follow the stored text told as a whole, and leave the closing message its place.
+    The files follow the whole stored text, and the closing message keeps its position.
     """
     return GATEWAY_REPLACE + files + 2 if files else GATEWAY_END
 
 
 def split_text(text: str, position: int) -> list[LLMChunk]:
-    """A text as chunks numbered from `position` on: the fixed rule for what is too long for one."""
+    """A text as chunks, numbered from `position` on: the fixed rule for a text too long for one chunk."""
     return [
         LLMChunk(position + number, text[start : start + MAX_CHUNK])
         for number, start in enumerate(range(0, len(text), MAX_CHUNK))
@@ -124,7 +124,7 @@ def split_text(text: str, position: int) -> list[LLMChunk]:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a turn produced and how it ended: written by `finish`, read back for late readers."""
+    """The output of a turn and its end: written by `finish`, read back for late readers."""
 
     outcome: Outcome
     chunks: Sequence[LLMChunk]
@@ -138,16 +138,16 @@ class Result:
     snapshot: str | None = None
     """Raw JSON text of the new session snapshot; None leaves the old one in place."""
     question: Question | None = None
-    """What the run asked; only until it is stored as `form`."""
+    """The question of the run, until it is stored as `form`."""
     form: HumanInputForm | None = None
     """The form of the question with which the turn ended. Its position is the third from the end."""
     answered: HumanInputForm | None = None
-    """The form whose answer the turn carried: told at position 1."""
+    """The form whose answer the turn carried. Its event has position 1."""
     files: tuple[StoredFile, ...] = ()
-    """What the agent made and is stored, each with the position of its event."""
+    """The stored files that the agent made, each with the position of its event."""
 
     text: str | None = field(default=None, compare=False)
-    """The whole text of the answer where it is at hand."""
+    """The whole text of the answer, where it is known already."""
 
     @property
     def answer(self) -> str:
@@ -177,7 +177,7 @@ def rest_of(result: Result, after: int) -> list[TurnEvent]:
 
 
 def events_after(result: Result, after: int) -> Iterator[TurnEvent]:
-    """`rest_of`, each event made when it is asked for: an answer may have a million chunks."""
+    """`rest_of`, but each event is made only when it is read: an answer may have a million chunks."""
     if after >= result.end_position:
         return
     others = _others(result)
@@ -188,7 +188,7 @@ def events_after(result: Result, after: int) -> Iterator[TurnEvent]:
         yield last
     seen = max((event.position for event in (*result.chunks[-1:], *others)), default=0)
     if result.end_position >= GATEWAY_END and seen < after < GATEWAY_REPLACE:
-        # This reader followed the run further than what was stored: its text must shrink.
+        # This reader has more of the run than was stored: its text must shrink.
         yield (last := MessageReplace(GATEWAY_REPLACE, result.answer, "turn_ended_early"))
     for file in result.files:
         if file.position > after:
@@ -204,7 +204,7 @@ def events_after(result: Result, after: int) -> Iterator[TurnEvent]:
 
 
 def _others(result: Result) -> list[FormAnswered | AgentThought]:
-    """What is told among the chunks, in order."""
+    """The events between the chunks, in order."""
     others: list[FormAnswered | AgentThought] = [AgentThought(step.position, step) for step in result.steps]
     if result.answered is not None:
         others.append(FormAnswered(1, result.answered))

@@ -1,4 +1,4 @@
-"""The rules of forms: which submissions are valid, and how forms and answers read as text. Pure."""
+"""The rules of forms: which submissions are valid, and the texts of forms and answers. Pure."""
 
 import re
 from typing import Final
@@ -11,14 +11,14 @@ from agent_gateway.json_types import JsonObject
 
 TIMED_OUT: Final = FormAnswer("timeout")
 NO_ANSWER: Final = "No answer was given in time."
-"""The query of a turn that tells its run so."""
+"""The query of a turn that carries no answer because time ran out."""
 _MARK: Final = re.compile(r"\{\{#\$output\..*?#\}\}")
 MAX_RENDERED: Final = 32_768
-"""Characters of a filled-in form in one event, whose line has to stay under 512 KiB."""
+"""Characters of a filled-in form in one event, whose line must stay under 512 KiB."""
 
 
 def answer_of(definition: FormDefinition, submission: Submission) -> FormAnswer:
-    """The answer that a submission makes; values that the form does not ask for are left out.
+    """The answer that a submission makes, without values that the form does not ask for.
 
     Raises InvalidParam for an unknown action, a required input that is missing, and a choice that a
     select does not offer.
@@ -40,13 +40,13 @@ def answer_of(definition: FormDefinition, submission: Submission) -> FormAnswer:
 
 
 def _is_offered(field: FormInput, value: object) -> bool:
-    """One of the options, or several where the front end lets choose several."""
+    """Whether the value is one of the options, or a list of them."""
     offered = [option.value for option in field.options]
     return all(choice in offered for choice in (value if isinstance(value, list) else [value]))
 
 
 def marked(definition: FormDefinition) -> str:
-    """The form's text with a mark where each input belongs, as existing front ends want it."""
+    """The form's text with a mark where each input belongs, as existing front ends expect it."""
     missing = [field for field in definition.inputs if mark(field) not in definition.content]
     return "\n\n".join([definition.content, *(f"{field.label}\n\n{mark(field)}" for field in missing)])
 
@@ -57,27 +57,27 @@ def mark(field: FormInput) -> str:
 
 
 def filled(definition: FormDefinition, answer: FormAnswer) -> str:
-    """The form's text with the answer in it; a message stands for itself."""
+    """The form's text with the answer filled in; an answer by message is that message."""
     if answer.message is not None:
         return _cut(answer.message)
     shown = {mark(field): _shown(field, answer.values.get(field.name)) for field in definition.inputs}
-    # In one go: what a human wrote is not searched for marks.
+    # All marks at once, so that a human's words are not searched for marks.
     return _cut(_MARK.sub(lambda found: shown.get(found[0], found[0]), marked(definition)))
 
 
 def query_of(definition: FormDefinition, answer: FormAnswer) -> str:
-    """What the human said, as the query of the turn that carries it."""
+    """The human's answer as the query of the turn that carries it."""
     if answer.status == "timeout":
         return NO_ANSWER
     if answer.message is not None:
         return answer.message
     label = answer.action.label if answer.action else ""
-    told = [
+    values = [
         f"{field.label}: {_shown(field, answer.values[field.name])}"
         for field in definition.inputs
         if field.name in answer.values
     ]
-    return "\n".join([label, *told])
+    return "\n".join([label, *values])
 
 
 def _shown(field: FormInput, value: object) -> str:

@@ -1,4 +1,4 @@
-"""Questions to humans: forms, what was submitted, and answers. Pure data."""
+"""Questions to humans: forms, submissions and answers. Pure data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ class FormInput(msgspec.Struct, frozen=True):
 
     name: str
     kind: str
-    """`paragraph`, `select` or any other kind that the agent and the front end agree on."""
+    """`paragraph`, `select`, or another kind on which the agent and the front end agree."""
     label: str
     required: bool = False
     options: tuple[FormOption, ...] = ()
     placeholder: str = ""
     default: Any = None
-    """What a front end fills in at first; the gateway never does."""
+    """The initial value in a front end; the gateway never uses it."""
 
 
 class FormAction(msgspec.Struct, frozen=True):
@@ -50,25 +50,25 @@ class FormDefinition(msgspec.Struct, frozen=True):
     actions: tuple[FormAction, ...]
     urgency: str = "normal"
     approval: Mapping[str, object] | None = None
-    """What is to be approved, when the agent said so; passed on as it is."""
+    """What a human should approve, if the agent names it; passed on unchanged."""
 
 
 class FormAnswer(msgspec.Struct, frozen=True):
-    """What the run is told: the form as submitted, a message in its place, or that nobody answered."""
+    """The answer for the run: a submitted form, a message in its place, or that nobody answered."""
 
     status: Literal["submitted", "timeout"]
     action: FormAction | None = None
     values: Mapping[str, object] = {}
     message: str | None = None
-    """The user's next message, when that was the answer."""
+    """The user's next message, when it was the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a run asked as it ended."""
+    """The question with which a run ended."""
 
     tool_call_id: str
-    """Names the call that the answer belongs to; empty when the run did not say."""
+    """Names the call to which the answer belongs; empty when the run did not name it."""
     text: str
     """The whole question: the answer of its turn."""
     definition: FormDefinition
@@ -77,7 +77,7 @@ class Question:
 
 
 class FormState(StrEnum):
-    """Where a form stands; all but `open` are final."""
+    """The state of a form; every state except `open` is final."""
 
     OPEN = "open"
     SUBMITTED = "submitted"
@@ -87,15 +87,15 @@ class FormState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HumanInputForm:
-    """A question that was stored with the end of its turn, and its answer once there is one."""
+    """A question that was stored with the end of its turn, and its answer as soon as there is one."""
 
     id: FormId
     token: str
-    """Lets whoever has it and the app's key read and submit the form."""
+    """A client with this token and the app's key may read and submit the form."""
     message_id: MessageId
     """The message that asks."""
     tool_call_id: str
-    """Empty when the answer cannot be told to the run as a tool's result."""
+    """Empty when the answer cannot reach the run as a tool's result."""
     definition: FormDefinition
     state: FormState
     expires_at: int

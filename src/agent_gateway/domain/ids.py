@@ -8,7 +8,7 @@ from uuid_utils.compat import uuid7
 AppId = NewType("AppId", str)
 AppVersionId = NewType("AppVersionId", str)
 KeyId = NewType("KeyId", str)
-"""Names an API key to operators; it opens nothing."""
+"""Names an API key to operators; it is not the key itself."""
 ConversationId = NewType("ConversationId", str)
 MessageId = NewType("MessageId", str)
 TaskId = NewType("TaskId", str)
@@ -18,11 +18,11 @@ FileId = NewType("FileId", str)
 RunId = NewType("RunId", str)
 """The backend's name for its execution of a turn; never shown to clients."""
 FEEDBACK_CHARACTERS: Final = 16_384
-"""Of what a user says about an answer: a page of a hundred is bounded by it."""
+"""Of a user's comment on an answer: it bounds a page of a hundred comments."""
 Generation = Literal[1, 2]
 """The version of the run protocol that a backend speaks: the `schema_version` of its compositions."""
 Rating = Literal["like", "dislike"]
-"""What a user thought of an answer."""
+"""A user's opinion of an answer."""
 
 
 def new_id() -> str:

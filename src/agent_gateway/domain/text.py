@@ -1,25 +1,25 @@
-"""Text and JSON made fit for every database. Pure."""
+"""Cleans text and JSON so that every database can store them. Pure."""
 
 from typing import Any, Final
 
 NAME_LENGTH: Final = 64
-"""Characters of a conversation's name that was not given by its user."""
+"""Characters of a conversation's name that its user did not choose."""
 
 
 def clean_text(text: str) -> str:
-    """Replace what JSONB and TEXT columns reject, NUL and lone surrogates, by U+FFFD."""
+    """Replace NUL and lone surrogates, which JSONB and TEXT columns reject, by U+FFFD."""
     if "\x00" in text:
         text = text.replace("\x00", "\ufffd")
     try:
         text.encode()
     except UnicodeEncodeError:
-        # Halves that belong together become their character; those that stand alone, U+FFFD.
+        # Halves that belong together become their character; lone ones become U+FFFD.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
 
 
 def short_name(text: str, most: int = NAME_LENGTH) -> str:
-    """A name for a conversation: the words of a text in one line, cut cleanly."""
+    """A name for a conversation: the words of a text in one line, of at most `most` characters."""
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 

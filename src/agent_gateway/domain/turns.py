@@ -15,7 +15,7 @@ from agent_gateway.json_types import JsonObject
 
 
 class TurnState(StrEnum):
-    """Where a turn's row stands (docs/design/durability.md, Rows)."""
+    """The state of a turn's row (docs/design/durability.md, Rows)."""
 
     QUEUED = "queued"
     PLANNED = "planned"
@@ -43,7 +43,7 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who authenticated: an app and its end user (the client's own identifier)."""
+    """The authenticated caller: an app and its end user (the client's own identifier)."""
 
     app: App
     user: str
@@ -51,7 +51,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Ids by which a client finds a turn again in what the agent logs; empty when it gave none."""
+    """Ids by which a client finds a turn in the logs of the agent; empty when it sent none."""
 
     id: str = ""
     session_id: str = ""
@@ -62,7 +62,7 @@ NO_TRACE: Final = Trace()
 
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
-    """What a client asked for in one POST /chat-messages."""
+    """The request of a client in one POST /chat-messages."""
 
     query: str
     inputs: JsonObject
@@ -70,13 +70,13 @@ class TurnRequest:
     conversation_id: ConversationId | None = None
     idempotency_key: str | None = None
     auto_name: bool = True
-    """Whether the app may name the conversation, if this begins one."""
+    """Whether the app may name the conversation, if this turn starts one."""
     trace: Trace = NO_TRACE
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A turn that has begun: what its runner and the frames of its events need."""
+    """A turn that has started: everything that its runner and the frames of its events need."""
 
     task_id: TaskId
     conversation_id: ConversationId
@@ -89,34 +89,34 @@ class Turn:
     inputs: JsonObject
     files: list[InputFile]
     snapshot: str | None
-    """Raw JSON text of the session snapshot this turn goes on from."""
+    """Raw JSON text of the session snapshot from which this turn continues."""
     epoch: int
-    """Fencing number of our ownership: a write under another epoch changes nothing (I9)."""
+    """Fencing number of this ownership: a write under another epoch changes nothing (I9)."""
     fold_version: int
-    """By which fold its events are numbered, whoever folds them (R17)."""
+    """The version of the fold that numbers its events, in every process (R17)."""
     seconds_left: float
     """Until the turn's deadline."""
     state: TurnState = TurnState.PLANNED
-    """Where the row stood when this was read."""
+    """The state of the row when it was read."""
     run_id: RunId | None = None
     stop_asked: bool = False
     checkpoint: bytes | None = None
-    """Whole fold state at some point of the run, if one was stored (R5)."""
+    """The whole state of the fold at some point of the run, if one was stored (R5)."""
     runnable: bool = True
-    """False for a turn that must be ended without being run again (R11)."""
+    """False for a turn that must end without another run (R11)."""
     form: HumanInputForm | None = None
     """The form whose answer this turn carries."""
     trace: Trace = NO_TRACE
 
     @property
     def opening(self) -> int:
-        """How many events come before those of the run, which are numbered behind them."""
+        """The number of events before those of the run, which are numbered after them."""
         return 0 if self.form is None else 1
 
 
 @dataclass(frozen=True, slots=True)
 class AnsweredTurn:
-    """A turn and what was answered: all that is told to the small runs about it."""
+    """A turn and its answer: everything that the auxiliary runs about it get."""
 
     turn: Turn
     answer: str
@@ -142,10 +142,10 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
-    """One reasoning segment or one tool call of a turn, as it stands now."""
+    """One reasoning segment or one tool call of a turn, in its current state."""
 
     number: int
-    """1, 2, 3 … in the order the steps were opened."""
+    """1, 2, 3 … in the order in which the steps were opened."""
     position: int
     """Position of the turn event that last announced it."""
     thought: str = ""
@@ -155,5 +155,5 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 
 
 def step_id(message_id: str, number: int) -> str:
-    """The public id of a step: derived, so that every fold of a run gives the same bytes."""
+    """The public id of a step. It is derived, so that every fold of a run gives the same bytes."""
     return str(uuid.uuid5(uuid.UUID(message_id), f"step-{number}"))

@@ -4,17 +4,17 @@ from typing import Annotated
 
 from fastapi import Header, Path, Query
 
+from agent_gateway.apps.config import AppMode
 from agent_gateway.domain.ids import ConversationId, canonical_uuid
 from agent_gateway.errors import InvalidParam, NotFound
 from agent_gateway.routes.schemas.base import User
-from agent_gateway.routes.streams.frames import Mode
 
 UserQuery = Annotated[User, Query(description="The client's own identifier of its end user.")]
 Limit = Annotated[int, Query(ge=1, le=100, description="Most items of a page.")]
 ConversationPath = Annotated[str, Path(description="UUID of the conversation.")]
 TaskPath = Annotated[str, Path(description="`task_id` of the turn.")]
 ModeQuery = Annotated[
-    Mode | None, Query(description="App mode of this one stream, instead of the app's own.")
+    AppMode | None, Query(description="App mode of this one stream, instead of the app's own.")
 ]
 LastEventId = Annotated[
     str | None,

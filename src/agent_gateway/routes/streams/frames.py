@@ -12,11 +12,12 @@ others.
 import json
 from collections.abc import Callable, Mapping
 from sys import getsizeof
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 import msgspec
 
+from agent_gateway.apps.config import AppMode
 from agent_gateway.domain.events import (
     MAX_CHUNK,
     AgentThought,
@@ -40,8 +41,6 @@ from agent_gateway.store.turns.reader import TurnView
 from agent_gateway.turns.live_turn import LiveTurn
 from agent_gateway.turns.log import EventLog
 
-Mode = Literal["chat", "agent-chat", "agent"]
-
 PING: Final = b"event: ping\n\n"
 
 MAX_WRITE: Final = 256 * 1024
@@ -53,7 +52,7 @@ _escape = json.encoder.encode_basestring_ascii
 class FrameVariant(NamedTuple):
     """What makes two readers' frames differ: the app mode they see, and whether frames carry ids."""
 
-    mode: Mode
+    mode: AppMode
     ids: bool
 
 
@@ -142,7 +141,7 @@ class FrameEncoder:
             f"{tail}}}\n\n",
         )
 
-    def _lines(self, event: TurnEvent, mode: Mode) -> list[str]:
+    def _lines(self, event: TurnEvent, mode: AppMode) -> list[str]:
         """All lines of an event other than a plain chunk; none when the mode does not show it."""
         lines: list[str] = []
         match event:
@@ -176,7 +175,7 @@ class FrameEncoder:
         lines = [f'{head}{position - 1},"answer":{_escape(piece)}{tail}' for piece in before]
         return [*lines, f'{head}{position},"answer":{_escape(last)}{tail}']
 
-    def _replace(self, event: MessageReplace, mode: Mode) -> list[str]:
+    def _replace(self, event: MessageReplace, mode: AppMode) -> list[str]:
         """The first piece replaces, the others append."""
         first, more = event.text[:MAX_CHUNK], event.text[MAX_CHUNK:]
         position = event.position - 1 if more else event.position
@@ -231,7 +230,7 @@ def _with_id(frame: str, position: int) -> str:
     return f"{frame[:-1]}id: {position}\n\n"
 
 
-def _chunk_event(mode: Mode) -> str:
+def _chunk_event(mode: AppMode) -> str:
     return "message" if mode == "chat" else "agent_message"
 
 
