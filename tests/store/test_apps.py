@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from agent_gateway.apps.config import AppConfig, default_app
-from agent_gateway.domain.ids import AppId, KeyId, new_id
+from agent_gateway.domain.ids import KeyId, new_id
 from agent_gateway.domain.turns import App
 from agent_gateway.store.db.database import now_plus
 from agent_gateway.store.keys import KeyStore
@@ -33,25 +33,25 @@ async def opened(world: World, key: str) -> App | None:
 
 async def test_an_app_comes_back_as_it_was_put(world: World) -> None:
     app_id = (await world.apps.apply("mine", CONFIG)).app_id
-    app = await world.apps.find(app_id)
+    app = await world.apps.find_by_slug("mine")
     assert app is not None
     assert (app.id, app.config) == (app_id, CONFIG)
-    assert await world.apps.find(AppId(new_id())) is None
+    assert await world.apps.find_by_slug("yours") is None
 
 
 async def test_a_version_is_made_only_when_something_changed(world: World) -> None:
     app_id = (await world.apps.apply("mine", CONFIG)).app_id
-    first = await world.apps.find(app_id)
+    first = await world.apps.find_by_slug("mine")
     async with world.unchanged():
         assert (await world.apps.apply("mine", CONFIG.model_copy())).app_id == app_id
     changed = CONFIG.model_copy(update={"description": "New"})
     assert (await world.apps.apply("mine", changed)).app_id == app_id
-    second = await world.apps.find(app_id)
+    second = await world.apps.find_by_slug("mine")
     assert first is not None
     assert second is not None
     assert (second.config, second.version_id != first.version_id) == (changed, True)
     await world.apps.apply("mine", CONFIG)
-    third = await world.apps.find(app_id)
+    third = await world.apps.find_by_slug("mine")
     assert third is not None
     assert third.config == CONFIG
     assert third.version_id not in (first.version_id, second.version_id), "versions are never reused"

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.apps.config import AppConfig
-from agent_gateway.domain.turns import Caller
+from agent_gateway.domain.turns import App, Caller
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.db import migrations
 from agent_gateway.store.db import postgres as postgres_module
@@ -84,9 +84,10 @@ async def test_up_check_down_and_up_again(empty: Database) -> None:
 
 async def test_conversations_from_before_stay_on_the_version_of_their_newest_turn(world: World) -> None:
     first = await world.ended()
-    changed = (await world.apps.apply("one", AppConfig(name="Changed", on_change="follow"))).app_id
-    app = await world.apps.find(changed)
-    assert app is not None
+    await world.apps.apply("one", AppConfig(name="Changed", on_change="follow"))
+    changed = await world.apps.find_by_slug("one")
+    assert changed is not None
+    app = App(changed.id, changed.version_id, changed.config)
     second = await world.ended(Caller(app, "ann"), first.conversation_id)
     assert second.app.version_id == app.version_id != first.app.version_id
     await run_alembic(world.database, "downgrade", "0001")

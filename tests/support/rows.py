@@ -16,7 +16,7 @@ from sqlmodel import col
 from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.domain.events import GATEWAY_END
 from agent_gateway.domain.ids import AppId, KeyId, new_id
-from agent_gateway.store.apps import Applied, AppStore
+from agent_gateway.store.apps import ApplyResult, AppStore
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.tables import (
     ACTIVE_STATES,
@@ -196,7 +196,7 @@ def with_database(url: str, work: Callable[[Database], Awaitable[T]]) -> T:
     return _complete(run())
 
 
-def apply_app(url: str, slug: str, **config: Any) -> Applied:
+def apply_app(url: str, slug: str, **config: Any) -> ApplyResult:
     """What `agent-gateway app apply` does: the plain app, changed like this, under that slug."""
     changed = AppConfig.model_validate({**default_app().model_dump(), **config})
     return with_database(url, lambda database: AppStore(database).apply(slug, changed))

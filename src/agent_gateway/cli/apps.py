@@ -13,7 +13,7 @@ from agent_gateway.apps.file import load_app_file, unset_variables, write_app_fi
 from agent_gateway.cli.environment import app_named, print_table, read_settings, with_database
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
-from agent_gateway.store.apps import DEFAULT_SLUG, Applied, AppStore, ListedApp
+from agent_gateway.store.apps import DEFAULT_SLUG, ApplyResult, AppStore, ListedApp
 from agent_gateway.store.db.database import Database
 from agent_gateway.validation import check_app
 
@@ -31,7 +31,7 @@ def apply(
     slug = _slug_of(file, config)
     notes = check_app(read_settings(), config, str(file))
 
-    async def work(database: Database, _: Settings) -> Applied:
+    async def work(database: Database, _: Settings) -> ApplyResult:
         return await AppStore(database).apply(slug, config)
 
     applied = with_database(work)

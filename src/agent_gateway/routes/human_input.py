@@ -106,7 +106,7 @@ async def get_workflow_events(
     Of a message that asks nothing these are the events of its own turn.
     """
     message_id = canonical_uuid(workflow_run_id)
-    asked = await state.forms.asked(app.id, user, message_id) if message_id else None
+    asked = await state.forms.question(app.id, user, message_id) if message_id else None
     if asked is None:
         raise NotFound("Workflow run not found.")
     found = await state.sources.find(app.id, user, asked.task_id)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from agent_gateway.apps.config import AppConfig, default_app, read_config
 from agent_gateway.domain.human_input import FormState
 from agent_gateway.domain.ids import AppId, AppVersionId, new_id
-from agent_gateway.domain.turns import App, TurnState
+from agent_gateway.domain.turns import TurnState
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import (
@@ -29,19 +29,19 @@ BUILT_IN: Final = tuple(default_app(mode).model_dump_json() for mode in ("chat",
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """What became of an app file."""
+class ApplyResult:
+    """The app that an app file was applied to."""
 
     app_id: AppId
     number: int
     """Of the app's current version."""
     changed: bool
-    """Whether that version was made just now."""
+    """True when that version was made just now."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedApp:
-    """An app as an operator sees it."""
+    """An app as an operator lists it."""
 
     id: AppId
     slug: str
@@ -53,8 +53,9 @@ class ListedApp:
     changed_at: datetime
     """When its current version was made."""
     keys: int
-    """That open it now."""
+    """How many keys open it now."""
     conversations: int
+    """How many it has that are not deleted."""
 
 
 class AppStore:
@@ -63,7 +64,7 @@ class AppStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def apply(self, slug: str, config: AppConfig, *, built_in: bool = False) -> Applied:
+    async def apply(self, slug: str, config: AppConfig, *, built_in: bool = False) -> ApplyResult:
         """Make this the configuration of an app, with a new version when anything changed.
 
         A `built_in` configuration only takes the place of another built-in one: what an operator
@@ -75,7 +76,7 @@ class AppStore:
             # Another process made the app in the same moment; now there is a row to lock.
             return await self._apply(slug, config, built_in)
 
-    async def _apply(self, slug: str, config: AppConfig, built_in: bool) -> Applied:
+    async def _apply(self, slug: str, config: AppConfig, built_in: bool) -> ApplyResult:
         async with self._database.transaction() as connection:
             found = await connection.execute(
                 select(apps.c.id, apps.c.version_id)
@@ -89,24 +90,13 @@ class AppStore:
                 await connection.execute(insert(apps).values(created_at=now_plus()), values)
             newest = (await connection.execute(_newest_version(app_id))).first()
             if newest is not None and row is not None and newest.id == row.version_id:
-                # Read and written again: a release that knows more keys has changed nothing by that.
+                # Read and written again, so that a release that knows more keys does not count as a change.
                 stored = read_config(newest.config).model_dump_json()
                 if stored == config.model_dump_json() or (built_in and stored not in BUILT_IN):
-                    return Applied(app_id, newest.number, changed=False)
+                    return ApplyResult(app_id, newest.number, changed=False)
             number = newest.number + 1 if newest else 1
             await _add_version(connection, app_id, number, config)
-            return Applied(app_id, number, changed=True)
-
-    async def find(self, app_id: AppId) -> App | None:
-        """An app in its current version."""
-        async with self._database.reading() as session:
-            found = await session.execute(
-                select(app_versions.c.id, app_versions.c.config)
-                .join(apps, apps.c.version_id == app_versions.c.id)
-                .where(apps.c.id == app_id)
-            )
-            row = found.first()
-        return App(app_id, AppVersionId(row.id), read_config(row.config)) if row else None
+            return ApplyResult(app_id, number, changed=True)
 
     async def all(self) -> list[ListedApp]:
         """Every app that was not deleted, by slug."""
@@ -141,7 +131,7 @@ class AppStore:
         The rows of its conversations stay, out of reach. Returns how many turns were asked.
         """
         async with self._database.transaction() as connection:
-            # No slug has a tilde: this one is nobody's again.
+            # Renamed so that the slug is free; `~` cannot occur in a slug.
             await connection.execute(
                 update(apps)
                 .where(apps.c.id == app_id, apps.c.deleted_at.is_(None))
@@ -152,7 +142,7 @@ class AppStore:
                 .where(api_keys.c.app_id == app_id, api_keys.c.revoked_at.is_(None))
                 .values(revoked_at=now_plus())
             )
-        # In a transaction of its own: whoever begins or ends a turn locks these rows before the app's.
+        # In a transaction of its own: begin and finish lock these rows before the row of the app.
         async with self._database.transaction() as connection:
             mine = select(conversations.c.id).where(conversations.c.app_id == app_id)
             await connection.execute(

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import select
-from sqlmodel import col
 
 from agent_gateway.domain.ids import AppId
 from agent_gateway.errors import EndUserNotFound
 from agent_gateway.store.db.database import Database
-from agent_gateway.store.db.tables import EndUserRow
+from agent_gateway.store.db.tables import end_users
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +30,9 @@ class EndUserStore:
 
     async def find(self, app_id: AppId, end_user_id: str | None) -> EndUser:
         """An end user of this app; EndUserNotFound for any other id, and for none."""
-        query = select(EndUserRow).where(col(EndUserRow.id) == end_user_id, col(EndUserRow.app_id) == app_id)
+        query = select(end_users).where(end_users.c.id == end_user_id, end_users.c.app_id == app_id)
         async with self._database.reading() as session:
-            row = (await session.scalars(query)).first() if end_user_id else None
+            row = (await session.execute(query)).first() if end_user_id else None
         if row is None:
             raise EndUserNotFound("End user not found.")
         return EndUser(row.id, row.app_id, row.external_id, row.created_at)

@@ -1,4 +1,4 @@
-"""What end users thought of answers. A message has one end user, and so at most one feedback."""
+"""Ratings of answers by end users. A message has one end user, and so at most one feedback."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,7 +40,7 @@ class FeedbackStore:
     async def rate(
         self, caller: Caller, message_id: MessageId, rating: Rating | None, content: str | None
     ) -> None:
-        """Rate a message of the caller's anew, or take its rating back; NotFound for any other message."""
+        """Rate a message of the caller's, or take the rating back; NotFound for any other message."""
         scope = scope_of(caller.app.id, caller.user) | {"message": message_id}
         async with self._database.transaction() as connection:
             owned = (await connection.execute(_OWNED, scope)).first()
@@ -63,7 +63,7 @@ class FeedbackStore:
     async def page(self, app_id: AppId, *, page: int, limit: int) -> list[Feedback]:
         """The feedbacks of all users of an app, the newest first; pages count from 1.
 
-        What was said of a conversation is gone with it.
+        Those of a deleted conversation are not listed.
         """
         query = _PAGE.offset((page - 1) * limit).limit(limit)
         async with self._database.reading() as session:
@@ -84,7 +84,7 @@ def _feedback(row: Row[*tuple[Any, ...]]) -> Feedback:
     )
 
 
-# Of an older release a text may be of any length.
+# Rows of an older release may hold a text of any length.
 _LISTED = [
     func.substr(column, 1, FEEDBACK_CHARACTERS).label(column.name) if column.name == "content" else column
     for column in feedbacks.c

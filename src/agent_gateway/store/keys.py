@@ -1,4 +1,4 @@
-"""API keys: made, listed, revoked, and found by their keyed hash, which is all that is stored of them."""
+"""API keys: made, listed, revoked, and found by their keyed hash. The key itself is never stored."""
 
 import hmac
 import secrets
@@ -7,23 +7,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import case, insert, or_, select, update
+from sqlalchemy import bindparam, case, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlmodel import col
 
 from agent_gateway.apps.config import read_config
 from agent_gateway.domain.ids import AppId, AppVersionId, KeyId, new_id
 from agent_gateway.domain.turns import App
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import now_plus, this_minute
-from agent_gateway.store.db.tables import ApiKeyRow, AppRow, AppVersionRow, api_keys, apps, request_counts
+from agent_gateway.store.db.tables import api_keys, app_versions, apps, request_counts
 from agent_gateway.store.db.upsert import Upsert
 from agent_gateway.store.secrets import mark_of
 
 BOOTSTRAP_LABEL: Final = "AGENT_GATEWAY_API_KEY"
-"""Label of the keys that came from the settings; no other has it."""
+"""Label of the keys that came from the settings; no other key has it."""
 USE_SECONDS: Final = 60.0
-"""At most this often is it written when a key was used."""
+"""The time of a key's last use is written at most this often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +35,31 @@ class OpenedKey:
 
 @dataclass(frozen=True, slots=True)
 class ListedKey:
-    """What is known of a key. Never the key."""
+    """A key as an operator lists it, without the key itself."""
 
     id: KeyId
     label: str
     created_at: datetime
     expires_at: datetime | None
     last_used_at: datetime | None
-    """Right to about a minute."""
+    """Up to a minute late."""
     revoked_at: datetime | None
     replaced: bool
     """Revoked because the settings named another key in its place."""
     expired: bool
-    """By the database's clock."""
+    """By the clock of the database."""
     of_another_secret: bool
-    """It opens nothing as long as the secret key is not the one it was made under."""
+    """It opens nothing until the secret key is again the one that it was made under."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bootstrapped:
-    """What became of the key that the settings name."""
+    """The result of `bootstrap`."""
 
     replaced: int
-    """Keys that they named before, revoked just now."""
+    """How many keys that the settings named before were revoked just now."""
     works: bool
-    """False when an operator has revoked it, or when it opens another app."""
+    """False when an operator has revoked the key, or when it opens another app."""
 
 
 class KeyStore:
@@ -72,7 +71,7 @@ class KeyStore:
         self._mark = mark_of(secret)
 
     async def put(self, app_id: AppId, key: str, label: str) -> None:
-        """Let this key open the app; nothing happens when it is known already."""
+        """Let this key open the app; a known key stays as it is."""
         async with self._database.transaction() as connection:
             await _lock_app(connection, app_id)
             known = select(api_keys.c.id).where(api_keys.c.hash == self._hash(key))
@@ -80,7 +79,7 @@ class KeyStore:
                 await self._write(connection, app_id, key, label)
 
     async def bootstrap(self, app_id: AppId, key: str) -> Bootstrapped:
-        """Let the key of the settings open the app, and no other one that they named before."""
+        """Let the key of the settings open the app, and revoke the keys that they named before."""
         named = (api_keys.c.app_id == app_id) & (api_keys.c.label == BOOTSTRAP_LABEL)
         mine = api_keys.c.hash == self._hash(key)
         async with self._database.transaction() as connection:
@@ -102,7 +101,7 @@ class KeyStore:
             return Bootstrapped(replaced.rowcount, works)
 
     async def make_first(self, app_id: AppId) -> str | None:
-        """Make a key when the app never had one under this secret; the returned text is nowhere else."""
+        """Make a key if the app never had one under this secret. Its text is returned and stored nowhere."""
         of_this_secret = or_(api_keys.c.secret_mark.is_(None), api_keys.c.secret_mark == self._mark)
         ever = select(api_keys.c.id).where(api_keys.c.app_id == app_id, of_this_secret).limit(1)
         async with self._database.transaction() as connection:
@@ -114,7 +113,7 @@ class KeyStore:
             return key
 
     async def make(self, app_id: AppId, label: str, seconds: float | None = None) -> tuple[KeyId, str]:
-        """Make a key that opens the app, for so long or for ever; its id and its text."""
+        """Make a key that opens the app, for so many seconds or without end; returns its id and its text."""
         key = _new_key()
         async with self._database.transaction() as connection:
             return await self._write(connection, app_id, key, label, seconds), key
@@ -137,7 +136,7 @@ class KeyStore:
         return key_id
 
     async def all_of(self, app_id: AppId) -> list[ListedKey]:
-        """The keys of an app, oldest first, with those that open nothing any more."""
+        """The keys of an app, oldest first, with the revoked and the expired ones."""
         expired = api_keys.c.expires_at <= now_plus()
         async with self._database.reading() as session:
             rows = await session.execute(
@@ -161,10 +160,10 @@ class KeyStore:
             ]
 
     async def revoke(self, key_id: KeyId) -> bool | None:
-        """Let a key open nothing any more. False when it did not before, None when there is no such key."""
+        """Revoke a key. False when it was revoked before, None when there is no such key."""
         async with self._database.transaction() as connection:
             known = api_keys.c.id == key_id
-            # What only was replaced would work again once the settings name it.
+            # A key that was only replaced would work again once the settings name it.
             revoked = await connection.execute(
                 update(api_keys)
                 .where(known, or_(api_keys.c.revoked_at.is_(None), api_keys.c.replaced))
@@ -175,20 +174,9 @@ class KeyStore:
             return None if await connection.scalar(select(api_keys.c.id).where(known)) is None else False
 
     async def find(self, key: str) -> OpenedKey | None:
-        """What this key opens; None when it is unknown, revoked or expired, or its app was deleted."""
+        """The app of this key; None when the key is unknown, revoked or expired, or its app was deleted."""
         async with self._database.reading() as session:
-            found = await session.execute(
-                select(col(ApiKeyRow.id), col(AppRow.id), col(AppVersionRow.id), col(AppVersionRow.config))
-                .join(AppRow, col(ApiKeyRow.app_id) == col(AppRow.id))
-                .join(AppVersionRow, col(AppVersionRow.id) == col(AppRow.version_id))
-                .where(
-                    col(ApiKeyRow.hash) == self._hash(key),
-                    col(ApiKeyRow.revoked_at).is_(None),
-                    or_(col(ApiKeyRow.expires_at).is_(None), col(ApiKeyRow.expires_at) > now_plus()),
-                    col(AppRow.deleted_at).is_(None),
-                )
-            )
-            row = found.first()
+            row = (await session.execute(_OPENED, {"hash": self._hash(key)})).first()
         if row is None:
             return None
         key_id, app_id, version_id, config = row
@@ -205,7 +193,7 @@ class KeyStore:
             )
 
     async def count_request(self, key_id: KeyId) -> int:
-        """Count a request with this key; how many came in this minute, in all processes."""
+        """Count a request with this key; returns how many came in this minute, in all processes."""
         async with self._database.transaction() as connection:
             counted = await _COUNT.run(connection, {"api_key_id": key_id})
             return int(counted.scalar_one())
@@ -223,6 +211,17 @@ async def _lock_app(connection: AsyncConnection, app_id: AppId) -> None:
     await connection.execute(select(apps.c.id).where(apps.c.id == app_id).with_for_update(key_share=True))
 
 
+_OPENED: Final = (
+    select(api_keys.c.id, apps.c.id, app_versions.c.id, app_versions.c.config)
+    .join(apps, apps.c.id == api_keys.c.app_id)
+    .join(app_versions, app_versions.c.id == apps.c.version_id)
+    .where(
+        api_keys.c.hash == bindparam("hash"),
+        api_keys.c.revoked_at.is_(None),
+        or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now_plus()),
+        apps.c.deleted_at.is_(None),
+    )
+)
 _COUNT: Final = Upsert(
     request_counts,
     ["api_key_id"],

@@ -1,7 +1,6 @@
 """The file store: objects in a local folder or a bucket. The one module that speaks to it.
 
-Foreign errors are mapped here. Their texts can quote URLs and what they were signed with, so only their
-kind is kept.
+Foreign errors are mapped here. Their texts can quote URLs and signatures, so only their type is passed on.
 """
 
 import asyncio
@@ -19,12 +18,12 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from agent_gateway.errors import ConfigError, ObjectError, ObjectMissing, ObjectsUnavailable
 
 PART_BYTES: Final = 5 * 1024 * 1024
-"""What is uploaded at once: the least that S3 takes as a part of a larger object."""
+"""Size of one upload request: the least that S3 takes as a part of a larger object."""
 READ_BYTES: Final = 64 * 1024
 ANSWER_SECONDS: Final = 30.0
-"""How long the file store may take to begin an answer."""
+"""How long the file store may take until its response begins."""
 REQUEST_SECONDS: Final = 600.0
-"""How long one of its answers may take in all: a reader may be slow."""
+"""How long a whole response may take: a reader may be slow."""
 
 
 class Objects:
@@ -35,9 +34,9 @@ class Objects:
         self._store = _open(url, folder)
 
     async def put(self, key: str, chunks: AsyncIterable[bytes]) -> None:
-        """Store what `chunks` yield, holding a few parts of it in memory at most.
+        """Store what `chunks` yields, with a few parts in memory at most.
 
-        What `chunks` raises passes. Raises ObjectsUnavailable.
+        An error that `chunks` raises passes. Raises ObjectsUnavailable.
         """
         source = aiter(chunks)
         held = bytearray()
@@ -66,7 +65,7 @@ class Objects:
     async def get(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes of an object from `start` up to `end`, as they are read.
 
-        Raises ObjectMissing, ObjectsUnavailable; the latter also while it is read.
+        Raises ObjectMissing, ObjectsUnavailable; the latter also while the bytes are read.
         """
         if start == end:
             return _no_bytes()
@@ -97,12 +96,12 @@ class Objects:
 
 
 def object_key(created_at: datetime, file_id: str) -> str:
-    """Where a file's bytes are. The day comes first, so that what was left behind can be found."""
+    """Where a file's bytes are. The day comes first, so that bytes without a row can be found."""
     return f"{day_prefix(created_at)}/{file_id}"
 
 
 def day_prefix(time: datetime) -> str:
-    """What the keys of all files of that day begin with."""
+    """The prefix of the keys of all files of that day."""
     return time.astimezone(UTC).strftime("%Y/%m/%d")
 
 
@@ -119,7 +118,7 @@ async def _read(stream: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
 
 @contextmanager
 def _mapped(missing: type[ObjectError] = ObjectsUnavailable) -> Generator[None]:
-    """Foreign errors become ours; `missing` is what it means that something is not there."""
+    """Foreign errors become ours; `missing` is the error for an object that does not exist."""
     try:
         yield
     except FileNotFoundError:
@@ -138,14 +137,14 @@ def _open(url: str, folder: Path) -> ObjectStore:
         client: dict[str, Any] = {
             "timeout": timedelta(seconds=REQUEST_SECONDS),
             "connect_timeout": timedelta(seconds=5),
-            # Only where somebody has written it: a store of one's own, on a network of one's own.
+            # Only when the URL says so: for a store of one's own, on a network of one's own.
             "allow_http": options.pop("allow_http", "") == "true"
             or str(options.get("endpoint", "")).startswith("http://"),
         }
         retries: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
         if parts.scheme in ("http", "https") and not _is_bucket(parts.hostname or ""):
             raise ConfigError("AGENT_GATEWAY_FILES_URL: a plain web server can not keep files.")
-        # Three overloads tell three clouds apart, which only the URL can.
+        # The overloads are for three clouds; which one it is, only the URL says.
         open_any: Any = from_url
         bare = urlunsplit(parts._replace(query=""))
         opened: ObjectStore = open_any(bare, config=options, client_options=client, retry_config=retries)
@@ -153,7 +152,7 @@ def _open(url: str, folder: Path) -> ObjectStore:
     except (BaseError, OSError, ValueError) as error:
         if not url:
             raise ConfigError(f"the folder {folder.absolute()} can not be made or used for files.") from None
-        # Not its text: the URL may hold a key.
+        # Without the text of the error: the URL may hold a key.
         raise ConfigError(
             f"AGENT_GATEWAY_FILES_URL can not be used ({type(error).__name__}): write file:///folder, "
             "s3://bucket/prefix, gs://bucket/prefix or az://container/prefix; options after a `?`."

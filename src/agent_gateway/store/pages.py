@@ -1,4 +1,4 @@
-"""Pages of a list are bounded in bytes as well as in rows: what is too much for one is on the next."""
+"""Pages of a list, bounded in bytes as well as in rows: what does not fit is on the next page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 
 PAGE_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of the texts of a page, about. An item that is larger than that is a page of its own."""
+"""Approximate bytes of the texts of a page. A larger item is a page of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Page(Generic[T]):
 
 
 def fitting(found: Sequence[tuple[str, int]], limit: int) -> list[str]:
-    """Of the (id, bytes) of a list's next rows those that are a page: one at least."""
+    """The ids that make a page, out of the (id, bytes) of the next rows of a list: at least one."""
     ids: list[str] = []
     size = 0
     for row_id, row_size in found[:limit]:

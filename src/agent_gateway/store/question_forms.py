@@ -1,7 +1,7 @@
 """Forms in the rows: opened with the end of a question's turn, closed by one answer.
 
-Every change of a form happens under the lock of its conversation, and is guarded by its state: of a
-submission, a message, the expiry and a deletion that meet, one wins and the others see that.
+Every change of a form happens under the lock of its conversation, and is guarded by its state. When a
+submission, a message, the expiry and a deletion meet, one of them wins, and the others see that.
 """
 
 import secrets
@@ -45,13 +45,13 @@ class FormStatus:
 
     @property
     def dropped(self) -> bool:
-        """Closed, and no turn carries the answer."""
+        """True when it is closed and no turn carries the answer."""
         return self.state is not FormState.OPEN and self.answered_by is None
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A message's turn, and where the form of the question with which it ended stands, if it did."""
+class QuestionStatus:
+    """A message's turn; with the status of its form, if the turn ended with a question."""
 
     task_id: TaskId
     status: FormStatus | None
@@ -91,7 +91,7 @@ async def open_form(
             "message_id": turn.message_id,
             "token": secrets.token_urlsafe(TOKEN_BYTES),
             "state": FormState.OPEN.value,
-            # Without a state to go on from, or a call to answer, the answer is told as a message.
+            # Without a snapshot to go on from, or a call to answer, the answer is sent as a message.
             "tool_call_id": question.tool_call_id if question.snapshot else "",
             "definition": msgspec.json.encode(question.definition).decode(),
             "snapshot": question.snapshot if question.tool_call_id else None,
@@ -102,14 +102,14 @@ async def open_form(
 
 
 async def cancel_form(connection: AsyncConnection, conversation_id: str) -> None:
-    """Nobody may answer the conversation's open question any more."""
+    """Cancel the conversation's open form, if there is one: nobody can answer it then."""
     await connection.execute(_CANCEL, {"conversation": conversation_id})
 
 
 async def close_form(
     connection: AsyncConnection, form: HumanInputForm, answer: FormAnswer, task_id: TaskId | None
 ) -> HumanInputForm:
-    """Store the answer of an open form and the turn that carries it, if one does."""
+    """Store the answer of an open form, and the turn that carries it, if there is one."""
     state = FormState.SUBMITTED if answer.status == "submitted" else FormState.TIMEOUT
     result = msgspec.json.encode(answer).decode()
     closed = _CLOSE if task_id else _CLOSE.values(snapshot=None)
@@ -120,7 +120,7 @@ async def close_form(
 
 
 async def withdraw_answer(connection: AsyncConnection, turn: LockedTurn) -> None:
-    """A turn that never began carried no answer: its form is open again."""
+    """Open the form again whose answer this turn would have carried: the turn never began."""
     await connection.execute(_REOPEN, {"form": turn.form_id})
     await connection.execute(_UNBIND, {"task": turn.id})
 
@@ -150,19 +150,19 @@ async def forms_of_turn(
 
 
 class FormStore:
-    """Forms as their readers find them."""
+    """Reads of forms."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def find(self, app_id: AppId, token: str) -> HumanInputForm | None:
-        """The form with this token, if it is one of this app's and was not cancelled."""
+        """The form of this app with this token; None also for a cancelled one."""
         async with self._database.reading() as session:
             row = (await session.execute(FORM_BY_TOKEN, {"app": app_id, "token": token})).first()
         return form_of(row) if row else None
 
-    async def asked(self, app_id: AppId, user: str, message_id: str) -> Asked | None:
-        """The turn of a message of this app and user, and what it asked."""
+    async def question(self, app_id: AppId, user: str, message_id: str) -> QuestionStatus | None:
+        """The turn of a message of this app and user, with the status of its question; None for others."""
         async with self._database.reading() as session:
             row = (await session.execute(_ASKED, scope_of(app_id, user) | {"message": message_id})).first()
         if row is None:
@@ -170,10 +170,10 @@ class FormStore:
         status = None
         if row.id:
             status = FormStatus(FormId(row.id), FormState(row.state), _task(row.answered_by))
-        return Asked(TaskId(row.task_id), status)
+        return QuestionStatus(TaskId(row.task_id), status)
 
     async def statuses(self, form_ids: Sequence[FormId]) -> dict[FormId, FormStatus]:
-        """Where these forms stand: one query for all whose answers a process waits for."""
+        """The status of these forms, in one query for all forms that a process waits for."""
         async with self._database.reading() as session:
             rows = await session.execute(
                 select(forms.c.id, forms.c.state, forms.c.answered_by).where(forms.c.id.in_(form_ids))
