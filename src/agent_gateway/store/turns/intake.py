@@ -9,6 +9,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from agent_gateway.domain.files import InputFile
 from agent_gateway.domain.human_input import Submission
 from agent_gateway.domain.ids import AppId, ConversationId, TaskId, new_id
 from agent_gateway.domain.turns import Caller, Turn, TurnRequest, TurnState
@@ -79,13 +80,18 @@ class TurnIntake:
             except (IntegrityError, ConversationBusy) as error:
                 # Another request with the same key, end user or conversation was faster. If it had the
                 # same key, this one is its repetition, even where the conversation is busy.
-                if request.idempotency_key:
-                    async with self._database.reading() as session:
-                        if existing := await find_turn_of_key(session, caller, request):
-                            return Repeated(existing)
+                if repeated := await self._repeated(caller, request):
+                    return repeated
                 if isinstance(error, ConversationBusy):
                     raise
         raise StoreUnavailable(f"begin met a conflict {BEGIN_TRIES} times")
+
+    async def _repeated(self, caller: Caller, request: TurnRequest) -> Repeated | None:
+        if not request.idempotency_key:
+            return None
+        async with self._database.reading() as session:
+            task_id = await find_turn_of_key(session, caller, request)
+        return Repeated(task_id) if task_id else None
 
     async def _begin(
         self, connection: AsyncConnection, caller: Caller, request: TurnRequest, task_id: TaskId
@@ -113,21 +119,8 @@ class TurnIntake:
         task_id: TaskId,
         state: ConversationState,
     ) -> Turn:
-        must_wait = state.active is not None
         files = await resolve_files(connection, caller, request.files)
-        new = NewTurn(
-            task_id=task_id,
-            conversation_id=state.conversation_id,
-            app_version_id=state.app.version_id,
-            seq=state.seq,
-            query=request.query,
-            inputs=state.own_inputs,
-            files=files,
-            state=TurnState.QUEUED if must_wait else TurnState.PLANNED,
-            owner=None if must_wait else self._context.owner,
-            form_id=state.form.id if state.form else None,
-            trace=request.trace,
-        )
+        new = self._new_turn(request, task_id, state, files)
         return Turn(
             task_id=task_id,
             conversation_id=state.conversation_id,
@@ -144,6 +137,24 @@ class TurnIntake:
             seconds_left=self._context.turn_seconds,
             state=new.state,
             form=state.form,
+            trace=request.trace,
+        )
+
+    def _new_turn(
+        self, request: TurnRequest, task_id: TaskId, state: ConversationState, files: list[InputFile]
+    ) -> NewTurn:
+        must_wait = state.active is not None
+        return NewTurn(
+            task_id=task_id,
+            conversation_id=state.conversation_id,
+            app_version_id=state.app.version_id,
+            seq=state.seq,
+            query=request.query,
+            inputs=state.own_inputs,
+            files=files,
+            state=TurnState.QUEUED if must_wait else TurnState.PLANNED,
+            owner=None if must_wait else self._context.owner,
+            form_id=state.form.id if state.form else None,
             trace=request.trace,
         )
 
