@@ -7,7 +7,7 @@ import httpx
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import processes
 from agent_gateway.store.secrets import ALIVE_SECONDS
 from tests.support.fleet import Fleet

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.domain.ids import KeyId, new_id
 from agent_gateway.domain.turns import App
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.keys import KeyStore
 from tests.support.store_world import METADATA, World
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from agent_gateway.domain.ids import new_id
 from agent_gateway.domain.turns import Caller, TurnState
 from agent_gateway.errors import ConversationBusy, IdempotencyConflict, NotFound
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.turns.intake import Repeated, StartedTurn
 from tests.support.store_world import METADATA, World, ask
 

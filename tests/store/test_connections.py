@@ -9,7 +9,8 @@ from sqlalchemy import select, text
 
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.db import connections
-from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.functions import now_plus
 from tests.support.store_world import METADATA, World, ask
 
 pytestmark = pytest.mark.anyio

@@ -25,7 +25,7 @@ from agent_gateway.errors import (
     NotFound,
     QuestionOpen,
 )
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.question_forms import FormStore, cancel_form
 from agent_gateway.store.turns.intake import NOT_BEGUN, StartedTurn
 from tests.support.store_world import DEFINITION, METADATA, SUBMISSION, World, ask, completed

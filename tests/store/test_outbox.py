@@ -10,7 +10,7 @@ from agent_gateway.domain.events import Endings
 from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.turns import Caller, Turn
 from agent_gateway.errors import NotFound
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import outbox, snapshots
 from agent_gateway.store.turns.outbox import HOLD_SECONDS, OutboxKind
 from agent_gateway.store.turns.stores import TurnStores

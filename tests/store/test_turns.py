@@ -9,7 +9,7 @@ from sqlalchemy import update
 from agent_gateway.domain.events import GATEWAY_END, Endings, rest_of
 from agent_gateway.domain.ids import RunId, TaskId, new_id
 from agent_gateway.domain.turns import Outcome, Turn, TurnState
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.turns.stopping import Stopped
 from tests.support.store_world import World, app_versions, completed
 

@@ -14,7 +14,7 @@ from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.domain.ids import TaskId
 from agent_gateway.domain.turns import Caller, TurnRequest
 from agent_gateway.limits import DEFAULTS, Limits
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import IdempotencyRow, TurnRow
 from agent_gateway.store.turns.intake import StartedTurn
 from tests.support.chat import Chat

@@ -9,7 +9,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import FormRow
 from tests.support.chat import Chat, Heard, Stream
 from tests.support.fakes.script import Script, ask_human, script

@@ -8,7 +8,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_gateway.apps.config import AppConfig
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import ConversationRow, OutboxRow, SnapshotRow
 from tests.support.fakes.script import Script, ScriptSource, echo
 from tests.support.fakes.session import query_of

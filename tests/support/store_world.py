@@ -15,7 +15,8 @@ from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, RunId,
 from agent_gateway.domain.turns import App, Caller, Outcome, Step, Turn, TurnRequest, Usage
 from agent_gateway.store.apps import AppStore
 from agent_gateway.store.conversations import ConversationStore
-from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import Row
 from agent_gateway.store.keys import KeyStore
 from agent_gateway.store.messages import MessageStore

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_gateway.domain.ids import AppId, KeyId
 from agent_gateway.limits import Limits, RequestLimits
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import api_keys
 from agent_gateway.store.keys import BOOTSTRAP_LABEL, USE_SECONDS, KeyStore
 from tests.support.chat import Chat, refused

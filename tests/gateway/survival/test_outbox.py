@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from agent_gateway.limits import DEFAULTS
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from tests.support.chat import Chat, Heard, refused
 from tests.support.fakes.script import Gate, Script, echo, fail, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend

@@ -20,7 +20,7 @@ from agent_gateway.domain.ids import RunId, TaskId
 from agent_gateway.domain.turns import Turn
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.limits import Limits, MaintenanceIntervals
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import TurnRow
 from agent_gateway.store.turns.ownership import OwnedTurns
 from agent_gateway.turns import maintenance

@@ -14,7 +14,7 @@ from agent_gateway.domain.ids import ConversationId, TaskId, new_id
 from agent_gateway.domain.text import short_name
 from agent_gateway.domain.turns import App, Caller, TurnRequest, TurnState
 from agent_gateway.errors import ConversationBusy, NotFound, QuestionOpen
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.scope import END_USER, owned, scope_of
 from agent_gateway.store.db.tables import conversations, end_users, forms, is_open, snapshots, turns
 from agent_gateway.store.question_forms import close_form, form_columns, form_of

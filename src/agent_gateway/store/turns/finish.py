@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain.events import Result
 from agent_gateway.domain.turns import TurnState
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import conversations, messages, snapshots, steps, turns
 from agent_gateway.store.db.upsert import Upsert
 from agent_gateway.store.message_files import write_artifacts

@@ -13,7 +13,7 @@ from agent_gateway.domain.human_input import FormAnswer, FormState, Submission
 from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, MessageId, TaskId, new_id
 from agent_gateway.domain.turns import Trace, TurnState
 from agent_gateway.errors import FormExpired, FormSubmitted, NotFound
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import app_versions, conversations, forms, is_open, messages, turns
 from agent_gateway.store.question_forms import FORM_BY_TOKEN, close_form, form_columns, form_of
 from agent_gateway.store.turns.locks import NEXT_SEQ, NumberedConversation, active_turn, lock_conversation

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from agent_gateway.domain.ids import TaskId
 from agent_gateway.domain.turns import Caller, TurnRequest
 from agent_gateway.errors import IdempotencyConflict
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import idempotency
 
 IDEMPOTENCY_SECONDS: Final = 24 * 3600

@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from agent_gateway.domain.events import GATEWAY_END, Result
 from agent_gateway.domain.ids import RunId, TaskId, new_id
 from agent_gateway.domain.turns import AnsweredTurn, Outcome, Turn
-from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import conversations, messages, outbox, snapshots, turns
 from agent_gateway.store.db.upsert import Upsert
 from agent_gateway.store.turns.locks import LockedConversation, LockedTurn

@@ -10,7 +10,8 @@ from sqlalchemy import ColumnElement, bindparam, case, func, or_, select, tuple_
 from agent_gateway.domain.events import Endings, Result
 from agent_gateway.domain.ids import RunId, TaskId
 from agent_gateway.domain.turns import Turn, TurnState
-from agent_gateway.store.db.database import Database, now_plus
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import is_active, turns
 from agent_gateway.store.message_files import detach_files
 from agent_gateway.store.question_forms import open_form

@@ -15,7 +15,7 @@ from agent_gateway.domain.events import GATEWAY_END
 from agent_gateway.domain.human_input import FormAnswer
 from agent_gateway.domain.ids import TaskId
 from agent_gateway.domain.turns import Outcome, TurnState
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import app_versions, is_active, messages, turns
 from agent_gateway.store.question_forms import OPEN_FORM, close_form, form_of
 

@@ -24,7 +24,7 @@ from agent_gateway.domain.ids import (
     new_id,
 )
 from agent_gateway.domain.turns import NO_TRACE, AnsweredTurn, App, Step, Trace, Turn, TurnState
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import (
     StepRow,
     app_versions,

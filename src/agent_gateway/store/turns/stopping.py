@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from agent_gateway.domain.events import GATEWAY_END, Result
 from agent_gateway.domain.ids import ConversationId, RunId, TaskId
 from agent_gateway.domain.turns import Caller, Outcome, TurnState
-from agent_gateway.store.db.database import now_plus
+from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.scope import owned, scope_of
 from agent_gateway.store.db.tables import conversations, forms, is_open, outbox, turns
 from agent_gateway.store.message_files import detach_files
