@@ -1,6 +1,7 @@
-"""What is known of a file from its name: its kind, its media type, a name that is safe to show.
+"""Determines the kind and the media type of a file from its name, and a name that is safe to show.
 
-Nothing here looks into a file. What a client says of a file is believed only as far as this table goes.
+The content of a file is never read. What a client says about a file counts only as far as the table below
+knows it.
 """
 
 import re
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 FileType = Literal["image", "document", "audio", "video", "custom"]
-"""The kinds of the published contract; `custom` is what the other four are not."""
+"""The kinds of the published contract; `custom` is any other kind."""
 
 OCTETS: Final = "application/octet-stream"
 MAX_NAME: Final = 200
@@ -87,7 +88,7 @@ _MIME_TYPE: Final = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}/[a-z0-9][a-z0-9.+-]{0
 
 @dataclass(frozen=True, slots=True)
 class SizeLimits:
-    """The most megabytes a file of each kind may have."""
+    """The largest size of a file of each kind, in megabytes."""
 
     image: int
     document: int
@@ -95,13 +96,13 @@ class SizeLimits:
     video: int
 
     def most(self, kind: FileType) -> int:
-        """The most bytes of one kind; what is none of the four counts as a document."""
+        """The largest size of one kind in bytes; a kind that is none of the four counts as a document."""
         return MB * {"image": self.image, "audio": self.audio, "video": self.video}.get(kind, self.document)
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What is known of a file before it is read."""
+    """What the name of a file says about it."""
 
     name: str
     extension: str
@@ -111,15 +112,15 @@ class Description:
 
 
 def extensions_of(kinds: list[FileType]) -> list[str]:
-    """The extensions by which files of these kinds are known."""
+    """The extensions of files of these kinds."""
     return [extension for kind in kinds for extension in _KNOWN.get(kind, {})]
 
 
 def describe(name: str, content_type: str = "") -> Description | None:
-    """A file that a client calls `name`; None when nothing of that name can be shown.
+    """The description of a file that a client calls `name`; None when nothing of that name can be shown.
 
-    The content type that the client gave decides only for a name without extension, such as the `blob`
-    of a browser.
+    The content type of the client decides only for a name without an extension, such as the `blob` of a
+    browser.
     """
     name = clean_name(name)
     if not name:
@@ -132,9 +133,9 @@ def describe(name: str, content_type: str = "") -> Description | None:
 
 
 def describe_artifact(number: int, media_type: str, extension: str = "") -> Description:
-    """A file that an agent made: it has a media type and a number, but no name.
+    """The description of a file that an agent made: it has a media type and a number, but no name.
 
-    The extension that its maker gave decides only when the media type is none that is known.
+    The extension that the agent gave decides only when the media type is unknown.
     """
     mime_type = _mime_type(media_type)
     given = _extension(f"x.{extension.removeprefix('.')}")
@@ -147,9 +148,9 @@ def describe_artifact(number: int, media_type: str, extension: str = "") -> Desc
 
 
 def clean_name(name: str) -> str:
-    """The last part of a path, without what cannot be seen or turns text around; may be empty."""
+    """The last part of a path, without invisible characters and direction marks; may be empty."""
     last = re.split(r"[/\\]", name)[-1]
-    # Controls, direction marks and halves of surrogate pairs are all of a category that begins with C.
+    # The categories of controls, direction marks and halves of surrogate pairs all begin with C.
     seen = "".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in last)
     seen = " ".join(seen.split()).strip(". ")
     if len(seen) <= MAX_NAME:
@@ -159,13 +160,13 @@ def clean_name(name: str) -> str:
 
 
 def served_as(mime_type: str) -> str:
-    """The media type to serve a file under: none that a browser would run."""
+    """The media type under which a file is served: never one that a browser would run."""
     known = mime_type in _EXTENSION_OF and mime_type not in _ACTIVE
     return mime_type if known else OCTETS
 
 
 def may_be_inline(mime_type: str) -> bool:
-    """Whether a browser may show it in place; everything else is only ever saved."""
+    """Whether a browser may show the file in place; other files are only saved."""
     return mime_type in _INLINE and mime_type not in _ACTIVE
 
 

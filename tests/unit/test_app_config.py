@@ -175,7 +175,7 @@ def test_the_default_app_passes_its_own_check(mode: AppMode) -> None:
         ),
         (
             {"name": "x", "composition": {"layers": [{"name": "a", "deps": {"k": "b"}}, {"name": "b"}]}},
-            "layer 'a' depends on 'b', which no earlier layer is named",
+            "layer 'a' depends on 'b', but no earlier layer has that name",
         ),
         (
             {"name": "x", "user_input_form": [{"select": {"label": "L", "variable": "v"}}]},

@@ -1,7 +1,7 @@
-"""The configuration of an app: what an app file says.
+"""The configuration of an app, as its app file says it.
 
-An `AppConfig` is plain JSON-able data and is kept in the store as a version of the app. Its
-placeholders stay placeholders: the value of an environment variable never becomes part of it.
+An `AppConfig` is plain data that fits into JSON; the store keeps it as a version of the app. Its placeholders
+stay placeholders: the value of an environment variable never becomes part of it.
 """
 
 import json
@@ -25,14 +25,14 @@ from agent_gateway.filetypes import FileType
 AppMode = Literal["chat", "agent-chat", "agent"]
 """How an app shows its answers and steps to clients."""
 SLUG: Final = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-"""The form of a slug: as a label of a host name."""
+"""A slug has the form of a label of a host name."""
 
 UploadMethod = Literal["local_file", "remote_url"]
-"""How a file comes with a query: uploaded before, or as the URL of where somebody else has it."""
+"""How a file comes with a query: as an earlier upload, or as the URL of a remote file."""
 
 
 class LayerTemplate(BaseModel):
-    """One layer of the composition. Keys that were not written stay absent, in JSON and on the wire."""
+    """One layer of the composition. Keys that the file does not have are absent in JSON and on the wire, too."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,7 +44,7 @@ class LayerTemplate(BaseModel):
 
     @property
     def has_config(self) -> bool:
-        """Whether a `config` was written at all; a written null counts."""
+        """Whether the layer has a `config`; a null counts."""
         return "config" in self.model_fields_set
 
     @model_serializer(mode="wrap")
@@ -58,7 +58,7 @@ class CompositionTemplate(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = 1
-    """In which generation it is written; which one is sent depends on the backend."""
+    """The generation in which it is written; the backend decides which one is sent."""
     layers: list[LayerTemplate] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -70,14 +70,14 @@ class CompositionTemplate(BaseModel):
             for dependency in (layer.deps or {}).values():
                 if dependency not in earlier:
                     raise ValueError(
-                        f"layer {layer.name!r} depends on {dependency!r}, which no earlier layer is named"
+                        f"layer {layer.name!r} depends on {dependency!r}, but no earlier layer has that name"
                     )
             earlier.add(layer.name)
         return self
 
 
 class Naming(BaseModel):
-    """How conversations get their names: by a run of its own after the first turn that ended well."""
+    """How conversations get their names: by an auxiliary run after the first completed turn."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
@@ -85,7 +85,7 @@ class Naming(BaseModel):
 
 
 class SuggestedQuestions(BaseModel):
-    """Whether and how questions that the user may ask next are made: by a run of its own, when asked for."""
+    """Whether and how the gateway suggests next questions: by an auxiliary run, on request."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
@@ -100,19 +100,19 @@ class SuggestedQuestions(BaseModel):
 
 
 class AppLimits(BaseModel):
-    """What an app takes at most; None is no limit."""
+    """The limits of an app; None means no limit."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     concurrent_turns: int | None = Field(default=None, ge=1)
-    """Active turns of the whole app, in all processes; turns that wait for one are not active."""
+    """Active turns of the whole app, in all processes; queued turns are not active."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """Requests with any one of its API keys."""
     query_characters: int | None = Field(default=None, ge=1)
 
 
 class SiteConfig(BaseModel):
-    """How a chat page that shows this app looks; passed on to clients as it is."""
+    """The look of a chat page for this app; passed on to clients unchanged."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
@@ -136,14 +136,14 @@ class SiteConfig(BaseModel):
 
 
 class FileUploadConfig(BaseModel):
-    """Which files may come with a query. Keys as clients get them in the app's parameters."""
+    """Which files may come with a query. Clients get the same keys in the app's parameters."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = True
     allowed_file_types: list[FileType] = ["image", "document", "audio", "video"]
     allowed_file_extensions: list[str] = []
-    """Which files are of the kind `custom`, if that is allowed; without the dot."""
+    """The extensions of the kind `custom`, if that is allowed; without the dot."""
     allowed_file_upload_methods: list[UploadMethod] = ["local_file", "remote_url"]
     number_limits: int = Field(default=10, ge=1, le=50)
 
@@ -181,15 +181,15 @@ def _default_composition() -> CompositionTemplate:
 
 
 class AppConfig(BaseModel):
-    """Everything that is said about an app. Immutable, and the same after a round trip through JSON.
+    """The whole configuration of an app. Immutable, and the same after a round trip through JSON.
 
-    Only `slug` stays behind: it says which app a file is about and is no part of its versions.
+    Only `slug` is left out: it names the app of the file, and is no part of a version.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     slug: str = Field(default="", pattern=f"^({SLUG})?$", exclude=True)
-    """The name by which operators call the app; empty: that of its file."""
+    """The name of the app for operators; empty: the name of its file."""
     name: str = Field(min_length=1)
     description: str = ""
     tags: list[str] = []
@@ -204,22 +204,22 @@ class AppConfig(BaseModel):
     user_input_form: list[dict[str, InputField]] = []
     """One mapping of kind (`text-input`, `select` …) to field per item, as clients get it."""
     on_busy: Literal["enqueue", "reject", "interrupt"] = "enqueue"
-    """What a message does while a turn of its conversation runs: wait, be refused, or stop that turn."""
+    """What happens to a message while a turn of its conversation runs: it waits, is refused, or stops it."""
     on_change: Literal["pin", "follow"] = "pin"
-    """What becomes of conversations that began on an earlier version: they stay on it, or come along."""
+    """Whether conversations that started on an earlier version stay on it or move to the new one."""
     limits: AppLimits = AppLimits()
     on_question: Literal["answer", "reject"] = "answer"
-    """What a message does while a question to a human is open: be its answer, or be refused."""
+    """What happens to a message while a question to a human is open: it is the answer, or it is refused."""
     question_expires_seconds: float = Field(default=3 * 86_400.0, gt=0, le=10 * 365 * 86_400.0)
     """How long a question waits for its answer."""
     on_question_expired: Literal["continue", "drop"] = "continue"
-    """Then: tell the run that nobody answered, or go on from before the question."""
+    """After that time: tell the run that nobody answered, or continue from before the question."""
     file_upload: FileUploadConfig = FileUploadConfig()
     files_prompt: str = 'Attached ${type} "${name}" (${mime_type}, ${size}): ${url}'
-    """What the agent is told of each file, a line each."""
+    """The text about each file for the agent, one line each."""
     composition: CompositionTemplate = Field(default_factory=_default_composition)
     naming: Naming | None = None
-    """Absent: a conversation keeps the cut of its first query as its name."""
+    """Absent: the name of a conversation is the start of its first query."""
     suggested_questions_after_answer: SuggestedQuestions = SuggestedQuestions()
 
     @property
@@ -255,7 +255,7 @@ def default_app(mode: AppMode = "chat") -> AppConfig:
 
 @lru_cache(maxsize=256)
 def read_config(stored: str) -> AppConfig:
-    """An app version as it was stored. Keys of a newer release are left out, so that old processes go on."""
+    """A stored app version. Keys of a newer release are left out, so that older processes can read it."""
     known = {key: value for key, value in json.loads(stored).items() if key in AppConfig.model_fields}
     return AppConfig.model_validate(known)
 

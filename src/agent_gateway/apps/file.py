@@ -1,4 +1,4 @@
-"""App files: read and checked, each mistake with its place; and written from an app."""
+"""Reads and checks app files, with a path for each mistake, and writes an app as a file."""
 
 import math
 import re
@@ -29,7 +29,7 @@ _ESCAPED = re.compile(r"[^\t\n -~\u00a0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\
 def load_app_file(path: Path, environ: Mapping[str, str] | None) -> AppConfig:
     """Read and check an app file (YAML, UTF-8). Raises ConfigError naming the file and the field.
 
-    Without `environ` nothing is said of environment variables.
+    Without `environ`, environment variables are not checked.
     """
     try:
         text = path.read_text("utf-8-sig")
@@ -40,14 +40,14 @@ def load_app_file(path: Path, environ: Mapping[str, str] | None) -> AppConfig:
     try:
         data = _read_yaml(text)
     except DuplicateKeyError as error:
-        # What the library says about it shows both values, which may be secret.
+        # The text of the library shows both values, which may be secret.
         key = _DUPLICATE.search(error.problem or "")
         problem = f"the key {key[1] if key else ''!r} is written twice"
         raise _not_yaml(path, error.problem_mark, problem) from None
     except MarkedYAMLError as error:
         raise _not_yaml(path, error.problem_mark, error.problem or error.context) from error
     except (YAMLError, ValueError) as error:
-        # Impossible characters or impossible values, such as a date in a thirteenth month.
+        # Forbidden characters, or impossible values such as a date in a thirteenth month.
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     except RecursionError:
         raise ConfigError(f"{path} is nested too deeply") from None
@@ -60,9 +60,9 @@ def _not_yaml(path: Path, mark: StreamMark | None, problem: str) -> ConfigError:
 
 
 def parse_app(data: object, environ: Mapping[str, str] | None, source: str) -> AppConfig:
-    """Check the data of an app and, if one is given, that the environment has every variable it names.
+    """Check the data of an app and, with `environ`, that each environment variable it names is there.
 
-    Raises ConfigError listing all that is wrong, each with its path; `source` says whose data it is.
+    Raises ConfigError, which lists all mistakes with their paths; `source` names the origin of the data.
     """
     if not isinstance(data, dict):
         raise ConfigError(f"{source} must be a mapping with at least the key 'name'")
@@ -71,29 +71,29 @@ def parse_app(data: object, environ: Mapping[str, str] | None, source: str) -> A
             raise refusal(source, problems)
         config = AppConfig.model_validate(data)
     except ValidationError as error:
-        raise refusal(source, [_told(item) for item in error.errors()]) from None
+        raise refusal(source, [_in_words(item) for item in error.errors()]) from None
     except RecursionError:
-        raise ConfigError(f"{source} is nested too deeply, or holds itself") from None
+        raise ConfigError(f"{source} is nested too deeply, or contains itself") from None
     if problems := [*_bad_versions(config), *_bad_placeholders(config, environ)]:
         raise refusal(source, problems)
     return config
 
 
 def _read_yaml(text: str) -> object:
-    """Plain data of a YAML 1.1 text. A key that is written twice is refused."""
+    """The plain data of a YAML 1.1 text. A duplicate key is refused."""
     reader = YAML(typ="safe", pure=True)
-    # App files in use were written for 1.1: there, a bare `on` is true and a bare `012` is ten.
+    # Existing app files were written for 1.1, where a bare `on` is true and a bare `012` is ten.
     reader.version, reader.Resolver = YAML_VERSION, _Resolver
     return reader.load(text)
 
 
 def refusal(source: str, problems: list[str], backend: str = "") -> ConfigError:
-    """The error that lists these problems of an app's data; `backend` says for which one they are."""
+    """The error that lists these problems of an app's data; `backend` names the backend that has them."""
     return ConfigError("\n  - ".join([f"{source} is not a valid app file{backend}:", *problems]))
 
 
 def _not_json(value: object, path: str) -> Iterator[str]:
-    """YAML knows more than JSON: dates, sets, numeric keys, NaN. Say where, instead of guessing."""
+    """The values that YAML has but JSON has not (dates, sets, numeric keys, NaN), each with its path."""
     match value:
         case dict():
             for key, item in value.items():
@@ -121,8 +121,8 @@ def _is_storable(text: str) -> bool:
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _told(error: ErrorDetails) -> str:
-    """One pydantic error in words. Never with the input: a template may hold a secret by mistake."""
+def _in_words(error: ErrorDetails) -> str:
+    """One pydantic error in words, without the input: a template may hold a secret by mistake."""
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
     match error["type"]:
         case "missing":
@@ -135,14 +135,14 @@ def _told(error: ErrorDetails) -> str:
 
 
 def template_strings(config: AppConfig) -> Iterator[tuple[str, str]]:
-    """Every string of the app in which placeholders work, each with its place."""
+    """Every string of the app in which placeholders work, with its path."""
     for where, composition in compositions(config):
         for index, layer in enumerate(composition.layers):
             yield from strings(layer.config, f"{where}.layers[{index}].config")
 
 
 def compositions(config: AppConfig) -> Iterator[tuple[str, CompositionTemplate]]:
-    """Every composition of the app, with its place."""
+    """Every composition of the app, with its path."""
     yield "composition", config.composition
     if config.naming is not None:
         yield "naming.composition", config.naming.composition
@@ -180,7 +180,7 @@ def _bad_placeholders(config: AppConfig, environ: Mapping[str, str] | None) -> I
 
 
 def write_app_file(slug: str, config: AppConfig) -> str:
-    """The YAML of an app, from which `load_app_file` makes the same app again."""
+    """The YAML of an app, from which `load_app_file` reads the same app."""
     data = {"slug": slug, **config.model_dump(mode="json")}
     writer = YAML(typ="safe", pure=True)
     writer.Representer, writer.Resolver = _Representer, _Resolver
@@ -202,13 +202,13 @@ def unset_variables(config: AppConfig, environ: Mapping[str, str]) -> list[str]:
 
 
 class _Representer(SafeRepresenter):
-    """Writes texts of several lines as people do, and everything where it stands."""
+    """Writes texts of several lines as blocks, and uses no aliases."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
 
     def represent_str(self, data: str) -> ScalarNode:
-        # Rarer line breaks and control characters come back as themselves only when they are escaped.
+        # Rare line breaks and control characters survive only when they are escaped.
         style = '"' if _ESCAPED.search(data) else "|" if "\n" in data else None
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
@@ -217,7 +217,7 @@ _Representer.add_representer(str, _Representer.represent_str)
 
 
 class _Resolver(VersionedResolver):
-    """Version 1.1, but `y`, `n` and numbers such as `1e3` are text, as in all app files in use."""
+    """Version 1.1, but `y`, `n` and numbers such as `1e3` are text, as in existing app files."""
 
     def __init__(self, version: object, loader: YAML) -> None:
         super().__init__(version=YAML_VERSION, loader=loader)

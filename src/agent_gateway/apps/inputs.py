@@ -1,4 +1,4 @@
-"""An app's input form: what clients may send as `inputs`, and whether they did."""
+"""An app's input form: it says which `inputs` clients may send, and these are checked here."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from agent_gateway.json_types import JsonObject
 
 TEXT_KINDS: Final = frozenset({"text-input", "paragraph"})
 MAX_INT: Final = 2**63 - 1
-"""What JSON keeps as a whole number."""
+"""The largest number that JSON readers keep as a whole number."""
 
 _NUMBER = re.compile(r"[+-]?([0-9]{1,64}(\.[0-9]{0,64})?|\.[0-9]{1,64})")
 
 
 class InputField(BaseModel):
-    """What one item of the input form says; further keys (max_length, default …) are kept as written."""
+    """One item of the input form. Further keys (max_length, default …) are kept as written."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow")
 
@@ -26,7 +26,7 @@ class InputField(BaseModel):
     required: bool = False
 
     def further(self, key: str) -> object:
-        """What the app file says under another key; None when nothing."""
+        """The value of another key of the app file; None when it is absent."""
         return (self.model_extra or {}).get(key)
 
 
@@ -35,11 +35,11 @@ Form = Sequence[Mapping[str, InputField]]
 
 
 def read_inputs(form: Form, inputs: Mapping[str, JsonValue], *, starting: bool) -> JsonObject:
-    """These inputs as the form takes them. Raises InvalidParam, naming each field that does not fit.
+    """The inputs in the form's types. Raises InvalidParam, which names each field that does not fit.
 
-    Null and blank text count as not filled in: for a required field that is an error in the message that
-    starts a conversation, and in later ones it is left out, so that the conversation's own stays. Inputs that
-    the form does not declare, and kinds of field that are not known here, are the client's business.
+    Null and blank text count as not filled in. In the message that starts a conversation, an empty required
+    field is an error; in later messages it is left out, so that the conversation's own value stays. Inputs
+    that the form does not declare, and unknown kinds of fields, are not checked.
     """
     read, problems = dict(inputs), list[str]()
     for item in form:
@@ -61,7 +61,7 @@ def read_inputs(form: Form, inputs: Mapping[str, JsonValue], *, starting: bool) 
 
 
 def merged(stored: Mapping[str, JsonValue], sent: Mapping[str, JsonValue]) -> JsonObject:
-    """The inputs of a message in a conversation that goes on: its own, else those it began with."""
+    """The inputs of a later message of a conversation: its own, or else those of the first message."""
     return {**stored, **{name: value for name, value in sent.items() if value is not None}}
 
 
@@ -70,7 +70,7 @@ def _is_blank(value: object) -> bool:
 
 
 def _number(value: JsonValue) -> JsonValue:
-    """The number that a text field of a page sends as text; anything else as it is."""
+    """The number in a text, as text fields of web pages send it; any other value is unchanged."""
     if not isinstance(value, str) or not _NUMBER.fullmatch(value.strip()):
         return value
     text = value.strip()
@@ -79,7 +79,7 @@ def _number(value: JsonValue) -> JsonValue:
 
 
 def _problem(kind: str, field: InputField, value: object) -> str | None:
-    """What is wrong with a value that was filled in; never with the value itself."""
+    """What is wrong with a value that was filled in. The text never holds the value itself."""
     if kind in TEXT_KINDS:
         most = field.further("max_length")
         if not isinstance(value, str):
@@ -94,7 +94,7 @@ def _problem(kind: str, field: InputField, value: object) -> str | None:
 
 
 def _is_one_of(value: object, options: object) -> bool:
-    # By type, too: for Python true is 1.
+    # Types must match, too: for Python, true equals 1.
     return isinstance(options, list) and any(
         type(option) is type(value) and option == value for option in options
     )

@@ -1,7 +1,7 @@
 """What an app wants in the cases for which its file has a key. Pure: the store asks, and acts on the answer.
 
-Where a configuration may be None, another release wrote it and this one cannot read it. A turn's end
-must not fail because of that, so each case has an answer.
+A configuration is None when another release wrote it and this one cannot read it. The end of a turn must not
+fail because of that, so each case has an answer.
 """
 
 from typing import Final

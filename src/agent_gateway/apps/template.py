@@ -1,11 +1,11 @@
-"""Placeholders in the strings of a composition template: found, checked and filled in.
+"""Finds, checks and fills in placeholders in the strings of a composition template.
 
-`${query}`, `${tenant_id}` … name what a turn knows (`${answer}` once it has ended), `${inputs.NAME}` an
-input of the app's form and `${env:VAR}` an environment variable. Directly before `{` two dollars stand
-for one, so `$${` is the literal `${`, and `$$${query}` a dollar sign followed by the query.
+`${query}`, `${tenant_id}` … name values of the turn (`${answer}` only after it has ended), `${inputs.NAME}`
+an input of the app's form, and `${env:VAR}` an environment variable. Directly before `{`, two dollar signs
+stand for one: `$${` is the literal `${`, and `$$${query}` is a dollar sign followed by the query.
 
-Only the template is ever searched for placeholders. What is filled in is never looked at again, so
-nothing a user types can reach an environment variable.
+Only the template is searched for placeholders. Filled-in values are never searched, so a user's text cannot
+reach an environment variable.
 """
 
 import json
@@ -26,11 +26,11 @@ TURN_NAMES: Final = (
     "trace_id",
     "trace_session_id",
 )
-"""Placeholders without a prefix: what every turn knows."""
+"""Placeholders without a prefix: values that every turn has."""
 ANSWER: Final = "answer"
-"""What was answered: only the runs that come after a turn know it."""
+"""The answer of a turn: only the runs after it have it."""
 FILE_NAMES: Final = ("type", "name", "mime_type", "size", "url")
-"""The placeholders of `files_prompt`: what is known of a file."""
+"""The placeholders of `files_prompt`: properties of a file."""
 
 _OPENING = re.compile(r"(\$+)\{")
 _INPUT = re.compile(r"inputs\.([^\s{]+)")
@@ -39,12 +39,12 @@ _WORD = re.compile(r"[A-Za-z0-9_.:-]+")
 
 
 class TemplateError(ValueError):
-    """A string breaks the placeholder grammar; the text says how, for the operator."""
+    """A string breaks the grammar of placeholders; the text says how, for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placeholder:
-    """One `${…}`: where its value comes from and its name there."""
+    """One `${…}`: the source of its value, and its name there."""
 
     source: Literal["turn", "inputs", "env"]
     name: str
@@ -99,7 +99,7 @@ def _file_placeholder(inner: str) -> Placeholder:
 
 
 def strings(value: object, path: str) -> Iterator[tuple[str, str]]:
-    """Every string among the values of some JSON data, each with the path that leads to it."""
+    """Every string among the values of JSON data, with its path."""
     match value:
         case str():
             yield path, value
@@ -114,16 +114,16 @@ def strings(value: object, path: str) -> Iterator[tuple[str, str]]:
 
 
 def uses(value: object, placeholder: Placeholder) -> bool:
-    """Whether this placeholder stands anywhere in some JSON data. Raises TemplateError."""
+    """Whether JSON data holds this placeholder anywhere. Raises TemplateError."""
     return any(placeholder in parse(text) for _, text in strings(value, ""))
 
 
 def fill(value: Any, lookup: Callable[[Placeholder], Any]) -> Any:
-    """A copy of some JSON data with every placeholder replaced by what `lookup` gives for it.
+    """A copy of JSON data in which `lookup` gives the value of every placeholder.
 
-    A string that is nothing but one placeholder becomes the value itself, whatever its JSON type.
-    Within longer strings a string goes in as it is, null as nothing, all else as JSON text.
-    Raises TemplateError for a malformed string, and whatever `lookup` raises.
+    A string that is one lone placeholder becomes the value itself, of any JSON type. In a longer string, a
+    string is inserted as it is, null as an empty text, and any other value as JSON text.
+    Raises TemplateError for a malformed string, and the errors of `lookup`.
     """
     match value:
         case str():

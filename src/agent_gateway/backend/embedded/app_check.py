@@ -69,7 +69,7 @@ def _of_composition(path: str, template: CompositionTemplate) -> Iterator[str]:
         if kind == "prompt" and isinstance(layer.config, dict):
             said = said or bool(layer.config.get("user") or layer.config.get("text"))
     if not said:
-        yield f"{path}: no prompt layer has a 'user' or a 'text', so that every run would fail"
+        yield f"{path}: no prompt layer has a 'user' or a 'text', so every run would fail"
 
 
 def _of_config(path: str, kind: str, config: object) -> Iterator[str]:
