@@ -32,7 +32,7 @@ UploadMethod = Literal["local_file", "remote_url"]
 
 
 class LayerTemplate(BaseModel):
-    """One layer of the composition. Keys that the file does not have are absent in JSON and on the wire, too."""
+    """One layer of the composition. A key that the file does not have is absent in JSON and on the wire."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
