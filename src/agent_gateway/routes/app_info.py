@@ -1,4 +1,4 @@
-"""What an app says of itself."""
+"""The app that a key opens: its description and its features."""
 
 from fastapi import APIRouter
 

@@ -1,4 +1,4 @@
-"""Speech: no app has it. Clients that ask are told so, whatever they send."""
+"""Speech: no app has it. Every request is answered with that."""
 
 from typing import Final, NoReturn
 
@@ -11,7 +11,7 @@ from agent_gateway.routes.schemas.audio import SpeechBody, Transcript
 
 router = APIRouter(tags=["app"], responses=error_responses(400, 401, 503))
 
-# The bodies are described but not read: that the feature is off is not a question of what was said.
+# The bodies are described but not read: the feature is off, whatever they hold.
 RECORDING: Final[dict[str, object]] = {
     "requestBody": {
         "required": True,

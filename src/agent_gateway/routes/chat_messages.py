@@ -166,7 +166,7 @@ async def _started(
 
 
 async def _is_repeated(state: AppState, caller: Caller, request: TurnRequest) -> bool:
-    """True for a post that makes no turn; only looked up when it matters: it is no new request."""
+    """True for a repeated post, which is not counted. Only looked up for an app that limits requests."""
     if caller.app.config.limits.requests_per_minute is None or not request.idempotency_key:
         return False
     return await state.turns.reader.find_by_key(caller, request) is not None
@@ -218,7 +218,7 @@ async def _background(state: AppState, caller: Caller, source: TurnSource) -> Re
 
 async def _refuse_early_failure(live: LiveTurn, seconds: float, idempotency_key: str | None) -> None:
     """Raise the error of a turn that fails before it says anything: its stream gets a real status."""
-    # The answer of a human that a turn carries comes first, and says nothing about its run.
+    # The form's answer that a turn carries comes first, and says nothing about its run.
     log, first = live.log, live.turn.opening
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):

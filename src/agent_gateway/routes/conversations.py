@@ -1,4 +1,4 @@
-"""Conversations: listed, named and deleted by the end user whose they are."""
+"""Conversations: listed, named and deleted by the end user who owns them."""
 
 import logging
 from typing import Annotated, Final, Literal
@@ -76,10 +76,10 @@ async def delete_conversation(
     user: Annotated[User | None, Query(description="Instead of `user` in the body.")] = None,
 ) -> Response:
     """Delete a conversation of this user: its turns are stopped, the agent's session is closed later."""
-    who = (body.user if body else None) or user
-    if who is None:
+    owner = (body.user if body else None) or user
+    if owner is None:
         raise InvalidParam("user: is required, in the body or the query")
-    await state.live.delete(Caller(app, who), conversation_of(conversation_id))
+    await state.live.delete(Caller(app, owner), conversation_of(conversation_id))
     return Response(status_code=204)
 
 

@@ -35,6 +35,6 @@ async def get_end_user(
         is_anonymous=found.external_id == DEFAULT_USER,
         session_id=found.external_id,
         created_at=found.created_at,
-        # What is known of an end user never changes.
+        # An end user never changes.
         updated_at=found.created_at,
     )

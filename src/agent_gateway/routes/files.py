@@ -1,4 +1,4 @@
-"""Files: uploads, and their bytes for who may have them."""
+"""Files: uploads, and their bytes for those who may read them."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Final
@@ -32,12 +32,12 @@ from agent_gateway.store.files import FileLocation, Upload
 
 router = APIRouter(tags=["files"])
 
-# A browser runs nothing of what it is given here, whatever it takes it for.
+# A browser must not run a file from here, whatever type it guesses.
 SAFE_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; media-src 'self'",
     "Cross-Origin-Resource-Policy": "cross-origin",
-    # Kept, but asked for each time: a file can be gone at any moment.
+    # Cached, but checked each time: a file can be deleted at any moment.
     "Cache-Control": "private, no-cache",
     "Accept-Ranges": "bytes",
 }
@@ -192,8 +192,8 @@ def _user_of(form: MultipartBody) -> str:
     try:
         return _user.validate_python(form.fields.get("user", ""))
     except ValidationError as error:
-        told = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
-        raise InvalidParam(f"user: {told}") from None
+        mistakes = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
+        raise InvalidParam(f"user: {mistakes}") from None
 
 
 def _uploaded(state: AppState, what: Description, upload: Upload) -> UploadedFile:
@@ -245,7 +245,7 @@ async def _bytes(
         "ETag": etag,
     }
     if file.mime_type != "application/pdf":
-        # Viewers of PDF, which are the browser's own, do not work in a sandbox.
+        # The PDF viewers of browsers do not work in a sandbox.
         headers["Content-Security-Policy"] += "; sandbox"
     if span is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"

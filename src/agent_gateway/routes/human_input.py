@@ -137,7 +137,7 @@ async def _answer_frames(
         status = closed or status
     found = await _answer(state, caller, status)
     if found is None:
-        # Dropped or deleted: there will be no answer, and the stream has to say so.
+        # Dropped or deleted: there will be no answer, and the stream must end with an error.
         yield state.sources.frames.encoder(question).encode(
             TurnFailed(GATEWAY_END, FormExpired.code), variant
         )

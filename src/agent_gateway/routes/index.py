@@ -1,4 +1,4 @@
-"""What answers under a base URL: clients probe it to learn whether it is right."""
+"""The root of a base URL: clients probe it to learn whether the URL is right."""
 
 from importlib.metadata import version
 

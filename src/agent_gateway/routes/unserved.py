@@ -1,6 +1,6 @@
-"""Routes of the published API for what no app here has. Clients that call them are told so.
+"""Routes of the published API for features that no app here has. They answer with an error that says so.
 
-They are not in the OpenAPI document: a generated client has no use for them (docs/api.md lists them).
+They are not in the OpenAPI document: a generated client does not need them (docs/api.md lists them).
 """
 
 from typing import Final, Literal

@@ -1,5 +1,5 @@
 """Conversation variables. Agents keep their state in the session snapshot, so no conversation has any;
-clients that look for them find an empty list.
+clients that list them get an empty list.
 """
 
 from typing import Annotated, NoReturn

@@ -38,7 +38,7 @@ async def check_key(request: Request) -> None:
 
 
 UncountedAppDep = Annotated[App, Depends(get_app)]
-"""For what must work whatever the key's rate is: stopping a turn, and repeating a request."""
+"""For requests that the rate of a key must not stop: stopping a turn, and repeating a request."""
 
 
 async def count_request(app: UncountedAppDep, state: StateDep, credentials: Credentials) -> App:

@@ -1,1 +1,1 @@
-"""What every route needs of HTTP: errors, bodies, tickets, middleware, the OpenAPI document."""
+"""The parts of HTTP that all routes share: errors, bodies, tickets, middleware, the OpenAPI document."""

@@ -1,25 +1,26 @@
-"""How many values a JSON body has, found out while it comes in.
+"""Counts the values of a JSON body while it comes in.
 
-To parse, clean and store a body costs by its values: 8 MiB of text take 20 ms of the event loop, 8 MiB of
-empty lists take seconds. So many values are refused before anything is parsed.
+The cost of parsing, cleaning and storing a body grows with the number of its values: 8 MiB of text take
+20 ms of the event loop, 8 MiB of empty lists take seconds. A body with too many values is refused before it
+is parsed.
 """
 
 import re
 from typing import Final
 
 MAX_VALUES: Final = 20_000
-"""Values of a body: of lists and objects, and these themselves."""
+"""Values of a body: lists, objects and everything in them."""
 
 _REST: Final = re.compile(rb'(?:[^"\\]++|\\.)*+("?)', re.DOTALL)
-"""What is left of a string, and its end if that is there."""
+"""The rest of a string, with its closing quote if the piece has it."""
 _NEXT: Final = re.compile(rb'[,\[{]|"(?:[^"\\]++|\\.)*+("?)', re.DOTALL)
-"""What there is one of for each value; or a whole string, as far as it is there."""
+"""A character that stands once for each value; or a string, as far as the piece has it."""
 
 
 class ValueCounter:
     """Counts the values in the pieces of a body.
 
-    What is no JSON is counted somehow; that, too, takes a time that its size bounds.
+    The count of a body that is not JSON means nothing, but it takes no longer.
     """
 
     def __init__(self) -> None:
@@ -27,10 +28,10 @@ class ValueCounter:
         self._texts = 0
         self._in_string = False
         self._escaped = False
-        """The piece before ended behind the backslash of a string."""
+        """The last piece ended with a backslash in a string."""
 
     def feed(self, piece: bytes) -> None:
-        """Count on; it stops as soon as there are too many."""
+        """Count the values of the next piece. Stops as soon as there are too many."""
         if not piece:
             return
         start = 0
@@ -45,14 +46,14 @@ class ValueCounter:
             else:
                 self.values += 1
             if self._texts > 2 * MAX_VALUES:
-                # A value has one name at most: these are too many, or no JSON.
+                # A value has at most one name: these are too many, or not JSON.
                 self.values = MAX_VALUES + 1
             if self.values > MAX_VALUES:
                 return
 
     def _leave(self, string: re.Match[bytes], piece: bytes) -> int:
-        """Remember whether a string goes on in the next piece; where to go on in this one."""
+        """Note whether a string continues in the next piece; returns where this piece continues."""
         self._in_string = not string[1]
-        # Without its end it stops at that of the piece, or before a backslash that has nothing behind it.
+        # A string without its end stops at the end of the piece, or before a backslash at that end.
         self._escaped = self._in_string and string.end() < len(piece)
         return string.end()

@@ -14,28 +14,28 @@ from urllib.parse import quote
 from python_multipart.multipart import parse_options_header
 
 MAX_HEADER_BYTES: Final = 4096
-"""Of a header whose name is decoded: what decodes mail takes a time that grows with the square."""
+"""Of a header whose name is decoded: the time of the mail decoder grows with the square of the length."""
 
 _EXTENDED = re.compile(rb";[ \t]*filename\*", re.IGNORECASE)
 _ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[bBqQ]\?[^?]*\?=")
 
 
 class Disposition(NamedTuple):
-    """What a part is."""
+    """The field of a part, and whether it is a file."""
 
     field: str
     is_file: bool
 
 
 def read_disposition(header: bytes) -> Disposition:
-    """Which field a part is. Cheap, whatever the header: it is read of every part."""
+    """The field of a part. Cheap for every header, since each part has one."""
     _, options = parse_options_header(header)
     field = options.get(b"name", b"").decode("utf-8", "replace")
     return Disposition(field, b"filename" in options or _EXTENDED.search(header) is not None)
 
 
 def read_filename(header: bytes) -> str:
-    """How the file of a part is named. A name in the extended notation wins, as everywhere in HTTP."""
+    """The name of the file in a part. A name in the extended notation wins, as everywhere in HTTP."""
     extended = _extended(header) if b"*" in header else None
     if extended is not None:
         return extended
@@ -52,7 +52,7 @@ def content_disposition(name: str, inline: bool) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name as forms write it: three characters are escaped, all others are not."""
+    """A name as forms write it: only three characters are escaped."""
     if _ENCODED_WORD.search(name):
         try:
             return str(make_header(decode_header(name)))

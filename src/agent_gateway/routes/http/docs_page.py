@@ -1,4 +1,4 @@
-"""The page that shows the OpenAPI document, with nothing on it that comes from elsewhere.
+"""The page that shows the OpenAPI document. It loads nothing from other hosts.
 
 Its URLs are relative to the page, so that a path in front of the gateway is kept.
 """
@@ -15,7 +15,7 @@ NO_ICON: Final = "data:,"
 
 
 def install(app: FastAPI) -> None:
-    """Add the page and what it loads."""
+    """Add the page and the files that it loads."""
     app.add_route("/docs", _docs, include_in_schema=False)
     app.mount(f"/{ASSETS}", StaticFiles(packages=[("fastapi_offline", "static")]))
 
@@ -28,6 +28,6 @@ async def _docs(_request: Request) -> HTMLResponse:
         swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
         swagger_css_url=f"{ASSETS}/swagger-ui.css",
         swagger_favicon_url=NO_ICON,
-        # It would show who looks at the page to a validator elsewhere, which reads the document then.
+        # A validator on another host would learn who reads the page, and would read the document.
         swagger_ui_parameters={"validatorUrl": None},
     )

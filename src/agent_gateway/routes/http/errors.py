@@ -23,8 +23,8 @@ from agent_gateway.routes.schemas.base import ErrorBody
 
 logger = logging.getLogger(__name__)
 
-MAX_TOLD: Final = 20
-"""Mistakes that one answer names."""
+MAX_MISTAKES: Final = 20
+"""Mistakes that one response names."""
 
 STATUSES: Final[Mapping[str, int]] = {
     "invalid_param": 400,
@@ -74,11 +74,11 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     503: {"model": ErrorBody, "description": "Draining, full, or the backend or database is away."},
     504: {"model": ErrorBody, "description": "The turn took too long."},
 }
-"""What routes say of their errors in the OpenAPI document."""
+"""The errors of routes in the OpenAPI document."""
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route with these errors says of them in the OpenAPI document."""
+    """The errors of a route in the OpenAPI document, by their statuses."""
     return {status: ERRORS[status] for status in statuses}
 
 
@@ -99,7 +99,7 @@ _DATABASE_AWAY = "The service can not reach its database. Please try again."
 
 
 class BodyNotRead(HTTPException):
-    """Why nothing of a body was read. The framework lets only errors of this kind out of its reading."""
+    """Why a body was not read. From the reading of a body the framework passes on only HTTP exceptions."""
 
     def __init__(self, error: GatewayError | StoreError) -> None:
         super().__init__(400)
@@ -157,7 +157,7 @@ def install(app: FastAPI) -> None:
 
 
 def _route(request: Request) -> str:
-    """Which route was asked for. Not the path itself: that may hold the token of a form, or any bytes."""
+    """The path pattern of the route. Not the path itself: it may hold the token of a form, or any bytes."""
     return str(getattr(request.scope.get("route"), "path", "(no route)"))
 
 
@@ -176,7 +176,7 @@ def _of_framework(request: Request, error: HTTPException) -> JSONResponse:
 
 
 async def _gone(request: Request, error: Exception) -> Response:
-    """The answer that nobody hears: that a client left is no error of anybody here."""
+    """A response that nobody receives. A client that left is no error of the service."""
     return Response(status_code=400)
 
 
@@ -194,7 +194,7 @@ def _allowed(request: Request) -> list[str]:
 
 def _explain(error: RequestValidationError) -> str:
     """Name the fields and what is wrong with them; never their values."""
-    told: list[str] = []
+    mistakes: list[str] = []
     for problem in error.errors():
         if problem["type"] == "json_invalid":
             return "The body is not valid JSON."
@@ -202,11 +202,11 @@ def _explain(error: RequestValidationError) -> str:
             return "The body must be a JSON object."
         where = ".".join(str(part) for part in problem["loc"][1:])
         message = str(problem["msg"]).removeprefix("Value error, ")
-        told.append(f"{where}: {message}" if where else message)
-    return told_together(list(dict.fromkeys(told))) or "The request is not valid."
+        mistakes.append(f"{where}: {message}" if where else message)
+    return join_mistakes(list(dict.fromkeys(mistakes))) or "The request is not valid."
 
 
-def told_together(mistakes: Sequence[str]) -> str:
-    """Mistakes in one text; of many the first ones, and how many more there are."""
-    more = len(mistakes) - MAX_TOLD
-    return "; ".join([*mistakes[:MAX_TOLD], *([f"and {more} more"] if more > 0 else [])])
+def join_mistakes(mistakes: Sequence[str]) -> str:
+    """Mistakes in one text: the first ones, and how many more there are."""
+    more = len(mistakes) - MAX_MISTAKES
+    return "; ".join([*mistakes[:MAX_MISTAKES], *([f"and {more} more"] if more > 0 else [])])

@@ -1,4 +1,4 @@
-"""The files of a POST /chat-messages: what the app allows, in the gateway's own words."""
+"""The files of a POST /chat-messages, checked against the limits of the app."""
 
 from collections.abc import Sequence
 from urllib.parse import unquote, urlsplit
@@ -11,7 +11,7 @@ from agent_gateway.routes.schemas.chat_messages import InputFileBody
 
 
 def input_files(app: App, given: Sequence[InputFileBody]) -> list[InputFile]:
-    """These files of a body; whether the stored ones are the caller's is found out when the turn begins.
+    """The files of a body. Whether stored files belong to the caller is checked when the turn begins.
 
     Raises InvalidParam naming each that does not fit, or UploadRefused when there are too many.
     """
@@ -35,7 +35,7 @@ def input_files(app: App, given: Sequence[InputFileBody]) -> list[InputFile]:
 
 def _input_file(file: InputFileBody) -> InputFile:
     if file.upload_file_id is not None:
-        # What it is has been found out at its upload.
+        # Its type was determined at its upload.
         return InputFile(file.type, "local_file", upload_file_id=file.upload_file_id)
     url = file.url or ""
     said = describe(unquote(urlsplit(url).path))

@@ -15,7 +15,7 @@ from agent_gateway.routes.http.body_values import MAX_VALUES, ValueCounter
 from agent_gateway.routes.http.errors import BodyNotRead
 
 HEAD_ONLY: Final = "agent_gateway.head_only"
-"""Key of a scope whose request wants to know what a GET would answer, without the body."""
+"""Key in the scope of a HEAD request, which is answered as a GET without the body."""
 BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 UPLOAD_PATH: Final = "/files/upload"
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -24,7 +24,7 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 class HeadRequests:
     """Answers a HEAD as the GET of its path; the server leaves the body out.
 
-    What is slow or endless to make looks for HEAD_ONLY, and makes nothing.
+    A route whose body is slow or endless looks for HEAD_ONLY, and makes no body.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -55,7 +55,7 @@ class RequestIds:
 
 
 class RequestBodies:
-    """What stands between a route and the body of its request.
+    """Guards the body of each request: the key first, then its type and size.
 
     Nothing of a body is read before the request's key was checked: every route that takes one needs a key,
     and `check_key` raises when the key opens no app. Then every body but a form is read as JSON, since

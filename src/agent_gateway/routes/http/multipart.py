@@ -1,4 +1,4 @@
-"""A multipart body, read as it comes: the one file in it is never held in memory or on disk here."""
+"""A multipart body, parsed as it arrives: its file is never held in memory or on disk here."""
 
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -17,13 +17,13 @@ from agent_gateway.routes.http.request_text import checked
 FILE_FIELD: Final = "file"
 MAX_FIELD_BYTES: Final = 64 * 1024
 PART_COST: Final = 256
-"""What all fields that are no files may have together, and what each part counts for besides."""
+"""MAX_FIELD_BYTES is for all fields but the file together; each part counts PART_COST bytes more."""
 MAX_OTHER_BYTES: Final = 512 * 1024
-"""What a form may have besides the bytes of its file, whatever it is: one read of the server, and fields."""
+"""Bytes of a form besides those of its file: one read of the server, and the fields."""
 
 
 class FilePart(NamedTuple):
-    """What is said of the file before its bytes."""
+    """The headers of the file, which come before its bytes."""
 
     filename: str
     content_type: str
@@ -36,7 +36,7 @@ class _End(NamedTuple):
 class MultipartBody:
     """Reads `body` up to the file, then the bytes of the file, then the rest; in that order.
 
-    Raises InvalidParam for what is no multipart body, and UploadRefused for a second file.
+    Raises InvalidParam for a body that is not multipart, and UploadRefused for a second file.
     """
 
     def __init__(self, body: AsyncIterator[bytes], content_type: str) -> None:
@@ -45,7 +45,7 @@ class MultipartBody:
         """The fields that came so far; all of them after `finish`."""
         self._body = body
         self._pieces: deque[FilePart | bytes | _End] = deque()
-        """What was parsed and not yet handed out: no more than one chunk of the body holds."""
+        """Parsed and not yet handed out: no more than one chunk of the body holds."""
         self._part: _Part | None = None
         self._seen_file = False
         self._field_bytes = 0
@@ -58,7 +58,7 @@ class MultipartBody:
             self._parser = self._new_parser(boundary)
 
     async def file(self) -> FilePart:
-        """What is said of the file; UploadRefused when there is none."""
+        """The headers of the file; UploadRefused when there is none."""
         while not self._pieces:
             if self._parser is None or not await self._read():
                 raise UploadRefused("no_file_uploaded", "The form has no file in its field 'file'.")
@@ -79,7 +79,7 @@ class MultipartBody:
                 raise _not_multipart()
 
     async def finish(self) -> None:
-        """Read what comes after the file."""
+        """Read the rest after the file."""
         while await self._read():
             pass
         if not self._complete:
@@ -116,11 +116,11 @@ class MultipartBody:
         except FormParserError:
             raise _not_multipart() from None
 
-    # -- what the parser calls ----------------------------------------------------------------------
+    # -- called by the parser -----------------------------------------------------------------------
 
     def _on_part_begin(self) -> None:
         self._part = _Part()
-        # However little is in it: parts without end are as bad as one.
+        # Empty parts count, too: endless parts must hit the limit.
         self._count(PART_COST)
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:

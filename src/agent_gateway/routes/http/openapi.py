@@ -1,4 +1,4 @@
-"""What FastAPI can not derive for the OpenAPI document: the union of streamed events, and all errors."""
+"""The parts of the OpenAPI document that FastAPI cannot derive: streamed events, and all errors."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -60,7 +60,7 @@ def _add_events(schemas: dict[str, Any]) -> None:
 
 
 def _correct_errors(document: dict[str, Any]) -> None:
-    """Invalid requests are 400, not FastAPI's 422; what any route may answer is said of each."""
+    """Invalid requests are 400, not FastAPI's 422. Errors that every route may have are added to each."""
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
@@ -83,9 +83,9 @@ def _correct_errors(document: dict[str, Any]) -> None:
 
 
 def _correct_requests(document: dict[str, Any]) -> None:
-    """What is optional in a URL or a header, or a body, is left out: there is no null. Ids are UUIDs.
+    """Optional parameters and bodies can be left out, but are never null. Ids are UUIDs.
 
-    The code reads ids as text, to answer malformed ones in the contract's way.
+    The code reads ids as text, to answer malformed ones as the contract says.
     """
     for operation in _operations(document):
         for parameter in operation.get("parameters", []):
@@ -101,7 +101,7 @@ def _without_null(schema: dict[str, Any]) -> None:
     if len(kinds) == 1:
         del schema["anyOf"]
         if "$ref" in kinds[0]:
-            schema.clear()  # what is referred to has its own title
+            schema.clear()  # the referenced schema has its own title
         schema.update(kinds[0])
 
 

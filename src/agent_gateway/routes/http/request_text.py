@@ -1,6 +1,6 @@
-"""Text in the head of a request: what is not UTF-8 is refused, never replaced.
+"""Text in the head of a request: bytes that are not UTF-8 are refused, never replaced.
 
-The framework reads bytes that are no text as U+FFFD, which makes one user of two.
+The framework replaces them by U+FFFD, which makes two users one.
 """
 
 from typing import Final
@@ -11,14 +11,14 @@ from fastapi import Request
 from agent_gateway.errors import InvalidParam
 
 HEADERS: Final = frozenset({b"idempotency-key", b"last-event-id", b"x-trace-id", b"x-trace-session-id"})
-"""Those whose values are kept or passed on."""
+"""Headers whose values are stored or passed on."""
 NOT_TEXT: Final = "must be UTF-8 text without NUL"
 
 
 async def require_text(request: Request) -> None:
     """A dependency of all routes: InvalidParam, naming the parameter, for bytes that are no text.
 
-    A NUL in a path is left to the routes: it is in no id, so that they find nothing.
+    A NUL in a path is left to the routes: no id has one, so they find nothing.
     """
     query: bytes = request.scope["query_string"]
     if b"%" in query or not query.isascii():

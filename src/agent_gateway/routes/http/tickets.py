@@ -1,4 +1,4 @@
-"""Tickets: what lets who can send no headers follow exactly one turn, or get exactly one file."""
+"""Tickets: signed tokens in URLs. They let clients without headers follow one turn, or get one file."""
 
 import math
 from collections.abc import Callable
@@ -13,14 +13,14 @@ SALT: Final = "events-ticket"
 FILE_SALT: Final = "file-ticket"
 DAY_SECONDS: Final = 24 * 3600
 LEEWAY_SECONDS: Final = 60
-"""How far two processes may be apart in what time it is."""
+"""How far the clocks of two processes may differ."""
 
 Clock = Callable[[], float]
 """Seconds since 1970 by the clock that all processes share: the database's."""
 
 
 class Ticket(NamedTuple):
-    """Whom a ticket lets in, and to which turn."""
+    """The contents of a signed token: a turn, and the app and the user that it belongs to."""
 
     task_id: TaskId
     app_id: AppId
@@ -30,7 +30,7 @@ class Ticket(NamedTuple):
 class Tickets:
     """Signs tickets and reads them back. They hold no secret and expire after `seconds`.
 
-    Only the expiry counts: a ticket from a process whose clock is ahead is as good as any.
+    Only the expiry is checked: a ticket from a process whose clock is ahead is valid, too.
     """
 
     def __init__(self, secret: bytes, *, seconds: float, clock: Clock, public_url: str = "") -> None:
@@ -51,7 +51,7 @@ class Tickets:
     def read(self, text: str) -> Ticket:
         """The ticket in this text; Unauthorized when it is not ours or has expired."""
         try:
-            # Without `max_age`, which refuses what was signed a moment from now.
+            # Without `max_age`, which refuses a ticket from a clock that is a moment ahead.
             (task_id, app_id, user), signed_at = self._serializer.loads(text, return_timestamp=True)
         except BadSignature:
             raise Unauthorized("The ticket is not valid or has expired.") from None
@@ -61,10 +61,10 @@ class Tickets:
 
 
 class FileTickets:
-    """Signs the URLs of stored files. They let anybody in who has them, until they expire.
+    """Signs the URLs of stored files. Each URL works for everybody who has it, until it expires.
 
-    They are good for `seconds` and then to the end of the day (UTC): so every process makes the same
-    URL of a file all day long, the events of a turn keep their bytes, and browsers their caches.
+    A URL is valid for `seconds` and then to the end of the day (UTC). So every process makes the same URL
+    of a file all day long: the events of a turn keep their bytes, and browsers keep their caches.
     """
 
     def __init__(self, secret: bytes, *, seconds: float, clock: Clock, public_url: str = "") -> None:

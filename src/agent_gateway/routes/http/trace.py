@@ -20,14 +20,14 @@ TraceSessionId = Annotated[
 
 
 class TraceHeaders:
-    """What the headers of a request say of its trace. What is no id is ignored, as everywhere in this API."""
+    """The trace in the headers of a request. A value that is no id is ignored, as everywhere in this API."""
 
     def __init__(self, trace_id: TraceId = None, session_id: TraceSessionId = None) -> None:
         self._trace_id = trace_id
         self._session_id = session_id
 
     def with_body(self, trace_id: str | None) -> Trace:
-        """The whole trace: the headers', and the id in the body when they have none."""
+        """The whole trace. The id in the body counts when the headers have none."""
         return Trace(_id(self._trace_id) or _id(trace_id), _id(self._session_id))
 
 

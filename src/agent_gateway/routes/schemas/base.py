@@ -1,4 +1,4 @@
-"""What the public JSON of all resources shares. Field names are the published contract's."""
+"""The parts that the public JSON of all resources shares. Field names are the published contract's."""
 
 import math
 import sys
@@ -20,10 +20,10 @@ from agent_gateway.domain.text import clean_text
 MAX_INT: Final = 2**63 - 1
 MAX_FLOAT: Final = int(sys.float_info.max)
 MAX_LEVELS: Final = 100
-"""How deep a body may be nested. What is stored is listed again, and pydantic writes no more than 255."""
+"""How deep a body may be nested. Stored values are listed again, and pydantic writes at most 255 levels."""
 
 NOT_BLANK: Final[dict[str, JsonValue]] = {"pattern": r"\S"}
-"""For the document: how the code finds this out, and says it, is its own."""
+"""For the document. The code checks it in its own way, with its own message."""
 
 
 def _text(user: object) -> object:
@@ -34,7 +34,7 @@ def _text(user: object) -> object:
 
 
 def _named(user: str) -> str:
-    # Nothing is stripped: what differs for the client are different users.
+    # Nothing is stripped: names that differ for the client are different users.
     if not user.strip():
         raise ValueError("must not be blank")
     return user
@@ -63,7 +63,7 @@ Observation = Annotated[str, Field(description="What the tool returned, as text;
 class Body(BaseModel):
     """A request body: unknown fields are ignored, text is cleaned of what databases reject.
 
-    Not so `user`: that is who it is, and is refused when it is no text.
+    Not so `user`: it identifies the end user, and is refused when it is not text.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -90,7 +90,7 @@ def _clean(value: object, level: int) -> object:
         case float() if not math.isfinite(value):
             raise ValueError("Numbers must be finite.")
         case int() if abs(value) > MAX_INT:
-            # As most readers of JSON do; to them it is infinite past all floats.
+            # As most readers of JSON do. A number that is too large for a float is infinite to them.
             return _clean(float(value) if abs(value) < MAX_FLOAT else math.inf, level)
         case _:
             return value

@@ -115,7 +115,7 @@ class ChatMessageBody(Body):
     @field_validator("files", mode="before")
     @classmethod
     def _not_too_many(cls, value: object) -> object:
-        # Before each is looked at, and all that is wrong with it told.
+        # Before each one is checked and its mistakes are listed.
         if isinstance(value, list) and len(value) > MAX_REQUEST_FILES:
             raise ValueError(f"must be at most {MAX_REQUEST_FILES}")
         return value

@@ -50,7 +50,7 @@ _escape = json.encoder.encode_basestring_ascii
 
 
 class FrameVariant(NamedTuple):
-    """What makes two readers' frames differ: the app mode they see, and whether frames carry ids."""
+    """The differences between the frames of two readers: the app mode, and whether frames carry ids."""
 
     mode: AppMode
     ids: bool
@@ -87,7 +87,7 @@ class FrameCache:
         """Frames from an index on, joined, and the index to continue from; empty when there are none."""
         frames = self._frames.setdefault(variant, [])
         if (missing := len(self._log.events) - len(frames)) > 0:
-            # Only places: a late reader does not encode what it has seen already.
+            # Only places: a late reader does not encode frames that it has seen already.
             frames += [None] * missing
         if index + 1 == len(frames):
             return self._frame(frames, variant, index), index + 1
@@ -134,7 +134,7 @@ class FrameEncoder:
         return "".join((*before, last)).encode()
 
     def _template(self, event: str) -> tuple[str, str]:
-        """What stands before the position and after the text of an answer event."""
+        """The text before the position and after the answer of an answer event."""
         tail = ',"from_variable_selector":null' if event == "message" else ""
         return (
             f'data: {{"event":"{event}","id":"{self._message_id}",{self._common}',
@@ -183,7 +183,7 @@ class FrameEncoder:
         return [line, *(self._answers(_chunk_event(mode), event.position, more) if more else [])]
 
     def _answered(self, event: FormAnswered) -> str:
-        """Both names of one event: what was submitted, or that nobody did."""
+        """One event with two names: the submission, or that there was none in time."""
         form = event.form
         if submitted := submission_json(form):
             name, data = "human_input_form_filled", submitted
@@ -226,7 +226,7 @@ class FrameEncoder:
 
 
 def _with_id(frame: str, position: int) -> str:
-    """The `id:` follows the data: some readers remember it at once, although a cut takes the rest away."""
+    """The `id:` follows the data: some readers remember it at once, even if the frame is cut after it."""
     return f"{frame[:-1]}id: {position}\n\n"
 
 

@@ -35,7 +35,7 @@ def form_json(form: HumanInputForm) -> dict[str, object]:
 
 
 def definition_json(form: HumanInputForm) -> dict[str, object]:
-    """What a front end needs to draw a form."""
+    """The parts of a form that a front end draws."""
     definition = form.definition
     defaults = {field.name: field.default for field in definition.inputs if field.default is not None}
     return {
@@ -51,7 +51,7 @@ def definition_json(form: HumanInputForm) -> dict[str, object]:
 
 
 def submission_json(form: HumanInputForm) -> dict[str, object] | None:
-    """What a human answered; None when nobody has. Without an action, a message was the answer."""
+    """The answer of a human; None when there is none. Without an action, a message was the answer."""
     answer = form.answer
     if answer is None or answer.status == "timeout":
         return None
@@ -65,7 +65,7 @@ def submission_json(form: HumanInputForm) -> dict[str, object] | None:
 
 
 def node_json(form: HumanInputForm) -> dict[str, object]:
-    """The question as the node that it is for existing front ends."""
+    """The question as a node, as existing front ends expect it."""
     return {"node_id": form.message_id, "node_title": _title(form)}
 
 

@@ -52,7 +52,7 @@ async def live_frames(
             yield PING
         while True:
             if log.closed and live.result is not None and live.runner.position < after < GATEWAY_REPLACE:
-                # This reader has seen more of the run, elsewhere, than this process ever folded.
+                # Another process sent this reader more of the run than this process ever folded.
                 for piece in stored_frames(cache.encoder, live.result, variant, after):
                     yield piece
                     await asyncio.sleep(0)
@@ -110,8 +110,8 @@ async def once_found(
 ) -> AsyncGenerator[bytes]:
     """Frames of a turn that can only be found once the database is back; pings until then.
 
-    EventSource never comes back after a status that is not 200, however passing the reason is. So it
-    waits here. Should there be no such turn, the stream ends, and whoever comes again is told.
+    EventSource never comes back after a status that is not 200, even if the reason is temporary. So it
+    waits here. If there is no such turn, the stream ends, and the next request gets the error.
     """
     yield _retry(RETRY_MS)
     while True:
@@ -132,7 +132,7 @@ async def once_found(
 class TurnStream(EventSourceResponse):
     """Sends the frames of one reader until they end or the client is gone.
 
-    One that does not read is cut by the server (server/connection.py), and may resume.
+    The server cuts a client that does not read (server/connection.py); it may resume.
     """
 
     def __init__(self, frames: AsyncGenerator[bytes], headers: Mapping[str, str]) -> None:
