@@ -12,6 +12,9 @@ from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
+PROSE = [*PAGES, ROOT / "tests" / "README.md"]
+WIDTH = 110
+"""Characters of a line of prose. Rows of tables and code may be longer."""
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -47,6 +50,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), f"{path} does not exist"
         if anchor:
             assert anchor in anchors_of(target), f"{path} has no heading #{anchor}"
+
+
+@pytest.mark.parametrize("page", PROSE, ids=[str(page.relative_to(ROOT)) for page in PROSE])
+def test_prose_is_wrapped(page: Path) -> None:
+    prose = [line for line in text_of(page).splitlines() if not line.lstrip().startswith("|")]
+    assert [line for line in prose if len(line) > WIDTH] == []
 
 
 def test_every_path_that_contributing_names_exists() -> None:
