@@ -15,7 +15,7 @@ GatewayError                    code + a text that is safe to show a client
 ├── FileTooLarge                a file exceeds the limit of its kind
 ├── ConversationBusy            another turn of the conversation is running
 ├── QuestionOpen                a form of the conversation waits for its answer
-├── FormSubmitted               the form was answered before
+├── FormAlreadySubmitted        the form was answered before
 ├── FormExpired                 the form was not answered in time
 ├── IdempotencyConflict         the key was used with another body
 ├── TooManyRequests             a limit of the app is reached; try again later
@@ -179,7 +179,7 @@ class QuestionOpen(GatewayError):
         self.details = {"message_id": message_id, "form_token": form_token}
 
 
-class FormSubmitted(GatewayError):
+class FormAlreadySubmitted(GatewayError):
     """The form was submitted, or answered by a message."""
 
     code = "human_input_form_submitted"

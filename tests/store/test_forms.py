@@ -18,8 +18,8 @@ from agent_gateway.domain.human_input import (
 from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.turns import Turn
 from agent_gateway.errors import (
+    FormAlreadySubmitted,
     FormExpired,
-    FormSubmitted,
     GatewayError,
     InvalidParam,
     NotFound,
@@ -163,7 +163,7 @@ async def test_an_answer_that_was_given_is_not_taken_back(world: World) -> None:
     read = await world.turns.reader.result(answer.task_id)
     assert read is not None
     assert read.answered is not None
-    with pytest.raises(FormSubmitted):
+    with pytest.raises(FormAlreadySubmitted):
         await submit(world, form)
 
 
@@ -220,7 +220,7 @@ async def test_of_many_at_once_one_wins(world: World) -> None:
 
     results = await asyncio.gather(*(attempt(number) for number in range(12)), return_exceptions=True)
     refused = [error for error in results if isinstance(error, GatewayError)]
-    assert all(isinstance(error, FormSubmitted | FormExpired) for error in refused)
+    assert all(isinstance(error, FormAlreadySubmitted | FormExpired) for error in refused)
     await world.turns.intake.expire_forms()
     page = await world.messages.page(world.ann, turn.conversation_id, limit=10)
     assert len(page.items) == 2

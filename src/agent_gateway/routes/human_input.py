@@ -14,8 +14,7 @@ from agent_gateway.domain.human_input import FormState, Submission
 from agent_gateway.domain.ids import canonical_uuid
 from agent_gateway.domain.text import clean_text
 from agent_gateway.domain.turns import Caller
-from agent_gateway.errors import FormExpired, NotFound
-from agent_gateway.errors import FormSubmitted as AlreadySubmitted
+from agent_gateway.errors import FormAlreadySubmitted, FormExpired, NotFound
 from agent_gateway.routes.dependencies.auth import DEFAULT_USER, AppDep
 from agent_gateway.routes.dependencies.parameters import UserQuery
 from agent_gateway.routes.dependencies.state import AppState, StateDep
@@ -48,7 +47,7 @@ async def get_form(form_token: FormToken, app: AppDep, state: StateDep) -> FormD
     if form is None:
         raise NotFound("Form not found.")
     if form.state is FormState.SUBMITTED:
-        raise AlreadySubmitted
+        raise FormAlreadySubmitted
     if form.state is FormState.TIMEOUT:
         raise FormExpired
     return FormDefinitionBody.model_validate(definition_json(form))

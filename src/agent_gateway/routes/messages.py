@@ -17,7 +17,8 @@ from agent_gateway.routes.dependencies.state import AppState, StateDep
 from agent_gateway.routes.http.errors import RESOURCE_ERRORS
 from agent_gateway.routes.schemas.base import Success
 from agent_gateway.routes.schemas.files import MessageFileItem
-from agent_gateway.routes.schemas.human_input import HumanInputContent
+from agent_gateway.routes.schemas.human_input import FormSubmission, HumanInputContent
+from agent_gateway.routes.schemas.human_input import HumanInputForm as HumanInputFormItem
 from agent_gateway.routes.schemas.messages import (
     FeedbackBody,
     MessageItem,
@@ -150,16 +151,14 @@ def _message_item(item: Message, file_url: Callable[[str], str]) -> MessageItem:
 
 def _question_item(form: HumanInputForm) -> HumanInputContent:
     submission = submission_json(form)
-    return HumanInputContent.model_validate(
-        {
-            "type": "human_input",
-            "workflow_run_id": form.message_id,
-            "state": form.state.value,
-            "submitted": submission is not None,
-            "form_definition": form_json(form),
-            "form_submission_data": submission,
-            "form_submission_values": form.answer.values if form.answer else {},
-        }
+    return HumanInputContent(
+        type="human_input",
+        workflow_run_id=form.message_id,
+        state=form.state.value,
+        submitted=submission is not None,
+        form_definition=HumanInputFormItem.model_validate(form_json(form)),
+        form_submission_data=FormSubmission.model_validate(submission) if submission else None,
+        form_submission_values=form.answer.values if form.answer else {},
     )
 
 

@@ -12,7 +12,7 @@ from agent_gateway.domain.form_rules import TIMED_OUT, answer_of, query_of
 from agent_gateway.domain.human_input import FormAnswer, FormState, Submission
 from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, MessageId, TaskId, new_id
 from agent_gateway.domain.turns import Trace, TurnState
-from agent_gateway.errors import FormExpired, FormSubmitted, NotFound
+from agent_gateway.errors import FormAlreadySubmitted, FormExpired, NotFound
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import app_versions, conversations, forms, is_open, messages, turns
 from agent_gateway.store.question_forms import FORM_BY_TOKEN, close_form, form_columns, form_of
@@ -48,8 +48,8 @@ async def submit_form(
 ) -> TaskId:
     """Store what a human answered and begin the turn that carries it; returns the turn's id.
 
-    Raises NotFound, FormSubmitted, FormExpired, and InvalidParam for a submission that does not fit the
-    form, which stays open.
+    Raises NotFound, FormAlreadySubmitted, FormExpired, and InvalidParam for a submission that does not fit
+    the form, which stays open.
     """
     row = (await connection.execute(FORM_BY_TOKEN, {"app": app_id, "token": token})).first()
     if row is None:
@@ -59,7 +59,7 @@ async def submit_form(
     row = (await connection.execute(_FORM_BY_ID, {"form": row.form_id})).one()
     match FormState(row.form_state):
         case FormState.SUBMITTED:
-            raise FormSubmitted
+            raise FormAlreadySubmitted
         case FormState.TIMEOUT:
             raise FormExpired
         case FormState.CANCELLED:

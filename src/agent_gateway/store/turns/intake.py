@@ -162,7 +162,7 @@ class TurnIntake:
         """Store what a human answered and begin the turn that carries it, in one transaction.
 
         The turn is `planned` and ours to run, or `queued` behind an active one. Raises NotFound,
-        FormSubmitted, FormExpired, and InvalidParam for a submission that does not fit the form, which
+        FormAlreadySubmitted, FormExpired, and InvalidParam for a submission that does not fit the form, which
         stays open.
         """
         async with self._database.transaction() as connection:
