@@ -1,1 +1,1 @@
-"""The rows of turns: who may begin, own, end and read them."""
+"""The rows of turns: begun by callers, driven and ended by their owner, followed by readers."""

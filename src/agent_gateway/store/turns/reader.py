@@ -1,4 +1,4 @@
-"""Turns as they are read: by the clients that follow them, and by the process that follows them for those."""
+"""Reading turns: for clients, and for a process that follows the turn of another one."""
 
 from dataclasses import dataclass
 from typing import Final

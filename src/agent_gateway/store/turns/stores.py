@@ -1,4 +1,4 @@
-"""The turns of one process, by who may do what with them."""
+"""The turns of one process: one class for callers, one for the owner of a turn, one for readers."""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
