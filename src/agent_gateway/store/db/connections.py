@@ -1,8 +1,8 @@
-"""Which connections of the database are for what, and who gets them when there are too few.
+"""The connections to Postgres: what each pool is for, and who gets them when there are too few.
 
 Requests have a pool of their own. Finishes and the other duties have two connections, heartbeats have
 one; these are opened before any other and held. When the database gives a process fewer connections
-than it wants, requests do with what is left, and give up theirs when a duty has none.
+than it wants, requests share what is left, and give up theirs when a duty has none.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ RESERVED: Final[Mapping[Pool, int]] = {"heartbeats": 1, "duty": 2}
 WAIT_SECONDS: Final = 10.0
 """How long a request waits for a connection."""
 GROW_SECONDS: Final = 2.0
-"""How long a process does with the connections it has after it was refused another."""
-WAYS_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
-"""Pauses in which the server notices that a connection was given up."""
+"""How long a process asks for no further connection after one was refused."""
+GIVE_WAY_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Pauses before a duty tries again: until then the server has noticed that a connection was given up."""
 ABORT_SECONDS: Final = 0.1
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class _CountedPool:
     @property
     def closed_lately(self) -> bool:
         """True when the server may not have noticed yet that one of them is closed."""
-        return time.monotonic() - self._closed_at < sum(WAYS_SECONDS)
+        return time.monotonic() - self._closed_at < sum(GIVE_WAY_SECONDS)
 
     def abort(self) -> None:
         """Break all of them, at once."""
@@ -100,14 +100,14 @@ class Connections:
         return [self._requests, *self._reserved.values()]
 
     def abort(self) -> None:
-        """Break every connection and open no more: nobody waits for a database that does not answer."""
+        """Break every connection and open no more, so that nobody waits for a silent database."""
         self._aborted = True
         for counted in self._pools:
             counted.abort()
-        # What is still being opened can not be broken like this.
+        # Connections that are still being opened cannot be broken like this.
         loop = asyncio.get_running_loop()
         for timer in list(self._timers):
-            # This may be done twice: what was given up then may still be on its way out.
+            # A second abort must leave timers alone that have expired but are not through yet.
             if not timer.expired():
                 timer.reschedule(loop.time() + ABORT_SECONDS)
 
@@ -128,16 +128,16 @@ class Connections:
 
     @asynccontextmanager
     async def writing(self, pool: Pool) -> AsyncGenerator[AsyncConnection]:
-        """A connection to write on. Raises what the database, or the pool, says when there is none."""
+        """A connection to write on. Raises the error of the database or of the pool when there is none."""
         async with self._abortable() as stack:
             if pool == "requests":
                 yield await self._for_request(stack)
             else:
-                yield await self._connected(stack, self._reserved[pool])
+                yield await self._reserved_at_any_cost(stack, self._reserved[pool])
 
     @asynccontextmanager
     async def reading(self, *, anyhow: bool = False) -> AsyncGenerator[AsyncConnection]:
-        """The same to read on; `anyhow` takes one that is reserved when there is none for requests."""
+        """A connection to read on; `anyhow` takes a reserved one when there is none for requests."""
         async with self._abortable() as stack:
             yield await (self._for_any(stack) if anyhow else self._for_request(stack))
 
@@ -148,16 +148,16 @@ class Connections:
             if not _is_refused(error):
                 raise
         try:
-            return await self._connected(stack, self._reserved["duty"])
+            return await self._reserved_at_any_cost(stack, self._reserved["duty"])
         except (StoreUnavailable, OSError) as error:
             if not _is_refused(error):
                 raise
-        return await self._connected(stack, self._reserved["heartbeats"])
+        return await self._reserved_at_any_cost(stack, self._reserved["heartbeats"])
 
     async def _for_request(self, stack: AsyncExitStack) -> AsyncConnection:
-        until = _latest()
+        until = latest()
         while True:
-            await _permit(self._requests.permits, until)
+            await permit(self._requests.permits, until)
             try:
                 if self._holding:
                     for counted in self._reserved.values():
@@ -168,10 +168,10 @@ class Connections:
                     self._requests.permits.release()
                     raise
                 if self._requests.opened > self._used:
-                    # The pool offered a place whose connection broke, while another one is there.
+                    # The pool offered the slot of a broken connection while another connection is open.
                     self._requests.permits.release()
                     continue
-                # What is open has to do for a while: this place is not given to anybody.
+                # The open connections must suffice for a while: nobody gets this permit meanwhile.
                 asyncio.get_running_loop().call_later(GROW_SECONDS, self._requests.permits.release)
 
     async def _opened(self, stack: AsyncExitStack) -> AsyncConnection:
@@ -189,10 +189,10 @@ class Connections:
                     await connection.invalidate()
                 await connection.close()
                 if self._is_given_up(pool):
-                    # It went there while it was rolled back. Nobody would take it from there, nor close it.
+                    # It returned to that pool while it was rolled back, where nobody would use or close it.
                     await greenlet_spawn(pool.dispose)
             finally:
-                # Only when it is back may another request have it, though who used it is gone already.
+                # Only now may another request have it, although the request that used it is gone already.
                 self._used -= 1
                 self._requests.permits.release()
 
@@ -201,12 +201,12 @@ class Connections:
 
     async def _give_up(self) -> None:
         """Close the idle connections of requests, and those that are used when they come back."""
-        # Two at once would lose the pool that the first of them makes, with all that is in it.
+        # Two at once would lose the pool that the first one makes, and the connections in it.
         async with self._giving_up:
             await self._requests.engine.dispose()
 
     def _may_give(self) -> bool:
-        """True when requests have a connection, or have given one up whose place may not be free yet."""
+        """True when requests have a connection, or gave one up that the server may still count."""
         return bool(self._requests.opened) or self._giving_up.locked() or self._requests.closed_lately
 
     def _is_given_up(self, pool: SqlPool) -> bool:
@@ -214,7 +214,7 @@ class Connections:
         return pool is not self._requests.engine.pool
 
     async def _filled(self, counted: _CountedPool) -> None:
-        """Open what is missing of these connections; whoever comes meanwhile waits for the same attempt."""
+        """Open the missing connections of this pool; all requests wait for the same attempt."""
         if counted.opened >= counted.size:
             return
         if counted.filling is None or counted.filling.done():
@@ -223,87 +223,47 @@ class Connections:
 
     async def _fill(self, counted: _CountedPool) -> None:
         async with AsyncExitStack() as stack:
-            # All at once: what is in the pool is handed out before another is opened.
+            # All are held at once, because the pool hands out idle connections before it opens another.
             for _ in range(counted.size):
-                # One that is in use is open, too: requests do not wait until it is back.
+                # A connection in use counts as open: requests do not wait until it is back.
                 if counted.opened < counted.size:
-                    await self._connected(stack, counted)
+                    await self._reserved_at_any_cost(stack, counted)
 
-    async def _connected(self, stack: AsyncExitStack, counted: _CountedPool) -> AsyncConnection:
-        """A reserved connection, at the cost of one that a request has, if need be."""
+    async def _reserved_at_any_cost(self, stack: AsyncExitStack, counted: _CountedPool) -> AsyncConnection:
+        """A reserved connection; if necessary, requests give up theirs for it."""
         gave_way = False
-        for pause in WAYS_SECONDS:
+        for pause in GIVE_WAY_SECONDS:
             try:
-                return await self._placed(stack, counted)
+                return await self._reserved_connection(stack, counted)
             except (StoreUnavailable, OSError) as error:
                 if not _is_refused(error) or not (gave_way or self._may_give()):
                     raise
             if not gave_way:
                 gave_way = True
                 logger.warning("too few database connections: requests give theirs to the duties")
-            # Again if a request was faster.
+            # Once more if a request was faster.
             await self._shielded(self._give_up())
             await asyncio.sleep(pause)
-        return await self._placed(stack, counted)
+        return await self._reserved_connection(stack, counted)
 
-    async def _placed(self, stack: AsyncExitStack, counted: _CountedPool) -> AsyncConnection:
+    async def _reserved_connection(self, stack: AsyncExitStack, counted: _CountedPool) -> AsyncConnection:
         """A reserved connection, once there is room in its pool."""
         async with AsyncExitStack() as opening:
-            # Who waits in the engine's pool is not woken when the connection that it waits for fails to open.
-            await _permit(counted.permits, _latest())
+            # A waiter in the engine's own pool is not woken when the connection it waits for fails to open.
+            await permit(counted.permits, latest())
             opening.callback(counted.permits.release)
             connection = await opening.enter_async_context(counted.engine.connect())
             stack.push_async_callback(opening.pop_all().aclose)
             return connection
 
 
-class FileConnections:
-    """The pool of a process on SQLite: many read, and one at a time writes, on a connection of its own."""
-
-    def __init__(self, make: Callable[[int], AsyncEngine], pool_size: int) -> None:
-        self._size = pool_size + 1
-        self._engine = make(self._size)
-        self._readers = asyncio.Semaphore(pool_size)
-        # One writer at a time is all SQLite can do; queueing here is fair and needs no polling.
-        self._writer = asyncio.Lock()
-
-    @property
-    def engines(self) -> list[AsyncEngine]:
-        """Of all pools."""
-        return [self._engine]
-
-    def abort(self) -> None:
-        """Nothing: a file answers."""
-
-    async def hold(self) -> None:
-        """Open all connections: each needs a thread and descriptors, which may be gone later."""
-        async with AsyncExitStack() as stack:
-            for _ in range(self._size):
-                await stack.enter_async_context(self._engine.connect())
-
-    @asynccontextmanager
-    async def writing(self, _: Pool) -> AsyncGenerator[AsyncConnection]:
-        """A connection to write on."""
-        async with self._writer, self._engine.connect() as connection:
-            yield connection
-
-    @asynccontextmanager
-    async def reading(self, *, anyhow: bool = False) -> AsyncGenerator[AsyncConnection]:
-        """A connection to read on; here each reader gets one."""
-        await _permit(self._readers, _latest())
-        try:
-            async with self._engine.connect() as connection:
-                yield connection
-        finally:
-            self._readers.release()
-
-
-def _latest() -> float:
-    """Until when who comes now waits."""
+def latest() -> float:
+    """When a request that comes now stops waiting: the time of the event loop, in seconds."""
     return asyncio.get_running_loop().time() + WAIT_SECONDS
 
 
-async def _permit(permits: asyncio.Semaphore, until: float) -> None:
+async def permit(permits: asyncio.Semaphore, until: float) -> None:
+    """Acquire one of these permits; StoreUnavailable when none is free until then."""
     try:
         async with asyncio.timeout_at(until):
             await permits.acquire()
@@ -312,7 +272,7 @@ async def _permit(permits: asyncio.Semaphore, until: float) -> None:
 
 
 def _is_refused(error: BaseException) -> bool:
-    """True when the database, or the system, gives this process no further connection."""
+    """True when the database or the system gives this process no further connection."""
     cause = error.__cause__ if isinstance(error, StoreUnavailable) else error
     if isinstance(cause, OSError):
         return cause.errno in {errno.EMFILE, errno.ENFILE}

@@ -11,12 +11,12 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from agent_gateway.errors import StoreUnavailable
-from agent_gateway.store.db.connections import Connections, FileConnections, Pool
+from agent_gateway.store.db.connections import Connections, Pool
 from agent_gateway.store.db.errors import mapped_errors
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.postgres import COMMAND_SECONDS, Postgres, limits
 from agent_gateway.store.db.shielded import ShieldedTasks
-from agent_gateway.store.db.sqlite import sqlite_engine
+from agent_gateway.store.db.sqlite import FileConnections, sqlite_engine
 from agent_gateway.store.db.url import async_url, postgres_address
 
 PING_SECONDS: Final = 5.0
@@ -24,9 +24,9 @@ CLOSE_SECONDS: Final = 1.0
 
 
 class DatabaseClock:
-    """The database's time without asking for it: it was asked before, and time goes by alike everywhere.
+    """The database's time without a query: what it said last, plus the seconds since then.
 
-    A process's own clock may be wrong, and may step. Before anything was asked it has to do.
+    A process's own clock may be wrong, and may step. It is used only until the database has answered once.
     """
 
     def __init__(self) -> None:
@@ -36,16 +36,16 @@ class DatabaseClock:
         """Seconds since 1970."""
         return time.time() if self._ahead is None else time.monotonic() + self._ahead
 
-    def set(self, told: datetime) -> None:
-        """The database has just told its time."""
-        self._ahead = told.timestamp() - time.monotonic()
+    def set(self, time_now: datetime) -> None:
+        """Note what the database has just said."""
+        self._ahead = time_now.timestamp() - time.monotonic()
 
 
 class Database:
     """Connections and transactions. `close` it.
 
-    What finishes ("duty") and heartbeats need, no crowd of requests can take from them, so that none
-    can make a process lose its turns (R6); see `store.connections`.
+    Finishes ("duty") and heartbeats have connections of their own, so that a crowd of requests cannot
+    make a process lose its turns (R6); see `connections.py`.
     """
 
     def __init__(self, url: str, *, pool_size: int = 5, lease_seconds: float = 8.0) -> None:
@@ -106,11 +106,11 @@ class Database:
                 await self.shielded(look())
 
     def abort(self) -> None:
-        """Give up what still waits for a database that does not answer; nothing works any more after this."""
+        """End all waiting for a database that does not answer. The database cannot be used after this."""
         self._connections.abort()
 
     async def now(self) -> datetime:
-        """The database's time, by which everything is judged that more than one process sees."""
+        """The database's time, which decides everything that more than one process sees."""
         async with self.reading() as session:
             told: datetime = (await session.execute(_TIME)).scalar_one()
         self.clock.set(told)
@@ -128,6 +128,6 @@ class Database:
 _TIME = select(now_plus())
 _TIME_AND_MODE = select(
     now_plus().label("time"),
-    # `on` for a replica, too, and for a database that was set to read only.
+    # `on` also for a replica, and for a database that was set to read only.
     func.current_setting("transaction_read_only").label("read_only"),
 )

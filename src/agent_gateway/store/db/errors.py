@@ -10,12 +10,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from agent_gateway.errors import StoreRejected, StoreUnavailable
 
 _PASSING_SQLSTATES: Final = ("08", "25", "26", "28", "3D", "40", "42501", "42P05", "53", "55", "57", "58")
-"""Classes of connection, transaction, login, resource, lock, operator and system errors: no data causes
-them, and somebody will mend what does."""
+"""Classes of connection, transaction, login, resource, lock, operator and system errors. No data causes them,
+and an operator can repair the cause."""
 _PASSING_SQLITE: Final = ("locked", "busy", "disk", "full", "i/o", "unable to open", "readonly")
 _USELESS_SQLSTATES: Final = ("08", "25", "26", "42P05", "57P")
-"""After these a connection is closed, can not be written on (25006), is not in the transaction it is
-thought to be in, or is not the session that it was (statements it prepared are not there)."""
+"""After these a connection is closed, cannot be written on (25006), is not in the expected transaction, or is
+another session than before (prepared statements are missing)."""
 _FOREIGN_STATEMENTS: Final = ("26", "42P05")
 
 
@@ -44,32 +44,31 @@ mapped_errors: Final = _MappedErrors()
 
 
 def is_useless(error: BaseException) -> bool:
-    """True when the connection on which this happened serves nobody any more, though it may answer."""
+    """True when the connection with this error must not be used again, although it may answer."""
     if isinstance(error, OSError | TimeoutError):
-        # No answer in time: whatever comes now belongs to a question nobody asks any more.
+        # No answer in time: a later answer would be taken for that of the next statement.
         return True
     driver = error.__cause__
     if isinstance(driver, InternalClientError):
         return True
     if isinstance(driver, DriverError):
-        # A value that does not fit is one of these, too.
+        # A value that does not fit raises one of these, too.
         return not isinstance(driver, ValueError)
     return _sqlstate(error).startswith(_USELESS_SQLSTATES)
 
 
 def is_foreign_session(error: BaseException) -> bool:
-    """True when statements are missing that this connection prepared: a pooler gave it another session."""
+    """True when statements that this connection prepared are missing: a pooler gave it another session."""
     return _sqlstate(error).startswith(_FOREIGN_STATEMENTS)
 
 
 def is_held_up(error: DBAPIError) -> bool:
-    """True when the transaction was ended because it waited for another one: for too long, or each for the
-    other."""
+    """True when the transaction was ended because it waited too long for another one, or in a deadlock."""
     return _sqlstate(error.orig) in ("40P01", "55P03")
 
 
 def _is_threadless(error: BaseException) -> bool:
-    """True when the system gives this process no further thread; each connection of SQLite needs one."""
+    """True when the system gives this process no further thread; each connection to SQLite needs one."""
     return isinstance(error, RuntimeError) and str(error) == "can't start new thread"
 
 
@@ -78,7 +77,7 @@ def _sqlstate(error: BaseException | None) -> str:
 
 
 def _reason(error: DBAPIError) -> str:
-    """What went wrong, without the value that it went wrong with: class 22 quotes it."""
+    """The text of the error, without the value that caused it: class 22 quotes the value."""
     cause = getattr(error.orig, "__cause__", None) or error.orig
     sqlstate = _sqlstate(error.orig)
     said = "" if sqlstate.startswith("22") else str(cause)
@@ -88,7 +87,7 @@ def _reason(error: DBAPIError) -> str:
 def _is_passing(error: DBAPIError) -> bool:
     if error.connection_invalidated or isinstance(error, InterfaceError):
         return True
-    # A plan from before a migration: the driver has forgotten it by now.
+    # A plan from before a migration: the driver has dropped it by now.
     if isinstance(getattr(error.orig, "__cause__", None), InvalidCachedStatementError):
         return True
     if sqlstate := _sqlstate(error.orig):

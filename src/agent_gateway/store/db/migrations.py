@@ -33,8 +33,8 @@ LOCK: Final = 7_261_830_419
 """Key of the advisory lock: any number, but the same in every release."""
 
 LOCK_MILLISECONDS: Final = 3000
-"""How long a migration waits for a table that somebody reads for long, as a backup does. Whoever wants that
-table waits behind it: less than the running processes bear."""
+"""How long a migration waits for a table that is read for long, as by a backup. Statements of the running
+processes wait behind it, so this is less than their own limit."""
 
 WAIT_SECONDS: Final = 60
 """How long a process waits for another one that migrates the same SQLite file."""
@@ -102,7 +102,7 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
     )
 
     def connect(connection: Any, _record: object) -> None:
-        # Batch mode drops tables to make them anew; this can not be set inside the transaction.
+        # Batch mode drops and recreates tables; this setting cannot be changed inside the transaction.
         connection.execute("PRAGMA foreign_keys = OFF")
 
     def begin(connection: Connection) -> None:
@@ -127,7 +127,7 @@ def _switch_to_wal(path: str) -> None:
             return
         except sqlite3.DatabaseError as error:
             if "locked" not in str(error) or time.monotonic() > give_up:
-                # What else is wrong the migration's own connection will tell.
+                # Other errors will surface on the migration's own connection.
                 return
         time.sleep(0.01)
 
@@ -183,7 +183,7 @@ def _is_current(connection: Connection) -> bool:
 
     head, older = _revisions()
     stamped = MigrationContext.configure(connection).get_current_heads()
-    # A revision that this code does not know was made after it.
+    # A revision that this code does not know is newer than this code.
     return bool(stamped) and all(revision == head or revision not in older for revision in stamped)
 
 

@@ -1,10 +1,15 @@
-"""The engine of an SQLite file."""
+"""SQLite: the engine of a file, and who uses its connections for what."""
 
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from sqlalchemy import URL, Connection, event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util.concurrency import in_greenlet
+
+from agent_gateway.store.db.connections import Pool, latest, permit
 
 
 def sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
@@ -14,7 +19,7 @@ def sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
     )
 
     def connect(connection: Any, _record: object) -> None:
-        # The driver's own idea of when a transaction begins is switched off; see `begin`.
+        # The driver must not begin transactions itself; `begin` does.
         connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in (
@@ -27,20 +32,20 @@ def sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
         cursor.close()
 
     def begin(connection: Connection) -> None:
-        # IMMEDIATE takes the write lock at once: a transaction that reads first can not be upgraded
-        # behind another writer's back.
+        # IMMEDIATE takes the write lock at once: a transaction that reads first cannot be upgraded once
+        # another writer has committed.
         mode = connection.get_execution_options().get("sqlite_begin", "IMMEDIATE")
         connection.exec_driver_sql(f"BEGIN {mode}")
 
     def invalidate(connection: Any, _record: object, error: BaseException | None) -> None:
-        # A cancelled write may leave rows of its RETURNING unread. Then to close the connection is not
-        # enough: it would keep the write lock until that cursor is garbage.
+        # A cancelled write may leave rows of its RETURNING unread. Closing the connection is not enough
+        # then: it would keep the write lock until that cursor is collected.
         if error is not None:
             connection.rollback()
 
     def terminate(connection: Any) -> None:
-        # Its own way would stop the thread of a connection while a task of its own closes it: a task that
-        # then waits for an answer for ever, and a process that waits for that task at its end.
+        # The driver would stop the thread of a connection while a task is closing it. That task would
+        # wait for ever, and at its end the process would wait for that task.
         if in_greenlet():
             connection.close()
         else:
@@ -51,3 +56,44 @@ def sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
     event.listen(engine.sync_engine, "begin", begin)
     event.listen(engine.sync_engine, "invalidate", invalidate)
     return engine
+
+
+class FileConnections:
+    """The pool of a process on SQLite: many readers, and one writer at a time, on a connection of its own."""
+
+    def __init__(self, make: Callable[[int], AsyncEngine], pool_size: int) -> None:
+        self._size = pool_size + 1
+        self._engine = make(self._size)
+        self._readers = asyncio.Semaphore(pool_size)
+        # SQLite allows one writer at a time. Queueing here is fair and needs no polling.
+        self._writer = asyncio.Lock()
+
+    @property
+    def engines(self) -> list[AsyncEngine]:
+        """Of all pools."""
+        return [self._engine]
+
+    def abort(self) -> None:
+        """Does nothing: a file always answers."""
+
+    async def hold(self) -> None:
+        """Open all connections: each needs a thread and descriptors, which may be gone later."""
+        async with AsyncExitStack() as stack:
+            for _ in range(self._size):
+                await stack.enter_async_context(self._engine.connect())
+
+    @asynccontextmanager
+    async def writing(self, _: Pool) -> AsyncGenerator[AsyncConnection]:
+        """A connection to write on."""
+        async with self._writer, self._engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def reading(self, *, anyhow: bool = False) -> AsyncGenerator[AsyncConnection]:
+        """A connection to read on; here each reader gets one."""
+        await permit(self._readers, latest())
+        try:
+            async with self._engine.connect() as connection:
+                yield connection
+        finally:
+            self._readers.release()

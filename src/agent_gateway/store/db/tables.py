@@ -210,9 +210,9 @@ class MessageRow(Row, table=True):
     seq: int
     query: str = _text()
     inputs: dict[str, Any] = _json("{}")
-    """What it had besides the conversation's inputs, or in place of them (store/turns/inputs.py)."""
+    """The inputs in which it differs from its conversation (store/turns/inputs.py)."""
     inputs_of: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
-    """The message whose inputs it has: the one that asked what this answers."""
+    """The message whose inputs it shares: the one that asked what this one answers."""
     files: list[dict[str, Any]] = _json("[]")
     answer: str = _text()
     marks: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))
@@ -425,7 +425,7 @@ class ProcessRow(Row, table=True):
 
 
 class OutboxRow(Row, table=True):
-    """What is still to be done at the backend about a turn, by any process (store/turns/outbox.py)."""
+    """Work that is still to be done at the backend about a turn, by any process (store/turns/outbox.py)."""
 
     __tablename__ = "outbox"
     __table_args__ = (
@@ -437,12 +437,12 @@ class OutboxRow(Row, table=True):
     id: str = _id()
     kind: str = Field(sa_column=Column(String(32), nullable=False))
     turn_id: str = _ref("turns.id")
-    """Says all there is to know: the conversation, the message, and the version of the app."""
+    """It leads to the conversation, the message, and the version of the app."""
     run_id: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
     """The run to cancel."""
     tries: int = Field(default=0)
     next_try_at: datetime = _time(index=True)
-    """Moved forward when a process takes the row, so that nobody else does while it works."""
+    """Moved forward when a process claims the row, so that no other process does the same work."""
     created_at: datetime = _time()
 
 
