@@ -36,7 +36,7 @@ def connected(gateway: GatewayServer) -> Client:
     return Client(urlsplit(gateway.url).port or 0)
 
 
-def test_the_key_is_looked_at_before_the_body(gateway: GatewayServer) -> None:
+def test_the_key_is_checked_before_the_body_is_read(gateway: GatewayServer) -> None:
     """The answer is there before a byte of the body was sent, and who waits for a word gets none."""
     for path, headers, more in product(ROUTES, WRONG, ((), (FORM,), ("Expect: 100-continue",))):
         with connected(gateway) as client:
@@ -90,7 +90,7 @@ def test_an_upload_of_parts_without_end_is_refused(gateway: GatewayServer) -> No
             assert (answer.status, answer.json["code"]) == (400, "invalid_param")
 
 
-def test_names_that_take_long_to_decode_do_not_take_long(gateway: GatewayServer) -> None:
+def test_file_names_are_decoded_in_bounded_time(gateway: GatewayServer) -> None:
     """What decodes mail looks through the rest of a name at every beginning of a word that has no end."""
     words = b"=?utf-8?Q?a" * 360
     values = (b'form-data; name="x"; filename="=?a?b?c?=' + words, *[words] * 5, words + b'"')
@@ -147,7 +147,7 @@ def turn(mode: str) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["politely", "with a reset"])
-def test_who_goes_away_anywhere_is_no_error(
+def test_a_disconnect_at_any_byte_logs_no_error(
     gateway: GatewayServer, fake: ScriptedBackend, gate: Gate, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     """Mid-head, mid-body, mid-response: nothing is logged beyond INFO, and nothing stays."""
@@ -183,7 +183,7 @@ def _until(client: Client, sign: bytes) -> bytes:
     return data
 
 
-def test_a_turn_over_a_connection_that_asks_for_another_protocol(gateway: GatewayServer) -> None:
+def test_an_upgrade_request_is_served_as_a_turn(gateway: GatewayServer) -> None:
     """As the default HTTP client of a JDK sends it: the body in a packet of its own."""
     upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
     head, _, body = turn("blocking").partition(b"\r\n\r\n")

@@ -74,7 +74,7 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("lines", AMBIGUOUS.values(), ids=AMBIGUOUS)
-def test_what_can_be_read_in_two_ways_is_refused(recording: RecordingServer, lines: tuple[str, ...]) -> None:
+def test_an_ambiguous_request_is_refused(recording: RecordingServer, lines: tuple[str, ...]) -> None:
     with recording.client() as client:
         client.send(request("POST", "/", *lines) + chunked(b"hello") + HIDDEN)
         answer = client.answer()
@@ -99,7 +99,7 @@ def test_what_can_be_read_in_two_ways_is_refused(recording: RecordingServer, lin
         "\x16\x03\x01\x02\x00\x01\x00\x01",
     ],
 )
-def test_a_request_line_of_another_kind_is_refused(recording: RecordingServer, start: str) -> None:
+def test_a_malformed_request_line_is_refused(recording: RecordingServer, start: str) -> None:
     with recording.client() as client:
         client.send(f"{start}\r\nHost: test\r\n\r\n".encode("latin-1") + HIDDEN)
         assert client.answer().status in (400, 505)
@@ -128,7 +128,7 @@ def test_a_request_line_of_another_kind_is_refused(recording: RecordingServer, s
         b"5\r\nhello\r\n0\r\na: b\n\r\n",
     ],
 )
-def test_chunks_that_are_not_of_the_grammar_are_refused(recording: RecordingServer, body: bytes) -> None:
+def test_malformed_chunks_are_refused(recording: RecordingServer, body: bytes) -> None:
     with recording.client() as client:
         client.send(request("POST", "/", "Transfer-Encoding: chunked"), body + HIDDEN)
         assert client.answer().status == 400
@@ -148,7 +148,7 @@ def test_extensions_and_trailers_are_dropped(recording: RecordingServer) -> None
     assert recording.app.seen == [Seen("POST", "/", b"hello you", True), Seen("DELETE", "/hidden", b"", True)]
 
 
-def test_who_expects_a_word_gets_it_before_the_body(recording: RecordingServer) -> None:
+def test_expect_100_continue_is_answered_before_the_body(recording: RecordingServer) -> None:
     with recording.client() as client:
         client.send(request("POST", "/", "Expect: 100-continue", "Content-Length: 5"))
         assert client._read.readline() == b"HTTP/1.1 100 Continue\r\n"
@@ -166,7 +166,7 @@ def test_who_expects_a_word_gets_it_before_the_body(recording: RecordingServer) 
 
 
 @pytest.mark.parametrize("sent", [b"", HIDDEN[:10], HIDDEN], ids=["before", "in the middle", "after"])
-def test_a_body_that_nobody_read_is_no_request(recording: RecordingServer, sent: bytes) -> None:
+def test_an_unread_body_is_not_taken_for_a_request(recording: RecordingServer, sent: bytes) -> None:
     """A small one is awaited: whether the connection stays does not depend on when it comes."""
     with recording.client() as client:
         client.send(request("POST", "/early", f"Content-Length: {len(HIDDEN)}") + sent)
@@ -177,9 +177,7 @@ def test_a_body_that_nobody_read_is_no_request(recording: RecordingServer, sent:
 
 
 @pytest.mark.parametrize("how", ["large", "chunked"])
-def test_a_body_that_nobody_read_and_may_be_long_ends_the_connection(
-    recording: RecordingServer, how: str
-) -> None:
+def test_a_long_unread_body_closes_the_connection(recording: RecordingServer, how: str) -> None:
     line = "Transfer-Encoding: chunked" if how == "chunked" else "Content-Length: 100000"
     with recording.client() as client:
         client.send(request("POST", "/early", line))
@@ -189,7 +187,7 @@ def test_a_body_that_nobody_read_and_may_be_long_ends_the_connection(
     assert [seen.path for seen in recording.app.seen] == ["/early"]
 
 
-def test_an_aborted_body_on_a_kept_connection_begins_nothing(recording: RecordingServer) -> None:
+def test_an_aborted_body_begins_no_turn(recording: RecordingServer) -> None:
     for piece in (b"", HIDDEN[:10], HIDDEN):
         with recording.client() as client:
             client.send(request("GET", "/before"))
@@ -201,7 +199,7 @@ def test_an_aborted_body_on_a_kept_connection_begins_nothing(recording: Recordin
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_a_client_that_wants_the_connection_closed(recording: RecordingServer, version: str) -> None:
+def test_connection_close_is_honoured(recording: RecordingServer, version: str) -> None:
     with recording.client() as client:
         client.send(f"GET / HTTP/{version}\r\nConnection: close\r\n\r\n".encode() + HIDDEN)
         answer = client.answer()
@@ -222,7 +220,7 @@ def test_head_has_no_body_and_the_next_response_follows(recording: RecordingServ
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sent=st.lists(messages(), min_size=1, max_size=4), seed=st.integers(0, 2**32))
-def test_the_same_requests_however_they_are_cut(
+def test_requests_are_read_the_same_however_they_are_cut(
     shared: RecordingServer, sent: list[tuple[bytes, Seen]], seed: int
 ) -> None:
     dice = random.Random(seed)
@@ -303,7 +301,9 @@ def theirs(data: bytes) -> list[Seen]:
 @example(
     sent=[(request("POST", "/", "Content-Length: 3"), Seen("", "", b"", True))], changes=[(0, 0, b"\r\n")]
 )
-def test_another_parser_finds_the_same_ends(sent: list[tuple[bytes, Seen]], changes: list[Change]) -> None:
+def test_another_parser_agrees_on_the_end_of_each_request(
+    sent: list[tuple[bytes, Seen]], changes: list[Change]
+) -> None:
     """Bytes broken at random: what both take for a request is the same one for both."""
     data = changed(b"".join(raw for raw, _ in sent), changes)
     for mine, other in zip(ours(data), theirs(data), strict=False):

@@ -54,7 +54,7 @@ def follow(process: GatewayProcess, begun: Json) -> httpx.Response:
 
 
 @pytest.mark.parametrize("ahead", [3, -25 * 3600, 25 * 3600])
-def test_an_events_url_is_good_everywhere(
+def test_an_events_url_is_valid_at_every_process(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, user: str, ahead: float
 ) -> None:
     one, two = started(fleet, ahead, monkeypatch), ready(fleet.process())
@@ -64,7 +64,7 @@ def test_an_events_url_is_good_everywhere(
 
 
 @pytest.mark.parametrize("ahead", [-25 * 3600, 25 * 3600])
-def test_a_key_makes_one_turn_whatever_time_a_process_has(
+def test_an_idempotency_key_makes_one_turn_despite_wrong_clocks(
     fleet: Fleet, fake: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, user: str, ahead: float
 ) -> None:
     one, two = started(fleet, ahead, monkeypatch), ready(fleet.process())
@@ -126,7 +126,7 @@ def far_from_now(url: str, table: str, column: str) -> bool:
     return look(url, work)
 
 
-def test_nothing_but_the_stand_in_for_the_databases_clock_asks_for_the_time() -> None:
+def test_only_one_module_asks_the_system_for_the_time() -> None:
     """Who needs the time asks the database, or `Database.clock`."""
     asks = re.compile(r"datetime\.now|datetime\.utcnow|\btime\.time|from time import .*\btime\b")
     found = {

@@ -40,7 +40,7 @@ def refused(client: Client, status: int, code: str) -> None:
     ],
     ids=["headers", "one header", "a name", "a path", "a method"],
 )
-def test_a_head_without_end_is_refused(recording: RecordingServer, begin: bytes, more: bytes) -> None:
+def test_an_endless_head_is_refused(recording: RecordingServer, begin: bytes, more: bytes) -> None:
     used = time.process_time()
     with recording.client() as client:
         client.send(begin)
@@ -51,7 +51,7 @@ def test_a_head_without_end_is_refused(recording: RecordingServer, begin: bytes,
     assert time.process_time() - used < 5
 
 
-def test_who_stops_at_the_limit_reads_why(recording: RecordingServer) -> None:
+def test_a_client_that_stops_at_the_limit_reads_the_reason(recording: RecordingServer) -> None:
     with recording.client() as client:
         client.send(b"GET / HTTP/1.1\r\na: ", b"b" * MAX_HEAD)
         refused(client, 431, "request_head_too_large")
@@ -61,13 +61,13 @@ def test_who_stops_at_the_limit_reads_why(recording: RecordingServer) -> None:
     assert recording.app.begun == 0
 
 
-def test_a_large_head_is_taken(recording: RecordingServer) -> None:
+def test_a_large_head_is_accepted(recording: RecordingServer) -> None:
     with recording.client() as client:
         client.send(request("GET", "/", f"cookie: {'c' * (MAX_HEAD - 100)}"))
         assert client.answer().status == 200
 
 
-def test_a_large_head_in_small_pieces_is_searched_once(recording: RecordingServer) -> None:
+def test_a_large_head_in_small_pieces_is_read_in_linear_time(recording: RecordingServer) -> None:
     """What has been looked at is not looked at again with each packet."""
     head = request("GET", "/", f"cookie: {'c' * 60_000}")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
@@ -94,7 +94,7 @@ def test_empty_lines_before_a_request_are_bounded_in_time(
     [b"a: b\r\n" * 10_000, b"a: " + b"b" * 60_000, b"\x00" * 1000],
     ids=["trailers", "one trailer", "nonsense"],
 )
-def test_trailers_without_end_are_refused(recording: RecordingServer, more: bytes) -> None:
+def test_endless_trailers_are_refused(recording: RecordingServer, more: bytes) -> None:
     with recording.client() as client:
         client.send(request("POST", "/", "Transfer-Encoding: chunked"), b"5\r\nhello\r\n0\r\n")
         assert client.flood(more, 200 * MB) < 30 * MB
@@ -104,7 +104,7 @@ def test_trailers_without_end_are_refused(recording: RecordingServer, more: byte
 
 
 @pytest.mark.parametrize("more", [b"5;" + b"a" * 60_000, b"1;a=b\r\nx\r\n" * 6_000], ids=["one", "many"])
-def test_chunk_extensions_without_end_are_refused(recording: RecordingServer, more: bytes) -> None:
+def test_endless_chunk_extensions_are_refused(recording: RecordingServer, more: bytes) -> None:
     with recording.client() as client:
         client.send(request("POST", "/", "Transfer-Encoding: chunked"))
         assert client.flood(more, 200 * MB) < 30 * MB
@@ -112,7 +112,7 @@ def test_chunk_extensions_without_end_are_refused(recording: RecordingServer, mo
     assert [seen.whole for seen in recording.app.seen] == [False]
 
 
-def test_a_pipeline_waits_unread(recording: RecordingServer) -> None:
+def test_pipelined_requests_wait_unread(recording: RecordingServer) -> None:
     """Requests that come before the first one was answered cost no more than one read of them."""
     with recording.client() as client:
         client.socket.settimeout(2.0)
@@ -123,7 +123,7 @@ def test_a_pipeline_waits_unread(recording: RecordingServer) -> None:
         assert recording.held <= 2 * READ
 
 
-def test_all_of_a_pipeline_is_answered_in_order(recording: RecordingServer) -> None:
+def test_pipelined_requests_are_answered_in_order(recording: RecordingServer) -> None:
     count = 2_000
     with recording.client() as client:
         client.send(request("GET", "/wait"), *(request("POST", f"/{n}", body=b"x" * n) for n in range(count)))
@@ -134,7 +134,7 @@ def test_all_of_a_pipeline_is_answered_in_order(recording: RecordingServer) -> N
     assert recording.app.begun == count + 1
 
 
-def test_a_body_nobody_takes_is_not_read(recording: RecordingServer) -> None:
+def test_a_body_the_application_does_not_read_stays_unread(recording: RecordingServer) -> None:
     """What the application has not asked for does not pile up."""
     with recording.client() as client:
         client.socket.settimeout(2.0)
@@ -143,7 +143,7 @@ def test_a_body_nobody_takes_is_not_read(recording: RecordingServer) -> None:
         assert 0 < recording.held <= 2 * READ
 
 
-def test_the_rest_of_a_refused_body_is_thrown_away_and_bounded(recording: RecordingServer) -> None:
+def test_the_rest_of_a_refused_body_is_discarded_up_to_a_bound(recording: RecordingServer) -> None:
     with recording.client() as client:
         client.send(request("POST", "/early", f"Content-Length: {200 * MB}"))
         assert client.flood(b"x" * 100_000, 200 * MB) < 30 * MB

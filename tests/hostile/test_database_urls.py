@@ -30,7 +30,7 @@ SECRET = "swordfish"
         (f"mysql://u:{SECRET}@host/db", "only SQLite and Postgres"),
     ],
 )
-def test_it_is_told_in_one_line_before_anything_starts(
+def test_a_bad_url_is_reported_in_one_line_before_the_start(
     command: str, url: str, said: str, tmp_path: Path
 ) -> None:
     done = subprocess.run(
@@ -48,7 +48,7 @@ def test_it_is_told_in_one_line_before_anything_starts(
     assert SECRET not in done.stderr + done.stdout
 
 
-def test_a_database_that_can_not_be_reached_is_told_by_migrate(tmp_path: Path) -> None:
+def test_migrate_reports_an_unreachable_database(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "agent_gateway", "migrate"],
         cwd=tmp_path,
@@ -96,7 +96,9 @@ async def says(url: str) -> str:
     return ""
 
 
-async def test_certificates(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_server_certificates_are_verified_as_the_url_asks(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     make_certificates(tmp_path)
     root = str(tmp_path / "root.crt")
@@ -114,7 +116,7 @@ async def test_certificates(postgres_url: str, tmp_path: Path, monkeypatch: pyte
         assert await says(server.url(sslmode="disable")) != ""
 
 
-async def test_a_client_shows_its_certificate(
+async def test_a_client_certificate_is_sent(
     postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -11,7 +11,7 @@ from tests.support.gateway_server import wait_until
 from tests.support.raw_http import Client, RecordingServer, request
 
 
-def test_a_server_takes_as_many_files_as_it_may() -> None:
+def test_a_server_raises_its_limit_of_descriptors() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard // 2, hard))
@@ -23,7 +23,7 @@ def test_a_server_takes_as_many_files_as_it_may() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_half_of_all_files_are_for_clients(
+def test_half_of_all_descriptors_are_for_clients(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The others are for what their requests need; who comes too late waits until somebody leaves."""

@@ -24,7 +24,7 @@ def readiness(server: GatewayServer) -> int:
     return httpx.get(f"{server.url}/readyz", trust_env=False).status_code
 
 
-def test_writes_go_on_once_the_database_can_be_written_again(
+def test_writes_resume_once_the_database_is_writable_again(
     postgres_url: str, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:
     """As after a failover to a replica that is promoted later: no connection breaks."""

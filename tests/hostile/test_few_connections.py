@@ -96,7 +96,7 @@ def test_a_process_with_too_few_connections_ends_its_turns(
     assert fake.posts == TURNS
 
 
-def test_a_second_process_without_connections_takes_nothing(
+def test_a_second_process_without_connections_adopts_nothing(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, role: LimitedRole, user: str
 ) -> None:
     """Nine for two processes: the one that has its own serves, the other is not ready and changes nothing."""
@@ -125,7 +125,7 @@ def test_a_second_process_without_connections_takes_nothing(
     assert fake.posts == 10
 
 
-def test_duties_get_the_connections_of_requests_when_they_lose_theirs(
+def test_maintenance_takes_over_connections_of_requests(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, role: LimitedRole, user: str
 ) -> None:
     """The limit falls and all connections break: the first that are given back are for heartbeats."""
@@ -149,7 +149,7 @@ def test_duties_get_the_connections_of_requests_when_they_lose_theirs(
     assert (turn.outcome, turn.epoch, turn.adoptions) == ("completed", 1, 0)
 
 
-def test_readers_of_a_process_that_lost_its_connections_hear_what_others_stored(
+def test_readers_get_the_end_that_another_process_stored(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, role: LimitedRole, user: str
 ) -> None:
     """It can not write, and is not ready; another process ends the turn, and it looks at the row."""
@@ -256,7 +256,7 @@ async def test_a_connection_that_was_made_while_two_duties_wanted_some_is_not_fo
 
 
 @pytest.mark.anyio
-async def test_heartbeats_that_get_no_connection_know_it_at_once(role: LimitedRole) -> None:
+async def test_a_heartbeat_without_a_connection_fails_at_once(role: LimitedRole) -> None:
     """The second waits for that of the first: when there is none, it asks for itself, in time for a lease."""
     role.limit(0)
     database = Database(role.url)
@@ -271,7 +271,7 @@ async def test_heartbeats_that_get_no_connection_know_it_at_once(role: LimitedRo
 
 
 @pytest.mark.anyio
-async def test_who_waits_for_a_connection_does_not_ask_for_one_all_the_time(
+async def test_waiting_for_a_connection_does_not_poll_the_database(
     role: LimitedRole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also while requests still use connections that they have to give to a duty."""

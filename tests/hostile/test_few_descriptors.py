@@ -32,7 +32,7 @@ def nothing_more(process: GatewayProcess) -> Generator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 
 
-def test_a_process_without_descriptors_begins_no_turn_and_ends_those_it_has(
+def test_a_process_without_descriptors_ends_its_turns_and_begins_none(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     process = fleet.process(LEASE_SECONDS=3)
@@ -57,7 +57,7 @@ def test_a_process_without_descriptors_begins_no_turn_and_ends_those_it_has(
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
-def test_what_the_system_refuses_is_no_fault_of_the_data(error: Exception) -> None:
+def test_a_system_error_is_not_reported_as_bad_data(error: Exception) -> None:
     """A turn's end that meets it is tried again, and not given up as one that can not be stored."""
     with pytest.raises(StoreUnavailable), mapped_errors:
         raise error

@@ -22,7 +22,9 @@ def sized(body: dict[str, Any], name: str, item: Any, room: int = 200) -> bytes:
 
 @pytest.mark.parametrize("path", ["/chat-messages", "/chat-messages/x/stop", "/messages/x/feedbacks"])
 @pytest.mark.parametrize("item", [1, [], {}, "", {"a": 1}], ids=json.dumps)
-def test_a_body_of_millions_of_values(server: GatewayServer, path: str, item: Any, user: str) -> None:
+def test_a_body_with_millions_of_values_is_refused(
+    server: GatewayServer, path: str, item: Any, user: str
+) -> None:
     """Parsed, cleaned and stored, one of them cost up to 3.5 s of the event loop."""
     body = sized({"query": "Hi", "user": user}, "unknown", item)
     with server.client() as client:
@@ -30,7 +32,7 @@ def test_a_body_of_millions_of_values(server: GatewayServer, path: str, item: An
     assert str(MAX_VALUES) in told["message"]
 
 
-def test_as_many_values_as_there_may_be_and_long_texts(chat: Chat, fake: ScriptedBackend) -> None:
+def test_the_largest_allowed_body_is_accepted(chat: Chat, fake: ScriptedBackend) -> None:
     """Commas and brackets within a text are no values."""
     fake.script = script(text("Well"), succeed())
     values = [0] * (MAX_VALUES - 20)
@@ -42,14 +44,14 @@ def test_as_many_values_as_there_may_be_and_long_texts(chat: Chat, fake: Scripte
 @pytest.mark.parametrize(
     "file", [{}, 1, {"type": "image", "transfer_method": "remote_url", "url": "http://a/b"}]
 )
-def test_thousands_of_files(chat: Chat, file: Any) -> None:
+def test_thousands_of_files_are_refused(chat: Chat, file: Any) -> None:
     """Each mistake of each was told: 8 MiB of empty files were answered with 170 MB after 35 s."""
     for count in (101, 4_000):
         response = chat.post("Hi", files=[file] * count)
         assert refused(response, 400, "invalid_param")["message"] == "files: must be at most 100"
 
 
-def test_of_many_mistakes_the_first_ones_are_told(chat: Chat) -> None:
+def test_only_the_first_of_many_errors_are_reported(chat: Chat) -> None:
     told = refused(chat.post("Hi", files=[{}] * 100), 400, "invalid_param")["message"]
     assert told.startswith("files.0.type: ")
     assert told.count("; ") == 20

@@ -84,7 +84,7 @@ def test_the_only_process_serves_its_turns_to_their_end(
     assert (fake.posts, fake.cancels) == (4, [])
 
 
-def test_the_only_process_ends_a_turn_that_nobody_has_read_for_long(
+def test_the_only_process_ends_a_turn_without_recent_readers(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """What is offered is not dropped for want of readers: it may come back."""
@@ -104,7 +104,7 @@ def test_the_only_process_ends_a_turn_that_nobody_has_read_for_long(
     assert (fake.posts, fake.cancels) == (1, [])
 
 
-def test_what_waits_in_the_queue_of_the_only_process_is_served_too(
+def test_the_only_process_serves_its_queued_turns_too(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """It leaves its queue while the process leaves, and is nobody's: its reader is here."""
@@ -126,7 +126,7 @@ def test_what_waits_in_the_queue_of_the_only_process_is_served_too(
     assert fake.posts == 2
 
 
-def test_what_does_not_end_in_time_is_left_to_the_next_process(
+def test_a_turn_beyond_the_drain_is_left_to_the_next_process(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """At the end of the drain the turn is nobody's again; whoever starts next goes on with it at once."""
@@ -146,7 +146,7 @@ def test_what_does_not_end_in_time_is_left_to_the_next_process(
     assert fake.posts == 1
 
 
-def test_workers_that_leave_together_serve_their_turns_to_their_end(
+def test_workers_that_stop_together_serve_their_turns_to_their_end(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """`serve --workers 2`: none of them adopts what the others release."""
@@ -175,7 +175,7 @@ def test_workers_that_leave_together_serve_their_turns_to_their_end(
     assert fake.posts == 6
 
 
-def test_a_process_that_is_told_a_moment_later_to_leave_adopts_nothing(
+def test_a_process_about_to_stop_adopts_nothing(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """Although it looks for turns all the time."""
@@ -231,7 +231,7 @@ def test_a_process_does_not_adopt_what_it_offers(
 
 
 @pytest.mark.parametrize("how", ["down", "frozen", "frozen before"])
-def test_a_process_without_its_database_is_gone_in_time(
+def test_a_process_without_its_database_stops_in_time(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, how: str
 ) -> None:
     """With turns, readers and requests that wait for it; without a traceback."""
@@ -276,7 +276,9 @@ def _ask(chat: Chat) -> None:
         chat.post()
 
 
-def test_a_run_whose_creation_hangs_keeps_nobody(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
+def test_a_run_whose_creation_hangs_does_not_delay_shutdown(
+    fleet: Fleet, fake: ScriptedBackend, user: str
+) -> None:
     """The backend takes POST /runs and never answers: the turn fails visibly, and the process is gone."""
     process = fleet.process(DRAIN_SECONDS=DRAIN, LEASE_SECONDS=LONG_LEASE).ready()
     fake.script = lambda _: Script(create="hang")
@@ -294,7 +296,7 @@ def test_a_run_whose_creation_hangs_keeps_nobody(fleet: Fleet, fake: ScriptedBac
     assert (turn.outcome, turn.error_code) == ("failed", "turn_interrupted")
 
 
-def test_a_process_that_leaves_refuses_new_turns_while_it_serves_the_old(
+def test_a_draining_process_refuses_new_turns_and_serves_the_old(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     server: GatewayServer = fleet.start(lease_seconds=LONG_LEASE)
@@ -312,7 +314,7 @@ def test_a_process_that_leaves_refuses_new_turns_while_it_serves_the_old(
     assert fleet.rows(plain.task_id).turn.outcome == "stopped"
 
 
-def test_who_is_accepted_as_the_server_stops_does_not_keep_it(
+def test_a_connection_accepted_during_shutdown_does_not_delay_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """All connections are told to end; one that is not among them yet would be waited for."""

@@ -39,7 +39,7 @@ def test_paths_are_not_logged_while_the_database_is_away(
     assert "/form/human_input/{form_token}" in told[0]
 
 
-def test_a_line_shows_what_a_terminal_would_act_on() -> None:
+def test_control_characters_are_escaped_in_log_lines() -> None:
     record = logging.LogRecord(
         "x", logging.ERROR, "", 0, "one\r\n\x1b]0;%s\x07 \u2028 \x9b é 张", ("two",), None
     )
@@ -67,7 +67,7 @@ def test_a_record_names_its_turn_its_run_and_its_request(
     assert {"time", "message"} < line.keys()
 
 
-def test_a_request_id_that_is_none_is_replaced(tmp_path: Path, fake: ScriptedBackend, user: str) -> None:
+def test_an_invalid_request_id_is_replaced(tmp_path: Path, fake: ScriptedBackend, user: str) -> None:
     fake.queue(script(text("Half an ans"), fail("run_limit_exceeded")))
     settings = {"BACKEND_URL": fake.url, "API_KEY": API_KEY, "LOG_FORMAT": "json"}
     with GatewayProcess(tmp_path, **settings) as process, process.client() as client:

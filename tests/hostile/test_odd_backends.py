@@ -135,7 +135,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_an_event_stream_is_read_however_it_is_packed(tmp_path: Path, name: str) -> None:
+def test_an_event_stream_is_read_with_any_content_encoding(tmp_path: Path, name: str) -> None:
     """Nothing but identity is asked for; a proxy that compresses all the same is understood."""
     backend = OddBackend(Answer(202, RUN), GOOD[name])
     with gateway_at(backend, tmp_path) as (_, chat):
@@ -195,7 +195,7 @@ BAD_STREAMS = {
 
 
 @pytest.mark.parametrize("name", BAD_STREAMS)
-def test_what_is_no_event_stream_fails_the_turn_and_is_named(
+def test_a_response_that_is_no_event_stream_fails_the_turn(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     stream, code, said = BAD_STREAMS[name]
@@ -227,7 +227,7 @@ BAD_CREATES = {
 
 
 @pytest.mark.parametrize("name", BAD_CREATES)
-def test_what_is_no_new_run_fails_the_turn_and_is_not_asked_for_again(
+def test_a_malformed_run_response_fails_the_turn_without_a_retry(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     create, said = BAD_CREATES[name]
@@ -240,7 +240,7 @@ def test_what_is_no_new_run_fails_the_turn_and_is_not_asked_for_again(
     assert SECRET not in caplog.text + response.text
 
 
-def test_a_new_run_may_be_told_zipped(tmp_path: Path) -> None:
+def test_a_compressed_run_response_is_read(tmp_path: Path) -> None:
     backend = OddBackend(Answer(202, gzip.compress(RUN), (("Content-Encoding", "gzip"),)), GOOD["plain"])
     with gateway_at(backend, tmp_path) as (_, chat):
         assert chat.blocking()["answer"] == "So far \U0001f600"

@@ -77,7 +77,7 @@ def test_turns_are_served_by_several_processes(
         assert one.gateway.database._postgres.pooled
 
 
-def test_it_may_be_restarted(
+def test_turns_survive_a_restart_of_pgbouncer(
     bouncer: PgBouncer, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
@@ -97,7 +97,7 @@ def test_it_may_be_restarted(
 
 
 @pytest.mark.parametrize("empty_database_url", ["postgres"], indirect=True)
-async def test_the_schema_is_migrated_through_it(empty_database_url: str, mode: Mode) -> None:
+async def test_the_schema_is_migrated_through_pgbouncer(empty_database_url: str, mode: Mode) -> None:
     with PgBouncer(empty_database_url, mode) as bouncer:
         databases = [Database(bouncer.url()) for _ in range(3)]
         await asyncio.gather(*(migrate(database) for database in databases))
@@ -143,7 +143,7 @@ async def test_a_frozen_transaction_gives_its_locks_back(bouncer: PgBouncer, pos
 
 
 @pytest.mark.parametrize("said_so", [{"pgbouncer": "true"}, {"statement_cache_size": "0"}, {}])
-async def test_a_url_may_say_so_and_need_not(postgres_url: str, said_so: dict[str, str]) -> None:
+async def test_pgbouncer_is_detected_or_named_in_the_url(postgres_url: str, said_so: dict[str, str]) -> None:
     with PgBouncer(postgres_url, "transaction") as bouncer:
         database = Database(bouncer.url(**said_so))
         assert database._postgres
@@ -154,7 +154,7 @@ async def test_a_url_may_say_so_and_need_not(postgres_url: str, said_so: dict[st
         assert ("unsupported startup parameter" in bouncer.log) is not bool(said_so)
 
 
-async def test_one_that_takes_any_parameter_is_noticed(postgres_url: str) -> None:
+async def test_a_pgbouncer_that_accepts_any_parameter_is_detected(postgres_url: str) -> None:
     """As many hosts set it up: it keeps none of them, and says nothing."""
     ignored = "statement_timeout, lock_timeout, idle_in_transaction_session_timeout"
     with PgBouncer(postgres_url, "transaction", ignores=ignored) as bouncer:
@@ -165,7 +165,7 @@ async def test_one_that_takes_any_parameter_is_noticed(postgres_url: str) -> Non
         await database.close()
 
 
-async def test_without_it_statements_stay_prepared(postgres_url: str) -> None:
+async def test_statements_stay_prepared_without_pgbouncer(postgres_url: str) -> None:
     """The direct way pays nothing for any of this."""
     database = Database(postgres_url)
     assert database._postgres
@@ -177,7 +177,9 @@ async def test_without_it_statements_stay_prepared(postgres_url: str) -> None:
     await database.close()
 
 
-def test_only_its_own_database_is_asked_for(postgres_url: str, mode: Mode, tmp_path: Path) -> None:
+def test_a_missing_database_behind_pgbouncer_is_reported(
+    postgres_url: str, mode: Mode, tmp_path: Path
+) -> None:
     """A database that is not there is told in words, and the process answers its probes."""
     missing = make_url(postgres_url).set(database="no_such_database").render_as_string(hide_password=False)
     with (

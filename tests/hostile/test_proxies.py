@@ -79,7 +79,7 @@ def forget(behind: RecordingServer) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=40, deadline=None)
 @given(sent=st.lists(messages(), min_size=1, max_size=4))
-def test_each_request_has_its_response(
+def test_each_request_gets_its_own_response(
     nginx: Path, behind: RecordingServer, kind: str, sent: list[tuple[bytes, Seen]]
 ) -> None:
     forget(behind)
@@ -96,7 +96,7 @@ def test_each_request_has_its_response(
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=150, deadline=None)
 @given(sent=st.lists(messages(), min_size=1, max_size=3), broken=changes())
-def test_broken_bytes_harm_nobody_else(
+def test_malformed_bytes_do_not_affect_other_clients(
     nginx: Path, behind: RecordingServer, kind: str, sent: list[tuple[bytes, Seen]], broken: list[Change]
 ) -> None:
     """Whatever nginx makes of them, and however the client leaves: the next one gets its own response."""
@@ -147,7 +147,7 @@ def test_answers_before_the_body_do_not_mix(nginx: Path, behind: RecordingServer
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bodies_that_are_broken_off_do_not_mix(nginx: Path, behind: RecordingServer, kind: str) -> None:
+def test_interrupted_bodies_do_not_mix(nginx: Path, behind: RecordingServer, kind: str) -> None:
     forget(behind)
     for sent in (
         request("POST", "/cut", "Content-Length: 1000") + HIDDEN,

@@ -45,7 +45,7 @@ def test_a_process_with_another_secret_key_is_not_ready_and_changes_nothing(flee
     assert fleet.chat(other, user).blocking()["answer"]
 
 
-def test_one_that_was_killed_is_waited_for_a_moment_only(fleet: Fleet) -> None:
+def test_a_killed_process_with_another_key_delays_the_next_only_briefly(fleet: Fleet) -> None:
     one = fleet.process()
     wait_until(lambda: ready(one))
     one.send(signal.SIGKILL)
@@ -60,7 +60,7 @@ def test_one_that_was_killed_is_waited_for_a_moment_only(fleet: Fleet) -> None:
     wait_until(lambda: ready(other))
 
 
-def test_the_same_secret_key_is_shared(fleet: Fleet) -> None:
+def test_processes_with_the_same_secret_key_share_keys_and_tickets(fleet: Fleet) -> None:
     processes = [fleet.process() for _ in range(3)]
     for process in processes:
         wait_until(lambda process=process: ready(process))

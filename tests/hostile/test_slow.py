@@ -32,7 +32,7 @@ def timed_out(client: Client) -> None:
     assert client.is_closed()
 
 
-def test_who_sends_nothing_is_closed_without_a_word(recording: RecordingServer) -> None:
+def test_a_silent_connection_is_closed_without_a_response(recording: RecordingServer) -> None:
     with recording.client() as client:
         wait_until(lambda: recording.connections)
         recording.pass_time(HEAD_SECONDS)
@@ -41,7 +41,7 @@ def test_who_sends_nothing_is_closed_without_a_word(recording: RecordingServer) 
 
 
 @pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: test\r\n\r"])
-def test_half_a_head(recording: RecordingServer, sent: bytes) -> None:
+def test_half_a_head_times_out(recording: RecordingServer, sent: bytes) -> None:
     with recording.client() as client:
         client.send(sent)
         wait_until(lambda: recording.held == len(sent))
@@ -51,7 +51,7 @@ def test_half_a_head(recording: RecordingServer, sent: bytes) -> None:
     assert recording.app.begun == 0
 
 
-def test_a_head_a_byte_at_a_time(recording: RecordingServer) -> None:
+def test_a_head_sent_byte_by_byte_times_out(recording: RecordingServer) -> None:
     """The time is for the head, not for its next byte."""
     with recording.client() as client:
         for number, byte in enumerate(b"GET ", 1):
@@ -63,7 +63,7 @@ def test_a_head_a_byte_at_a_time(recording: RecordingServer) -> None:
 
 
 @pytest.mark.parametrize("line", ["Content-Length: 100000", "Transfer-Encoding: chunked"])
-def test_half_a_body(recording: RecordingServer, line: str) -> None:
+def test_half_a_body_times_out(recording: RecordingServer, line: str) -> None:
     with recording.client() as client:
         client.send(request("POST", "/", line), b"5\r\nhello\r\n")
         wait_until(lambda: recording.app.begun == 1)
@@ -75,7 +75,7 @@ def test_half_a_body(recording: RecordingServer, line: str) -> None:
     assert [seen.whole for seen in recording.app.seen] == [False]
 
 
-def test_a_body_that_comes_slowly_but_comes(recording: RecordingServer) -> None:
+def test_a_slow_body_is_accepted(recording: RecordingServer) -> None:
     with recording.client() as client:
         client.send(request("POST", "/", f"Content-Length: {STALL_BYTES * 6}"))
         for number in range(1, 7):
@@ -87,7 +87,7 @@ def test_a_body_that_comes_slowly_but_comes(recording: RecordingServer) -> None:
         assert client.answer().json["size"] == STALL_BYTES * 6
 
 
-def test_the_time_of_the_application_is_not_the_clients(recording: RecordingServer) -> None:
+def test_the_time_of_the_application_does_not_count_against_the_client(recording: RecordingServer) -> None:
     with recording.client() as client:
         client.send(request("POST", "/hold", "Content-Length: 5"))
         wait_until(lambda: recording.app.begun == 1)
@@ -116,14 +116,14 @@ def unread(recording: RecordingServer, sent: bytes) -> Client:
 
 
 @pytest.mark.parametrize("lines", [(), ("Connection: close",)], ids=["kept", "closing"])
-def test_a_download_that_is_not_read(recording: RecordingServer, lines: tuple[str, ...]) -> None:
+def test_a_download_that_is_not_read_is_cut(recording: RecordingServer, lines: tuple[str, ...]) -> None:
     with unread(recording, request("GET", "/big", *lines)):
         wait_until(lambda: recording.app.ended == 1)
         recording.pass_time(STALL_SECONDS)
         closed(recording)
 
 
-def test_small_responses_that_are_not_read(recording: RecordingServer) -> None:
+def test_small_responses_that_are_not_read_are_cut(recording: RecordingServer) -> None:
     """Less than what a transport calls full, but for ever: asked again and again, until nothing fits."""
     sent: list[int] = []
     with unread(recording, b"") as client:
@@ -137,7 +137,7 @@ def test_small_responses_that_are_not_read(recording: RecordingServer) -> None:
         closed(recording)
 
 
-def test_a_download_that_is_read_slowly_but_read(recording: RecordingServer) -> None:
+def test_a_slowly_read_download_is_served(recording: RecordingServer) -> None:
     with unread(recording, request("GET", "/big")) as client:
         for _ in range(8):
             assert client._read.read(100_000)
@@ -148,7 +148,9 @@ def test_a_download_that_is_read_slowly_but_read(recording: RecordingServer) -> 
 @pytest.mark.parametrize(
     ("lines", "more"), [((), b""), (("Connection: close",), b"GET")], ids=["kept", "closing"]
 )
-def test_who_reads_slowly_gets_all(recording: RecordingServer, lines: tuple[str, ...], more: bytes) -> None:
+def test_a_slow_reader_gets_the_whole_response(
+    recording: RecordingServer, lines: tuple[str, ...], more: bytes
+) -> None:
     """Nobody is idle, or has to be got rid of, before the last byte of the response was taken."""
     recording.server.config.timeout_keep_alive = 1
     with unread(recording, request("GET", "/big", *lines) + more) as client:
@@ -159,7 +161,7 @@ def test_who_reads_slowly_gets_all(recording: RecordingServer, lines: tuple[str,
         closed(recording)
 
 
-def test_idle_connections_stay_for_the_next_request(recording: RecordingServer) -> None:
+def test_an_idle_connection_serves_the_next_request(recording: RecordingServer) -> None:
     with recording.client() as client:
         for _ in range(2):
             client.send(request("GET", "/"))
@@ -171,7 +173,7 @@ def test_idle_connections_stay_for_the_next_request(recording: RecordingServer) 
         timed_out(client)
 
 
-def test_who_was_refused_and_stays_is_closed(recording: RecordingServer) -> None:
+def test_a_refused_connection_that_stays_open_is_closed(recording: RecordingServer) -> None:
     with recording.client() as client:
         client.send(request("POST", "/early", "Content-Length: 100000"))
         assert client.answer().headers["connection"] == "close"

@@ -31,7 +31,7 @@ async def opened(world: World, key: str) -> App | None:
     return found.app if found else None
 
 
-async def test_an_app_comes_back_as_it_was_put(world: World) -> None:
+async def test_a_stored_app_is_read_back_unchanged(world: World) -> None:
     app_id = (await world.apps.apply("mine", CONFIG)).app_id
     app = await world.apps.find_by_slug("mine")
     assert app is not None
@@ -57,7 +57,7 @@ async def test_a_version_is_made_only_when_something_changed(world: World) -> No
     assert third.version_id not in (first.version_id, second.version_id), "versions are never reused"
 
 
-async def test_processes_that_start_at_once_make_one_app_and_one_key(world: World) -> None:
+async def test_processes_that_start_together_make_one_app_and_one_key(world: World) -> None:
     apps, versions = await count(world, "apps"), await count(world, "app_versions")
     applied = await asyncio.gather(*(world.apps.apply("mine", CONFIG) for _ in range(6)))
     assert [(one.number, one.changed) for one in applied].count((1, True)) == 1
@@ -89,13 +89,13 @@ async def test_a_key_opens_the_current_version(world: World) -> None:
     assert app.config == changed
 
 
-async def test_a_key_is_put_once(world: World) -> None:
+async def test_putting_a_key_twice_stores_it_once(world: World) -> None:
     await world.keys.put(world.app.id, "key", "settings")
     async with world.unchanged():
         await world.keys.put(world.app.id, "key", "settings")
 
 
-async def test_the_first_key_is_made_once(world: World) -> None:
+async def test_the_first_key_is_created_once(world: World) -> None:
     key = await world.keys.make_first(world.app.id)
     assert key is not None
     assert key.startswith("app-")
@@ -123,7 +123,7 @@ async def test_another_secret_finds_no_key(world: World) -> None:
     assert await KeyStore(world.database, b"another").find("key") is None
 
 
-async def test_a_built_in_app_takes_no_place_of_what_was_applied(world: World) -> None:
+async def test_the_built_in_app_does_not_replace_an_applied_one(world: World) -> None:
     async def put(config: AppConfig, *, built_in: bool) -> bool:
         return (await world.apps.apply("default", config, built_in=built_in)).changed
 
@@ -136,7 +136,7 @@ async def test_a_built_in_app_takes_no_place_of_what_was_applied(world: World) -
     assert await put(default_app("agent"), built_in=True)
 
 
-async def test_a_release_that_knows_more_keys_changes_nothing_by_that(world: World) -> None:
+async def test_a_release_with_new_app_keys_makes_no_new_version(world: World) -> None:
     """A version that was stored without them is the same app."""
     app_id = (await world.apps.apply("mine", CONFIG)).app_id
     stored = json.loads(CONFIG.model_dump_json(exclude={"on_change", "limits"}))
@@ -146,7 +146,7 @@ async def test_a_release_that_knows_more_keys_changes_nothing_by_that(world: Wor
     assert not (await world.apps.apply("mine", CONFIG)).changed
 
 
-async def test_a_key_that_expired_opens_nothing(world: World) -> None:
+async def test_an_expired_key_opens_nothing(world: World) -> None:
     key_id, key = await world.keys.make(world.app.id, "short", 60)
     assert await opened(world, key) == world.app
     await world.execute(update(TABLES["api_keys"]).values(expires_at=now_plus(-1)))
@@ -155,7 +155,7 @@ async def test_a_key_that_expired_opens_nothing(world: World) -> None:
     assert (listed.id, listed.label, listed.expired, listed.revoked_at) == (key_id, "short", True, None)
 
 
-async def test_a_key_is_revoked_once(world: World) -> None:
+async def test_revoking_a_key_twice_changes_nothing(world: World) -> None:
     key_id, key = await world.keys.make(world.app.id, "")
     assert await world.keys.revoke(key_id) is True
     async with world.unchanged():

@@ -26,7 +26,7 @@ async def count(world: World, table: str) -> int:
         return found.scalar_one()
 
 
-async def test_a_new_conversation(world: World) -> None:
+async def test_a_first_message_creates_a_conversation(world: World) -> None:
     turn = await world.begin(query="  What is\nthe time? ")
     assert (turn.user, turn.query, turn.inputs) == ("ann", "  What is\nthe time? ", {"name": "Ann"})
     assert (turn.snapshot, turn.epoch, turn.seconds_left) == (None, 1, 600.0)
@@ -46,13 +46,13 @@ async def test_i1_the_message_is_committed_when_begin_returns(world: World) -> N
     assert (message.id, message.query, message.answer, message.outcome) == (turn.message_id, "Hi", "", None)
 
 
-async def test_the_name_of_a_conversation_is_short(world: World) -> None:
+async def test_a_conversation_has_a_short_name(world: World) -> None:
     await world.begin(query="x" * 500)
     (conversation,) = (await world.conversations.page(world.ann, limit=20, sort_by="created_at")).items
     assert conversation.name == "x" * 63 + "…"
 
 
-async def test_the_next_turn_goes_on_from_the_snapshot(world: World) -> None:
+async def test_the_next_turn_starts_from_the_snapshot(world: World) -> None:
     first = await world.ended(snapshot='{"history": ["Hi"]}')
     second = await world.begin(conversation_id=first.conversation_id)
     assert second.conversation_id == first.conversation_id
@@ -61,7 +61,7 @@ async def test_the_next_turn_goes_on_from_the_snapshot(world: World) -> None:
     assert await count(world, "conversations") == 1
 
 
-async def test_any_text_comes_back(world: World) -> None:
+async def test_any_text_is_read_back_unchanged(world: World) -> None:
     """Four-byte characters, quotes, line ends of Unicode; U+0000 never gets here."""
     query = "😀 𝒳 'quoted\" \\ \u2028 \x01 ü"
     user = "zoë 👩‍👩‍👧"
@@ -74,7 +74,7 @@ async def test_any_text_comes_back(world: World) -> None:
 
 
 @pytest.mark.parametrize("who", ["ben", "stranger", "newcomer"])
-async def test_i11_a_foreign_conversation_is_an_unknown_one(world: World, who: str) -> None:
+async def test_i11_a_conversation_of_another_user_is_not_found(world: World, who: str) -> None:
     turn = await world.ended()
     caller = {"ben": world.ben, "stranger": world.stranger, "newcomer": Caller(world.app, "zoe")}[who]
     if who != "newcomer":
@@ -108,13 +108,13 @@ async def test_i7_the_index_forbids_a_second_active_turn(world: World) -> None:
 
 
 @pytest.mark.parametrize("change", ["state = 'lost'", "state = 'ended'", "outcome = 'completed'"])
-async def test_a_row_is_in_a_state_that_exists(world: World, change: str) -> None:
+async def test_the_database_refuses_an_unknown_state(world: World, change: str) -> None:
     await world.begin()
     with pytest.raises(IntegrityError):
         await world.execute(text(f"UPDATE turns SET {change}"))
 
 
-async def test_i7_of_many_at_once_one_begins(world: World) -> None:
+async def test_i7_one_of_many_concurrent_begins_succeeds(world: World) -> None:
     first = await world.ended()
     conversation = first.conversation_id
     results = await asyncio.gather(
@@ -127,7 +127,7 @@ async def test_i7_of_many_at_once_one_begins(world: World) -> None:
     assert await count(world, "turns") == 2
 
 
-async def test_many_conversations_of_a_new_user_begin_at_once(world: World) -> None:
+async def test_a_new_user_can_begin_many_conversations_at_once(world: World) -> None:
     results = await asyncio.gather(
         *(world.turns.intake.begin(Caller(world.app, "new"), ask()) for _ in range(50))
     )
@@ -138,7 +138,7 @@ async def test_many_conversations_of_a_new_user_begin_at_once(world: World) -> N
 # --- Idempotency-Key
 
 
-async def test_i10_the_same_key_and_body_is_the_same_turn(world: World) -> None:
+async def test_i10_the_same_key_and_body_return_the_same_turn(world: World) -> None:
     turn = await world.begin(key="k")
     async with world.unchanged():
         assert await world.process().intake.begin(world.ann, ask(key="k")) == Repeated(turn.task_id)
@@ -148,7 +148,7 @@ async def test_i10_the_same_key_and_body_is_the_same_turn(world: World) -> None:
         assert again == Repeated(turn.task_id), "ended or not"
 
 
-async def test_i10_the_key_decides_before_busy_does(world: World) -> None:
+async def test_i10_a_known_key_wins_over_a_busy_conversation(world: World) -> None:
     first = await world.ended()
     turn = await world.begin(conversation_id=first.conversation_id, key="k")
     again = await world.turns.intake.begin(world.ann, ask(first.conversation_id, key="k"))
@@ -158,7 +158,7 @@ async def test_i10_the_key_decides_before_busy_does(world: World) -> None:
 
 
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "existing"])
-async def test_i10_of_many_equal_posts_one_makes_the_turn(world: World, existing: bool) -> None:
+async def test_i10_one_of_many_equal_posts_makes_the_turn(world: World, existing: bool) -> None:
     conversation = (await world.ended()).conversation_id if existing else None
     before = await count(world, "turns")
     results = await asyncio.gather(
@@ -181,7 +181,7 @@ async def test_another_body_is_a_conflict(world: World) -> None:
                 await world.turns.intake.begin(world.ann, other)
 
 
-async def test_a_key_is_of_one_user_of_one_app(world: World) -> None:
+async def test_an_idempotency_key_belongs_to_one_user_of_one_app(world: World) -> None:
     results: list[Any] = [
         await world.turns.intake.begin(caller, ask(key="k"))
         for caller in (world.ann, world.ben, world.stranger)
@@ -189,7 +189,7 @@ async def test_a_key_is_of_one_user_of_one_app(world: World) -> None:
     assert len({begun.turn.task_id for begun in results if isinstance(begun, StartedTurn)}) == 3
 
 
-async def test_what_was_refused_is_not_remembered(world: World) -> None:
+async def test_a_refused_begin_does_not_use_up_its_key(world: World) -> None:
     with pytest.raises(NotFound):
         await world.turns.intake.begin(world.ann, ask(new_id(), key="k"))
     assert isinstance(await world.turns.intake.begin(world.ann, ask(key="k")), StartedTurn)
@@ -210,7 +210,7 @@ async def test_a_key_is_remembered_for_a_day(world: World) -> None:
     assert repeated == Repeated(again.turn.task_id)
 
 
-async def test_a_forgotten_key_does_not_speak_for_a_busy_conversation(world: World) -> None:
+async def test_an_expired_key_does_not_bypass_a_busy_conversation(world: World) -> None:
     first = await world.ended()
     active = await world.begin(conversation_id=first.conversation_id, key="k")
     await age_keys(world, 24.1)

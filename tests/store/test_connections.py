@@ -16,7 +16,7 @@ from tests.support.store_world import METADATA, World, ask
 pytestmark = pytest.mark.anyio
 
 
-async def test_i5_duties_get_through_while_requests_use_up_their_pool(postgres: Database) -> None:
+async def test_i5_maintenance_works_while_requests_use_up_their_pool(postgres: Database) -> None:
     world = await World.make(postgres)
     turn = await world.begin()
     release = asyncio.Event()
@@ -60,7 +60,7 @@ async def test_requests_do_not_wait_for_a_duty_whose_connection_is_held(postgres
         await postgres.ping()
 
 
-async def test_what_is_given_up_twice_is_given_up(postgres: Database) -> None:
+async def test_work_abandoned_twice_ends_in_time(postgres: Database) -> None:
     """By a process that leaves, and again when it closes; what takes its time to end is no hindrance."""
     began, cancelled, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -84,7 +84,7 @@ async def test_what_is_given_up_twice_is_given_up(postgres: Database) -> None:
             await working
 
 
-async def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
+async def test_a_writer_does_not_block_readers(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(text("UPDATE apps SET tenant_id = 'x'"))
         async with asyncio.timeout(20):
@@ -120,7 +120,7 @@ async def test_database_time_is_aware_utc(database: Database, seconds: float) ->
     assert (before.timestamp() - 0.1) <= told.timestamp() - seconds <= (after.timestamp() + 0.1)
 
 
-async def test_database_time_goes_on_within_a_transaction(database: Database) -> None:
+async def test_database_time_advances_within_a_transaction(database: Database) -> None:
     """A lease counts from the write, not from when its transaction began to wait for a lock."""
     async with database.transaction() as session:
         first = (await session.execute(select(now_plus()))).scalar_one()

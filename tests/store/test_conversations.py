@@ -57,7 +57,9 @@ async def test_conversations_are_sorted(world: World, sort_by: SortBy) -> None:
 
 
 @pytest.mark.parametrize("sort_by", ORDERS)
-async def test_pages_hold_each_conversation_once_even_in_ties(world: World, sort_by: SortBy) -> None:
+async def test_pages_contain_each_conversation_once_even_with_equal_times(
+    world: World, sort_by: SortBy
+) -> None:
     """Microseconds count, and where they are equal the id decides."""
     ids = await conversations_at(world, (0, 0), (0, 0), (0, 1), (1, 0), (0, 0), (1, 1), (1, 1))
     (whole,) = await pages(world, world.ann, sort_by, 20)
@@ -68,14 +70,14 @@ async def test_pages_hold_each_conversation_once_even_in_ties(world: World, sort
         assert {len(part) for part in parts[:-1]} <= {limit}
 
 
-async def test_has_more_is_exact(world: World) -> None:
+async def test_has_more_is_true_only_when_more_follows(world: World) -> None:
     await conversations_at(world, (0, 0), (1, 1))
     for limit, more in ((1, True), (2, False), (3, False)):
         page = await world.conversations.page(world.ann, limit=limit, sort_by="-updated_at")
         assert (len(page.items), page.has_more) == (min(limit, 2), more)
 
 
-async def test_times_come_back_as_they_were_written(world: World) -> None:
+async def test_times_are_read_back_as_written(world: World) -> None:
     await conversations_at(world, (7, 8))
     (item,) = (await world.conversations.page(world.ann, limit=1, sort_by="created_at")).items
     assert (item.created_at, item.updated_at) == (
@@ -103,7 +105,7 @@ async def test_an_unknown_last_id_is_not_found(world: World) -> None:
     assert (page.items, page.has_more) == ([], False)
 
 
-async def test_i11_everybody_lists_only_their_own(world: World) -> None:
+async def test_i11_a_user_lists_only_their_own_conversations(world: World) -> None:
     for caller in (world.ann, world.ben, world.stranger):
         turn = await world.ended(caller)
         assert await pages(world, caller, "-updated_at", 20) == [[turn.conversation_id]]
@@ -137,7 +139,7 @@ async def test_messages_come_newest_page_first_each_page_in_order(world: World) 
     assert (page.items, page.has_more) == ([], False)
 
 
-async def test_a_message_says_how_its_turn_ended(world: World) -> None:
+async def test_a_message_has_the_outcome_of_its_turn(world: World) -> None:
     done = await world.ended()
     lost = await world.begin(conversation_id=done.conversation_id)
     await world.fail(lost)
@@ -177,7 +179,7 @@ async def test_i11_messages_of_others_are_not_found(world: World) -> None:
     assert told == {refused.value.message}
 
 
-async def test_a_first_id_is_of_the_same_conversation(world: World) -> None:
+async def test_a_first_id_of_another_conversation_is_not_found(world: World) -> None:
     turn, elsewhere, theirs = await world.ended(), await world.ended(), await world.ended(world.ben)
     for first_id in (elsewhere.message_id, theirs.message_id, new_id()):
         with pytest.raises(NotFound):
@@ -185,7 +187,7 @@ async def test_a_first_id_is_of_the_same_conversation(world: World) -> None:
 
 
 @pytest.mark.parametrize("sort_by", ORDERS)
-async def test_pages_of_times_that_the_database_gave(world: World, sort_by: SortBy) -> None:
+async def test_pages_work_with_times_of_the_database(world: World, sort_by: SortBy) -> None:
     """SQLite keeps them more finely than a datetime does: none is on two pages."""
     begun = {(await world.ended()).conversation_id for _ in range(8)}
     found = [page[0] for page in await pages(world, world.ann, sort_by, 1)]

@@ -44,7 +44,7 @@ conversations, end_users = (METADATA.tables[name] for name in ("conversations", 
         ("sqlite+aiosqlite:///x.db", "sqlite+aiosqlite:///x.db"),
     ],
 )
-def test_urls_as_other_tools_write_them(url: str, expected: str) -> None:
+def test_url_forms_of_other_tools_are_accepted(url: str, expected: str) -> None:
     assert async_url(url) == async_url(expected)
     assert async_url(url).render_as_string(hide_password=False).replace("%2F", "/") == expected
 
@@ -55,7 +55,7 @@ def test_other_databases_are_refused() -> None:
 
 
 @pytest.mark.parametrize("url", [SECRET, f"postgresql://u:{SECRET}@host:port/db"])
-def test_what_is_no_url_is_refused_and_not_told(url: str) -> None:
+def test_an_invalid_url_is_refused_without_being_quoted(url: str) -> None:
     with pytest.raises(ConfigError, match="AGENT_GATEWAY_DATABASE_URL") as refused:
         async_url(url)
     assert SECRET not in str(refused.value)
@@ -64,7 +64,7 @@ def test_what_is_no_url_is_refused_and_not_told(url: str) -> None:
 # --- errors
 
 
-async def test_it_answers(database: Database) -> None:
+async def test_a_reachable_database_answers_a_ping(database: Database) -> None:
     await database.ping()
 
 
@@ -86,7 +86,7 @@ async def test_bad_sql_is_rejected(database: Database) -> None:
     ],
     ids=["uuid", "surrogate", "integer", "json"],
 )
-async def test_a_value_that_does_not_fit_is_rejected_and_not_told(
+async def test_an_unfit_value_is_rejected_without_being_quoted(
     postgres: Database, statement: Select[Any]
 ) -> None:
     """Were it taken for a passing error, `finish` would try it for ever."""
@@ -97,7 +97,7 @@ async def test_a_value_that_does_not_fit_is_rejected_and_not_told(
     await postgres.ping()
 
 
-async def test_nul_is_rejected_where_it_can_not_be_stored(postgres: Database) -> None:
+async def test_nul_is_rejected_where_it_cannot_be_stored(postgres: Database) -> None:
     """Text is cleaned at the edges; should one forget it, no user's text may reach the log."""
     world = await World.make(postgres)
     async with world.unchanged():
@@ -106,7 +106,7 @@ async def test_nul_is_rejected_where_it_can_not_be_stored(postgres: Database) ->
     assert SECRET not in "".join(traceback.format_exception(rejected.value))
 
 
-async def test_integrity_errors_pass_without_values(world: World) -> None:
+async def test_integrity_errors_contain_no_values(world: World) -> None:
     row = {"id": new_id(), "app_id": world.app.id, "external_id": SECRET, "created_at": datetime.now(UTC)}
     await world.execute(insert(end_users).values(row))
     with pytest.raises(IntegrityError) as error:
@@ -134,7 +134,7 @@ async def test_a_block_that_raises_writes_nothing(world: World) -> None:
             await write_and_fail()
 
 
-async def test_a_cancelled_write_is_no_store_error_and_frees_its_connection(world: World) -> None:
+async def test_a_cancelled_write_frees_its_connection(world: World) -> None:
     async def write() -> None:
         async with world.database.transaction() as session:
             await session.execute(text("DELETE FROM api_keys"))
@@ -184,7 +184,7 @@ async def cut(url: str, victims: list[int]) -> None:
 
 
 @pytest.mark.parametrize("duty", [False, True])
-async def test_a_connection_that_is_cut_in_a_transaction(
+async def test_a_connection_cut_in_a_transaction_is_unavailable(
     postgres: Database, postgres_url: str, duty: bool
 ) -> None:
     async def begin_and_be_cut() -> None:
@@ -227,7 +227,7 @@ async def test_r6_a_frozen_transaction_gives_its_locks_back(postgres_url: str) -
     await patient.close()
 
 
-async def test_r6_nobody_waits_long_for_a_lock(postgres_url: str) -> None:
+async def test_r6_waiting_for_a_lock_is_bounded(postgres_url: str) -> None:
     holder, hurried = Database(postgres_url, lease_seconds=60), Database(postgres_url, lease_seconds=0.2)
     world = await World.make(hurried)
     write = text("UPDATE apps SET tenant_id = 'x'")
@@ -241,9 +241,7 @@ async def test_r6_nobody_waits_long_for_a_lock(postgres_url: str) -> None:
     await hurried.close()
 
 
-async def test_nothing_is_said_of_statements_or_values(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_errors_contain_no_statements_or_values(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     await world.begin(query=SECRET)
     assert SECRET not in caplog.text

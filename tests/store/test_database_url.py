@@ -43,7 +43,7 @@ def places(url: str) -> list[str]:
         ("", ""),
     ],
 )
-def test_passwords(written: str, password: str) -> None:
+def test_passwords_are_decoded(written: str, password: str) -> None:
     found = address(f"postgresql://ann:{written}@host:5433/db")
     assert found.login == {"user": "ann", "password": password, "database": "db"}
     assert [str(host) for host in found.hosts] == ["host:5433"]
@@ -64,20 +64,20 @@ def test_passwords(written: str, password: str) -> None:
         ("postgres:///db", []),
     ],
 )
-def test_places(url: str, hosts: list[str]) -> None:
+def test_hosts_ports_and_sockets_are_read(url: str, hosts: list[str]) -> None:
     assert places(url) == hosts
 
 
-def test_the_name_and_the_user_may_be_parameters() -> None:
+def test_the_name_and_the_user_can_be_parameters() -> None:
     found = address("postgresql://host?dbname=db&user=ann&password=p")
     assert found.login == {"user": "ann", "password": "p", "database": "db"}
 
 
-def test_a_user_name_with_its_server() -> None:
+def test_a_user_name_can_contain_its_server() -> None:
     assert address("postgresql://ann@server:p@host/db").login["user"] == "ann@server"
 
 
-def test_as_hosts_give_them_out() -> None:
+def test_urls_of_hosting_providers_are_accepted() -> None:
     neon = address("postgresql://u:p@ep-x.example/neondb?sslmode=require&channel_binding=require")
     assert neon.tls == {"sslmode": "verify-full", "sslrootcert": "system"}
     context = neon.arguments(neon.hosts[0])["ssl"]
@@ -91,7 +91,7 @@ def test_as_hosts_give_them_out() -> None:
     assert (pooled.pooled, pooled.connect_seconds) == (True, 15.0)
 
 
-def test_settings() -> None:
+def test_connection_settings_are_read() -> None:
     found = address(
         "postgres://host/db?application_name=mine&options=-c%20search_path%3Da,b%20--lock-timeout%3D5s%20-cx.y%3D1"
     )
@@ -116,7 +116,7 @@ def test_targets(url: str, target: str) -> None:
     assert address(url).target == target
 
 
-def test_what_changes_nothing_is_taken() -> None:
+def test_parameters_without_effect_are_accepted() -> None:
     address(
         "postgres://host/db?sslmode=prefer&channel_binding=prefer&gssencmode=disable&keepalives=1"
         "&client_encoding=UTF8&connect_timeout=0&sslcompression=0&sslsni=1&load_balance_hosts=disable"
@@ -143,7 +143,7 @@ def test_what_changes_nothing_is_taken() -> None:
         ("host=a,b,c&port=1,2", "names 3 hosts and 2 ports"),
     ],
 )
-def test_what_can_not_be_honoured_is_told(
+def test_parameters_that_cannot_be_honoured_are_refused(
     query: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -155,7 +155,7 @@ def test_what_can_not_be_honoured_is_told(
     assert "\n" not in str(refused.value)
 
 
-def test_certificates_that_are_none(tmp_path: Path) -> None:
+def test_invalid_certificates_are_refused(tmp_path: Path) -> None:
     (tmp_path / "root.crt").write_text("no certificate")
     with pytest.raises(ConfigError, match="certificates can not be used"):
         address(f"postgresql://host/db?sslmode=verify-ca&sslrootcert={tmp_path / 'root.crt'}")
@@ -173,7 +173,7 @@ def test_certificates_that_are_none(tmp_path: Path) -> None:
         f"host=localhost password={SECRET}",
     ],
 )
-def test_what_is_none_is_not_quoted(url: str) -> None:
+def test_an_invalid_value_is_not_quoted(url: str) -> None:
     with pytest.raises(ConfigError, match="postgresql://user:password@host:5432/name") as refused:
         async_url(url)
     assert SECRET not in str(refused.value)
@@ -201,9 +201,7 @@ async def failure(url: str) -> str:
     return str(failed.value)
 
 
-async def test_a_failed_connection_names_the_place_and_what_to_look_at(
-    postgres_url: str, listening: int
-) -> None:
+async def test_a_failed_connection_names_its_address_and_a_remedy(postgres_url: str, listening: int) -> None:
     refused = await failure(f"postgresql://ann:{SECRET}@127.0.0.1:1/db")
     assert "127.0.0.1:1, database db" in refused
     assert "is Postgres running" in refused
@@ -219,7 +217,7 @@ async def test_a_failed_connection_names_the_place_and_what_to_look_at(
     assert "127.0.0.1:2" in both
 
 
-async def test_the_first_host_that_can_be_written_serves(postgres_url: str, listening: int) -> None:
+async def test_the_first_writable_host_is_used(postgres_url: str, listening: int) -> None:
     """One refuses, one says nothing: each has its own time."""
     with postgres_proxy(postgres_url) as proxy:
         parsed = async_url(postgres_url)

@@ -57,7 +57,7 @@ def on_disk(tmp_path: Path) -> set[str]:
     return {path.name for path in (tmp_path / "files").rglob("*") if path.is_file()}
 
 
-async def test_a_message_holds_what_is_known_of_its_files(world: World, store: FileStore) -> None:
+async def test_a_message_stores_the_details_of_its_files(world: World, store: FileStore) -> None:
     kept = await upload(store, world.ann)
     remote = InputFile("image", "remote_url", "https://x.test/a.png", name="a.png")
     sent = [InputFile("image", "local_file", upload_file_id=kept.file.id), remote]
@@ -70,7 +70,7 @@ async def test_a_message_holds_what_is_known_of_its_files(world: World, store: F
     assert again.files == [resolved, remote], "who adopts the turn knows the same"
 
 
-async def test_files_are_the_callers_own(world: World, store: FileStore) -> None:
+async def test_a_caller_sees_only_their_own_files(world: World, store: FileStore) -> None:
     kept = await upload(store, world.ann)
     assert (await store.find(world.app.id, "ann", kept.file.id)).file == kept.file
     for app, user in ((world.app, "ben"), (world.other_app, "ann")):
@@ -81,12 +81,14 @@ async def test_files_are_the_callers_own(world: World, store: FileStore) -> None
             await begun(world, kept, caller=caller)
 
 
-async def test_two_first_uploads_of_a_user_at_once(world: World, store: FileStore) -> None:
+async def test_two_concurrent_first_uploads_of_a_user_share_one_end_user(
+    world: World, store: FileStore
+) -> None:
     uploads = await asyncio.gather(*(upload(store, Caller(world.app, "new")) for _ in range(5)))
     assert len({one.created_by for one in uploads}) == 1
 
 
-async def test_unused_uploads_are_forgotten_after_a_while(
+async def test_unused_uploads_are_deleted_after_a_while(
     world: World, store: FileStore, tmp_path: Path
 ) -> None:
     young, used, unused = [await upload(store, world.ann) for _ in range(3)]
@@ -113,7 +115,7 @@ async def test_unused_uploads_are_forgotten_after_a_while(
     assert (await store.find_any(young.file.id)).file == young.file
 
 
-async def test_files_of_a_deleted_conversation_go_bytes_first(
+async def test_files_of_a_deleted_conversation_lose_their_bytes_first(
     world: World, store: FileStore, tmp_path: Path
 ) -> None:
     """However old they are. What another conversation has stays, and so does what is in neither."""
@@ -173,7 +175,7 @@ async def test_bytes_without_a_row_are_found_by_their_day(
     assert on_disk(tmp_path) == {kept.file.id, fresh}
 
 
-async def test_what_an_agent_made_is_written_with_the_end(world: World, store: FileStore) -> None:
+async def test_artifacts_are_written_with_the_end_of_the_turn(world: World, store: FileStore) -> None:
     turn = (await begun(world)).turn
     file_id = artifact_id(turn.message_id, 1)
     for _ in range(2):

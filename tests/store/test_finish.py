@@ -66,7 +66,7 @@ async def test_i2_all_of_a_turn_is_in_one_commit(world: World) -> None:
     ],
     ids=["plain", "text", "empty", "stopped", "cut", "timeout", "failed", "long"],
 )
-async def test_what_was_finished_is_read_back(world: World, result: Result) -> None:
+async def test_a_finished_turn_is_read_back(world: World, result: Result) -> None:
     turn = await world.begin()
     assert await world.turns.reader.result(turn.task_id) is None, "not yet"
     assert await world.turns.owned.finish(turn, Endings.always(result)) == result
@@ -86,7 +86,7 @@ async def test_a_stop_before_the_commit_picks_the_stopped_end(world: World, aske
 
 
 @pytest.mark.parametrize("lost_by", ["owner", "epoch", "stop", "expiry", "finish"])
-async def test_i9_a_finish_by_who_lost_the_turn_changes_nothing(world: World, lost_by: str) -> None:
+async def test_i9_a_finish_by_a_former_owner_changes_nothing(world: World, lost_by: str) -> None:
     first = await world.ended(snapshot="old")
     turn = await world.begin(conversation_id=first.conversation_id)
     process = world.turns
@@ -105,7 +105,7 @@ async def test_i9_a_finish_by_who_lost_the_turn_changes_nothing(world: World, lo
         assert await process.owned.finish(turn, Endings.always(completed(snapshot="new"))) is None
 
 
-async def test_i9_of_two_finishes_at_once_one_counts(world: World) -> None:
+async def test_i9_one_of_two_concurrent_finishes_counts(world: World) -> None:
     turn = await world.begin()
     results = await asyncio.gather(
         *(
@@ -166,13 +166,13 @@ async def test_a_snapshot_is_kept_byte_for_byte(world: World) -> None:
     assert (await world.begin(conversation_id=turn.conversation_id)).snapshot == raw
 
 
-async def test_snapshots_of_conversations_are_apart(world: World) -> None:
+async def test_conversations_have_separate_snapshots(world: World) -> None:
     one, two = await world.ended(snapshot="one"), await world.ended(snapshot="two")
     assert (await snapshot_of(world, one), await snapshot_of(world, two)) == ("one", "two")
     assert (await world.begin()).snapshot is None
 
 
-async def test_the_result_of_an_unknown_turn(world: World) -> None:
+async def test_an_unknown_turn_has_no_result(world: World) -> None:
     turn = await world.ended()
     assert await world.turns.reader.result(turn.task_id) is not None
     assert await world.turns.reader.result(type(turn.task_id)(new_id())) is None

@@ -81,7 +81,7 @@ async def test_a_question_is_stored_with_the_end_of_its_turn(world: World) -> No
     assert await world.turns.owned.arm(answer)
 
 
-async def test_a_snapshot_is_kept_as_long_as_a_run_may_go_on_from_it(world: World) -> None:
+async def test_a_snapshot_is_kept_while_a_run_can_continue_from_it(world: World) -> None:
     """It holds a whole conversation."""
     turn, form = await asked(world)
     kept = select(forms.c.snapshot).where(forms.c.id == form.id)
@@ -99,7 +99,7 @@ async def test_a_snapshot_is_kept_as_long_as_a_run_may_go_on_from_it(world: Worl
     assert after.snapshot == '{"after": 1}'
 
 
-async def test_a_message_goes_on_from_the_question(world: World) -> None:
+async def test_a_message_continues_from_the_question(world: World) -> None:
     turn, form = await asked(world)
     begun = await world.turns.intake.begin(world.ann, ask(turn.conversation_id, query="Yes"))
     assert isinstance(begun, StartedTurn)
@@ -112,7 +112,7 @@ async def test_a_message_goes_on_from_the_question(world: World) -> None:
     assert await state(world, form) is FormState.SUBMITTED
 
 
-async def test_what_does_not_fit_changes_nothing(world: World) -> None:
+async def test_an_invalid_submission_changes_nothing(world: World) -> None:
     _, form = await asked(world)
     async with world.unchanged():
         for submission in (Submission("no", {"size": "s"}), Submission("ok", {})):
@@ -149,7 +149,7 @@ async def test_an_answer_that_was_never_begun_leaves_the_question_open(world: Wo
     assert await state(world, form) is FormState.SUBMITTED
 
 
-async def test_an_answer_that_was_given_is_not_taken_back(world: World) -> None:
+async def test_a_given_answer_is_final(world: World) -> None:
     """Another process has begun to run the turn, before who was told that it has not begun could end it."""
     turn, form = await asked(world)
     answer = await world.begin(conversation_id=turn.conversation_id)
@@ -167,7 +167,7 @@ async def test_an_answer_that_was_given_is_not_taken_back(world: World) -> None:
         await submit(world, form)
 
 
-async def test_a_cancelled_form_does_not_exist(world: World) -> None:
+async def test_a_cancelled_form_is_not_found(world: World) -> None:
     turn, form = await asked(world)
     async with world.database.transaction() as connection:
         await cancel_form(connection, turn.conversation_id)
@@ -190,7 +190,7 @@ async def test_the_question_of_a_deleted_conversation_does_not_expire(world: Wor
     assert await world.turns.owned.adopt(expired=False) == []
 
 
-async def test_the_run_of_an_expired_question_is_told_so_once(world: World) -> None:
+async def test_the_run_of_an_expired_question_is_continued_once(world: World) -> None:
     _, kept = await asked(world)
     _, form = await asked(world)
     assert await world.turns.intake.expire_forms() == 0
@@ -205,7 +205,7 @@ async def test_the_run_of_an_expired_question_is_told_so_once(world: World) -> N
         await submit(world, form)
 
 
-async def test_of_many_at_once_one_wins(world: World) -> None:
+async def test_one_of_many_concurrent_answers_wins(world: World) -> None:
     turn, form = await asked(world)
 
     async def attempt(number: int) -> Any:

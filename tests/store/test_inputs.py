@@ -60,7 +60,7 @@ async def test_the_inputs_of_a_conversation_are_stored_once(world: World) -> Non
         assert await session.scalar(select(func.length(cast(conversations.c.inputs, Text)))) > 500_000
 
 
-async def test_a_message_shows_what_it_had_to_the_type(world: World) -> None:
+async def test_a_message_shows_its_inputs_with_their_types(world: World) -> None:
     conversation = (await told(world, MIXED)).conversation_id
     others: list[dict[str, Any]] = [{"a": True}, {"b": 1}, {"c": [1, {"d": None}]}, {"a": 1.5}, {}]
     for other in others:
@@ -70,7 +70,7 @@ async def test_a_message_shows_what_it_had_to_the_type(world: World) -> None:
     assert await stored(world) == [{}, *others]
 
 
-async def test_an_answer_has_the_inputs_of_what_asked(world: World) -> None:
+async def test_an_answer_has_the_inputs_of_its_question(world: World) -> None:
     """However often it asks: they are those of the message that brought them, and not stored again."""
     conversation = (await told(world, {"kept": 1})).conversation_id
     turn = await world.begin(world.ann, conversation, inputs={"own": "y" * 1000})

@@ -331,7 +331,7 @@ def on(database_url: str) -> Generator[type[Machine]]:
         runner.run(database.close())
 
 
-def test_any_events_in_any_order(database_url: str) -> None:
+def test_the_store_agrees_with_the_model_for_any_order_of_events(database_url: str) -> None:
     with on(database_url) as machine:
         run_machine(
             machine,

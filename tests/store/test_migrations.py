@@ -69,7 +69,7 @@ async def until_waited_for(connection: AsyncConnection) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_up_check_down_and_up_again(empty: Database) -> None:
+async def test_the_schema_migrates_up_and_down_and_up_again(empty: Database) -> None:
     await migrate(empty)
     await run_alembic(empty, "check")  # raises when the tables are not what tables.py says
     assert await tables(empty) == {*METADATA.tables, "alembic_version"}
@@ -82,7 +82,7 @@ async def test_up_check_down_and_up_again(empty: Database) -> None:
     await run_alembic(empty, "check")
 
 
-async def test_conversations_from_before_stay_on_the_version_of_their_newest_turn(world: World) -> None:
+async def test_old_conversations_keep_the_version_of_their_newest_turn(world: World) -> None:
     first = await world.ended()
     await world.apps.apply("one", AppConfig(name="Changed", on_change="follow"))
     changed = await world.apps.find_by_slug("one")
@@ -97,14 +97,14 @@ async def test_conversations_from_before_stay_on_the_version_of_their_newest_tur
         assert (await session.execute(select(table.c.app_version_id))).scalars().all() == [app.version_id]
 
 
-async def test_check_sees_a_drift(database: Database) -> None:
+async def test_check_detects_a_drift(database: Database) -> None:
     async with exclusive(database.url) as connection:
         await connection.execute(text("DROP INDEX uq_turns_active"))
     with pytest.raises(Exception, match="uq_turns_active"):
         await run_alembic(database, "check")
 
 
-async def test_by_hand_it_takes_the_database_of_the_settings(empty_database_url: str) -> None:
+async def test_alembic_by_hand_uses_the_database_of_the_settings(empty_database_url: str) -> None:
     up = alembic("upgrade", "head", url=empty_database_url)
     assert up.returncode == 0, up.stderr
     assert "Running upgrade  -> 0001" in up.stderr
@@ -114,14 +114,14 @@ async def test_by_hand_it_takes_the_database_of_the_settings(empty_database_url:
 @pytest.mark.parametrize(
     "url", ["postgresql://nobody@nowhere/none", "sqlite:///nowhere/none.db"], ids=KINDS[::-1]
 )
-def test_by_hand_it_writes_sql_without_a_database(url: str) -> None:
+def test_alembic_by_hand_prints_sql_without_a_database(url: str) -> None:
     sql = alembic("upgrade", "head", "--sql", url=url)
     assert sql.returncode == 0, sql.stderr
     assert "CREATE UNIQUE INDEX uq_turns_active" in sql.stdout
     assert ("TIMESTAMP WITH TIME ZONE" in sql.stdout) == url.startswith("postgresql")
 
 
-async def test_many_at_once_migrate_once(empty_database_url: str) -> None:
+async def test_concurrent_migrations_run_once(empty_database_url: str) -> None:
     replicas = [Database(empty_database_url) for _ in range(8)]
     try:
         async with asyncio.timeout(30):
@@ -132,7 +132,7 @@ async def test_many_at_once_migrate_once(empty_database_url: str) -> None:
             await replica.close()
 
 
-async def test_the_loop_does_not_wait_for_who_uses_a_new_file(
+async def test_a_locked_new_file_does_not_block_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who uses it may need the loop to come to its end."""
@@ -159,7 +159,7 @@ async def test_the_loop_does_not_wait_for_who_uses_a_new_file(
     await database.close()
 
 
-async def test_processes_at_once_migrate_once(empty_database_url: str) -> None:
+async def test_concurrent_processes_migrate_once(empty_database_url: str) -> None:
     """As when a whole deployment starts: all race for a database that does not exist yet."""
     program = (
         "import asyncio, sys\n"
@@ -219,7 +219,7 @@ async def test_waiting_for_the_lock_has_no_time_limit(postgres_url: str) -> None
         await database.close()
 
 
-async def test_a_migration_that_meets_a_running_process_begins_again(postgres: Database) -> None:
+async def test_a_migration_that_conflicts_with_a_running_process_is_retried(postgres: Database) -> None:
     """Which has locked a table that the migration wants next, and wants one that this has locked."""
     world = await World.make(postgres)
     waits = text("SELECT 1 FROM pg_locks WHERE relation = 'turns'::regclass AND NOT granted")
@@ -239,7 +239,7 @@ async def test_a_migration_that_meets_a_running_process_begins_again(postgres: D
     assert await schema_is_current(postgres)
 
 
-async def test_a_migration_does_not_stop_the_service_behind_a_long_reader(
+async def test_a_migration_behind_a_long_reader_does_not_block_the_service(
     postgres: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who wants a table waits behind the migration that waits for the reader, a backup for example."""
@@ -255,7 +255,7 @@ async def test_a_migration_does_not_stop_the_service_behind_a_long_reader(
     assert await schema_is_current(postgres)
 
 
-async def test_a_failed_migration_leaves_nothing(empty: Database) -> None:
+async def test_a_failed_migration_is_rolled_back(empty: Database) -> None:
     async with exclusive(empty.url) as connection:
         await connection.execute(text("CREATE TABLE turns (id INTEGER)"))
     with pytest.raises(Exception, match="turns"):
@@ -263,7 +263,7 @@ async def test_a_failed_migration_leaves_nothing(empty: Database) -> None:
     assert await tables(empty) == {"turns"}
 
 
-async def test_current_is_what_the_code_expects_or_newer(empty: Database) -> None:
+async def test_the_expected_or_a_newer_schema_is_current(empty: Database) -> None:
     assert not await schema_is_current(empty), "empty"
     await migrate(empty)
     assert await schema_is_current(empty)
@@ -271,7 +271,7 @@ async def test_current_is_what_the_code_expects_or_newer(empty: Database) -> Non
     assert await schema_is_current(empty), "newer is fine"
 
 
-async def test_older_is_not_current(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_older_schema_is_not_current(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """As seen by a later release, which knows today's newest as one of its older revisions."""
     monkeypatch.setattr("agent_gateway.store.db.migrations._revisions", lambda: ("later", OLDER | {HEAD}))
     assert not await schema_is_current(database)
@@ -292,7 +292,7 @@ async def test_migrate_keeps_the_rows(world: World) -> None:
         await migrate(world.database)
 
 
-async def test_logging_stays_as_it_was(empty: Database) -> None:
+async def test_migrating_does_not_change_logging(empty: Database) -> None:
     root = logging.getLogger()
     before = (root.level, list(root.handlers), logging.getLogger("agent_gateway").disabled)
     await migrate(empty)

@@ -66,7 +66,7 @@ async def read(objects: Objects, key: str, start: int, end: int) -> bytes:
 
 
 @pytest.mark.parametrize("megabytes", [0, 1, 5, 6, 23])
-async def test_what_is_put_is_got(objects: Objects, megabytes: int) -> None:
+async def test_an_object_is_read_back_as_written(objects: Objects, megabytes: int) -> None:
     await objects.put("2026/01/02/a", chunks(megabytes))
     whole = b"".join([chunk async for chunk in chunks(megabytes)])
     assert await read(objects, "2026/01/02/a", 0, len(whole)) == whole
@@ -76,7 +76,7 @@ async def test_what_is_put_is_got(objects: Objects, megabytes: int) -> None:
 
 
 @pytest.mark.parametrize("megabytes", [1, 23])
-async def test_a_put_that_fails_leaves_nothing(objects: Objects, megabytes: int, tmp_path: Path) -> None:
+async def test_a_failed_put_leaves_nothing(objects: Objects, megabytes: int, tmp_path: Path) -> None:
     """The chunks' own error comes through as it is."""
     with pytest.raises(KeyError, match="mine"):
         await objects.put("2026/01/02/a", chunks(megabytes, KeyError("mine")))
@@ -84,14 +84,14 @@ async def test_a_put_that_fails_leaves_nothing(objects: Objects, megabytes: int,
     assert [path for path in (tmp_path / "files").rglob("*") if path.is_file()] == []
 
 
-async def test_put_again_is_the_same_object(objects: Objects) -> None:
+async def test_putting_an_object_again_replaces_it(objects: Objects) -> None:
     for _ in range(2):
         await objects.put_bytes("2026/01/02/a", b"image")
     assert await objects.keys("2026/01/02", before=LATER) == ["2026/01/02/a"]
     assert await read(objects, "2026/01/02/a", 1, 3) == b"ma"
 
 
-async def test_what_is_deleted_is_missing(objects: Objects) -> None:
+async def test_a_deleted_object_is_missing(objects: Objects) -> None:
     await objects.put_bytes("2026/01/02/a", b"x")
     await objects.delete(["2026/01/02/a", "2026/01/02/a", "never/was"])
     with pytest.raises(ObjectMissing):
@@ -109,7 +109,7 @@ async def test_only_old_keys_of_a_day_are_listed(objects: Objects) -> None:
     assert await objects.keys(day_prefix(now - timedelta(days=1)), before=LATER) == []
 
 
-async def test_a_store_that_is_away(tmp_path: Path) -> None:
+async def test_an_unreachable_store_is_unavailable(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     options = f"endpoint=http://127.0.0.1:{port}&region=us-east-1&access_key_id=x&secret_access_key=sss"
@@ -124,12 +124,12 @@ async def test_a_store_that_is_away(tmp_path: Path) -> None:
     "url",
     ["ftp://x/y", "s3://", "http://x.test/y", "nonsense", "s3://b?no_such_option=1", "az://container/x"],
 )
-async def test_a_url_that_can_not_be_used(url: str, tmp_path: Path) -> None:
+async def test_an_unusable_url_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="AGENT_GATEWAY_FILES_URL"):
         Objects(url, tmp_path)
 
 
-async def test_a_folder_by_url(tmp_path: Path) -> None:
+async def test_a_folder_can_be_given_as_url(tmp_path: Path) -> None:
     folder = tmp_path / "with space"
     await Objects(folder.as_uri(), tmp_path / "unused").put_bytes("a/b", b"x")
     assert (folder / "a" / "b").read_bytes() == b"x"

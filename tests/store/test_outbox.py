@@ -40,7 +40,7 @@ async def make_due(world: World) -> None:
     await world.execute(update(outbox).values(next_try_at=now_plus(-1)))
 
 
-async def test_an_ordinary_end_owes_nothing(world: World) -> None:
+async def test_a_completed_turn_writes_no_outbox_entry(world: World) -> None:
     await world.ended(snapshot=SNAPSHOT)
     process, turn = await running(world)
     await process.owned.finish(turn, Endings.always(completed()))
@@ -50,7 +50,7 @@ async def test_an_ordinary_end_owes_nothing(world: World) -> None:
     assert not process.outbox.written.is_set()
 
 
-async def test_an_end_of_our_own_owes_a_cancel(world: World) -> None:
+async def test_an_end_by_the_gateway_writes_a_cancel_entry(world: World) -> None:
     """Not at once: who made it tries first. What it found out is written down."""
     process, turn = await running(world)
     await process.owned.finish(turn, Endings.always(interrupted()))
@@ -70,7 +70,7 @@ async def test_an_end_of_our_own_owes_a_cancel(world: World) -> None:
     assert await count(world, outbox) == 0
 
 
-async def test_what_one_process_took_is_not_anothers(world: World) -> None:
+async def test_an_entry_taken_by_one_process_is_hidden_from_others(world: World) -> None:
     turn = await world.ended()
     one, two = world.process().outbox, world.process().outbox
     await one.ask_suggestions(turn.task_id)
@@ -94,14 +94,14 @@ async def test_what_one_process_took_is_not_anothers(world: World) -> None:
     assert await count(world, outbox) == 0, "they are there"
 
 
-async def test_no_more_are_taken_than_asked_for(world: World) -> None:
+async def test_no_more_entries_are_taken_than_requested(world: World) -> None:
     ours = world.process().outbox
     for _ in range(3):
         await ours.ask_suggestions((await world.ended()).task_id)
     assert [len(await ours.claim(2)) for _ in range(3)] == [2, 1, 0]
 
 
-async def test_deleted_after_its_end(world: World) -> None:
+async def test_deleting_an_ended_conversation_writes_a_cleanup_entry(world: World) -> None:
     turn = await world.ended(snapshot=SNAPSHOT)
     assert await world.turns.intake.delete(world.ann, turn.conversation_id) == []
     ours = world.process().outbox
@@ -113,7 +113,7 @@ async def test_deleted_after_its_end(world: World) -> None:
     assert (await count(world, outbox), await count(world, snapshots)) == (0, 0)
 
 
-async def test_deleted_before_its_end(world: World) -> None:
+async def test_a_turn_running_at_the_delete_writes_the_cleanup_entry_at_its_end(world: World) -> None:
     """Whichever commits last sees to the session, of the turn that it comes from then."""
     first = await world.ended(snapshot=SNAPSHOT)
     process, turn = await running(world, first.conversation_id)
@@ -130,7 +130,7 @@ async def test_deleted_before_its_end(world: World) -> None:
     assert errand.answered.turn.snapshot == newer
 
 
-async def test_deleted_while_nothing_runs_yet(world: World) -> None:
+async def test_deleting_ends_planned_and_queued_turns(world: World) -> None:
     """A planned turn and those behind it end with the delete, and none of them is let go."""
     first = await world.ended(snapshot=SNAPSHOT)
     patient = world.app.config.model_copy(update={"on_busy": "enqueue"})
@@ -145,7 +145,7 @@ async def test_deleted_while_nothing_runs_yet(world: World) -> None:
     assert await world.process().owned.adopt(expired=True) == []
 
 
-async def test_nobody_else_can_delete_it_and_nobody_twice(world: World) -> None:
+async def test_only_its_user_deletes_a_conversation_and_only_once(world: World) -> None:
     turn = await world.ended(snapshot=SNAPSHOT)
     async with world.unchanged():
         for caller in (world.ben, world.stranger):

@@ -30,7 +30,7 @@ async def in_state(world: World, state: str) -> Turn:
 # --- arm and running
 
 
-async def test_planned_sending_running(world: World) -> None:
+async def test_a_turn_moves_from_planned_to_sending_to_running(world: World) -> None:
     turn = await world.begin()
     assert await world.turns.owned.arm(turn)
     assert (await world.row(turn)).state == TurnState.SENDING
@@ -39,7 +39,7 @@ async def test_planned_sending_running(world: World) -> None:
     assert (row.state, row.run_id) == (TurnState.RUNNING, RUN)
 
 
-async def test_both_may_be_repeated_when_the_answer_was_lost(world: World) -> None:
+async def test_arm_and_running_can_be_repeated_after_a_lost_answer(world: World) -> None:
     turn = await world.begin()
     assert await world.turns.owned.arm(turn)
     assert await world.turns.owned.arm(turn)
@@ -47,7 +47,7 @@ async def test_both_may_be_repeated_when_the_answer_was_lost(world: World) -> No
     assert await world.turns.owned.mark_running(turn, RUN) is not None
 
 
-async def test_states_are_not_skipped_nor_taken_back(world: World) -> None:
+async def test_states_are_neither_skipped_nor_taken_back(world: World) -> None:
     turn = await world.begin()
     assert not await world.turns.owned.mark_running(turn, RUN), "not armed"
     await world.turns.owned.arm(turn)
@@ -71,7 +71,7 @@ async def test_a_stop_while_sending_still_takes_the_run_id(world: World) -> None
 
 
 @pytest.mark.parametrize("lost_by", ["owner", "epoch", "end"])
-async def test_i9_who_lost_the_turn_changes_nothing(world: World, lost_by: str) -> None:
+async def test_i9_a_former_owner_changes_nothing(world: World, lost_by: str) -> None:
     planned, sending = await in_state(world, "planned"), await in_state(world, "sending")
     process = world.turns
     if lost_by == "owner":
@@ -89,7 +89,7 @@ async def test_i9_who_lost_the_turn_changes_nothing(world: World, lost_by: str) 
 # --- heartbeat
 
 
-async def test_a_heartbeat_renews_what_is_ours_and_tells_of_stops(world: World) -> None:
+async def test_a_heartbeat_renews_own_leases_and_reports_stops(world: World) -> None:
     mine, stopped = await in_state(world, "running"), await in_state(world, "sending")
     newer_epoch, ended = await in_state(world, "planned"), await world.ended()
     theirs = await world.begun_by(world.process(owner := new_id()))
@@ -107,7 +107,7 @@ async def test_a_heartbeat_renews_what_is_ours_and_tells_of_stops(world: World) 
     assert await world.process(owner).owned.heartbeat(every) == {theirs.task_id: False}
 
 
-async def test_a_heartbeat_for_nothing(world: World) -> None:
+async def test_a_heartbeat_without_turns_does_nothing(world: World) -> None:
     assert await world.turns.owned.heartbeat([]) == {}
 
 
@@ -129,7 +129,7 @@ async def test_i4_a_renewed_turn_does_not_expire(world: World) -> None:
 
 
 @pytest.mark.parametrize("state", ["queued", "planned"])
-async def test_what_was_not_sent_ends_at_once(world: World, state: str) -> None:
+async def test_a_stopped_turn_that_was_not_sent_ends_at_once(world: World, state: str) -> None:
     turn = await world.begin()
     await world.change(turn, state=state)
     assert await world.turns.intake.stop(world.ann, turn.task_id) == Stopped(turn.task_id, None)
@@ -144,7 +144,7 @@ async def test_what_was_not_sent_ends_at_once(world: World, state: str) -> None:
 
 
 @pytest.mark.parametrize(("state", "run_id"), [("sending", None), ("running", RUN)])
-async def test_what_was_sent_is_asked_to_stop(world: World, state: str, run_id: RunId | None) -> None:
+async def test_a_stopped_turn_that_was_sent_is_marked(world: World, state: str, run_id: RunId | None) -> None:
     turn = await in_state(world, state)
     assert await world.turns.intake.stop(world.ann, turn.task_id, "user") == Stopped(turn.task_id, run_id)
     row = await world.row(turn)
@@ -168,7 +168,7 @@ async def test_a_stop_of_an_ended_turn_does_nothing(world: World) -> None:
         assert await world.turns.intake.stop(world.ann, turn.task_id) is None
 
 
-async def test_i11_nobody_stops_what_is_not_theirs(world: World) -> None:
+async def test_i11_a_stranger_cannot_stop_a_turn(world: World) -> None:
     turn = await in_state(world, "running")
     await world.ended(world.ben)
     async with world.unchanged():
@@ -203,7 +203,7 @@ async def test_i4_a_starting_process_adopts_the_turns_of_the_one_before(world: W
     assert await starting.owned.adopt(expired=True, everyone=True) == []
 
 
-async def test_i4_what_nobody_holds_is_adopted_by_whoever_looks(world: World) -> None:
+async def test_i4_a_turn_without_an_owner_is_adopted_by_any_process(world: World) -> None:
     held, expired, ownerless = await world.begin(), await in_state(world, "running"), await world.begin()
     await world.expire(expired)
     await world.change(ownerless, owner=None)
@@ -219,7 +219,7 @@ async def test_i4_what_nobody_holds_is_adopted_by_whoever_looks(world: World) ->
     assert await process.owned.finish(taken, Endings.always(completed())) == completed()
 
 
-async def test_a_release_takes_what_it_or_the_one_before_began(world: World) -> None:
+async def test_a_release_adopts_turns_of_its_own_fold_or_the_one_before(world: World) -> None:
     """What another release folds is left to it until it is late, and then only ended (R17)."""
     turns = {
         version: await world.begun_by(world.process(folds=(version, version - 1))) for version in (2, 3, 4)
@@ -241,7 +241,7 @@ async def test_a_release_takes_what_it_or_the_one_before_began(world: World) -> 
     assert (late.task_id, late.runnable) == (turns[4].task_id, False)
 
 
-async def test_a_turn_of_an_app_that_can_not_be_read_is_ended_when_it_is_late(
+async def test_a_turn_of_an_unreadable_app_ends_when_it_is_late(
     world: World,
 ) -> None:
     """Its configuration is that of a newer release, which was rolled back."""
@@ -256,7 +256,7 @@ async def test_a_turn_of_an_app_that_can_not_be_read_is_ended_when_it_is_late(
     assert await process.owned.finish(late, Endings.always(completed())) == completed()
 
 
-async def test_of_many_sweeps_at_once_one_adopts(world: World) -> None:
+async def test_one_of_many_concurrent_sweeps_adopts_a_turn(world: World) -> None:
     lost = [await world.begin() for _ in range(5)]
     for turn in lost:
         await world.expire(turn)
@@ -272,7 +272,7 @@ async def test_a_turn_that_kills_its_owners_is_not_run_again(world: World) -> No
         assert taken.runnable is expected
 
 
-async def test_a_released_turn_goes_on_from_its_checkpoint(world: World) -> None:
+async def test_a_released_turn_continues_from_its_checkpoint(world: World) -> None:
     turn, sending = await in_state(world, "running"), await in_state(world, "sending")
     await world.turns.owned.save_checkpoints([(turn, b"early")])
     assert await world.turns.owned.release([(turn, b"state"), (sending, None)]) == {turn.task_id}
@@ -284,7 +284,7 @@ async def test_a_released_turn_goes_on_from_its_checkpoint(world: World) -> None
 # --- view
 
 
-async def test_a_view_has_what_the_frames_carry(world: World) -> None:
+async def test_a_view_has_the_fields_of_the_frames(world: World) -> None:
     turn = await world.begin()
     for ended in (False, True):
         view = await world.turns.reader.view(world.app.id, "ann", turn.task_id)
@@ -295,7 +295,7 @@ async def test_a_view_has_what_the_frames_carry(world: World) -> None:
         await world.turns.intake.stop(world.ann, turn.task_id)
 
 
-async def test_i11_nobody_sees_what_is_not_theirs(world: World) -> None:
+async def test_i11_a_stranger_cannot_see_a_turn(world: World) -> None:
     turn = await world.ended()
     for caller in (world.ben, world.stranger):
         await world.ended(caller)

@@ -66,7 +66,9 @@ async def test_a_useless_connection_costs_one_request_at_most(postgres: Database
     await postgres.ping()
 
 
-async def test_a_plan_from_before_a_migration_is_made_anew(postgres: Database, postgres_url: str) -> None:
+async def test_a_query_plan_from_before_a_migration_is_replaced(
+    postgres: Database, postgres_url: str
+) -> None:
     """A passing failure: what is saved at that moment must not be taken for impossible to save."""
 
     async def read_slugs() -> None:
@@ -83,7 +85,7 @@ async def test_a_plan_from_before_a_migration_is_made_anew(postgres: Database, p
     await at_once(postgres, 5, read_slugs)
 
 
-async def test_a_role_that_lost_its_rights_is_waited_for(postgres: Database) -> None:
+async def test_a_role_that_lost_its_rights_is_unavailable_until_restored(postgres: Database) -> None:
     async with postgres.transaction() as connection:
         await connection.execute(text("CREATE ROLE nobody_much"))
 
@@ -100,7 +102,7 @@ async def test_a_role_that_lost_its_rights_is_waited_for(postgres: Database) -> 
             await connection.execute(text("DROP ROLE nobody_much"))
 
 
-async def test_a_login_that_is_refused_is_waited_for(postgres_url: str) -> None:
+async def test_a_refused_login_is_unavailable_until_accepted(postgres_url: str) -> None:
     """A password is changed, a database is restored: whoever did it goes on with it."""
     for url in (
         make_url(postgres_url).set(username="no_such_role"),
@@ -112,7 +114,7 @@ async def test_a_login_that_is_refused_is_waited_for(postgres_url: str) -> None:
         await database.close()
 
 
-async def test_what_does_not_answer_is_replaced(postgres: Database) -> None:
+async def test_a_connection_that_does_not_answer_is_replaced(postgres: Database) -> None:
     """The server's process of a connection is frozen: its answer is not waited for by everybody in turn."""
     async with postgres.reading() as session:
         pid = int((await session.execute(text("SELECT pg_backend_pid()"))).scalar_one())
