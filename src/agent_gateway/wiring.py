@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -38,11 +37,10 @@ from agent_gateway.store.turns.rows import OwnerContext
 from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turns.auxiliary_runs import AuxiliaryRuns
 from agent_gateway.turns.form_waiters import FormWaiters
-from agent_gateway.turns.maintenance import Maintenance
+from agent_gateway.turns.maintenance import Job, Maintenance
 from agent_gateway.turns.outbox_worker import OutboxWorker
 from agent_gateway.turns.registry import LiveTurns
 
-CANCEL_SECONDS: Final = 1.0
 LAST_WORD_SECONDS: Final = 1.0
 """How long a process that ends waits for its last word to the database."""
 TICKET_MARGIN_SECONDS: Final = 3600
@@ -201,7 +199,7 @@ async def _open_turns(
         limits.outbox,
         limits.turn.cancel_seconds,
     )
-    stack.push_async_callback(outbox_worker.aclose)
+    await stack.enter_async_context(outbox_worker)
     form_waiters = FormWaiters(storage.forms)
     return _Turns(
         live=live,
@@ -230,11 +228,11 @@ async def _start_work(
     stack: AsyncExitStack,
 ) -> None:
     """Start what runs as long as the process. The bootstrap is last: a key that it prints has to work."""
-    further: list[tuple[Callable[[], Awaitable[None]], float]] = [(keys.write_use, USE_SECONDS)]
+    further = [Job(keys.write_use, USE_SECONDS)]
     if storage.secrets is not None:
-        further.append((storage.secrets.note, NOTE_SECONDS))
+        further.append(Job(storage.secrets.note, NOTE_SECONDS))
         stack.push_async_callback(_leave, storage.database, storage.secrets)
-    stack.push_async_callback(_cancel, *turns.maintenance.start(storage.installed, *further))
+    await stack.enter_async_context(turns.maintenance.running(storage.installed, *further))
     bootstrap = Bootstrap(
         settings=settings,
         config=config,
@@ -253,10 +251,3 @@ async def _leave(database: Database, secrets: Secrets) -> None:
     with suppress(StoreError, TimeoutError):
         async with asyncio.timeout(LAST_WORD_SECONDS):
             await database.shielded(secrets.leave())
-
-
-async def _cancel(*tasks: asyncio.Task[None]) -> None:
-    """End these, but wait for none that does not end: its database may be frozen."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks, timeout=CANCEL_SECONDS)

@@ -25,15 +25,6 @@ from tests.support.rows import Rows, add_app, installed, look, rows_of
 T = TypeVar("T")
 
 LEASE_SECONDS = 1.2
-DUTIES = (
-    "beat",
-    "sweep",
-    "watch",
-    "look_for_answers",
-    "expire_forms",
-    "save_checkpoints",
-    "run_errands",
-)
 
 
 class Fleet:
@@ -113,17 +104,13 @@ def within(server: GatewayServer, work: Coroutine[Any, Any, T]) -> T:
 
 
 def die(server: GatewayServer) -> None:
-    """As kill -9, for all that others can see: its turns and its duties end without a word."""
+    """As kill -9, for all that others can see: its turns and its maintenance end without a word."""
+    gateway = server.gateway
 
     async def run() -> None:
-        tasks = [
-            task
-            for task in asyncio.all_tasks()
-            if task.get_name() in DUTIES or task.get_name().startswith(("turn-", "errand-"))
-        ]
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.wait(
+            [*gateway.maintenance.cancel(), *gateway.outbox_worker.cancel(), *gateway.live.cancel()]
+        )
 
     within(server, run())
 

@@ -92,7 +92,7 @@ def is_cleaning_up(server: GatewayServer) -> bool:
     """True while something is done about turns that have ended."""
     names = {task.get_name() for task in asyncio.all_tasks(server._loop)}
     names -= {f"turn-{live.turn.task_id}" for live in server.gateway.live.followed()}
-    return any(name.startswith(("turn-", "errand-", "cancel-")) for name in names)
+    return any(name.startswith(("turn-", "entry-", "cancel-")) for name in names)
 
 
 def conversation_row(url: str, conversation_id: str) -> ConversationRow:

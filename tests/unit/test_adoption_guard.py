@@ -34,17 +34,17 @@ def test_after_an_outage_expired_leases_count_only_after_one_lease(*, pause: flo
     async def story() -> None:
         guard = AdoptionGuard(LEASE, sweep_seconds=0.8)
         reaches(clock, guard, 7)
-        assert not guard.in_leases, "it has just started"
+        assert not guard.may_adopt_expired, "it has just started"
         reaches(clock, guard, 1)
-        assert guard.in_leases
+        assert guard.may_adopt_expired
         clock.now += pause
-        assert guard.in_leases is not outage
+        assert guard.may_adopt_expired is not outage
         guard.reached()
-        assert guard.in_leases is not outage
+        assert guard.may_adopt_expired is not outage
         reaches(clock, guard, 7)
-        assert guard.in_leases is not outage
+        assert guard.may_adopt_expired is not outage
         reaches(clock, guard, 1)
-        assert guard.in_leases
+        assert guard.may_adopt_expired
 
     clock = Clock()
     with asyncio.Runner(loop_factory=lambda: clock) as runner:

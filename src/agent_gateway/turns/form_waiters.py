@@ -9,14 +9,14 @@ from agent_gateway.store.question_forms import FormStatus, FormStore
 
 
 class FormWaiters:
-    """Whoever waits in this process: one query a second for all their forms together."""
+    """The readers that wait in this process: one query a second for all their forms together."""
 
     def __init__(self, forms: FormStore) -> None:
         self._forms = forms
         self._waiting: dict[FormId, set[asyncio.Future[FormStatus | None]]] = {}
 
     async def wait(self, form_id: FormId, seconds: float) -> FormStatus | None:
-        """Wait until this form is not open any more; None when that took too long, or nobody may wait."""
+        """Wait until this form is no longer open; None when that took too long, or nobody may wait."""
         closed: asyncio.Future[FormStatus | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(form_id, set()).add(closed)
         try:
@@ -30,8 +30,8 @@ class FormWaiters:
             if not waiting:
                 del self._waiting[form_id]
 
-    async def look(self) -> None:
-        """Read where the awaited forms stand, and wake who waits for one that is closed."""
+    async def poll(self) -> None:
+        """Read where the awaited forms stand, and wake the readers of those that are closed."""
         if not self._waiting:
             return
         statuses = await self._forms.statuses(list(self._waiting))

@@ -63,12 +63,11 @@ class Handover:
         ]
         if late:
             self.alone = True
-            logger.info("draining: %d turns were adopted by nobody and go on here", len(late))
+            logger.info("draining: %d turns were adopted by nobody and continue here", len(late))
         for turn in await self._store.owned.take_back(late) if late else ():
             self._free_since.pop(turn.task_id, None)
             self.offered.pop(turn.task_id, None)
-            turns[turn.task_id].handed_over = False
-            turns[turn.task_id].runner.adopt(turn)
+            turns[turn.task_id].adopt(turn)
 
     async def _released(self, turns: list[LiveTurn]) -> list[LiveTurn]:
         if not turns:

@@ -1,13 +1,15 @@
-"""What a process owes to all turns at once: heartbeat, sweep, statuses, checkpoints (R5, R6, R11)."""
+"""What a process does for all its turns again and again: heartbeat, sweep, statuses (R5, R6, R11)."""
 
 import asyncio
 import logging
-import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Final
 
 from agent_gateway.errors import ObjectError, StoreError, StoreUnavailable
 from agent_gateway.limits import MaintenanceIntervals
+from agent_gateway.retry import jittered
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns.form_answers import EXPIRY_BATCH
 from agent_gateway.store.turns.ownership import ADOPTION_BATCH
@@ -18,10 +20,12 @@ from agent_gateway.turns.outbox_worker import OutboxWorker
 from agent_gateway.turns.registry import LiveTurn, LiveTurns
 
 CHECKPOINTS: Final = 50
-"""Folds dumped in one go; the loop gets its breath between two."""
+"""Folds dumped in one go; other work runs between two."""
+
+CANCEL_SECONDS: Final = 1.0
+"""How long cancelled jobs may take to end."""
 
 logger = logging.getLogger(__name__)
-_dice = random.SystemRandom()
 
 
 class AdoptionGuard:
@@ -56,7 +60,7 @@ class AdoptionGuard:
     def steady(self) -> bool:
         """True when the last heartbeat went through and the next is not overdue.
 
-        Otherwise expired leases may be our own, although the database answers whoever else asks.
+        Otherwise expired leases may be our own, although the database answers other processes.
         """
         late = asyncio.get_running_loop().time() - self._renewed > self._lease * 2 / 3
         return not self._missed and not late
@@ -69,97 +73,111 @@ class AdoptionGuard:
         self._reached = now
 
     @property
-    def in_leases(self) -> bool:
+    def may_adopt_expired(self) -> bool:
         """True when expired turns may be adopted."""
         now = asyncio.get_running_loop().time()
         return now >= self._since and now - self._reached <= self.half_lease
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work that is done again and again."""
+
+    work: Callable[[], Awaitable[None]]
+    seconds: float
+    """The pause between two times; with `wake` the longest."""
+    wake: asyncio.Event | None = None
+    """Set when there is something to do at once."""
+
+
 class Maintenance:
-    """What a process does about all turns again and again. `start` them, cancel what that returns."""
+    """What a process does for all its turns again and again, while it is `running`."""
 
     def __init__(
         self,
         live: LiveTurns,
         store: TurnStores,
-        errands: OutboxWorker,
-        answers: FormWaiters,
+        outbox_worker: OutboxWorker,
+        form_waiters: FormWaiters,
         files: FileStore,
         lease_seconds: float,
         intervals: MaintenanceIntervals,
     ) -> None:
         self._live = live
         self._store = store
-        self._errands = errands
-        self._answers = answers
+        self._outbox_worker = outbox_worker
+        self._form_waiters = form_waiters
         self._files = files
         self._lease_seconds = lease_seconds
         self._intervals = intervals
-        self._trust = AdoptionGuard(lease_seconds, intervals.sweep_seconds)
+        self._guard = AdoptionGuard(lease_seconds, intervals.sweep_seconds)
+        self._tasks: list[asyncio.Task[None]] = []
 
-    def start(
-        self, installed: asyncio.Event, *further: tuple[Callable[[], Awaitable[None]], float]
-    ) -> list[asyncio.Task[None]]:
-        """One task for each duty, and for what else is to be done every so many seconds.
+    @asynccontextmanager
+    async def running(self, installed: asyncio.Event, *further: Job) -> AsyncGenerator[None]:
+        """Do all jobs, and these as well, while this is entered; none before the schema is installed."""
+        self._tasks = [
+            asyncio.create_task(self._repeat(job, installed), name=job.work.__name__)
+            for job in (*self._jobs(), *further)
+        ]
+        try:
+            yield
+        finally:
+            # A job that does not end is not waited for: its database may be frozen.
+            await asyncio.wait(self.cancel(), timeout=CANCEL_SECONDS)
 
-        None does anything before the schema is installed.
-        """
-        self._installed = installed
-        duties: list[tuple[Callable[[], Awaitable[None]], float]] = [
-            (self.beat, self._lease_seconds / 3),
-            (self.watch, self._intervals.status_seconds),
-            (self.look_for_answers, self._intervals.status_seconds),
-            (self.expire_forms, self._intervals.expiry_seconds),
-            (self.save_checkpoints, self._intervals.checkpoint_seconds),
-            (self.tidy, self._intervals.tidy_seconds),
-            *further,
-        ]
-        tasks = [asyncio.create_task(self._repeat(work, each), name=work.__name__) for work, each in duties]
-        hurried: list[tuple[Callable[[], Awaitable[None]], float, asyncio.Event]] = [
-            (self.sweep, self._trust.sweep_seconds, self._store.owned.promoted),
-            (self._errands.run_errands, self._intervals.outbox_seconds, self._store.outbox.written),
-        ]
-        return tasks + [
-            asyncio.create_task(self._repeat(work, each, hurry), name=work.__name__)
-            for work, each, hurry in hurried
+    def cancel(self) -> list[asyncio.Task[None]]:
+        """End all jobs at once, as the death of the process would; returns their tasks."""
+        for task in self._tasks:
+            task.cancel()
+        return self._tasks
+
+    def _jobs(self) -> list[Job]:
+        every = self._intervals
+        return [
+            Job(self.heartbeat, self._lease_seconds / 3),
+            Job(self.sweep, self._guard.sweep_seconds, wake=self._store.owned.promoted),
+            Job(self.refresh_statuses, every.status_seconds),
+            Job(self.poll_forms, every.status_seconds),
+            Job(self.expire_forms, every.expiry_seconds),
+            Job(self.save_checkpoints, every.checkpoint_seconds),
+            Job(self.tidy, every.tidy_seconds),
+            Job(self._outbox_worker.start_due, every.outbox_seconds, wake=self._store.outbox.written),
         ]
 
-    async def _repeat(
-        self, work: Callable[[], Awaitable[None]], seconds: float, hurry: asyncio.Event | None = None
-    ) -> None:
-        """Do this for ever, after at most `seconds` or when hurried. One failure is no reason to stop."""
-        await self._installed.wait()
-        pause = seconds
+    async def _repeat(self, job: Job, installed: asyncio.Event) -> None:
+        """Do a job for ever. One failure is no reason to stop."""
+        await installed.wait()
+        pause = job.seconds
         while True:
-            if hurry is None:
+            if job.wake is None:
                 await asyncio.sleep(pause)
             else:
-                try:
-                    async with asyncio.timeout(seconds * _dice.uniform(0.5, 1.0)):
-                        await hurry.wait()
-                except TimeoutError:
-                    pass
-                hurry.clear()
-            # What failed is tried again sooner: leases run out meanwhile.
-            pause = seconds / 4
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(jittered(job.seconds)):
+                        await job.wake.wait()
+                job.wake.clear()
+            # What failed is tried again sooner: leases expire meanwhile.
+            pause = job.seconds / 4
+            name = job.work.__name__
             try:
-                await work()
-                pause = seconds
+                await job.work()
+                pause = job.seconds
             except (StoreError, ObjectError, TimeoutError) as error:
-                logger.warning("%s failed: %s", work.__name__, str(error) or "it took too long")
-            except Exception as error:  # noqa: BLE001 - a process that gave its duties up would keep its turns
-                logger.error("%s failed: %s", work.__name__, type(error).__name__)
+                logger.warning("%s failed: %s", name, str(error) or "it took too long")
+            except Exception as error:  # noqa: BLE001 - a process without its jobs would keep its turns
+                logger.error("%s failed: %s", name, type(error).__name__)
 
-    async def beat(self) -> None:
-        """Renew leases; pass on stops, notice what was lost."""
+    async def heartbeat(self) -> None:
+        """Renew leases; propagate stops, and demote turns that were lost."""
         held = {turn.turn.task_id: turn for turn in self._live.running()}
         epochs = {task_id: turn.turn.epoch for task_id, turn in held.items()}
         try:
             renewed = await self._store.owned.heartbeat(turn.turn for turn in held.values())
         except BaseException:
-            self._trust.missed()
+            self._guard.missed()
             raise
-        self._trust.renewed()
+        self._guard.renewed()
         for task_id, turn in held.items():
             if turn.ended.is_set() or turn.turn.epoch != epochs[task_id]:
                 continue
@@ -171,30 +189,31 @@ class Maintenance:
     async def prove(self) -> None:
         """Raise StoreUnavailable or Unavailable when this process should take no turns.
 
-        It can not renew their leases, or can not open what they need.
+        It cannot renew their leases, or cannot open what they need.
         """
         require_descriptors()
-        if self._trust.steady:
+        if self._guard.steady:
             return
         try:
             async with asyncio.timeout(self._intervals.prove_seconds):
-                await self._store.shielded(self.beat())
+                await self._store.shielded(self.heartbeat())
         except TimeoutError:
             raise StoreUnavailable("no heartbeat gets through") from None
 
     async def sweep(self) -> None:
         """Adopt turns that nobody holds; none while our own heartbeats do not get through."""
-        if self._live.draining.is_set() or not self._trust.steady:
+        if self._live.draining.is_set() or not self._guard.steady:
             return
-        # What takes longer than this was held up, and leases ran out meanwhile that are not to blame.
-        async with asyncio.timeout(self._trust.half_lease):
-            adopted = await self._store.shielded(self._adopt(expired=self._trust.in_leases))
-        self._trust.reached()
+        # If adoption takes longer than half a lease, this process stalled: leases that expired meanwhile say
+        # nothing about their owners.
+        async with asyncio.timeout(self._guard.half_lease):
+            adopted = await self._store.shielded(self._adopt(expired=self._guard.may_adopt_expired))
+        self._guard.reached()
         if adopted == ADOPTION_BATCH:
             self._store.owned.promoted.set()
 
     async def _adopt(self, *, expired: bool) -> int:
-        """Adopt, and drive what was adopted even if the sweep waits for it no longer: it is ours now."""
+        """Adopt, and drive what was adopted even if the sweep no longer waits for it: it is ours now."""
         with self._live.adopting():
             adopted = await self._store.owned.adopt(expired=expired)
             for turn in adopted:
@@ -202,14 +221,14 @@ class Maintenance:
                 self._live.adopt(turn)
         return len(adopted)
 
-    async def watch(self) -> None:
+    async def refresh_statuses(self) -> None:
         """Read where followed turns stand, all in one query; drop those that nobody reads.
 
-        So are those that we drive, while no heartbeat tells us of them: others may have ended them.
+        While no heartbeat gets through, our own turns are read as well: another process may have ended them.
         """
         self._live.drop_unread()
         followed = {turn.turn.task_id: turn for turn in self._live.followed()}
-        running: list[LiveTurn] = [] if self._trust.steady else self._live.running()
+        running: list[LiveTurn] = [] if self._guard.steady else self._live.running()
         doubted = {turn.turn.task_id: turn for turn in running}
         epochs = {task_id: turn.turn.epoch for task_id, turn in doubted.items()}
         if not followed and not doubted:
@@ -223,11 +242,11 @@ class Maintenance:
             ):
                 doubted[task_id].runner.demote()
 
-    async def look_for_answers(self) -> None:
-        """Notice answers to questions that somebody waits for here."""
+    async def poll_forms(self) -> None:
+        """Notice answers to questions for which a reader waits here."""
         if self._live.draining.is_set():
-            self._answers.leave()
-        await self._answers.look()
+            self._form_waiters.leave()
+        await self._form_waiters.poll()
 
     async def expire_forms(self) -> None:
         """Close the forms that nobody submitted in time."""
@@ -237,7 +256,7 @@ class Maintenance:
             pass
 
     async def save_checkpoints(self) -> None:
-        """Store the folds that went on since they were stored last."""
+        """Store the folds that have grown since they were stored last."""
         running = self._live.running()
         for start in range(0, len(running), CHECKPOINTS):
             batch = running[start : start + CHECKPOINTS]
@@ -249,6 +268,6 @@ class Maintenance:
             await asyncio.sleep(0)
 
     async def tidy(self) -> None:
-        """Delete what is not remembered any more."""
+        """Delete old idempotency keys and files."""
         await self._store.intake.delete_expired_keys()
         await self._files.tidy()

@@ -1,12 +1,11 @@
-"""The owner of every live turn of this process: start, follow, adopt, stop, drain.
+"""The live turns of this process: start, follow, adopt, find, stop.
 
-Turns are tasks of one task group that lives as long as the service. A response only reads: it can
-come and go without the turn noticing (I6).
+Turns are tasks of one task group that lives as long as the service. A response only reads: it can come and go
+and the turn does not notice (I6).
 """
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
 from types import TracebackType
@@ -16,22 +15,23 @@ from agent_gateway.backend.run_handle import cancel_quietly
 from agent_gateway.domain.human_input import Submission
 from agent_gateway.domain.ids import AppId, ConversationId, RunId, TaskId, new_id
 from agent_gateway.domain.turns import Caller, Turn, TurnRequest, TurnState
-from agent_gateway.errors import StoreError, StoreUnavailable, Unavailable
+from agent_gateway.errors import StoreUnavailable, Unavailable
 from agent_gateway.limits import DrainLimits, RegistryLimits
 from agent_gateway.resources import Resources
 from agent_gateway.runner import TurnRunner
 from agent_gateway.store.turns.intake import NOT_BEGUN, Repeated
 from agent_gateway.store.turns.stopping import Stopped
 from agent_gateway.turns.descriptors import require_descriptors
-from agent_gateway.turns.handover import Handover
+from agent_gateway.turns.drain import Drain
 from agent_gateway.turns.live_turn import LiveTurn
 from agent_gateway.turns.log import EventLog
+from agent_gateway.turns.retention import EndedTurns
 
 logger = logging.getLogger(__name__)
 
 
 class LiveTurns:
-    """All live turns; an async context manager whose exit ends what is left."""
+    """All live turns; an async context manager whose exit drains and ends what is left."""
 
     def __init__(
         self,
@@ -42,24 +42,27 @@ class LiveTurns:
         limits: RegistryLimits,
         drain_limits: DrainLimits,
     ) -> None:
-        self.draining = asyncio.Event()
         self._resources = resources
         self._backend = resources.backend
         self._store = resources.store
         self._most = most
         self._limits = limits
-        self._drain_limits = drain_limits
         self._beginning = 0
         self._adopting = 0
         self._loading: dict[TaskId, asyncio.Future[Turn | None]] = {}
         self._running: dict[TaskId, LiveTurn] = {}
-        self._ended: OrderedDict[TaskId, LiveTurn] = OrderedDict()
-        self._ended_bytes = 0
+        self._ended = EndedTurns(limits)
         self._tasks = asyncio.TaskGroup()
-        self._started: set[asyncio.Task[None]] = set()
-        self._abandoning: set[asyncio.Task[None]] = set()
-        self._handover = Handover(self._store, drain_limits, alone=not shared)
-        self._drained = False
+        self._started: set[asyncio.Task[Any]] = set()
+        self._abandoning: set[asyncio.Task[Any]] = set()
+        self._drain = Drain(
+            self._running,
+            resources,
+            drain_limits,
+            alone=not shared,
+            is_arriving=lambda: bool(self._beginning or self._loading),
+            is_adopting=lambda: bool(self._adopting),
+        )
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -68,21 +71,30 @@ class LiveTurns:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._drained:
+        if not self._drain.is_over:
             await self.drain(0)
-        # The database is away, and the lease runs out: whoever can ends this turn. Or the backend is, and
-        # the run is cancelled by an errand.
-        for task in self._started:
-            task.cancel()
+        # The database is away: another process ends these turns when their leases have run out. Or the
+        # backend is away: the outbox holds what is still to be done there.
+        self.cancel()
         await self._tasks.__aexit__(kind, error, trace)
 
-    def _begin_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _spawn_task(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         task = self._tasks.create_task(work, name=name)
         self._started.add(task)
         task.add_done_callback(self._started.discard)
         return task
 
-    # -- beginning, following, adopting --------------------------------------------------------------
+    @property
+    def draining(self) -> asyncio.Event:
+        """Set when this process begins to leave."""
+        return self._drain.begun
+
+    def cancel(self) -> list[asyncio.Task[Any]]:
+        """End all work on turns at once, as the death of the process would; returns the tasks."""
+        tasks = list(self._started)
+        for task in tasks:
+            task.cancel()
+        return tasks
 
     async def start(self, caller: Caller, request: TurnRequest) -> LiveTurn | TaskId:
         """Begin a turn and run it, or follow it while it is queued; or the task id of the one that
@@ -96,8 +108,8 @@ class LiveTurns:
                 begun = await self._store.intake.begin(caller, request, task_id)
             except StoreUnavailable:
                 if not request.idempotency_key and len(self._abandoning) < self._limits.max_abandoned:
-                    # Its commit may have gone through all the same, and the client will ask again (R14).
-                    abandoning = self._begin_task(
+                    # Its commit may have gone through nevertheless, and the client will ask again (R14).
+                    abandoning = self._spawn_task(
                         self._abandon_unacknowledged(caller, task_id), f"abandon-{task_id}"
                     )
                     self._abandoning.add(abandoning)
@@ -125,7 +137,7 @@ class LiveTurns:
         live = self.find(turn.task_id)
         if live is None:
             return self._spawn(turn, owned=owned)
-        # Its commit was seen before we were told: a reader came here, or it was promoted and adopted.
+        # Its commit was seen here before it was acknowledged: by a reader, or it was promoted and adopted.
         if owned and not live.runner.owned:
             live.runner.adopt(turn)
         return live
@@ -157,7 +169,7 @@ class LiveTurns:
         loading = self._loading.get(task_id)
         if loading is None:
             # Not in the task group: there its failure would end every turn.
-            loading = self._loading[task_id] = asyncio.ensure_future(self._store.reader.load(task_id))
+            loading = self._loading[task_id] = self._store.shielded.start(self._store.reader.load(task_id))
             loading.add_done_callback(lambda _: self._loading.pop(task_id, None))
         turn = await asyncio.shield(loading)
         if turn is None:
@@ -165,7 +177,7 @@ class LiveTurns:
         return self.find(task_id) or self._spawn(turn, owned=False)
 
     async def _abandon_unacknowledged(self, caller: Caller, task_id: TaskId) -> None:
-        """End a turn that its client was told has not begun; later it is adopted, and runs once."""
+        """End a turn whose client heard that it has not begun; otherwise it is adopted, and runs once."""
         try:
             async with asyncio.timeout(self._limits.abandon_seconds):
                 await self._store.retried(lambda: self._store.intake.stop(caller, task_id, NOT_BEGUN))
@@ -174,7 +186,7 @@ class LiveTurns:
 
     @contextmanager
     def adopting(self) -> Generator[None]:
-        """While the store is asked for turns to adopt: what it gives, a drain has to hand over."""
+        """While the store is asked for turns to adopt: a drain has to hand over what it gives."""
         self._adopting += 1
         try:
             yield
@@ -183,12 +195,11 @@ class LiveTurns:
 
     def adopt(self, turn: Turn) -> None:
         """Drive a turn that the store has just given to this process."""
-        if self._drained:
-            # Nothing is begun that could not be ended: whoever can adopts it when its lease has run out.
+        if self._drain.is_over:
+            # It could not be ended here any more. Another process adopts it when its lease has run out.
             return
         if live := self._running.get(turn.task_id):
-            live.handed_over = False
-            live.runner.adopt(turn)
+            live.adopt(turn)
         else:
             self._spawn(turn, owned=True)
 
@@ -201,9 +212,10 @@ class LiveTurns:
             emit=log.extend,
         )
         live = self._running[turn.task_id] = LiveTurn(turn, log, runner)
-        # Who comes to read while this process leaves is sent on.
-        live.handed_over = self.draining.is_set() and not owned
-        live.task = self._begin_task(self._run(live), f"turn-{turn.task_id}")
+        if self.draining.is_set() and not owned:
+            # Readers that come while this process leaves are sent elsewhere.
+            live.hand_over()
+        live.start(self._run(live), self._spawn_task)
         return live
 
     async def _run(self, live: LiveTurn) -> None:
@@ -220,35 +232,19 @@ class LiveTurns:
                 del self._running[live.turn.task_id]
             if live.result is not None:
                 live.runner.release_memory()
-                self._keep(live)
-        # Only now: a backend that does not answer must not hold up the turn's readers.
+                self._ended.keep(live)
+        # Only now: a backend that does not answer must not delay the turn's readers.
         try:
             await live.runner.cancel_orphaned_run()
         except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
             logger.error("turn %s: its run was not cleaned up: %s", live.turn.task_id, type(error).__name__)
 
-    def _keep(self, live: LiveTurn) -> None:
-        self._ended[live.turn.task_id] = live
-        live.log.freeze()
-        # Who ran it has the texts of its result in the log; who read it from the rows has them twice.
-        live.kept_bytes = live.log.size + (0 if live.runner.owned else live.log.events_size)
-        self._ended_bytes += live.kept_bytes
-        while self._ended_bytes > self._limits.keep_bytes:
-            self._forget(next(iter(self._ended)))
-        asyncio.get_running_loop().call_later(self._limits.keep_seconds, self._forget, live.turn.task_id)
-
-    def _forget(self, task_id: TaskId) -> None:
-        if live := self._ended.pop(task_id, None):
-            self._ended_bytes -= live.kept_bytes
-
-    # -- looking -----------------------------------------------------------------------------------
-
     def find(self, task_id: TaskId) -> LiveTurn | None:
         """A turn that is live in this process, or was a moment ago."""
-        live = self._running.get(task_id) or self._ended.get(task_id)
+        live = self._running.get(task_id) or self._ended.find(task_id)
         if live is not None:
-            # Whoever asks is about to read.
-            live.unread_since = asyncio.get_running_loop().time()
+            # The caller is about to read.
+            live.touch()
         return live
 
     def running(self) -> list[LiveTurn]:
@@ -261,16 +257,11 @@ class LiveTurns:
 
     def drop_unread(self) -> None:
         """Stop following turns that nobody has read for a while; what is offered may come back."""
-        oldest = asyncio.get_running_loop().time() - self._limits.unread_seconds
         for live in self.followed():
-            if live.turn.task_id in self._handover.offered:
-                continue
-            if not live.readers and live.unread_since < oldest and live.task:
-                # Gone from here at once: who comes now must not find what is about to end.
+            if live.unread_for(self._limits.unread_seconds) and not self._drain.offers(live.turn.task_id):
+                # Gone from here at once: a reader that comes now must not find what is about to end.
                 del self._running[live.turn.task_id]
-                live.task.cancel()
-
-    # -- stopping, draining ------------------------------------------------------------------------
+                live.cancel()
 
     async def stop(self, caller: Caller, task_id: TaskId) -> None:
         """Stop a turn of this caller, wherever it runs; nothing happens when there is none (R9)."""
@@ -296,93 +287,12 @@ class LiveTurns:
             live.runner.stop()
             run_id = run_id or live.runner.run_id
         if run_id is not None:
-            self._begin_task(self._cancel(run_id), f"cancel-{task_id}")
+            seconds = self._resources.limits.cancel_seconds
+            self._spawn_task(cancel_quietly(self._backend, run_id, seconds), f"cancel-{task_id}")
 
     async def drain(self, seconds: float) -> bool:
         """Take no new turns and give the running ones up: to another process, or to their end (R12).
 
         Returns after that and a moment at the latest; False when the database did not do its part.
         """
-        self.draining.set()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        if self._running:
-            logger.info("draining: %d turns, up to %.0f s", len(self._running), seconds)
-            if not self._handover.alone:
-                # One that does not know yet would adopt what is offered, only to offer it again.
-                await asyncio.sleep(min(self._drain_limits.together_seconds, seconds))
-        while True:
-            done = await self._in_time(self._hand_over(), until)
-            if loop.time() >= until or not self._is_busy():
-                break
-            await asyncio.sleep(0.05 if done else 0.5)
-        if self._backend.replayable and done:
-            # What is left is for the process that starts next; the store refuses what has no stored run.
-            done = await self._in_time(self._handover.release(self._releasable()), until)
-        for live in list(self._running.values()):
-            if live.runner.owned and (live.runner.sending or not self._backend.replayable):
-                logger.warning("draining: turn %s is interrupted", live.turn.task_id)
-                live.runner.interrupt()
-            elif live.task and not (live.runner.owned and live.runner.ending):
-                # Somebody else's, or soon: what could not be released is adopted when its lease has run out.
-                live.task.cancel()
-        await self._until_ended()
-        self._drained = True
-        return done
-
-    def _is_busy(self) -> bool:
-        """True while there are turns to hand over, or may be in a moment."""
-        return bool(self._beginning or self._adopting or self._loading or self._blocking_drain())
-
-    def _blocking_drain(self) -> list[LiveTurn]:
-        """What keeps a draining process: its own turns, and those that somebody reads to the end here."""
-        offered = self._handover.offered
-        return [
-            live
-            for live in self._running.values()
-            if live.runner.owned or live.readers or live.turn.task_id in offered
-        ]
-
-    def _releasable(self) -> list[LiveTurn]:
-        """Turns that can go on elsewhere; those whose end is decided are finished here."""
-        return [live for live in self.running() if not live.runner.ending]
-
-    async def _hand_over(self) -> None:
-        """Offer what others can go on with, once each, and send the readers that can resume after it."""
-        if not self._handover.alone:
-            for live in self.followed():
-                if not live.handed_over and live.turn.task_id not in self._handover.offered:
-                    live.hand_over()
-            # A sweep of ours that is still on its way would adopt what is offered.
-            if self._backend.replayable and not self._adopting:
-                await self._handover.offer([live for live in self._releasable() if not live.runner.sending])
-        await self._handover.settle([live for live in self.followed() if live.readers])
-
-    async def _in_time(self, work: Coroutine[Any, Any, None], until: float) -> bool:
-        """Do this, but not for longer than the drain and a moment: the database may be away or frozen."""
-        latest = max(until, asyncio.get_running_loop().time()) + self._drain_limits.grace_seconds
-        try:
-            async with asyncio.timeout_at(latest):
-                await self._store.shielded(work)
-        except (StoreError, TimeoutError) as error:
-            reason = str(error) or "the database does not answer"
-            logger.warning("draining: turns could not be handed over: %s", reason)
-            return False
-        return True
-
-    async def _until_ended(self) -> None:
-        """Wait for the ends of interrupted turns, for as long as some of them get through."""
-        loop = asyncio.get_running_loop()
-        latest = loop.time() + self._drain_limits.interrupt_seconds
-        waits = {asyncio.ensure_future(live.ended.wait()) for live in self._running.values()}
-        while waits and loop.time() < latest:
-            done, waits = await asyncio.wait(
-                waits, timeout=self._drain_limits.grace_seconds, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done:
-                break
-        for wait in waits:
-            wait.cancel()
-
-    async def _cancel(self, run_id: RunId) -> None:
-        await cancel_quietly(self._backend, run_id, self._resources.limits.cancel_seconds)
+        return await self._drain.run(seconds)

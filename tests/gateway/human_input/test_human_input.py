@@ -395,7 +395,7 @@ def test_question_and_answer_resume_anywhere(
     assert whole[0].kinds[-1] == whole[1].kinds[-1] == "message_end"
     for source in ("log", "rows"):
         if source == "rows":
-            server.gateway.live._ended.clear()
+            server.gateway.live._ended._turns.clear()
         for task_id, all_of_it in zip(task_ids, whole, strict=True):
             for cursor in range(max(all_of_it.ids)):
                 rest = chat.resumed(task_id, after=cursor, mode=mode)

@@ -50,7 +50,7 @@ def texts_of(*roots: object) -> int:
 
 
 def kept(server: Any) -> list[LiveTurn]:
-    return list(server.gateway.live._ended.values())
+    return [live for live, _ in server.gateway.live._ended._turns.values()]
 
 
 def test_the_size_of_a_kept_turn_counts_everything(
@@ -72,7 +72,7 @@ def test_the_size_of_a_kept_turn_counts_everything(
         (live,) = kept(server)
         frames = server.gateway.sources.frames.cache(live)
         assert texts_of(frames) > len(heard.raw)
-        size = live.kept_bytes
+        size = server.gateway.live._ended.size
         assert 40_000 + len(heard.raw) < size < 1_000_000
         assert texts_of(live, frames) < size
         # Whoever reads it in another form makes it no larger.
