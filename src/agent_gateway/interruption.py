@@ -11,7 +11,7 @@ class Interruption(Enum):
     """Why the work on a turn is cut."""
 
     OWNERSHIP = auto()
-    """The owner or the row changed: the runner starts over, and the turn goes on."""
+    """The owner or the row changed: the runner starts over, and the turn continues."""
     DEADLINE = auto()
     IDLE = auto()
     """The run said nothing for too long."""

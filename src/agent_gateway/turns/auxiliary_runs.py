@@ -1,7 +1,7 @@
 """Runs that the gateway makes on its own account: a name, suggested questions, the close of a session.
 
-One helper creates such a run and folds it to its output within a bound. What it says goes nowhere but
-to who asked: never into a conversation's session, never into logs.
+One helper creates such a run and folds it to its output within a bound. Its output goes only to the caller:
+never into a conversation's session, never into logs.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class AuxiliaryRuns:
-    """Makes small runs. All methods raise BackendError, TurnError (no request can be composed) and
+    """Makes such runs. All methods raise BackendError, TurnError (no request can be composed) and
     TimeoutError, after which the run was cancelled.
     """
 
@@ -35,20 +35,20 @@ class AuxiliaryRuns:
         self._closes = True
         """False once the backend has said that it makes no clean-up runs."""
 
-    async def name(self, exchange: AnsweredTurn, seconds: float) -> str | None:
-        """A name for the conversation of this exchange; None when the app makes none, or the run did not."""
-        naming = exchange.turn.app.config.naming
+    async def name(self, answered: AnsweredTurn, seconds: float) -> str | None:
+        """A name for the conversation of this turn; None when the app makes none, or the run did not."""
+        naming = answered.turn.app.config.naming
         if naming is None:
             return None
-        request = compose_auxiliary(naming.composition, exchange, self._environ)
+        request = compose_auxiliary(naming.composition, answered, self._environ)
         return name_in(await self._output(request, seconds)) or None
 
-    async def questions(self, exchange: AnsweredTurn, seconds: float) -> list[str]:
-        """What the user may ask after this exchange."""
-        composition = exchange.turn.app.config.suggested_questions_after_answer.composition
+    async def questions(self, answered: AnsweredTurn, seconds: float) -> list[str]:
+        """What the user may ask after this turn."""
+        composition = answered.turn.app.config.suggested_questions_after_answer.composition
         if composition is None:
             return []
-        request = compose_auxiliary(composition, exchange, self._environ)
+        request = compose_auxiliary(composition, answered, self._environ)
         return questions_in(await self._output(request, seconds))
 
     async def close(self, turn: Turn, seconds: float) -> None:

@@ -10,7 +10,7 @@ OF_A_TURN: Final = 2
 
 
 def require_descriptors() -> None:
-    """Raise Unavailable when this process can not open what another turn needs.
+    """Raise Unavailable when this process cannot open what another turn needs.
 
     Such a turn would only fail; it is better begun elsewhere, or later.
     """

@@ -1,4 +1,4 @@
-"""How a leaving process hands its turns over: it offers them, and takes back what nobody wants (R12)."""
+"""How a leaving process hands its turns over: it offers them, and takes back those that none adopts (R12)."""
 
 import asyncio
 import logging
@@ -12,17 +12,17 @@ logger = logging.getLogger(__name__)
 
 
 class Handover:
-    """The turns that this process offers to others, and those that nobody has."""
+    """The turns that this process offers to others, and those without an owner."""
 
     def __init__(self, store: TurnStores, limits: DrainLimits, *, alone: bool) -> None:
         self.alone = alone
-        """True when there is no other process, or once nobody wanted a turn."""
+        """True when there is no other process, or once none adopted a turn."""
         self.offered: dict[TaskId, LiveTurn] = {}
         """What was released and has not been adopted yet."""
         self._store = store
         self._limits = limits
         self._free_since: dict[TaskId, float] = {}
-        self._next_look = 0.0
+        self._next_poll = 0.0
 
     async def offer(self, turns: list[LiveTurn]) -> None:
         """Release these turns; their readers stay until another process has them."""
@@ -37,15 +37,15 @@ class Handover:
             live.hand_over()
 
     async def settle(self, read: list[LiveTurn]) -> None:
-        """See who adopted what was offered, and send the readers there; take what nobody wants.
+        """Send the readers of adopted turns to their new process; take back the turns that none adopts.
 
-        `read` are followed turns with readers: one that left its queue meanwhile may be nobody's, too.
+        `read` are followed turns with readers: one that left its queue meanwhile may have no owner either.
         """
         now = asyncio.get_running_loop().time()
         turns = {live.turn.task_id: live for live in read} | self.offered
-        if not turns or now < self._next_look:
+        if not turns or now < self._next_poll:
             return
-        self._next_look = now + self._limits.poll_seconds
+        self._next_poll = now + self._limits.poll_seconds
         statuses = await self._store.reader.statuses(list(turns))
         for task_id in turns:
             status = statuses.get(task_id)

@@ -143,7 +143,7 @@ class OutboxWorker:
 
     async def _failed(self, entry: OutboxEntry, error: Exception) -> None:
         persistence = _PERSISTENCE[entry.kind]
-        # A backend that is there and still fails will most likely go on to.
+        # A backend that answers and still fails will most likely fail again.
         fails = isinstance(error, RunNotSucceeded | TurnError)
         hopeless = fails and entry.tries >= self._limits.max_failures
         if hopeless or entry.tries >= persistence.tries or entry.age_seconds > persistence.seconds:

@@ -181,7 +181,7 @@ class LiveTurns:
         try:
             async with asyncio.timeout(self._limits.abandon_seconds):
                 await self._store.retried(lambda: self._store.intake.stop(caller, task_id, NOT_BEGUN))
-        except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
+        except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others
             logger.error("turn %s: could not be abandoned: %s", task_id, type(error).__name__)
 
     @contextmanager
@@ -196,7 +196,7 @@ class LiveTurns:
     def adopt(self, turn: Turn) -> None:
         """Drive a turn that the store has just given to this process."""
         if self._drain.is_over:
-            # It could not be ended here any more. Another process adopts it when its lease has run out.
+            # It could no longer be ended here. Another process adopts it when its lease has run out.
             return
         if live := self._running.get(turn.task_id):
             live.adopt(turn)
@@ -221,7 +221,7 @@ class LiveTurns:
     async def _run(self, live: LiveTurn) -> None:
         try:
             await live.runner.run()
-        except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
+        except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others
             # The lease runs out and somebody ends the turn; its readers are not kept waiting here. Only
             # the kind of error is logged: databases quote texts of the row they refused.
             logger.error("turn %s: its end was not stored: %s", live.turn.task_id, type(error).__name__)
@@ -236,7 +236,7 @@ class LiveTurns:
         # Only now: a backend that does not answer must not delay the turn's readers.
         try:
             await live.runner.cancel_orphaned_run()
-        except Exception as error:  # noqa: BLE001 - one turn's trouble must not end the others
+        except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others
             logger.error("turn %s: its run was not cleaned up: %s", live.turn.task_id, type(error).__name__)
 
     def find(self, task_id: TaskId) -> LiveTurn | None:
