@@ -1,8 +1,8 @@
-"""JSON as types: what a document holds when nobody has checked its shape yet."""
+"""JSON as types, for documents whose shape was not checked yet."""
 
 from typing import TypeAlias
 
 from pydantic import JsonValue
 
 JsonObject: TypeAlias = dict[str, JsonValue]
-"""A JSON object: its keys are text, its values any JSON value."""
+"""A JSON object: its keys are texts, its values any JSON values."""

@@ -213,7 +213,7 @@ class AppConfig(BaseModel):
     question_expires_seconds: float = Field(default=3 * 86_400.0, gt=0, le=10 * 365 * 86_400.0)
     """How long a question waits for its answer."""
     on_question_expired: Literal["continue", "drop"] = "continue"
-    """After that time: tell the run that nobody answered, or continue from before the question."""
+    """After that time: the run learns that nobody answered, or continues from before the question."""
     file_upload: FileUploadConfig = FileUploadConfig()
     files_prompt: str = 'Attached ${type} "${name}" (${mime_type}, ${size}): ${url}'
     """The text about each file for the agent, one line each."""

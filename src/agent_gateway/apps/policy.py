@@ -30,7 +30,7 @@ def refuses_while_asked(config: AppConfig | None) -> bool:
 
 
 def continues_after_expiry(config: AppConfig | None) -> bool:
-    """Whether the run is told that nobody answered; otherwise the question is dropped."""
+    """Whether the run learns that nobody answered; otherwise the question is dropped."""
     return config is not None and config.on_question_expired == "continue"
 
 

@@ -22,7 +22,7 @@ from httpx_aiohttp import AiohttpTransport
 from agent_gateway.backend.generations import in_generation
 from agent_gateway.backend.protocol import START, TERMINAL, CreateRunRequest, Cursors, RunEvent
 from agent_gateway.backend.recognition import Recognition
-from agent_gateway.backend.reconnect import LogPosition, ReconnectBudget
+from agent_gateway.backend.reconnect import ResumePoint, ReconnectBudget
 from agent_gateway.backend.sse import FrameDecoder
 from agent_gateway.domain.ids import Generation, RunId
 from agent_gateway.domain.text import clean_text
@@ -145,16 +145,16 @@ class HTTPBackend:
         return (await self._call("GET", "openapi.json", self._limits.call_seconds, {200})).content
 
     async def stream(self, run_id: RunId, after: Cursors = START) -> AsyncGenerator[list[RunEvent]]:
-        """The events of a run after a position up to the first terminal one, one list per network read.
+        """The events of a run after a resume point up to the first terminal one, one list per network read.
 
         Raises RunLost, RunGap, BackendRefused and BackendGarbage. When no event arrives within the reconnect
         budget, it raises the last error.
         """
-        position = LogPosition(after)
+        point = ResumePoint(after)
         budget = ReconnectBudget(self._reconnect_seconds, self._limits)
         while True:
             try:
-                async with aclosing(self._connection(run_id, position, budget)) as batches:
+                async with aclosing(self._connection(run_id, point, budget)) as batches:
                     async for batch in batches:
                         budget.renew()
                         yield batch
@@ -191,15 +191,15 @@ class HTTPBackend:
         return response
 
     async def _connection(
-        self, run_id: RunId, position: LogPosition, budget: ReconnectBudget
+        self, run_id: RunId, point: ResumePoint, budget: ReconnectBudget
     ) -> AsyncGenerator[list[RunEvent]]:
         """The new events of one connection, until it is cut."""
-        async with self._opened(run_id, position.before) as response:
+        async with self._opened(run_id, point.before) as response:
             budget.connected()
-            position.reconnected()
+            point.reconnected()
             decoder = FrameDecoder()
             async for chunk in self._chunks(response):
-                events, garbage = position.new_events(decoder.feed(chunk))
+                events, garbage = point.new_events(decoder.feed(chunk))
                 if events:
                     yield events
                 if garbage is not None:

@@ -92,7 +92,7 @@ def in_generation(request: CreateRunRequest, generation: Generation) -> CreateRu
         request,
         composition=Composition(schema_version=generation, layers=layers),
         session_snapshot=snapshot,
-        # In schema 2 a human's answer is the user's text alone: `query_of` of a form.
+        # Nothing is lost: the answer of a human is also the user's text (`query_of` a form).
         deferred_tool_results=request.deferred_tool_results if generation == 1 else None,
         on_exit=request.on_exit if generation == 1 else None,
     )
@@ -112,14 +112,14 @@ def _kind(layer: Layer) -> _Kind | None:
 
 
 def _typed(layers: list[Layer]) -> list[Layer]:
-    """The layers with types and dependencies. Those that have a type are sent as they were written."""
+    """The layers with types and dependencies. A layer that has a type is sent as it was written."""
     vendor = _vendor(layers)
     names = {layer.name for layer in layers}
     return _in_order([_with_type(layer, vendor, names) for layer in layers])
 
 
 def _in_order(layers: list[Layer]) -> list[Layer]:
-    """Each layer behind those that it depends on, otherwise as they stand: schema 2 wants no order."""
+    """Each layer after its dependencies, otherwise in the given order: schema 2 requires no order."""
     waiting, placed = list(layers), dict[str, Layer]()
     while waiting:
         free = (

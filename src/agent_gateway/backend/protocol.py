@@ -21,7 +21,7 @@ TERMINAL: Final = frozenset({"run_succeeded", "run_failed", "run_cancelled"})
 """Event types that end a run. The first one counts; anything after it is ignored."""
 
 Cursors = tuple[str, str]
-"""A position in a run's log: the last two cursors seen. The log is read again from the first of them, so
+"""A resume point of a run: the last two cursors seen. The log is read again from the first of them, so
 that the next event has to be the second one, and a trimmed log shows as a gap (R5)."""
 
 START: Final[Cursors] = ("", "")
@@ -138,7 +138,7 @@ class Backend(Protocol):
         ...
 
     def stream(self, run_id: RunId, after: Cursors = START) -> AsyncGenerator[list[RunEvent]]:
-        """The events of a run after a position, in batches as they arrive, up to the first terminal one.
+        """The events of a run after a resume point, in batches as they arrive, up to the first terminal one.
 
         After a cut the stream is opened again from the cursor. Raises RunLost, RunGap, or BackendUnreachable
         when that fails for longer than the budget. Close it (`aclosing`) when you leave early.

@@ -1,4 +1,4 @@
-"""What a stream needs to outlive its connections: a place in the run's log, and a budget for trying again."""
+"""What a stream needs to outlive its connections: a resume point, and a budget for trying again."""
 
 import asyncio
 from collections.abc import Iterable
@@ -10,8 +10,8 @@ from agent_gateway.limits import BackendLimits
 from agent_gateway.retry import doubled, full_jitter
 
 
-class LogPosition:
-    """Where a stream is in the log of its run: the last two cursors."""
+class ResumePoint:
+    """Where a stream continues in the log of its run: the last two cursors."""
 
     def __init__(self, cursors: Cursors) -> None:
         self.before, self._last = cursors

@@ -1,4 +1,4 @@
-"""A run of ours at the backend: no request that is cut leaves a run that nobody knows (R4)."""
+"""A run that this process creates at the backend. A lost request must not leave an unknown run there (R4)."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ class RunHandle:
     async def abandon(self) -> RunId | None:
         """Send no further request; returns the run that was made, or None.
 
-        A request that is on its way is waited for, within a bound: its run would be nobody's.
+        It waits for a request that is on its way, within a bound: otherwise nothing would cancel its run.
         """
         if self._creation is None:
             return None

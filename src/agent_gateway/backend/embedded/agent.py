@@ -74,7 +74,7 @@ class EmbeddedAgents:
             raise ConfigError(f"The model {model!r} cannot be used: {error}") from None
 
     async def execute(self, request: CreateRunRequest, emit: Emit) -> bytes:
-        """Run the agent of one request; the data of `run_succeeded` as JSON.
+        """Run the agent of one request and return the data of `run_succeeded` as JSON.
 
         Raises RunFailed, or RunInterrupted when the task was cancelled with something worth keeping.
         """
@@ -198,7 +198,7 @@ def _succeeded(
 
 
 def _leftovers(plan: Plan, cancelled: BaseException, watch: Stopwatch) -> Mapping[str, object] | None:
-    """Snapshot and usage of a cancelled run, if its history can be continued as it is."""
+    """Snapshot and usage of a cancelled run; None when the framework kept no state of it."""
     state = RunCancelled.from_cancellation(cancelled)
     if state is None:
         return None

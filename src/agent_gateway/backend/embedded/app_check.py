@@ -22,7 +22,7 @@ _KEYS: Final[dict[str, tuple[str, ...]]] = {
 }
 """The keys that a layer's config can have, by its kind. An `execution_context` may have any keys."""
 ALMOST: Final = 0.9
-"""How similar the name of a model has to be to a known one to be taken for a slip."""
+"""From this similarity on, an unknown model's name is taken for a misspelt known one."""
 _TEXTS: Final = ("prefix", "user")
 _NOTHING: Final = {
     "tools": "the embedded agent takes no tools from an app, so this layer would do nothing",
@@ -121,7 +121,7 @@ def _models(config: AppConfig) -> Iterator[tuple[str, str]]:
 
 
 def _model_problem(model: str) -> str | None:
-    """Why no run with this model string can work; None when one may, as with a placeholder."""
+    """Why no run with this model name can work; None when one may work, or for a placeholder."""
     if not model or model == "test" or any(isinstance(part, Placeholder) for part in parse(model)):
         return None
     # The agent framework takes seconds to import: only an app that names a model needs it here.

@@ -43,7 +43,7 @@ class EmbeddedBackend:
             raise BackendUnreachable("the embedded backend is stopping", nothing_sent=True) from None
 
     async def stream(self, run_id: RunId, after: Cursors = START) -> AsyncGenerator[list[RunEvent]]:
-        """The events of a run after a position up to the terminal one; raises RunLost."""
+        """The events of a run after a resume point up to the terminal one; raises RunLost."""
         run = self.runs.get(run_id)
         cursor = parse_cursor(after[1]) if after[1] else FROM_START
         while batch := await run.next_batch(cursor):

@@ -55,7 +55,7 @@ class RunFailed(Exception):
 
 
 class RunInterrupted(Exception):
-    """The run's task was cancelled and leaves something worth keeping (session snapshot, usage)."""
+    """The run's task was cancelled. `leftovers` are the data that it leaves (session snapshot, usage)."""
 
     def __init__(self, leftovers: Mapping[str, object]) -> None:
         super().__init__("interrupted")
@@ -73,7 +73,7 @@ Ending = Cancellation | RunFailed
 
 
 class LoggedEvent(NamedTuple):
-    """One run event as its readers get it."""
+    """One run event in the form that its readers get."""
 
     cursor: Cursor
     id: str
@@ -119,12 +119,12 @@ class Run:
         self._append("run_failed", msgspec.json.encode({"error": failure.error, "reason": failure.reason}))
 
     def ask_to_end(self, ending: Ending) -> None:
-        """Remember how the run ends once its task has been cancelled; the first request counts."""
+        """Set how the run will end after its task is cancelled; only the first request counts."""
         if self._asked is None:
             self._asked = ending
 
     def end_as_asked(self, leftovers: Mapping[str, object] | None = None) -> None:
-        """End a run whose task is gone in the way that was asked for, unless it has ended.
+        """End a run whose task is gone as `ask_to_end` asked, unless it has ended.
 
         Leftovers belong to a cancelled run only: after a failure the previous snapshot stays.
         """
@@ -138,11 +138,11 @@ class Run:
                 self.fail(RunFailed("the run was interrupted"))
 
     def after(self, cursor: Cursor) -> list[LoggedEvent]:
-        """All events beyond a cursor that are there now."""
+        """All events after a cursor that exist now."""
         return self.events[bisect.bisect_right(self.events, cursor, key=lambda event: event.cursor) :]
 
     async def next_batch(self, cursor: Cursor) -> list[LoggedEvent]:
-        """Wait for events beyond a cursor; empty when the run has ended and none are left."""
+        """Wait for events after a cursor; empty when the run has ended and none are left."""
         while not (batch := self.after(cursor)) and self.status == "running":
             await self._wake.wait()
         return batch
@@ -152,7 +152,7 @@ class Run:
             return
         milliseconds = time.time_ns() // 1_000_000
         last = self._last
-        # The clock may stand still or go back; cursors always grow.
+        # The clock may stand still or go back, but cursors must always grow.
         self._last = (milliseconds, 0) if milliseconds > last[0] else (last[0], last[1] + 1)
         event_id = f"{self._last[0]}-{self._last[1]}"
         self.updated_at = _now()

@@ -38,6 +38,8 @@ FIRST_GROWTH: Final = 32
 
 
 class _Checkpoint(msgspec.Struct):
+    """The stored state of a fold. The names and the order of its fields are part of stored bytes."""
+
     position: int
     positions: list[int]
     texts: list[str]
