@@ -22,7 +22,7 @@ from httpx_aiohttp import AiohttpTransport
 from agent_gateway.backend.generations import in_generation
 from agent_gateway.backend.protocol import START, TERMINAL, CreateRunRequest, Cursors, RunEvent
 from agent_gateway.backend.recognition import Recognition
-from agent_gateway.backend.reconnect import ResumePoint, ReconnectBudget
+from agent_gateway.backend.reconnect import ReconnectBudget, ResumePoint
 from agent_gateway.backend.sse import FrameDecoder
 from agent_gateway.domain.ids import Generation, RunId
 from agent_gateway.domain.text import clean_text
