@@ -157,7 +157,7 @@ def test_parameters_that_cannot_be_honoured_are_refused(
 
 def test_invalid_certificates_are_refused(tmp_path: Path) -> None:
     (tmp_path / "root.crt").write_text("no certificate")
-    with pytest.raises(ConfigError, match="certificates can not be used"):
+    with pytest.raises(ConfigError, match="certificates cannot be used"):
         address(f"postgresql://host/db?sslmode=verify-ca&sslrootcert={tmp_path / 'root.crt'}")
 
 

@@ -126,7 +126,7 @@ class AppStore:
             ]
 
     async def delete(self, app_id: AppId) -> int:
-        """Delete an app: its keys open nothing any more, its slug is free, and its turns are asked to stop.
+        """Delete an app: its keys are revoked, its slug is free, and its turns are asked to stop.
 
         The rows of its conversations stay, out of reach. Returns how many turns were asked.
         """

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
 
-from sqlalchemy import Row, bindparam, delete, func, select
+from sqlalchemy import bindparam, delete, func, select
 
 from agent_gateway.domain.ids import FEEDBACK_CHARACTERS, AppId, MessageId, Rating, new_id
 from agent_gateway.domain.turns import Caller
@@ -67,27 +66,13 @@ class FeedbackStore:
         """
         query = _PAGE.offset((page - 1) * limit).limit(limit)
         async with self._database.reading() as session:
-            return [_feedback(row) for row in await session.execute(query, {"app": app_id})]
-
-
-def _feedback(row: Row[*tuple[Any, ...]]) -> Feedback:
-    return Feedback(
-        id=row.id,
-        app_id=row.app_id,
-        conversation_id=row.conversation_id,
-        message_id=row.message_id,
-        end_user_id=row.end_user_id,
-        rating=cast("Rating", row.rating),
-        content=row.content,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
+            return [Feedback(*row) for row in await session.execute(query, {"app": app_id})]
 
 
 # Rows of an older release may hold a text of any length.
 _LISTED = [
-    func.substr(column, 1, FEEDBACK_CHARACTERS).label(column.name) if column.name == "content" else column
-    for column in feedbacks.c
+    func.substr(feedbacks.c.content, 1, FEEDBACK_CHARACTERS) if name == "content" else feedbacks.c[name]
+    for name in Feedback.__dataclass_fields__
 ]
 _PAGE = (
     select(*_LISTED)

@@ -143,7 +143,7 @@ def _open(url: str, folder: Path) -> ObjectStore:
         }
         retries: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
         if parts.scheme in ("http", "https") and not _is_bucket(parts.hostname or ""):
-            raise ConfigError("AGENT_GATEWAY_FILES_URL: a plain web server can not keep files.")
+            raise ConfigError("AGENT_GATEWAY_FILES_URL: a plain web server cannot keep files.")
         # The overloads are for three clouds; which one it is, only the URL says.
         open_any: Any = from_url
         bare = urlunsplit(parts._replace(query=""))
@@ -151,10 +151,10 @@ def _open(url: str, folder: Path) -> ObjectStore:
         return opened
     except (BaseError, OSError, ValueError) as error:
         if not url:
-            raise ConfigError(f"the folder {folder.absolute()} can not be made or used for files.") from None
+            raise ConfigError(f"the folder {folder.absolute()} cannot be made or used for files.") from None
         # Without the text of the error: the URL may hold a key.
         raise ConfigError(
-            f"AGENT_GATEWAY_FILES_URL can not be used ({type(error).__name__}): write file:///folder, "
+            f"AGENT_GATEWAY_FILES_URL cannot be used ({type(error).__name__}): write file:///folder, "
             "s3://bucket/prefix, gs://bucket/prefix or az://container/prefix; options after a `?`."
         ) from None
 

@@ -245,7 +245,7 @@ def test_a_damaged_database_is_reported_in_one_line(
     [
         ({"DATA_DIR": "file/data"}, "AGENT_GATEWAY_DATA_DIR"),
         ({"DATABASE_URL": "sqlite:///nowhere/x.db"}, "nowhere"),
-        ({"DATABASE_URL": "sqlite:///file/x.db"}, "can not be used"),
+        ({"DATABASE_URL": "sqlite:///file/x.db"}, "cannot be used"),
         ({"DATABASE_URL": "sqlite://"}, "names no file"),
         ({"DATABASE_URL": "sqlite:///:memory:"}, "names no file"),
         ({"DATABASE_URL": "sqlite:///file:x.db?uri=true"}, "names no file"),

@@ -95,9 +95,9 @@ class Database:
                 await self.now()
                 return
             async with self.reading() as session:
-                told = (await session.execute(_TIME_AND_MODE)).one()
-            self.clock.set(told.time)
-            if told.read_only == "on":
+                row = (await session.execute(_TIME_AND_MODE)).one()
+            self.clock.set(row.time)
+            if row.read_only == "on":
                 self._postgres.distrust()
                 raise StoreUnavailable("the database can only be read: a replica, or set to read only")
 
@@ -112,9 +112,9 @@ class Database:
     async def now(self) -> datetime:
         """The database's time, which decides everything that more than one process sees."""
         async with self.reading() as session:
-            told: datetime = (await session.execute(_TIME)).scalar_one()
-        self.clock.set(told)
-        return told
+            time_now: datetime = (await session.execute(_TIME)).scalar_one()
+        self.clock.set(time_now)
+        return time_now
 
     async def close(self) -> None:
         """Close every connection, once the shielded work has had a moment to end."""

@@ -1,4 +1,4 @@
-"""Connections to Postgres: to whom, with which limits, through a pooler or not, how long they are of use."""
+"""Connections to Postgres: their host, their limits, with or without a pooler, and when to drop them."""
 
 import logging
 import socket
@@ -47,7 +47,7 @@ NO_LIMITS: Final[Mapping[str, str]] = {
     **dict.fromkeys(limits(1), "0"),
     "application_name": "agent-gateway migrate",
 }
-"""For what may take long: a migration."""
+"""For a migration, which may take long."""
 
 
 class BehindPooler(Exception):
@@ -57,7 +57,7 @@ class BehindPooler(Exception):
 class PooledConnection(asyncpg.Connection):
     """A connection through a pooler, which gives every transaction another session of the server.
 
-    What a session would keep has to come with each transaction, and a statement can not be prepared
+    What a session would keep has to come with each transaction, and a statement cannot be prepared
     under a name. Nothing here costs another round trip.
     """
 
@@ -109,7 +109,7 @@ class Postgres:
         return engine
 
     def distrust(self) -> None:
-        """Drop all connections that are open now, each when it is asked for next or comes back."""
+        """Drop all connections that are open now: each when it is next requested or returned."""
         self._distrusted = time.monotonic()
 
     def _refuse_old(self, _connection: Any, entry: ConnectionPoolEntry, _fairy: object) -> None:
@@ -117,7 +117,7 @@ class Postgres:
             raise DisconnectionError
 
     def _judge(self, context: ExceptionContext) -> None:
-        """Drop a connection that serves nobody, and with it all others: they are of the same server."""
+        """Drop a useless connection, and with it all others: they lead to the same server."""
         error = context.original_exception
         if context.connection is None or not is_useless(error):
             return
@@ -148,7 +148,7 @@ class Postgres:
             if await connection.execute(same) == "SELECT 1":
                 return connection
         except BaseException:
-            # Who is cancelled here would leave it open.
+            # A cancellation here would leave it open.
             connection.terminate()
             raise
         connection.terminate()
@@ -168,7 +168,7 @@ class Postgres:
         return connection
 
     async def _open(self, **arguments: Any) -> Any:
-        """Connect to the first host that will do, beginning with the one that did last."""
+        """Connect to the first host that works, beginning with the one that worked last."""
         failures: list[str] = []
         reason: Exception | None = None
         for host in list(self._hosts):
@@ -193,7 +193,7 @@ class Postgres:
 
 
 def _refuses_settings(error: Exception) -> bool:
-    """What poolers say of a parameter that they can not keep for a client."""
+    """True for the errors of poolers about a parameter that they cannot keep for a client."""
     return isinstance(error, asyncpg.PostgresError) and (
         "startup parameter" in str(error) or "command-line options" in str(error)
     )
@@ -211,7 +211,7 @@ _HINTS: Final[Mapping[type[BaseException], str]] = {
     asyncpg.TooManyConnectionsError: "raise the limit, or lower AGENT_GATEWAY_DATABASE_POOL_SIZE",
     asyncpg.TargetServerAttributeNotMatched: "it can only be read",
 }
-"""What to look at, by the kind of the error; the first that fits."""
+"""What to look at, by the type of the error; the first match counts."""
 
 
 def _why(error: BaseException) -> str:
@@ -230,7 +230,7 @@ def _note_age(_connection: Any, entry: ConnectionPoolEntry) -> None:
 
 
 def _answers(connection: Any) -> bool:
-    """One round trip on a connection that was idle. Whatever goes wrong, another one is made."""
+    """One round trip on an idle connection. After any error another connection is made."""
 
     async def ask(driver: asyncpg.Connection) -> None:
         await driver.execute("SELECT 1", timeout=PROBE_SECONDS)

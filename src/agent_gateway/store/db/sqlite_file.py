@@ -41,7 +41,7 @@ def served_alone(path: Path) -> Generator[None]:
     """Be the one process that serves this file, until the block is left or the process dies.
 
     The lock is on a file beside it: to close the database's own would give up the locks that SQLite holds on
-    it. Raises ConfigError when another process serves it, or when the folder can not be used.
+    it. Raises ConfigError when another process serves it, or when the folder cannot be used.
     """
     with usable(path):
         file = os.open(path.with_name(f"{path.name}-lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
@@ -75,7 +75,7 @@ def make_private(path: Path) -> None:
             pass
         except OSError as error:
             # Somebody else's file, or a file system without modes: an operator has chosen it.
-            logger.warning("others may read %s: its mode can not be set (%s)", file, error.strerror)
+            logger.warning("others may read %s: its mode cannot be set (%s)", file, error.strerror)
 
 
 def prove_writable(path: Path) -> None:
@@ -87,7 +87,7 @@ def prove_writable(path: Path) -> None:
             connection.execute(f"PRAGMA user_version = {version}")
             connection.execute("COMMIT")
     except sqlite3.Error as error:
-        raise ConfigError(f"the database {path} can not be used: {error}") from None
+        raise ConfigError(f"the database {path} cannot be used: {error}") from None
 
 
 @contextmanager
@@ -96,11 +96,11 @@ def usable(path: Path) -> Generator[None]:
     try:
         yield
     except StoreError as error:
-        raise ConfigError(f"the database {path} can not be used: {error}") from None
+        raise ConfigError(f"the database {path} cannot be used: {error}") from None
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise ConfigError(f"the folder {path.parent} of the database does not exist") from None
-        raise ConfigError(f"the database {path} can not be used: {error.strerror}") from None
+        raise ConfigError(f"the database {path} cannot be used: {error.strerror}") from None
 
 
 def _holder(file: int) -> str:

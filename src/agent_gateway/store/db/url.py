@@ -107,7 +107,7 @@ class PostgresAddress:
 def async_url(url: str) -> URL:
     """The URL with its async driver; accepts what other tools accept (`postgres://`, many hosts).
 
-    Raises ConfigError for any other database and for what can not be honoured.
+    Raises ConfigError for any other database and for what cannot be honoured.
     """
     scheme = url.partition(":")[0].partition("+")[0].lower()
     try:
@@ -128,7 +128,7 @@ def async_url(url: str) -> URL:
 
 
 def postgres_address(url: URL) -> PostgresAddress:
-    """What a URL of Postgres says; ConfigError for a parameter that can not be honoured."""
+    """What a URL of Postgres says; ConfigError for a parameter that cannot be honoured."""
     # Of several values the last counts, as in libpq.
     given = {
         name: value if isinstance(value, str) else value[-1]
@@ -259,7 +259,7 @@ def _tls(given: Mapping[str, str]) -> dict[str, str]:
         if path and path != "system":
             tls[name] = str(Path(path).expanduser())
     if given.get("channel_binding") == "require":
-        # The driver can not bind to the channel. A verified certificate proves the same thing: that
+        # The driver cannot bind to the channel. A verified certificate proves the same thing: that
         # nobody stands in between.
         tls["sslmode"] = "verify-full"
         tls.setdefault("sslrootcert", "system")
@@ -277,7 +277,7 @@ def _tls(given: Mapping[str, str]) -> dict[str, str]:
         # What the files hold is proven before anything starts.
         _load(tls)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{NAME}: its certificates can not be used ({type(error).__name__}).") from None
+        raise ConfigError(f"{NAME}: its certificates cannot be used ({type(error).__name__}).") from None
     return tls
 
 
