@@ -95,7 +95,7 @@ def llm(model: Any) -> Json:
         (llm("openai:"), f"{PLACE}.config.model: 'openai:' names no provider and model"),
     ],
 )
-def test_what_would_be_left_out_is_named_with_its_place(layer: Json, problem: str) -> None:
+def test_ignored_parts_of_an_app_are_named_with_their_place(layer: Json, problem: str) -> None:
     found = problems(app_of(layer))
     assert found[0].startswith(problem)
 
@@ -115,7 +115,7 @@ def test_what_would_be_left_out_is_named_with_its_place(layer: Json, problem: st
         {"name": "ask_human", "type": "vendor.ask_human", "config": None},
     ],
 )
-def test_what_it_knows_is_taken(layer: Json) -> None:
+def test_supported_layers_are_accepted(layer: Json) -> None:
     form = [{"text-input": {"label": "Model", "variable": "model"}}]
     assert problems(app_of(layer, user_input_form=form)) == []
 
@@ -125,7 +125,7 @@ def test_the_default_app_is_known_in_every_mode() -> None:
         assert problems(default_app(mode)) == []
 
 
-def test_all_compositions_are_looked_at_and_all_is_listed() -> None:
+def test_every_problem_of_every_composition_is_listed() -> None:
     small = {"composition": {"layers": [{"name": "p", "type": "plain.prompt", "config": {"prefix": "x"}}]}}
     questions = {"composition": {"layers": [PROMPT, llm("nope")]}}
     config = app_of({"name": "zz"}, naming=small, suggested_questions_after_answer=questions)
@@ -136,7 +136,7 @@ def test_all_compositions_are_looked_at_and_all_is_listed() -> None:
     ]
 
 
-def test_a_model_whose_name_is_not_known_is_only_noted() -> None:
+def test_an_unknown_model_name_is_only_a_warning() -> None:
     typed = KNOWN[:-3] + KNOWN[-1] + KNOWN[-3:-1]
     [note] = unknown_models(app_of(llm(typed)))
     assert note.startswith(f"{PLACE}.config.model: {typed!r} is not a model that this release knows")
@@ -145,7 +145,7 @@ def test_a_model_whose_name_is_not_known_is_only_noted() -> None:
         assert unknown_models(app_of(llm(model))) == []
 
 
-def test_with_another_backend_layers_are_its_own_business() -> None:
+def test_layers_are_not_checked_for_another_backend() -> None:
     config = app_of({"name": "zz", "type": "vendor.unheard_of"})
     assert check_app(Settings(backend_url="http://127.0.0.1:1"), config, "app.yaml") == []
     with pytest.raises(ConfigError, match="AGENT_GATEWAY_BACKEND_URL is not set") as refused:

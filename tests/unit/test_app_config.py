@@ -92,7 +92,7 @@ def test_a_full_file_is_read(tmp_path: Path) -> None:
     ]
 
 
-def test_what_was_not_written_stays_absent_and_extras_of_the_form_stay(tmp_path: Path) -> None:
+def test_absent_keys_stay_absent_and_extras_of_the_form_are_kept(tmp_path: Path) -> None:
     dumped = load(tmp_path, FULL).model_dump(mode="json")
     layers = dumped["composition"]["layers"]
     assert layers[2] == {"name": "history", "type": "pydantic_ai.history"}
@@ -215,13 +215,13 @@ def test_the_default_app_passes_its_own_check(mode: AppMode) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_named_with_its_path(data: object, complaint: str) -> None:
+def test_an_error_is_reported_with_its_path(data: object, complaint: str) -> None:
     message = refusal(data)
     assert message.startswith("app.yaml")
     assert complaint in message
 
 
-def test_all_that_is_wrong_is_told_at_once_without_any_value() -> None:
+def test_all_errors_are_reported_at_once_without_values() -> None:
     data = with_config(["${env:GONE}", "${x}", "${env:MODEL_KEY} ${inputs.y}"])
     message = refusal(data)
     assert message.count("\n  - ") == 3
@@ -250,14 +250,14 @@ def test_all_that_is_wrong_is_told_at_once_without_any_value() -> None:
         ("name: x\n---\nname: y", "is not valid YAML"),
     ],
 )
-def test_a_bad_file_is_refused_by_name(tmp_path: Path, text: str, complaint: str) -> None:
+def test_an_invalid_file_is_refused_with_the_reason(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(ConfigError) as error:
         load(tmp_path, text)
     assert "app.yaml" in str(error.value)
     assert complaint in str(error.value)
 
 
-def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file"):
         load_app_file(tmp_path / "nowhere.yaml", {})
     with pytest.raises(ConfigError, match="cannot read the app file"):

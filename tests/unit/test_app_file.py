@@ -26,7 +26,7 @@ QUERY = {"name": "prompt", "config": "${query}"}
 
 @settings(deadline=None)
 @given(text.filter(bool), text, json_data)
-def test_any_app_comes_back(
+def test_any_app_is_read_back_unchanged(
     tmp_path_factory: pytest.TempPathFactory, name: str, opening: str, metadata: Any
 ) -> None:
     layers = [QUERY, {"name": "other", "config": None, "metadata": {"x": metadata}}]
@@ -82,7 +82,7 @@ def test_a_key_written_twice_is_named_and_no_value_is_shown(tmp_path: Path) -> N
     assert "secret" not in str(raised.value)
 
 
-def test_the_slug_is_no_part_of_a_version(tmp_path: Path) -> None:
+def test_the_slug_is_not_part_of_a_version(tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
     path.write_text("slug: my-app\nname: x")
     config = load_app_file(path, {})
@@ -91,7 +91,7 @@ def test_the_slug_is_no_part_of_a_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slug", ["My", "a b", "-a", "a-", "a_b", "a~b", "ä", "a" * 64, "a\n", 7])
-def test_a_slug_that_is_none(slug: object) -> None:
+def test_an_invalid_slug_is_refused(slug: object) -> None:
     with pytest.raises(ConfigError, match=r"slug: "):
         parse_app({"name": "x", "slug": slug}, {}, "app.yaml")
 
@@ -105,12 +105,12 @@ def test_a_slug_that_is_none(slug: object) -> None:
         ({"turns": 1}, "limits.turns: unknown key"),
     ],
 )
-def test_a_limit_that_is_none(limits: dict[str, Any], path: str) -> None:
+def test_an_invalid_limit_is_refused(limits: dict[str, Any], path: str) -> None:
     with pytest.raises(ConfigError, match=path):
         parse_app({"name": "x", "limits": limits}, {}, "app.yaml")
 
 
-def test_variables_that_are_not_set() -> None:
+def test_unset_variables_are_listed() -> None:
     layers = [{"name": "a", "config": ["${env:B} ${env:A}", "$${env:C}", {"x": "${env:D}"}]}]
     data = {"name": "x", "composition": {"layers": layers}}
     config = parse_app(data, None, "app.yaml")

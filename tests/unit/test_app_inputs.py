@@ -42,7 +42,7 @@ MUST = {"must": "x"}
         {"unheard of": ["anything", {}]},
     ],
 )
-def test_what_fits(inputs: dict[str, Any]) -> None:
+def test_valid_inputs_are_accepted(inputs: dict[str, Any]) -> None:
     read_inputs(FORM, {**MUST, **inputs}, starting=True)
 
 
@@ -77,7 +77,7 @@ def test_what_fits(inputs: dict[str, Any]) -> None:
         ({"tone": ["brief"]}, "inputs.tone: must be one of the options"),
     ],
 )
-def test_what_does_not_fit_is_named(inputs: dict[str, Any], problem: str) -> None:
+def test_invalid_inputs_are_refused_by_name(inputs: dict[str, Any], problem: str) -> None:
     with pytest.raises(InvalidParam) as raised:
         read_inputs(FORM, {**MUST, **inputs}, starting=True)
     assert raised.value.message == problem
@@ -97,20 +97,20 @@ def test_what_does_not_fit_is_named(inputs: dict[str, Any], problem: str) -> Non
         ("", ""),
     ],
 )
-def test_a_number_may_come_as_text(sent: Any, taken: Any) -> None:
+def test_a_number_can_be_given_as_text(sent: Any, taken: Any) -> None:
     read = read_inputs(FORM, {**MUST, "age": sent, "line": "5"}, starting=True)
     assert read == {**MUST, "age": taken, "line": "5"}
     assert type(read["age"]) is type(taken)
 
 
 @pytest.mark.parametrize("blank", ["", "  ", None])
-def test_what_is_required_and_blank_keeps_the_conversations_own(blank: str | None) -> None:
+def test_a_blank_required_input_keeps_the_conversations_value(blank: str | None) -> None:
     stored = {"must": "kept", "line": "a"}
     read = read_inputs(FORM, {"must": blank, "line": ""}, starting=False)
     assert merged(stored, read) == {"must": "kept", "line": ""}
 
 
-def test_what_is_required_is_required_of_the_first_message_only() -> None:
+def test_required_inputs_are_required_in_the_first_message_only() -> None:
     with pytest.raises(InvalidParam, match="must: is required"):
         read_inputs(FORM, {}, starting=True)
     read_inputs(FORM, {}, starting=False)
@@ -118,7 +118,7 @@ def test_what_is_required_is_required_of_the_first_message_only() -> None:
         read_inputs(FORM, {"must": 7}, starting=False)
 
 
-def test_a_later_message_has_the_inputs_that_it_does_not_send() -> None:
+def test_a_later_message_inherits_the_inputs_it_does_not_send() -> None:
     stored = {"a": 1, "b": "two"}
     assert merged(stored, {}) == stored
     assert merged(stored, {"b": "three", "c": []}) == {"a": 1, "b": "three", "c": []}

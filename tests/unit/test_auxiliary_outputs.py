@@ -46,7 +46,7 @@ from agent_gateway.domain.text import NAME_LENGTH
         ("[" * 100_000, ["[" * QUESTION_LENGTH]),
     ],
 )
-def test_questions(output: str, questions: list[str]) -> None:
+def test_suggested_questions_are_read_from_any_form(output: str, questions: list[str]) -> None:
     assert questions_in(output) == questions
 
 
@@ -75,7 +75,7 @@ def test_questions(output: str, questions: list[str]) -> None:
         (' "" ', ""),
     ],
 )
-def test_names(output: str, name: str) -> None:
+def test_a_name_is_read_from_any_form(output: str, name: str) -> None:
     assert name_in(output) == name
 
 

@@ -37,7 +37,7 @@ def commas_and_brackets(value: Any) -> int:
 
 
 @given(VALUES, st.lists(st.integers(0, 400), max_size=6), st.booleans())
-def test_it_counts_what_is_no_text_wherever_it_is_cut(value: Any, cuts: list[int], escaped: bool) -> None:
+def test_values_are_counted_wherever_the_body_is_cut(value: Any, cuts: list[int], escaped: bool) -> None:
     body = json.dumps(value, ensure_ascii=escaped).encode()
     places = [0, *sorted(cut for cut in cuts if cut < len(body)), len(body)]
     pieces = [body[start:end] for start, end in pairwise(places)]
@@ -49,7 +49,7 @@ def test_it_counts_what_is_no_text_wherever_it_is_cut(value: Any, cuts: list[int
     [b"[" * 8_000_000, b'"' * 8_000_000, b'"' + b'\\"' * 4_000_000, b"\\" * 8_000_000, b'"a,' * 2_500_000],
     ids=["open", "quotes", "escaped quotes", "backslashes", "texts"],
 )
-def test_nothing_takes_long(body: bytes) -> None:
+def test_counting_takes_linear_time(body: bytes) -> None:
     """What is no JSON, too. The time is that of the processor: a second is a hundred times what it takes."""
     started = time.thread_time()
     pieces = [body[start : start + 65536] for start in range(0, len(body), 65536)]

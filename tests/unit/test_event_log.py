@@ -51,7 +51,7 @@ async def test_other_work_comes_between_readers() -> None:
 
 
 @pytest.mark.anyio
-async def test_everybody_hears_everything_however_it_comes() -> None:
+async def test_every_reader_gets_every_event() -> None:
     """Events while others are being woken, readers that come and go meanwhile, and the end."""
     log = EventLog()
 
@@ -81,7 +81,7 @@ async def test_everybody_hears_everything_however_it_comes() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_wait_ends_by_itself() -> None:
+async def test_a_wait_ends_after_its_bound() -> None:
     log = EventLog()
     assert await log.wait(0, 0.01) is False
     log.close()

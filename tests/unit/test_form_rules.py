@@ -38,7 +38,7 @@ FORM = FormDefinition("Title", "Sure?", (SIZE, NOTE), (OK, NO))
         ({"size": "l", "note": {"any": [1]}}, {"size": "l", "note": {"any": [1]}}),
     ],
 )
-def test_what_is_asked_for_is_kept(given: dict[str, Any], kept: dict[str, Any]) -> None:
+def test_valid_values_are_kept(given: dict[str, Any], kept: dict[str, Any]) -> None:
     assert answer_of(FORM, Submission("no", given)) == FormAnswer("submitted", NO, kept)
 
 
@@ -52,7 +52,7 @@ def test_what_is_asked_for_is_kept(given: dict[str, Any], kept: dict[str, Any]) 
         ("ok", {"size": ["s", "x"]}, "inputs.size:"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(action: str, given: dict[str, Any], named: str) -> None:
+def test_invalid_values_are_refused_by_name(action: str, given: dict[str, Any], named: str) -> None:
     with pytest.raises(InvalidParam, match=named):
         answer_of(FORM, Submission(action, given))
 

@@ -49,7 +49,7 @@ def value_of(settings: Settings, name: str) -> str:
 
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {} ", "\t{}", "\n{}\n\n", "\u00a0{}\u00a0"])
-def test_what_a_file_or_an_editor_adds_is_taken_away(read: Read, name: str, around: str) -> None:
+def test_surrounding_whitespace_is_removed(read: Read, name: str, around: str) -> None:
     meant = "https://example.com/x" if name.endswith("URL") else "x-123"
     assert value_of(read(**{name: around.format(meant)}), name) == meant
 
@@ -63,14 +63,14 @@ def test_quotation_marks_are_refused(read: Read, name: str, around: str) -> None
 
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("inside", ["\n", "\x1b", "\u200b", "\udcff"])
-def test_what_can_not_be_seen_is_refused(read: Read, name: str, inside: str) -> None:
+def test_invisible_characters_are_refused(read: Read, name: str, inside: str) -> None:
     told = refusal(read, **{name: f"sword{inside}fish"})
     assert told.startswith(f"AGENT_GATEWAY_{name}: holds a line break or another character")
     assert "sword" not in told
 
 
 @pytest.mark.parametrize("name", ["API_KEY", "BACKEND_TOKEN", "SECRET_KEY", "BACKEND_URL", "PUBLIC_URL"])
-def test_what_is_not_ascii_is_refused_where_it_would_be_other_bytes_elsewhere(read: Read, name: str) -> None:
+def test_non_ascii_values_are_refused_where_bytes_matter(read: Read, name: str) -> None:
     value = "http://schlüssel.example" if name.endswith("URL") else "schlüssel"
     told = refusal(read, **{name: value})
     assert told.startswith(f"AGENT_GATEWAY_{name}: ")
@@ -78,7 +78,7 @@ def test_what_is_not_ascii_is_refused_where_it_would_be_other_bytes_elsewhere(re
 
 
 @pytest.mark.parametrize("name", ["API_KEY", "BACKEND_TOKEN"])
-def test_a_header_has_no_spaces(read: Read, name: str) -> None:
+def test_a_value_for_a_header_cannot_contain_spaces(read: Read, name: str) -> None:
     assert "header" in refusal(read, **{name: "two words"})
 
 
@@ -86,7 +86,7 @@ def test_a_header_has_no_spaces(read: Read, name: str) -> None:
     "url",
     ["http://host:99999", "http://host:port", "http://:80", "http://[::1", "http://host:0", "http://"],
 )
-def test_an_address_that_can_not_be_one(read: Read, url: str) -> None:
+def test_an_invalid_address_is_refused(read: Read, url: str) -> None:
     for name in ("BACKEND_URL", "PUBLIC_URL"):
         assert refusal(read, **{name: url}).startswith(f"AGENT_GATEWAY_{name}: not a URL")
 
@@ -115,13 +115,13 @@ def test_a_mistyped_variable_is_refused_with_the_nearest_name(
     assert told == f"AGENT_GATEWAY_{given} in {place} is no setting: the nearest is AGENT_GATEWAY_{nearest}"
 
 
-def test_every_mistyped_variable_is_told(read: Read) -> None:
+def test_every_mistyped_variable_is_reported(read: Read) -> None:
     told = refusal(read, BAKEND_URL="x", PROT="1")
     assert "AGENT_GATEWAY_BAKEND_URL" in told
     assert "AGENT_GATEWAY_PROT in the environment is no setting: the nearest is AGENT_GATEWAY_PORT" in told
 
 
-def test_what_kubernetes_says_of_services_is_no_setting(read: Read) -> None:
+def test_service_variables_of_kubernetes_are_ignored(read: Read) -> None:
     """Of a service named agent-gateway, and of agent-gateway-backend."""
     settings = read(
         SERVICE_HOST="10.0.0.1",
@@ -148,7 +148,7 @@ def test_a_file_of_settings_as_editors_write_it(read: Read, tmp_path: Path) -> N
     assert refusal(read) == ".env is not UTF-8"
 
 
-def test_all_faults_are_told_in_one_line(read: Read) -> None:
+def test_all_errors_are_reported_in_one_line(read: Read) -> None:
     told = refusal(read, PORT="x", MODEL="'x'")
     assert "AGENT_GATEWAY_PORT: " in told
     assert "AGENT_GATEWAY_MODEL: begins" in told

@@ -59,7 +59,7 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
         ),
     ],
 )
-def test_frames(stream: bytes, frames: list[Frame]) -> None:
+def test_a_stream_is_decoded_into_frames(stream: bytes, frames: list[Frame]) -> None:
     assert decode(stream) == frames
     for place in range(len(stream) + 1):
         assert decode(stream[:place], stream[place:]) == frames
@@ -85,14 +85,14 @@ def test_any_split_gives_the_same_frames(
 
 
 @given(st.lists(st.text().filter(lambda text: "\r" not in text and "\n" not in text), min_size=1))
-def test_what_is_written_is_read(texts: list[str]) -> None:
+def test_written_frames_are_read_back(texts: list[str]) -> None:
     stream = "".join(f"id: {number}\ndata: {text}\n\n" for number, text in enumerate(texts)).encode()
     expected = [Frame(str(number).encode(), b"", text.encode()) for number, text in enumerate(texts)]
     assert decode(*cut(stream, [len(stream) // 3, len(stream) // 2])) == expected
 
 
 @pytest.mark.parametrize("path", STREAMS, ids=lambda path: path.stem)
-def test_recorded_streams(path: Path) -> None:
+def test_recorded_streams_are_decoded(path: Path) -> None:
     stream = path.read_bytes()
     frames = decode(stream)
     for size in (1, 7, 1000):
@@ -142,7 +142,7 @@ def test_a_delta_is_read_from_the_envelope() -> None:
         ),
     ],
 )
-def test_what_msgspec_refuses_is_repaired(data: bytes, expected: object) -> None:
+def test_data_that_msgspec_refuses_is_repaired(data: bytes, expected: object) -> None:
     event = decode_event(b'{"id":"1-0","type":"t","agent_message_delta":"d","data":' + data + b"}")
     assert read_object(event.data) == expected
     assert json.loads(bytes(event.data).decode()) == expected
@@ -154,7 +154,7 @@ def test_the_repair_keeps_absent_keys_absent() -> None:
     assert event == RunEvent(id="5-0", type="\ufffd", data=EMPTY_OBJECT)
 
 
-def test_the_frame_lends_its_id() -> None:
+def test_an_event_without_an_id_takes_that_of_its_frame() -> None:
     assert decode_event(b'{"type":"t"}', b"9-1").id == "9-1"
     assert decode_event(b'{"type":"t","id":"1-0"}', b"9-1").id == "1-0"
     with pytest.raises(BackendGarbage):
@@ -176,12 +176,12 @@ def test_the_frame_lends_its_id() -> None:
         b"\x00",
     ],
 )
-def test_garbage(data: bytes) -> None:
+def test_garbage_is_refused(data: bytes) -> None:
     with pytest.raises(BackendGarbage) as caught:
         decode_event(data, b"1-0")
     assert caught.value.__cause__ is None
 
 
-def test_bottomless_json_is_garbage() -> None:
+def test_endlessly_nested_json_is_refused() -> None:
     with pytest.raises(BackendGarbage):
         decode_event(event_bytes("[" * 200_000 + "]" * 200_000))
