@@ -91,6 +91,16 @@ class OutboxLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseLimits:
+    """Of the connections to the database, in seconds."""
+
+    wait_seconds: float = 10.0
+    """How long a request waits for a connection."""
+    grow_seconds: float = 2.0
+    """How long a process manages with the connections it has after it was refused another."""
+
+
+@dataclass(frozen=True, slots=True)
 class BackendLimits:
     """Of the requests to an agent backend, in seconds."""
 
@@ -140,6 +150,7 @@ class Limits:
     drain: DrainLimits = field(default_factory=DrainLimits)
     maintenance: MaintenanceIntervals = field(default_factory=MaintenanceIntervals)
     outbox: OutboxLimits = field(default_factory=OutboxLimits)
+    database: DatabaseLimits = field(default_factory=DatabaseLimits)
     backend: BackendLimits = field(default_factory=BackendLimits)
     requests: RequestLimits = field(default_factory=RequestLimits)
     start: StartLimits = field(default_factory=StartLimits)

@@ -12,7 +12,7 @@ from pathlib import Path
 from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.errors import ConfigError
-from agent_gateway.limits import DEFAULTS, BackendLimits
+from agent_gateway.limits import DEFAULTS, BackendLimits, DatabaseLimits
 from agent_gateway.settings import Settings
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.migrations import migrate
@@ -33,13 +33,14 @@ def check_database(settings: Settings) -> Path | None:
     return sqlite_path(url) if settings.embedded_database else None
 
 
-def open_database(settings: Settings) -> Database:
+def open_database(settings: Settings, limits: DatabaseLimits = DEFAULTS.database) -> Database:
     """The database these settings name; close it. Raises ConfigError."""
     check_database(settings)
     return Database(
         settings.resolved_database_url(),
         pool_size=settings.database_pool_size,
         lease_seconds=settings.lease_seconds,
+        limits=limits,
     )
 
 

@@ -53,7 +53,7 @@ async def open_gateway(
     settings: Settings, config: AppConfig, limits: Limits, stack: AsyncExitStack
 ) -> AppState:
     """Open every part; `stack` closes them. `config` is the default app's. Raises ConfigError, StoreError."""
-    storage = await _open_storage(settings, stack)
+    storage = await _open_storage(settings, limits, stack)
     tickets = _make_tickets(settings, storage)
     backend = open_backend(settings, limits.backend)
     stack.push_async_callback(backend.aclose)
@@ -108,14 +108,14 @@ class _Storage:
     forms: FormStore
 
 
-async def _open_storage(settings: Settings, stack: AsyncExitStack) -> _Storage:
+async def _open_storage(settings: Settings, limits: Limits, stack: AsyncExitStack) -> _Storage:
     secret = secret_key(settings)
     if len(secret) < SECRET_CHARACTERS:
         logger.warning(
             "the secret key has fewer than %d characters: one who sees a ticket may guess it",
             SECRET_CHARACTERS,
         )
-    database = open_database(settings)
+    database = open_database(settings, limits.database)
     stack.push_async_callback(database.close)
     owner = OwnerContext(new_id(), settings.lease_seconds, settings.turn_timeout_seconds, FOLD_VERSIONS)
     storage = _Storage(

@@ -11,8 +11,8 @@ import asyncpg
 import pytest
 
 from agent_gateway.errors import StoreUnavailable
-from agent_gateway.store.db import connections
-from agent_gateway.store.db.connections import WAIT_SECONDS, Pool
+from agent_gateway.limits import DEFAULTS, DatabaseLimits
+from agent_gateway.store.db.connections import Pool
 from agent_gateway.store.db.database import Database
 from tests.support.chat import Chat, Heard, refused
 from tests.support.fakes.script import Gate, delta, script, succeed
@@ -261,7 +261,7 @@ async def test_a_heartbeat_without_a_connection_fails_at_once(role: LimitedRole)
     role.limit(0)
     database = Database(role.url)
     try:
-        async with asyncio.timeout(WAIT_SECONDS - 2):
+        async with asyncio.timeout(DEFAULTS.database.wait_seconds - 2):
             told = await asyncio.gather(
                 used(database, "heartbeats"), used(database, "heartbeats"), return_exceptions=True
             )
@@ -277,8 +277,8 @@ async def test_waiting_for_a_connection_does_not_poll_the_database(
     """Also while requests still use connections that they have to give to a duty."""
     role.limit(2)
     # What was refused is not asked for again here, however slow the machine is.
-    monkeypatch.setattr("agent_gateway.store.db.connections.GROW_SECONDS", 60.0)
-    database, connect = Database(role.url), asyncpg.connect
+    database = Database(role.url, limits=DatabaseLimits(grow_seconds=60.0))
+    connect = asyncpg.connect
     asked: Counter[asyncio.Task[Any] | None] = Counter()
 
     async def counted(*args: Any, **kwargs: Any) -> Any:
@@ -329,10 +329,9 @@ async def test_a_request_that_is_refused_again_and_again_waits_no_longer_than_ot
     role: LimitedRole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is a place for it, and no connection: it is told so, however often it may ask meanwhile."""
-    monkeypatch.setattr(connections, "WAIT_SECONDS", 0.5)
-    monkeypatch.setattr(connections, "GROW_SECONDS", 0.1)
     role.limit(1)
-    database = Database(role.url, pool_size=2)
+    limits = DatabaseLimits(wait_seconds=0.5, grow_seconds=0.1)
+    database = Database(role.url, pool_size=2, limits=limits)
     async with asyncio.timeout(20), database.transaction():
         with pytest.raises(StoreUnavailable, match="no database connection was free"):
             await used(database, "requests")
@@ -345,9 +344,10 @@ async def test_the_place_of_a_request_that_is_cancelled_is_free_when_its_connect
     role: LimitedRole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not before: others would ask for a connection that can not be had yet."""
-    monkeypatch.setattr(connections, "WAIT_SECONDS", 0.1)
     role.limit(1)
-    database, leave, entered = Database(role.url, pool_size=1), asyncio.Event(), asyncio.Event()
+    limits = DatabaseLimits(wait_seconds=0.1)
+    database = Database(role.url, pool_size=1, limits=limits)
+    leave, entered = asyncio.Event(), asyncio.Event()
 
     async def request() -> None:
         async with database.transaction():

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, text
 
 from agent_gateway.errors import StoreUnavailable
-from agent_gateway.store.db import connections
+from agent_gateway.limits import DatabaseLimits
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import now_plus
 from tests.support.store_world import METADATA, World, ask
@@ -43,8 +43,7 @@ async def test_i5_maintenance_works_while_requests_use_up_their_pool(postgres: D
 async def test_a_pool_that_stays_empty_is_unavailable(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "WAIT_SECONDS", 0.1)
-    database = Database(database_url, pool_size=1)
+    database = Database(database_url, pool_size=1, limits=DatabaseLimits(wait_seconds=0.1))
     async with database.reading() as session:
         await session.execute(text("SELECT 1"))
         with pytest.raises(StoreUnavailable):

@@ -21,16 +21,13 @@ from sqlalchemy.pool import Pool as SqlPool
 from sqlalchemy.util import greenlet_spawn
 
 from agent_gateway.errors import StoreUnavailable
+from agent_gateway.limits import DatabaseLimits
 from agent_gateway.store.db.shielded import ShieldedTasks
 
 Pool = Literal["requests", "duty", "heartbeats"]
 
 RESERVED: Final[Mapping[Pool, int]] = {"heartbeats": 1, "duty": 2}
 """Connections that no request may use."""
-WAIT_SECONDS: Final = 10.0
-"""How long a request waits for a connection."""
-GROW_SECONDS: Final = 2.0
-"""How long a process asks for no further connection after one was refused."""
 GIVE_WAY_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Pauses before a duty tries again: until then the server has noticed that a connection was given up."""
 ABORT_SECONDS: Final = 0.1
@@ -77,8 +74,15 @@ class _CountedPool:
 class Connections:
     """The pools of a process on Postgres; `make` makes an engine with so many connections."""
 
-    def __init__(self, make: Callable[[int], AsyncEngine], pool_size: int, shielded: ShieldedTasks) -> None:
+    def __init__(
+        self,
+        make: Callable[[int], AsyncEngine],
+        pool_size: int,
+        shielded: ShieldedTasks,
+        limits: DatabaseLimits,
+    ) -> None:
         self._shielded = shielded
+        self._limits = limits
         self._requests = _CountedPool(make(pool_size), pool_size)
         self._reserved: dict[Pool, _CountedPool] = {
             pool: _CountedPool(make(size), size) for pool, size in RESERVED.items()
@@ -155,7 +159,7 @@ class Connections:
         return await self._reserved_at_any_cost(stack, self._reserved["heartbeats"])
 
     async def _for_request(self, stack: AsyncExitStack) -> AsyncConnection:
-        until = latest()
+        until = latest(self._limits)
         while True:
             await permit(self._requests.permits, until)
             try:
@@ -172,7 +176,8 @@ class Connections:
                     self._requests.permits.release()
                     continue
                 # The open connections must suffice for a while: nobody gets this permit meanwhile.
-                asyncio.get_running_loop().call_later(GROW_SECONDS, self._requests.permits.release)
+                loop, release = asyncio.get_running_loop(), self._requests.permits.release
+                loop.call_later(self._limits.grow_seconds, release)
 
     async def _opened(self, stack: AsyncExitStack) -> AsyncConnection:
         pool = self._requests.engine.pool
@@ -250,16 +255,16 @@ class Connections:
         """A reserved connection, once there is room in its pool."""
         async with AsyncExitStack() as opening:
             # A waiter in the engine's own pool is not woken when the connection it waits for fails to open.
-            await permit(counted.permits, latest())
+            await permit(counted.permits, latest(self._limits))
             opening.callback(counted.permits.release)
             connection = await opening.enter_async_context(counted.engine.connect())
             stack.push_async_callback(opening.pop_all().aclose)
             return connection
 
 
-def latest() -> float:
+def latest(limits: DatabaseLimits) -> float:
     """When a request that comes now stops waiting: the time of the event loop, in seconds."""
-    return asyncio.get_running_loop().time() + WAIT_SECONDS
+    return asyncio.get_running_loop().time() + limits.wait_seconds
 
 
 async def permit(permits: asyncio.Semaphore, until: float) -> None:

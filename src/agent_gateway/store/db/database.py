@@ -11,10 +11,11 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from agent_gateway.errors import StoreUnavailable
+from agent_gateway.limits import DEFAULTS, DatabaseLimits
 from agent_gateway.store.db.connections import Connections, Pool
 from agent_gateway.store.db.errors import mapped_errors
 from agent_gateway.store.db.functions import now_plus
-from agent_gateway.store.db.postgres import COMMAND_SECONDS, Postgres, limits
+from agent_gateway.store.db.postgres import COMMAND_SECONDS, Postgres, session_limits
 from agent_gateway.store.db.shielded import ShieldedTasks
 from agent_gateway.store.db.sqlite import FileConnections, sqlite_engine
 from agent_gateway.store.db.url import async_url, postgres_address
@@ -48,7 +49,14 @@ class Database:
     make a process lose its turns (R6); see `connections.py`.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 5, lease_seconds: float = 8.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 5,
+        lease_seconds: float = 8.0,
+        limits: DatabaseLimits = DEFAULTS.database,
+    ) -> None:
         self.url = async_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.clock = DatabaseClock()
@@ -57,11 +65,13 @@ class Database:
         self._postgres: Postgres | None = None
         if self.is_sqlite:
             self._connections: Connections | FileConnections = FileConnections(
-                lambda size: sqlite_engine(self.url, size), pool_size
+                lambda size: sqlite_engine(self.url, size), pool_size, limits
             )
         else:
-            self._postgres = Postgres(postgres_address(self.url), limits(lease_seconds), COMMAND_SECONDS)
-            self._connections = Connections(self._postgres.pooled_engine, pool_size, self.shielded)
+            self._postgres = Postgres(
+                postgres_address(self.url), session_limits(lease_seconds), COMMAND_SECONDS
+            )
+            self._connections = Connections(self._postgres.pooled_engine, pool_size, self.shielded, limits)
 
     async def hold(self) -> None:
         """Open the connections of heartbeats and duties before any for requests, and hold them."""

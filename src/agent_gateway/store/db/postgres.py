@@ -30,7 +30,7 @@ _OPENED: Final = "opened"
 logger = logging.getLogger(__name__)
 
 
-def limits(lease_seconds: float) -> dict[str, str]:
+def session_limits(lease_seconds: float) -> dict[str, str]:
     """A session's name and time limits, so that a frozen process holds no row locks (R6)."""
     # Two seconds at least: a busy machine is not a frozen process.
     half_lease = max(2000, int(lease_seconds * 500))
@@ -44,7 +44,7 @@ def limits(lease_seconds: float) -> dict[str, str]:
 
 
 NO_LIMITS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(limits(1), "0"),
+    **dict.fromkeys(session_limits(1), "0"),
     "application_name": "agent-gateway migrate",
 }
 """For a migration, which may take long."""

@@ -9,6 +9,7 @@ from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util.concurrency import in_greenlet
 
+from agent_gateway.limits import DatabaseLimits
 from agent_gateway.store.db.connections import Pool, latest, permit
 
 
@@ -61,7 +62,8 @@ def sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
 class FileConnections:
     """The pool of a process on SQLite: many readers, and one writer at a time, on a connection of its own."""
 
-    def __init__(self, make: Callable[[int], AsyncEngine], pool_size: int) -> None:
+    def __init__(self, make: Callable[[int], AsyncEngine], pool_size: int, limits: DatabaseLimits) -> None:
+        self._limits = limits
         self._size = pool_size + 1
         self._engine = make(self._size)
         self._readers = asyncio.Semaphore(pool_size)
@@ -91,7 +93,7 @@ class FileConnections:
     @asynccontextmanager
     async def reading(self, *, anyhow: bool = False) -> AsyncGenerator[AsyncConnection]:
         """A connection to read on; here each reader gets one."""
-        await permit(self._readers, latest())
+        await permit(self._readers, latest(self._limits))
         try:
             async with self._engine.connect() as connection:
                 yield connection
