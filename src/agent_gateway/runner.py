@@ -26,7 +26,7 @@ from structlog.contextvars import bind_contextvars
 
 from agent_gateway.backend.compose import compose
 from agent_gateway.backend.run_handle import RunHandle, cancel_quietly
-from agent_gateway.backend.shown_files import to_be_shown
+from agent_gateway.backend.shown_files import images_for_model
 from agent_gateway.domain.events import Result, TurnEvent
 from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.turns import Turn, TurnState
@@ -172,7 +172,7 @@ class TurnRunner:
         return None
 
     async def _create_run(self) -> bool:
-        wanted = to_be_shown(self.turn.app.config.composition, self.turn.files)
+        wanted = images_for_model(self.turn.app.config.composition, self.turn.files)
         images = await self._resources.files.read_images(wanted, self._resources.limits.read_images_seconds)
         request = compose(self.turn, self._resources.environ, self._resources.file_url, images)
         self._bounds.sending = True

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agent_gateway.apps.config import AppConfig
-from agent_gateway.apps.inputs import merged, read_inputs
+from agent_gateway.apps.inputs import merge_inputs, read_inputs
 from agent_gateway.errors import InvalidParam
 
 FORM = AppConfig.model_validate(
@@ -107,7 +107,7 @@ def test_a_number_can_be_given_as_text(sent: Any, taken: Any) -> None:
 def test_a_blank_required_input_keeps_the_conversations_value(blank: str | None) -> None:
     stored = {"must": "kept", "line": "a"}
     read = read_inputs(FORM, {"must": blank, "line": ""}, starting=False)
-    assert merged(stored, read) == {"must": "kept", "line": ""}
+    assert merge_inputs(stored, read) == {"must": "kept", "line": ""}
 
 
 def test_required_inputs_are_required_in_the_first_message_only() -> None:
@@ -120,7 +120,7 @@ def test_required_inputs_are_required_in_the_first_message_only() -> None:
 
 def test_a_later_message_inherits_the_inputs_it_does_not_send() -> None:
     stored = {"a": 1, "b": "two"}
-    assert merged(stored, {}) == stored
-    assert merged(stored, {"b": "three", "c": []}) == {"a": 1, "b": "three", "c": []}
-    assert merged(stored, {"a": None, "b": ""}) == {"a": 1, "b": ""}
+    assert merge_inputs(stored, {}) == stored
+    assert merge_inputs(stored, {"b": "three", "c": []}) == {"a": 1, "b": "three", "c": []}
+    assert merge_inputs(stored, {"a": None, "b": ""}) == {"a": 1, "b": ""}
     assert stored == {"a": 1, "b": "two"}

@@ -18,7 +18,7 @@ from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.apps.file import parse_app
 from agent_gateway.backend.compose import compose, compose_auxiliary, compose_closing, has_place_for_files
 from agent_gateway.backend.fold.translate import FOLD_VERSION
-from agent_gateway.backend.shown_files import MAX_ENTRY_BYTES, to_be_shown
+from agent_gateway.backend.shown_files import MAX_ENTRY_BYTES, images_for_model
 from agent_gateway.domain.files import InputFile
 from agent_gateway.domain.human_input import FormAction, FormAnswer, FormDefinition, FormState, HumanInputForm
 from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, FormId, MessageId, TaskId
@@ -321,7 +321,7 @@ def test_files_become_the_list_of_a_newer_prompt_layer() -> None:
     ]
     app = app_of([{"name": "a", "config": {"text": "${query}", "files": "${files}"}}])
     turn = replace(turn_of(app), files=given)
-    assert to_be_shown(app.composition, given) == ["id-1", "id-2"]
+    assert images_for_model(app.composition, given) == ["id-1", "id-2"]
     request = compose(turn, {}, url_of, {"id-1": b"image-a"})
     [layer] = json.loads(msgspec.json.encode(request))["composition"]["layers"]
     first, second, third, fourth, fifth = layer["config"].pop("files")
@@ -352,8 +352,8 @@ def test_what_is_shown_is_bounded_and_only_where_it_is_wanted() -> None:
     given = [replace_struct(half, upload_file_id=name) for name in "abc"]
     wants = app_of([{"name": "a", "config": {"text": "${query}", "files": "${files}"}}]).composition
     told = app_of([{"name": "a", "config": {"text": "${query}", "lines": "${files}"}}]).composition
-    assert to_be_shown(wants, given) == ["a", "b"]
-    assert to_be_shown(told, given) == []
+    assert images_for_model(wants, given) == ["a", "b"]
+    assert images_for_model(told, given) == []
 
 
 @pytest.mark.parametrize(

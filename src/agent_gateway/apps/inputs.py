@@ -30,11 +30,11 @@ class InputField(BaseModel):
         return (self.model_extra or {}).get(key)
 
 
-Form = Sequence[Mapping[str, InputField]]
+InputForm = Sequence[Mapping[str, InputField]]
 """One mapping of kind (`text-input`, `select` …) to field per item, as clients get it."""
 
 
-def read_inputs(form: Form, inputs: Mapping[str, JsonValue], *, starting: bool) -> JsonObject:
+def read_inputs(form: InputForm, inputs: Mapping[str, JsonValue], *, starting: bool) -> JsonObject:
     """The inputs in the form's types. Raises InvalidParam, which names each field that does not fit.
 
     Null and blank text count as not filled in. In the message that starts a conversation, an empty required
@@ -60,7 +60,7 @@ def read_inputs(form: Form, inputs: Mapping[str, JsonValue], *, starting: bool) 
     return read
 
 
-def merged(stored: Mapping[str, JsonValue], sent: Mapping[str, JsonValue]) -> JsonObject:
+def merge_inputs(stored: Mapping[str, JsonValue], sent: Mapping[str, JsonValue]) -> JsonObject:
     """The inputs of a later message of a conversation: its own, or else those of the first message."""
     return {**stored, **{name: value for name, value in sent.items() if value is not None}}
 

@@ -28,7 +28,7 @@ def takes_list(config: object) -> bool:
     return isinstance(said, str) and parse(said) == _ALONE
 
 
-def to_be_shown(template: CompositionTemplate, files: list[InputFile]) -> list[str]:
+def images_for_model(template: CompositionTemplate, files: list[InputFile]) -> list[str]:
     """The ids of the uploaded images whose bytes a model is to see, up to MAX_ENTRY_BYTES."""
     if not any(takes_list(layer.config) for layer in template.layers):
         return []

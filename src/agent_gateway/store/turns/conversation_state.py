@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import and_, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from agent_gateway.apps.inputs import merged, read_inputs
+from agent_gateway.apps.inputs import merge_inputs, read_inputs
 from agent_gateway.apps.policy import refuses_while_asked, refuses_while_busy
 from agent_gateway.domain.human_input import FormAnswer, HumanInputForm
 from agent_gateway.domain.ids import ConversationId, TaskId, new_id
@@ -122,7 +122,7 @@ async def continue_conversation(
             raise ConversationBusy(active)
     if app.version_id != row.app_version_id:
         await connection.execute(_SET_VERSION, {**scope, "version": app.version_id})
-    inputs = merged(row.inputs, sent)
+    inputs = merge_inputs(row.inputs, sent)
     own = own_inputs(row.inputs, inputs)
     state = ConversationState(conversation_id, row.last_seq, row.updated_at, app, inputs, own, active)
     if active is not None:
