@@ -64,7 +64,7 @@ async def test_a_known_key_is_looked_up_once(keys: Keys, cache: ApiKeyCache) -> 
 
 
 @pytest.mark.anyio
-async def test_a_revoked_key_is_refused_once_its_time_is_over(
+async def test_a_revoked_key_is_refused_once_its_entry_has_expired(
     keys: Keys,
 ) -> None:
     cache = ApiKeyCache(keys, lambda: 0.0, RequestLimits(key_seconds=0.01))
@@ -90,7 +90,7 @@ async def test_an_unknown_key_is_looked_up_each_time(keys: Keys, cache: ApiKeyCa
 
 
 @pytest.mark.anyio
-async def test_a_failed_look_up_is_not_remembered(keys: Keys, cache: ApiKeyCache) -> None:
+async def test_a_failed_lookup_is_not_cached(keys: Keys, cache: ApiKeyCache) -> None:
     keys.away = True
     with pytest.raises(StoreUnavailable):
         await cache.open("app-known")
@@ -99,7 +99,7 @@ async def test_a_failed_look_up_is_not_remembered(keys: Keys, cache: ApiKeyCache
 
 
 @pytest.mark.anyio
-async def test_requests_that_come_at_once_share_one_look_up(keys: Keys, cache: ApiKeyCache) -> None:
+async def test_concurrent_requests_share_one_lookup(keys: Keys, cache: ApiKeyCache) -> None:
     keys.answers.clear()
     waiting = [asyncio.create_task(cache.open("app-known")) for _ in range(100)]
     await keys.asked.wait()
@@ -109,7 +109,7 @@ async def test_requests_that_come_at_once_share_one_look_up(keys: Keys, cache: A
 
 
 @pytest.mark.anyio
-async def test_a_request_that_is_cancelled_fails_no_other(keys: Keys, cache: ApiKeyCache) -> None:
+async def test_a_cancelled_request_does_not_fail_the_others(keys: Keys, cache: ApiKeyCache) -> None:
     """Neither the one that began the look-up, nor all that were there before: the next one looks anew."""
     keys.answers.clear()
     first, second = (asyncio.create_task(cache.open("app-known")) for _ in range(2))
@@ -132,7 +132,7 @@ async def test_a_request_that_is_cancelled_fails_no_other(keys: Keys, cache: Api
 
 
 @pytest.mark.anyio
-async def test_of_too_many_keys_the_one_not_used_for_longest_is_forgotten(
+async def test_the_least_recently_used_key_is_evicted_first(
     keys: Keys,
 ) -> None:
     cache = ApiKeyCache(keys, lambda: 0.0, RequestLimits(max_keys=2))

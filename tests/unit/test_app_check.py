@@ -120,7 +120,7 @@ def test_supported_layers_are_accepted(layer: Json) -> None:
     assert problems(app_of(layer, user_input_form=form)) == []
 
 
-def test_the_default_app_is_known_in_every_mode() -> None:
+def test_the_default_app_is_accepted_in_every_mode() -> None:
     for mode in ("chat", "agent-chat", "agent"):
         assert problems(default_app(mode)) == []
 
@@ -153,7 +153,7 @@ def test_layers_are_not_checked_for_another_backend() -> None:
     assert "unheard_of" in str(refused.value)
 
 
-def test_the_gateway_does_not_start_with_such_an_app(tmp_path: Path) -> None:
+def test_the_gateway_does_not_start_with_an_app_that_fails_the_check(tmp_path: Path) -> None:
     app = tmp_path / "app.yaml"
     app.write_text("name: x\ncomposition: {layers: [{name: prompt, config: {user: '${query}', sufix: x}}]}")
     settings = Settings(app_file=app, data_dir=tmp_path, backend_url="")

@@ -64,7 +64,7 @@ def feature(config: Any) -> dict[str, Any]:
     return {"composition": {"layers": [{"name": "a", "config": config}]}}
 
 
-def test_features_with_a_run_of_their_own_know_the_answer() -> None:
+def test_compositions_of_auxiliary_runs_may_use_the_answer() -> None:
     after = feature("${query} ${answer}")
     data = {"name": "x", "naming": after, "suggested_questions_after_answer": {"enabled": True, **after}}
     config = parse_app(data, {}, "app.yaml")
@@ -104,7 +104,7 @@ def test_absent_keys_stay_absent_and_extras_of_the_form_are_kept(tmp_path: Path)
     assert form[4]["file-list"]["allowed_file_types"] == ["image"]
 
 
-def test_the_stored_form_is_the_same_app_and_holds_no_value_of_the_environment(tmp_path: Path) -> None:
+def test_the_stored_app_is_equal_and_holds_no_environment_values(tmp_path: Path) -> None:
     config = load(tmp_path, FULL)
     stored = config.model_dump_json()
     assert AppConfig.model_validate_json(stored) == config
@@ -122,7 +122,7 @@ def test_layers_of_the_newest_schema_have_only_name_and_config() -> None:
 @pytest.mark.parametrize(
     "where", ["composition", "naming.composition", "suggested_questions_after_answer.composition"]
 )
-def test_a_generation_that_does_not_exist_is_refused(where: str) -> None:
+def test_an_unknown_schema_version_is_refused(where: str) -> None:
     wrong: Any = {"schema_version": 3, "layers": [{"name": "a"}]}
     key, _, nested = where.partition(".")
     data = {"name": "x", key: {nested: wrong} if nested else wrong}
@@ -268,7 +268,7 @@ def test_an_unreadable_file_is_refused_by_name(tmp_path: Path) -> None:
         load_app_file(latin, {})
 
 
-def test_yaml_merges_and_a_byte_order_mark_are_fine(tmp_path: Path) -> None:
+def test_yaml_merges_and_a_byte_order_mark_are_accepted(tmp_path: Path) -> None:
     text = """\ufeffname: x
 composition:
   layers:

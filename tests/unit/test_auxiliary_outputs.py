@@ -80,7 +80,7 @@ def test_a_name_is_read_from_any_form(output: str, name: str) -> None:
 
 
 @given(st.text() | st.recursive(st.text() | st.none(), st.lists).map(json.dumps))
-def test_anything_is_read_and_stays_small(output: str) -> None:
+def test_any_output_is_read_within_the_bounds(output: str) -> None:
     assert len(name_in(output)) <= NAME_LENGTH
     questions = questions_in(output)
     assert len(questions) <= MAX_QUESTIONS

@@ -24,24 +24,24 @@ def stored(chunks: list[LLMChunk]) -> Sequence[LLMChunk]:
 
 
 @given(st.dictionaries(st.integers(1, GATEWAY_REPLACE), st.text(min_size=1), max_size=50))
-def test_chunks_come_back(texts: dict[int, str]) -> None:
+def test_chunks_are_the_same_after_packing_and_unpacking(texts: dict[int, str]) -> None:
     chunks = [LLMChunk(position, texts[position]) for position in sorted(texts)]
     assert stored(chunks) == tuple(chunks)
 
 
-def test_no_marks_are_no_chunks() -> None:
+def test_without_offsets_there_are_no_chunks() -> None:
     assert unpack(b"", "") == unpack(b"", "text of a row that has no marks") == ()
     assert unpack(pack([]), "") == ()
 
 
-def test_the_stored_form_is_fixed() -> None:
+def test_the_stored_bytes_are_fixed() -> None:
     """Rows outlive releases: what was written once has to be read by every later one."""
     marks = zlib.compress(struct.pack("<6I", 1, 2, 1, 3, 2, 1))
     chunks = (LLMChunk(1, "Hel"), LLMChunk(3, "lo"), LLMChunk(4, "\N{GRINNING FACE}"))
     assert unpack(marks, "Hello\N{GRINNING FACE}") == chunks
 
 
-def test_marks_take_about_a_byte_a_chunk() -> None:
+def test_offsets_take_about_a_byte_a_chunk() -> None:
     lengths = random.Random(1)
     for count in (1_000, 20_000):
         chunks = [LLMChunk(number + 1, "x" * lengths.randint(1, 9)) for number in range(count)]
@@ -61,7 +61,7 @@ class Counted(StoredChunks):
 
 
 @pytest.mark.parametrize("left", [0, 1, 10])
-def test_what_is_told_late_costs_what_is_told(left: int) -> None:
+def test_a_late_reader_costs_only_the_chunks_it_reads(left: int) -> None:
     """Of a million stored chunks only those that are sent are made, and a few to find them."""
     count = 1_000_000
     chunks = Counted("x" * count, range(1, count + 1), range(1, count + 1))
@@ -75,7 +75,9 @@ def test_what_is_told_late_costs_what_is_told(left: int) -> None:
 
 
 @given(runs, ends)
-def test_a_turn_read_from_its_row_is_told_like_the_live_one(run: list[RunEvent], end: RunEvent) -> None:
+def test_a_turn_read_from_its_row_gives_the_same_events_as_the_live_one(
+    run: list[RunEvent], end: RunEvent
+) -> None:
     fold, _ = fed(*run, end)
     live = conclude(fold, stop_asked=False)
     read = Result(

@@ -146,7 +146,7 @@ def test_a_written_null_is_sent_and_an_absent_key_is_not() -> None:
 
 
 @pytest.mark.parametrize("value", ["text", 7, 1.5, True, None, ["a", 1], {"k": [None]}])
-def test_an_input_alone_keeps_its_type(value: object) -> None:
+def test_an_input_that_is_the_whole_text_keeps_its_type(value: object) -> None:
     assert config_sent({"v": "${inputs.x}"}, {"x": value}) == {"v": value}
 
 
@@ -161,7 +161,7 @@ def test_an_absent_input_is_empty_and_an_undeclared_one_is_never_read() -> None:
     st.text(alphabet=st.characters(exclude_categories=["Cs"]))
     | st.sampled_from(["${env:SECRET}", "${inputs.x}", "$${query}", "${", "${nonsense here}"])
 )
-def test_what_a_user_types_is_never_expanded(typed: str) -> None:
+def test_placeholders_in_user_text_are_never_expanded(typed: str) -> None:
     layers = [
         {"name": "a", "config": ["${query}", "<${query}>", "${inputs.x}", "<${inputs.y}>", "${env:SECRET}"]}
     ]
@@ -188,14 +188,14 @@ def test_an_environment_variable_is_read_when_the_turn_is_composed(caplog: pytes
     assert SECRET not in caplog.text
 
 
-def test_without_a_snapshot_none_is_sent() -> None:
+def test_a_turn_without_a_snapshot_sends_none() -> None:
     assert "session_snapshot" not in sent(turn_of(default_app()))
 
 
 @pytest.mark.parametrize(
     "snapshot", ['{"layers": [ ]}', '{"layers":{"history":{}}}', '{"n":NaN}', "not json"]
 )
-def test_a_snapshot_is_handed_on_as_it_is_stored(snapshot: str) -> None:
+def test_a_stored_snapshot_is_sent_unchanged(snapshot: str) -> None:
     request = compose(turn_of(default_app(), snapshot=snapshot), {}, url_of)
     assert request.session_snapshot is not None
     assert bytes(request.session_snapshot) == snapshot.encode()
@@ -221,7 +221,7 @@ LAYERS: list[dict[str, Any]] = [
 ]
 
 
-def test_a_session_is_closed_without_the_model_and_what_depends_on_it() -> None:
+def test_a_clean_up_run_has_no_model_and_no_layers_that_depend_on_it() -> None:
     snapshot = json.dumps({"schema_version": 1, "layers": [{"name": one["name"]} for one in LAYERS]})
     closing = compose_closing(turn_of(app_of(LAYERS), snapshot=snapshot), {})
     body = json.loads(msgspec.json.encode(closing))
@@ -233,7 +233,7 @@ def test_a_session_is_closed_without_the_model_and_what_depends_on_it() -> None:
     assert "idempotency_key" not in body
 
 
-def test_a_small_run_knows_the_texts_and_no_session() -> None:
+def test_an_auxiliary_run_gets_query_and_answer_but_no_session() -> None:
     small = {"layers": [{"name": "p", "config": {"user": "${query}|${answer}|${inputs.x}|${env:KEY}"}}]}
     config = app_of(LAYERS, {"KEY": "k"}, naming={"composition": small})
     assert config.naming is not None
@@ -265,13 +265,13 @@ def answered(tool_call_id: str) -> Turn:
     return replace(turn_of(app_of([{"name": "history"}])), form=form)
 
 
-def test_an_answer_goes_out_as_it_was_recorded() -> None:
+def test_a_form_answer_is_sent_as_recorded() -> None:
     body = json.loads((RECORDED / "requests/ask_human_resume.json").read_text())
     results = sent(answered("call_ask_1"))["deferred_tool_results"]
     assert results == {**body["deferred_tool_results"], "metadata": {}}
 
 
-def test_an_answer_without_a_call_is_a_message() -> None:
+def test_an_answer_without_a_tool_call_sends_no_tool_result() -> None:
     assert "deferred_tool_results" not in sent(answered(""))
     assert "deferred_tool_results" not in sent(turn_of(app_of([{"name": "history"}])))
 
@@ -304,14 +304,14 @@ TOLD = (
         ("${query}", "Hello"),
     ],
 )
-def test_files_are_listed_after_what_the_user_says(config: Any, wanted: Any) -> None:
+def test_files_are_listed_after_the_query_or_at_their_placeholder(config: Any, wanted: Any) -> None:
     """Or where the app has a place for them; never in the user's own words."""
     app = app_of([{"name": "a", "config": config}, {"name": "b"}])
     turn = replace(turn_of(app), files=FILES)
     assert sent(turn)["composition"]["layers"][0]["config"] == wanted
 
 
-def test_files_become_the_list_of_a_newer_prompt_layer() -> None:
+def test_files_become_entries_of_a_newer_prompt_layer() -> None:
     """Images that models see are sent as they are when they are stored here, else by their URL."""
     given = [
         *FILES,
@@ -347,7 +347,7 @@ def test_files_become_the_list_of_a_newer_prompt_layer() -> None:
     assert (fifth["delivery"], fifth["url"]) == ("multimodal", "https://x.test/d")
 
 
-def test_what_is_shown_is_bounded_and_only_where_it_is_wanted() -> None:
+def test_images_sent_as_bytes_are_bounded_and_only_for_layers_that_take_files() -> None:
     half = InputFile("image", "local_file", "", "a", "a.png", "image/png", MAX_ENTRY_BYTES // 2)
     given = [replace_struct(half, upload_file_id=name) for name in "abc"]
     wants = app_of([{"name": "a", "config": {"text": "${query}", "files": "${files}"}}]).composition
@@ -368,7 +368,7 @@ def test_what_is_shown_is_bounded_and_only_where_it_is_wanted() -> None:
         (None, False),
     ],
 )
-def test_files_without_a_place_are_not_dropped_without_a_word(
+def test_files_dropped_for_want_of_a_place_are_logged(
     config: Any, has_place: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = app_of([{"name": "a", "config": config}])
@@ -383,7 +383,7 @@ def test_files_without_a_place_are_not_dropped_without_a_word(
     assert bool(check_app(with_backend, app, "app.yaml")) is not has_place
 
 
-def test_without_files_the_list_is_empty() -> None:
+def test_a_turn_without_files_sends_an_empty_list() -> None:
     config = {"text": "${query}", "files": "${files}"}
     assert config_sent(config) == {"text": "Hello", "files": []}
     small = app_of([{"name": "a"}], naming={"composition": {"layers": [{"name": "p", "config": config}]}})
@@ -393,7 +393,7 @@ def test_without_files_the_list_is_empty() -> None:
     assert layer.config == {"text": "Hello", "files": []}
 
 
-def test_files_that_come_with_an_answer_are_told_with_it() -> None:
+def test_files_sent_with_a_form_answer_are_listed_in_its_message() -> None:
     turn = replace(answered("call_ask_1"), files=FILES)
     assert turn.form is not None
     spoken = replace(turn, form=replace(turn.form, answer=FormAnswer("submitted", message="Here.")))
@@ -402,6 +402,6 @@ def test_files_that_come_with_an_answer_are_told_with_it() -> None:
         assert result["message"] == message
 
 
-def test_without_files_nothing_is_added() -> None:
+def test_a_turn_without_files_adds_no_lines_to_the_prompt() -> None:
     assert config_sent({"user": "${query}"}) == {"user": "Hello"}
     assert config_sent({"user": ["${query}", "${files}"]}) == {"user": ["Hello", ""]}

@@ -51,14 +51,14 @@ def layers_sent(layers: list[dict[str, Any]], generation: Generation, vendor: st
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_what_is_written_in_schema_1_is_sent_as_recorded_in_both(name: str) -> None:
+def test_a_schema_1_composition_is_sent_as_recorded_to_both_generations(name: str) -> None:
     written = layers_of(f"schema1/{name}")
     assert layers_sent(written, 1) == written
     assert layers_sent(written, 2) == layers_of(f"schema2/{name}")
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_what_is_written_in_schema_2_is_taken_by_both(name: str) -> None:
+def test_a_schema_2_composition_is_accepted_by_both_generations(name: str) -> None:
     written = layers_of(f"schema2/{name}")
     assert layers_sent(written, 2) == written
     typed = layers_sent(written, 1)
@@ -99,7 +99,7 @@ BASE: list[dict[str, Any]] = [
 ]
 
 
-def test_layers_with_names_of_their_own_get_registered_ones() -> None:
+def test_layers_with_custom_names_get_registered_names() -> None:
     assert layers_sent(BASE, 1, "acme.") == BASE
     named = layers_sent(BASE, 2)
     assert [layer["name"] for layer in named] == [
@@ -115,7 +115,7 @@ def test_layers_with_names_of_their_own_get_registered_ones() -> None:
     assert named[4]["config"] == {}
 
 
-def test_a_name_that_is_registered_for_something_else_is_not_kept() -> None:
+def test_a_name_registered_for_another_kind_of_layer_is_replaced() -> None:
     layers = [{**BASE[2], "name": "config"}, *BASE[3:]]
     assert [layer["name"] for layer in layers_sent(layers, 2)] == [
         "prompt",
@@ -125,12 +125,12 @@ def test_a_name_that_is_registered_for_something_else_is_not_kept() -> None:
     ]
 
 
-def test_a_registered_name_of_another_layer_is_left_to_it() -> None:
+def test_a_registered_name_already_in_use_is_not_taken_twice() -> None:
     layers = [{**BASE[0], "name": "first"}, {**BASE[2], "name": "prompt"}, *BASE[3:]]
     assert [layer["name"] for layer in layers_sent(layers, 2)][:2] == ["agent_soul_prompt", "prompt"]
 
 
-def test_the_users_text_under_its_registered_name_is_a_text() -> None:
+def test_the_user_prompt_is_sent_as_one_text_under_its_registered_name() -> None:
     layers = [{**BASE[2], "name": "agent_app_user_prompt"}, *BASE[3:]]
     assert layers_sent(layers, 2)[0] == {"name": "agent_app_user_prompt", "config": {"text": "Hi\n\nthere"}}
     # With instructions beside it, it is none.
@@ -138,7 +138,7 @@ def test_the_users_text_under_its_registered_name_is_a_text() -> None:
     assert layers_sent(layers, 2)[0] == {"name": "prompt", "config": {"user": "Hi", "prefix": "Be kind."}}
 
 
-def test_a_user_prompt_with_files_is_the_same_in_both() -> None:
+def test_a_user_prompt_with_files_is_the_same_in_both_generations() -> None:
     config = {
         "text": "Look",
         "files": [{"delivery": "multimodal", "type": "image", "url": "https://x.test/a"}],
@@ -179,7 +179,7 @@ def test_references_are_dependencies_in_schema_1_and_fields_in_schema_2() -> Non
     assert next(layer for layer in back if layer["name"] == "tools")["config"] == {"tools": []}
 
 
-def test_a_file_in_schema_2_may_have_any_order_and_schema_1_gets_its_own() -> None:
+def test_layers_in_any_order_are_sorted_by_dependency_for_schema_1() -> None:
     written = [*reversed(layers_of("schema2/tool_parallel"))]
     assert layers_sent(written, 2) == written
     names = [layer["name"] for layer in layers_sent(written, 1)]
@@ -193,7 +193,7 @@ def test_a_file_in_schema_2_may_have_any_order_and_schema_1_gets_its_own() -> No
     ]
 
 
-def test_dependencies_that_can_not_be_met_are_for_the_backend_to_refuse() -> None:
+def test_unmet_dependencies_are_left_for_the_backend_to_refuse() -> None:
     layers = [
         {"name": "a", "type": "acme.x", "deps": {"b": "b"}},
         {"name": "b", "type": "acme.x", "deps": {"a": "a"}},
@@ -203,21 +203,21 @@ def test_dependencies_that_can_not_be_met_are_for_the_backend_to_refuse() -> Non
     assert names == ["a", "b", "c"]
 
 
-def test_a_question_to_humans_is_left_out_of_schema_2() -> None:
+def test_the_ask_human_layer_is_left_out_for_schema_2() -> None:
     asks: dict[str, Any] = {"name": "ask_human", "type": "acme.ask_human", "config": {}}
     layers = [*BASE, asks]
     assert "ask_human" not in [layer["name"] for layer in layers_sent(layers, 2)]
     assert layers_sent(layers, 1, "acme.") == layers
 
 
-def test_a_file_in_schema_2_may_ask_humans_where_there_are_questions() -> None:
+def test_a_schema_2_file_may_have_an_ask_human_layer_for_schema_1() -> None:
     asks: dict[str, Any] = {"name": "ask_human", "config": {}}
     written = [*layers_of("schema2/plain"), asks]
     assert layers_sent(written, 2) == written[:-1]
     assert layers_sent(written, 1)[-1] == {"name": "ask_human", "type": "dify.ask_human", "config": {}}
 
 
-def test_a_layer_that_nobody_knows_is_sent_and_told_to_the_operator(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_layer_is_sent_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     layers = [*BASE, {"name": "new_thing", "type": "acme.new_thing", "config": {"x": 1}}]
     with caplog.at_level(logging.WARNING):
         named = in_generation(request(layers), 2).composition.layers
@@ -227,7 +227,7 @@ def test_a_layer_that_nobody_knows_is_sent_and_told_to_the_operator(caplog: pyte
     assert in_generation(request([{"name": "x"}]), 1).composition.layers == [Layer("x")]
 
 
-def test_only_what_the_generation_has_is_sent() -> None:
+def test_only_fields_of_the_generation_are_sent() -> None:
     wish = request(
         BASE,
         '{"schema_version":2,"layers":{"history":{}}}',
@@ -252,7 +252,7 @@ def test_only_what_the_generation_has_is_sent() -> None:
 
 @pytest.mark.parametrize("generation", [1, 2])
 @pytest.mark.parametrize("snapshot", ["", "null", "not json", '{"layers":7}', "[" * 100_000], ids=range(5))
-def test_a_snapshot_that_can_not_be_read_fails_the_turn(
+def test_an_unreadable_snapshot_fails_the_turn(
     generation: Generation, snapshot: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     wish = request(BASE, snapshot, metadata={"conversation_id": "conv-1"})
@@ -262,7 +262,7 @@ def test_a_snapshot_that_can_not_be_read_fails_the_turn(
     assert "conversation conv-1: its snapshot cannot be read" in caplog.text
 
 
-def test_what_is_put_into_another_form_is_not_changed() -> None:
+def test_converting_does_not_change_the_original_request() -> None:
     before = json.dumps(BASE)
     wish = request(BASE)
     in_generation(wish, 2)

@@ -17,7 +17,7 @@ def anyio_backend() -> str:
 
 
 @pytest.mark.anyio
-async def test_other_work_comes_between_readers() -> None:
+async def test_other_tasks_run_between_the_readers_of_a_log() -> None:
     """Counted: how many readers ran before a socket that was ready all the time was looked at."""
     log = EventLog()
     ran = 0

@@ -63,7 +63,9 @@ REPLACE = MessageReplace(GATEWAY_REPLACE, "Hello", "turn_ended_early")
     ],
 )
 @pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.STOPPED])
-def test_the_rest_of_a_turn_whose_run_ended(outcome: Outcome, after: int, rest: list[TurnEvent]) -> None:
+def test_the_rest_of_an_ended_turn_begins_after_the_given_position(
+    outcome: Outcome, after: int, rest: list[TurnEvent]
+) -> None:
     assert rest_of(ended(outcome, 6), after) == rest
 
 
@@ -75,7 +77,7 @@ def test_the_rest_of_a_turn_whose_run_ended(outcome: Outcome, after: int, rest: 
         (5, []),
     ],
 )
-def test_the_rest_of_a_turn_whose_run_failed(after: int, rest: list[TurnEvent]) -> None:
+def test_the_rest_of_a_failed_turn_ends_with_its_error(after: int, rest: list[TurnEvent]) -> None:
     assert rest_of(ended(Outcome.FAILED, 5, "turn_interrupted"), after) == rest
 
 
@@ -96,7 +98,7 @@ FAILED = TurnFailed(GATEWAY_END, "turn_timeout")
         (GATEWAY_END, [], []),
     ],
 )
-def test_the_rest_of_a_turn_that_the_gateway_ended(
+def test_a_turn_cut_short_is_replaced_for_readers_beyond_the_stored_text(
     after: int, stopped: list[TurnEvent], failed: list[TurnEvent]
 ) -> None:
     assert rest_of(ended(Outcome.STOPPED, GATEWAY_END), after) == stopped
@@ -109,7 +111,7 @@ FILES = tuple(
 
 
 @pytest.mark.parametrize("code", [None, "turn_timeout"])
-def test_files_of_a_turn_that_the_gateway_ended(code: str | None) -> None:
+def test_files_of_a_turn_cut_short_follow_its_text(code: str | None) -> None:
     """They follow the text told as a whole, at places of their own; the end follows them."""
     fold, _ = fed(delta("Hello"))
     result = cut_short(fold, code, FILES)
@@ -127,7 +129,7 @@ def test_files_of_a_turn_that_the_gateway_ended(code: str | None) -> None:
     assert rest_of(result, result.end_position) == []
 
 
-def test_a_turn_of_which_nothing_was_stored() -> None:
+def test_a_turn_without_stored_events_has_only_its_error() -> None:
     lost = Result(Outcome.FAILED, (), (), GATEWAY_END, "internal_server_error")
     failed = TurnFailed(GATEWAY_END, "internal_server_error")
     assert rest_of(lost, 0) == [failed]
@@ -167,7 +169,7 @@ def ends_once(rest: list[TurnEvent], after: int, result: Result) -> None:
 
 
 @given(runs, ends, st.booleans())
-def test_resumed_anywhere_a_stream_gives_what_an_uncut_one_gives(
+def test_a_stream_resumed_anywhere_gives_the_same_events_as_an_uncut_one(
     run: list[RunEvent], end: RunEvent, stop_asked: bool
 ) -> None:
     fold, told = fed(*run, end)

@@ -23,7 +23,7 @@ from agent_gateway.routes.schemas.chat_messages import is_web_url
 
 
 @given(st.text(max_size=300) | st.text(alphabet="./\\ab \x00\n\u202e\ud83d", max_size=300))
-def test_a_clean_name_is_one_that_can_be_shown_and_stored(name: str) -> None:
+def test_a_clean_name_is_printable_short_and_has_no_separators(name: str) -> None:
     clean = clean_name(name)
     assert len(clean) <= MAX_NAME
     assert not set(clean) & set("/\\\x00\r\n")
@@ -56,7 +56,9 @@ def test_any_name_is_described_or_refused(name: str, content_type: str) -> None:
         (".png", "", ("png", "", "custom", OCTETS)),
     ],
 )
-def test_the_extension_decides(name: str, content_type: str, wanted: tuple[str, ...]) -> None:
+def test_the_extension_decides_the_type_of_a_file(
+    name: str, content_type: str, wanted: tuple[str, ...]
+) -> None:
     what = describe(name, content_type)
     assert what is not None
     assert (what.name, what.extension, what.type, what.mime_type) == wanted
@@ -74,12 +76,12 @@ def test_the_extension_decides(name: str, content_type: str, wanted: tuple[str, 
         ("", ("file-3.bin", "custom", OCTETS)),
     ],
 )
-def test_what_an_agent_makes_is_named_by_its_media_type(media_type: str, wanted: tuple[str, ...]) -> None:
+def test_an_artifact_is_named_by_its_media_type(media_type: str, wanted: tuple[str, ...]) -> None:
     what = describe_artifact(3, media_type)
     assert (what.name, what.type, what.mime_type) == wanted
 
 
-def test_only_what_runs_nothing_is_shown_in_place() -> None:
+def test_only_types_without_scripts_are_served_inline() -> None:
     shown = ["image/png", "image/jpeg", "audio/mpeg", "video/mp4", "text/plain", "application/pdf"]
     saved = [
         "text/html",
@@ -97,14 +99,14 @@ def test_only_what_runs_nothing_is_shown_in_place() -> None:
         assert served_as(mime_type) == OCTETS
 
 
-def test_limits_are_by_kind() -> None:
+def test_each_kind_of_file_has_its_size_limit() -> None:
     limits = SizeLimits(image=1, document=2, audio=3, video=4)
     kinds = ("image", "document", "audio", "video", "custom")
     assert [limits.most(kind) for kind in kinds] == [MB, 2 * MB, 3 * MB, 4 * MB, 2 * MB]
 
 
 @given(st.text(alphabet="bytes=0123456789-, ", max_size=30), st.integers(0, 100))
-def test_a_range_lies_within_the_file(wanted: str, size: int) -> None:
+def test_any_accepted_range_lies_within_the_file(wanted: str, size: int) -> None:
     span = byte_range(wanted, size)
     if span is not None:
         assert 0 <= span[0] < span[1] <= size

@@ -42,7 +42,7 @@ LINE = 512 * 1024
 # -- text -----------------------------------------------------------------------------------------
 
 
-def test_an_older_backend_streams_in_its_data() -> None:
+def test_text_is_read_from_the_event_data_of_an_older_backend() -> None:
     _, told = fed(
         *(
             event("pydantic_ai_event", data)
@@ -57,7 +57,7 @@ def test_an_older_backend_streams_in_its_data() -> None:
     assert told == [LLMChunk(1, "Hel"), LLMChunk(2, "lo")]
 
 
-def test_a_newer_backend_says_nothing_twice() -> None:
+def test_text_of_a_newer_backend_is_not_repeated() -> None:
     part = {"part_kind": "text", "content": "Hello"}
     _, told = fed(
         event("pydantic_ai_event", {"event_kind": "part_start", "part": part}, agent_message_delta="Hello"),
@@ -68,7 +68,7 @@ def test_a_newer_backend_says_nothing_twice() -> None:
     assert told == [LLMChunk(1, "Hello")]
 
 
-def test_a_huge_text_is_told_in_pieces() -> None:
+def test_a_huge_delta_is_split_into_chunks() -> None:
     text = "\N{GRINNING FACE}" * (2 * MAX_CHUNK + 5)
     fold, told = fed(delta(text), delta("x"))
     assert [len(piece) for piece in texts_told(told)] == [MAX_CHUNK, MAX_CHUNK, 5, 1]
@@ -78,14 +78,14 @@ def test_a_huge_text_is_told_in_pieces() -> None:
     assert max(len(json.dumps(piece)) for piece in texts_told(told)) < LINE - 2_000
 
 
-def test_a_huge_output_is_told_in_pieces_too() -> None:
+def test_a_huge_output_is_split_into_chunks() -> None:
     text = "\x01" * (MAX_CHUNK + 1)
     end = ended(succeeded(output=text))
     assert (end.answer, [chunk.position for chunk in end.chunks], end.end_position) == (text, [1, 2], 4)
 
 
 @pytest.mark.parametrize("bad", ["\x00", "\ud83d"], ids=["nul", "surrogate"])
-def test_what_databases_reject_becomes_a_replacement_character(bad: str) -> None:
+def test_characters_that_databases_reject_are_replaced(bad: str) -> None:
     dirty, clean = f"a{bad}b", "a\N{REPLACEMENT CHARACTER}b"
     wire: list[dict[str, Any]] = [
         {"agent_message_delta": dirty, "data": {}},
@@ -125,21 +125,21 @@ def test_what_databases_reject_becomes_a_replacement_character(bad: str) -> None
         ([1, "a"], '[1,"a"]'),
     ],
 )
-def test_what_was_not_streamed_is_answered_by_the_output(output: Any, answer: str) -> None:
+def test_without_streamed_text_the_output_is_the_answer(output: Any, answer: str) -> None:
     raw = msgspec.Raw(msgspec.json.encode({"output": output}))
     end = ended(RunEvent(type="run_succeeded", id="1", data=raw))
     assert end.answer == answer
     assert [event.position for event in rest_of(end, 0)] == ([1, 2, 3] if answer else [1, 2])
 
 
-def test_what_was_streamed_is_the_answer_whatever_the_output_says() -> None:
+def test_streamed_text_is_the_answer_even_if_the_output_differs() -> None:
     end = ended(
         delta("Let me see. "), call("look"), result("look"), delta("Done."), succeeded(output="Done.")
     )
     assert end.answer == "Let me see. Done."
 
 
-def test_a_question_follows_what_was_said_before() -> None:
+def test_a_question_follows_the_streamed_text() -> None:
     question = {"tool_name": "ask_human", "args": {"question": "Sure?", "markdown": "**It is final.**"}}
     end = ended(delta("One moment."), succeeded(deferred_tool_call=question, session_snapshot={"a": 1}))
     assert end.answer == "One moment.\n\nSure?\n\n**It is final.**"
@@ -163,11 +163,11 @@ def test_a_question_is_read_leniently(args: Any, answer: str) -> None:
 
 
 @pytest.mark.parametrize("nothing", [{}, [], "x"])
-def test_a_question_that_can_not_be_read_leaves_the_old_snapshot_all_the_same(nothing: Any) -> None:
+def test_an_unreadable_question_keeps_the_old_snapshot(nothing: Any) -> None:
     assert ended(succeeded(deferred_tool_call=nothing, session_snapshot={})).snapshot is None
 
 
-def test_a_key_that_is_null_is_no_question() -> None:
+def test_a_null_tool_call_is_not_a_question() -> None:
     end = ended(succeeded(deferred_tool_call=None, output="Hi", session_snapshot={"a": 1}))
     assert (end.answer, end.snapshot) == ("Hi", '{"a": 1}')
 
@@ -175,7 +175,7 @@ def test_a_key_that_is_null_is_no_question() -> None:
 # -- steps ----------------------------------------------------------------------------------------
 
 
-def test_parallel_results_find_their_calls() -> None:
+def test_parallel_tool_results_are_matched_to_their_calls() -> None:
     fold, _ = fed(
         call("a", "1"),
         call("a", "2"),
@@ -192,7 +192,7 @@ def test_parallel_results_find_their_calls() -> None:
     assert [step.position for step in fold.steps] == [6, 5, 4]
 
 
-def test_an_id_that_comes_again_in_a_later_round_is_a_new_step() -> None:
+def test_a_call_id_used_again_in_a_later_round_is_a_new_step() -> None:
     fold, _ = fed(
         *(
             call("a", "1", "first"),
@@ -210,7 +210,7 @@ def test_an_id_that_comes_again_in_a_later_round_is_a_new_step() -> None:
     ]
 
 
-def test_a_result_without_a_call_is_shown_by_its_name() -> None:
+def test_a_result_without_a_call_becomes_a_step_with_its_name() -> None:
     assert steps_told(fed(result("late", "9"), result(None, "8"))[1]) == [
         Step(1, 1, tool="late", observation="done")
     ]
@@ -238,7 +238,7 @@ def test_the_output_tool_is_never_shown() -> None:
     assert told == []
 
 
-def test_long_inputs_and_observations_are_cut_and_say_so() -> None:
+def test_long_inputs_and_observations_are_cut_with_a_note() -> None:
     worst = "\N{GRINNING FACE}"
     length = 10 * MAX_OBSERVATION
     fold, _ = fed(
@@ -255,7 +255,7 @@ def test_long_inputs_and_observations_are_cut_and_say_so() -> None:
     assert len(json.dumps(msgspec.to_builtins(cut))) < LINE - 2_000
 
 
-def test_one_step_per_reasoning_segment() -> None:
+def test_each_reasoning_segment_is_one_step() -> None:
     fold, told = fed(
         *(think("I ", start=True), think("see."), thought_over()),
         *(think("And", start=True), delta("Text."), think("more"), call("a"), think("")),
@@ -272,19 +272,19 @@ OLDER_TEXT = event(
 
 
 @pytest.mark.parametrize("other", [delta("x"), OLDER_TEXT, call("x")], ids=["text", "older text", "call"])
-def test_reasoning_is_told_whole_before_what_follows_it(other: RunEvent) -> None:
+def test_a_thought_is_emitted_whole_before_the_next_text_or_call(other: RunEvent) -> None:
     text_over = agent("part_end", part={"part_kind": "text", "content": "ignored"})
     _, told = fed(think("a"), text_over, think("b"), other, think("c"))
     thoughts = [event.step.thought if isinstance(event, AgentThought) else "x" for event in told]
     assert (thoughts[:2], thoughts[3:]) == (["a", "ab"], ["c"])
 
 
-def test_a_growing_thought_is_told_each_time_it_has_doubled_and_when_it_is_over() -> None:
+def test_a_growing_thought_is_emitted_when_it_has_doubled_and_at_its_end() -> None:
     _, told = fed(*(think("x") for _ in range(300)), delta("."))
     assert [len(step.thought) for step in steps_told(told)] == [1, FIRST_GROWTH, 64, 128, 256, 300]
 
 
-def test_a_long_reasoning_takes_several_steps() -> None:
+def test_a_long_thought_is_split_into_several_steps() -> None:
     text = "".join(chr(0x4E00 + number % 1000) for number in range(3 * MAX_THOUGHT + 7))
     for size in (1, MAX_THOUGHT, len(text)):
         fold, told = fed(*(think(text[i : i + size]) for i in range(0, len(text), size)), succeeded())
@@ -297,7 +297,7 @@ def test_a_long_reasoning_takes_several_steps() -> None:
 # -- the end --------------------------------------------------------------------------------------
 
 
-def test_nothing_follows_the_first_terminal_event() -> None:
+def test_events_after_the_terminal_one_are_ignored() -> None:
     fold, told = fed(delta("a"), succeeded(output="a"), event("run_cancelled"), delta("b"), call("c"))
     assert told == [LLMChunk(1, "a")]
     assert fold.feed([delta("d"), event("run_failed")]) == []
@@ -320,7 +320,7 @@ def test_nothing_follows_the_first_terminal_event() -> None:
         ({"not": "text"}, "internal_server_error"),
     ],
 )
-def test_reasons_of_a_failed_run(reason: Any, code: str) -> None:
+def test_the_reason_of_a_failed_run_becomes_an_error_code(reason: Any, code: str) -> None:
     end = ended(delta("Half"), event("run_failed", {"error": "sk-secret", "reason": reason}))
     assert (end.outcome, end.error_code, end.answer) == (Outcome.FAILED, code, "Half")
     assert end.end_position == 2
@@ -338,17 +338,17 @@ def test_reasons_of_a_failed_run(reason: Any, code: str) -> None:
     ],
     ids=["failed", "cancelled", "question", "succeeded"],
 )
-def test_how_a_turn_that_was_asked_to_stop_ends(last: RunEvent, outcome: Outcome) -> None:
+def test_a_stopped_turn_is_completed_only_if_its_run_succeeded(last: RunEvent, outcome: Outcome) -> None:
     end = ended(delta("Half"), last, stop_asked=True)
     assert (end.outcome, end.error_code, end.answer, end.end_position) == (outcome, None, "Half", 3)
 
 
-def test_a_run_that_was_cancelled_by_somebody_else_was_interrupted() -> None:
+def test_a_run_cancelled_without_a_stop_is_an_interrupted_turn() -> None:
     assert ended(event("run_cancelled")).error_code == "turn_interrupted"
 
 
 @pytest.mark.parametrize("kind", sorted(TERMINAL))
-def test_snapshot_and_usage_are_taken_from_whatever_ends_a_run(kind: str) -> None:
+def test_snapshot_and_usage_are_taken_from_any_terminal_event(kind: str) -> None:
     data = b'{"session_snapshot": {"b": 1,  "a": "\\u0000"}, "usage": {"total_tokens": 3}, "output": ""}'
     fold, _ = fed(RunEvent(type=kind, id="1", data=msgspec.Raw(data)))
     for stop_asked in (False, True):
@@ -358,7 +358,7 @@ def test_snapshot_and_usage_are_taken_from_whatever_ends_a_run(kind: str) -> Non
 
 
 @pytest.mark.parametrize("snapshot", [None, "text", 5, []])
-def test_what_is_no_object_is_no_snapshot(snapshot: Any) -> None:
+def test_a_snapshot_that_is_not_an_object_is_ignored(snapshot: Any) -> None:
     assert ended(succeeded(output="x", session_snapshot=snapshot)).snapshot is None
 
 
@@ -382,7 +382,7 @@ def test_usage_is_read_field_by_field(given: Any, usage: Usage | None) -> None:
     assert ended(succeeded(output="x", usage=given)).usage == usage
 
 
-def test_an_end_the_gateway_makes_keeps_what_was_told() -> None:
+def test_a_turn_cut_short_keeps_the_events_already_emitted() -> None:
     fold, told = fed(think("Well", start=True), delta("Half"), call("a"))
     failed, stopped = cut_short(fold, "turn_timeout"), cut_short(fold, None)
     assert (failed.outcome, failed.error_code) == (Outcome.FAILED, "turn_timeout")
@@ -395,7 +395,7 @@ def test_an_end_the_gateway_makes_keeps_what_was_told() -> None:
 # -- files ------------------------------------------------------------------------------------------
 
 
-def test_files_are_kept_in_order_and_told_only_at_the_end() -> None:
+def test_files_are_kept_in_order_and_emitted_only_at_the_end() -> None:
     binary = {"kind": "binary", "data": base64.b64encode(b"two").decode(), "media_type": "audio/mpeg"}
     fold, told = fed(
         delta("Look: "),
@@ -416,7 +416,7 @@ def test_files_are_kept_in_order_and_told_only_at_the_end() -> None:
     assert decided.end_position == 8
 
 
-def test_an_artifact_has_the_same_id_whoever_stores_it() -> None:
+def test_an_artifact_has_the_same_id_in_every_process() -> None:
     """A process may die between storing a file and the turn's end: the next one stores the same object."""
     message, other = "0197f000-0000-7000-8000-000000000001", "0197f000-0000-7000-8000-000000000002"
     run = [delta("Look: "), file(b"one"), file(b"two")]
@@ -440,7 +440,7 @@ def test_an_artifact_has_the_same_id_whoever_stores_it() -> None:
         (7, None),
     ],
 )
-def test_base64_as_it_is_seen(data: Any, kept: bytes | None) -> None:
+def test_base64_of_a_file_is_decoded_or_counted_as_left_out(data: Any, kept: bytes | None) -> None:
     part = {"part_kind": "file", "content": {"data": data, "media_type": "image/png"}}
     fold, told = fed(agent("part_start", part=part))
     assert told == []
@@ -448,7 +448,7 @@ def test_base64_as_it_is_seen(data: Any, kept: bytes | None) -> None:
     assert fold.files_left_out == (kept is None)
 
 
-def test_files_are_bounded_in_number_and_in_all_their_bytes() -> None:
+def test_files_are_bounded_in_number_and_in_total_size() -> None:
     fold, _ = fed(*(file(b"x") for _ in range(MAX_FILES + 3)))
     assert (len(fold.files), fold.files_left_out) == (MAX_FILES, 3)
     half = b"x" * (MAX_FILES_BYTES // 2)

@@ -30,7 +30,9 @@ from tests.support.fakes.run_events import (
 
 
 @given(runs, st.none() | ends, st.lists(st.integers(0, 50), max_size=6))
-def test_batches_are_not_seen(run: list[RunEvent], end: RunEvent | None, places: list[int]) -> None:
+def test_the_fold_is_the_same_in_any_batches(
+    run: list[RunEvent], end: RunEvent | None, places: list[int]
+) -> None:
     run = [*run, end] if end else run
     whole, told = fed(*run)
     fold = Fold()
@@ -41,7 +43,7 @@ def test_batches_are_not_seen(run: list[RunEvent], end: RunEvent | None, places:
 
 
 @given(runs, runs)
-def test_a_checkpoint_is_the_whole_state(run: list[RunEvent], rest: list[RunEvent]) -> None:
+def test_a_fold_restored_from_a_checkpoint_continues_alike(run: list[RunEvent], rest: list[RunEvent]) -> None:
     """Files included: who goes on from it stores them, too."""
     fold, _ = fed(*run)
     restored = Fold.load(fold.dump())
@@ -58,14 +60,16 @@ def test_a_longer_run_begins_like_a_shorter_one(run: list[RunEvent], data: st.Da
 
 
 @given(st.lists(st.integers(1, 3_000), max_size=60))
-def test_what_is_told_of_thoughts_stays_linear_in_the_text(sizes: list[int]) -> None:
+def test_emitted_thoughts_stay_linear_in_the_text(sizes: list[int]) -> None:
     fold, told = fed(*(think("t" * size) for size in sizes), delta("."))
     assert sum(len(step.thought) for step in fold.steps) == sum(sizes)
     assert sum(len(step.thought) for step in steps_told(told)) <= 3 * sum(sizes)
 
 
 @given(runs, ends, st.booleans())
-def test_positions_and_the_answer(run: list[RunEvent], end: RunEvent, stop_asked: bool) -> None:
+def test_positions_have_no_gap_and_chunks_add_up_to_the_answer(
+    run: list[RunEvent], end: RunEvent, stop_asked: bool
+) -> None:
     fold, told = fed(*run, end)
     assert [event.position for event in told] == list(range(1, fold.position + 1))
     decided = with_form(conclude(fold, stop_asked=stop_asked, files=stored(fold)))
@@ -117,7 +121,7 @@ garbage = st.builds(
 
 
 @given(st.lists(garbage | run_events, max_size=12), st.booleans())
-def test_no_garbage_makes_it_raise(run: list[RunEvent], stop_asked: bool) -> None:
+def test_garbage_never_makes_the_fold_raise(run: list[RunEvent], stop_asked: bool) -> None:
     fold, told = fed(*run)
     assert [event.position for event in told] == list(range(1, fold.position + 1))
     end = conclude(fold, stop_asked=stop_asked) if fold.run_end else cut_short(fold, None)
@@ -127,7 +131,7 @@ def test_no_garbage_makes_it_raise(run: list[RunEvent], stop_asked: bool) -> Non
     assert rest_of(end, 0)
 
 
-def test_what_is_nested_without_end_is_no_reason_to_raise() -> None:
+def test_bottomless_nesting_does_not_make_the_fold_raise() -> None:
     for depth in (100, 400, 900, 5_000, 100_000):
         nested = b"[" * depth + b"]" * depth
         call = b'{"event_kind":"function_tool_call","part":{"tool_name":"a","args":%b}}' % nested

@@ -57,13 +57,13 @@ def test_invalid_values_are_refused_by_name(action: str, given: dict[str, Any], 
         answer_of(FORM, Submission(action, given))
 
 
-def test_each_input_has_its_place_once() -> None:
+def test_each_input_is_placed_once_in_the_text() -> None:
     assert marked(FORM) == "Sure?\n\nSize\n\n{{#$output.size#}}\n\nNote\n\n{{#$output.note#}}"
     placed = FormDefinition("", "How big: {{#$output.size#}}", (SIZE,), (OK,))
     assert marked(placed) == "How big: {{#$output.size#}}"
 
 
-def test_a_filled_form_shows_what_was_written_and_no_more() -> None:
+def test_a_filled_form_shows_the_submitted_values_verbatim() -> None:
     answer = FormAnswer("submitted", OK, {"size": "s", "note": "{{#$output.size#}}"})
     assert filled(FORM, answer) == "Sure?\n\nSize\n\nSmall\n\nNote\n\n{{#$output.size#}}"
     assert filled(FORM, FormAnswer("submitted", OK)).endswith("Note\n\n")
@@ -71,7 +71,7 @@ def test_a_filled_form_shows_what_was_written_and_no_more() -> None:
     assert len(filled(FORM, FormAnswer("submitted", message="a" * 10**6))) == MAX_RENDERED + 1
 
 
-def test_an_answer_is_a_query() -> None:
+def test_an_answer_becomes_the_query_of_its_turn() -> None:
     assert query_of(FORM, FormAnswer("submitted", OK, {"size": "l", "note": [1]})) == (
         "Go on\nSize: Large\nNote: [1]"
     )

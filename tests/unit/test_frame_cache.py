@@ -35,7 +35,7 @@ def counted(events: list[TurnEvent]) -> tuple[EventLog, FrameCache, list[int]]:
     return log, FrameCache(log, encoder), encoder.encoded
 
 
-def test_a_late_reader_has_only_the_rest_encoded() -> None:
+def test_only_the_rest_is_encoded_for_a_late_reader() -> None:
     log, cache, encoded = counted([LLMChunk(number, "x") for number in range(1, 100_001)])
     index = log.index_after(99_990)
     data, reached = cache.read(A, index)
@@ -48,7 +48,7 @@ def test_a_late_reader_has_only_the_rest_encoded() -> None:
     assert len(encoded) == len(set(encoded)) == reached + 10
 
 
-def test_a_reader_that_keeps_up_shares_each_frame() -> None:
+def test_readers_that_keep_up_share_each_frame() -> None:
     log, cache, encoded = counted([])
     for number in range(1, 4):
         log.extend([LLMChunk(number, "x")])
@@ -58,7 +58,7 @@ def test_a_reader_that_keeps_up_shares_each_frame() -> None:
     assert encoded == [1, 2, 3]
 
 
-def test_what_a_log_takes_is_counted() -> None:
+def test_the_size_of_a_log_counts_its_events_and_frames() -> None:
     texts = ["x" * 1000, "\N{GRINNING FACE}" * 1000]
     log, cache, _ = counted([LLMChunk(1, texts[0])])
     assert 1000 < log.size < 1300
@@ -73,7 +73,7 @@ def test_what_a_log_takes_is_counted() -> None:
     assert log.size - log.events_size > len(data)
 
 
-def test_a_frozen_log_takes_no_more() -> None:
+def test_a_frozen_log_does_not_grow() -> None:
     log, cache, encoded = counted([LLMChunk(number, "x") for number in range(1, 11)])
     shared, _ = cache.read(A, 0)
     log.freeze()

@@ -23,7 +23,7 @@ from agent_gateway.apps.policy import (
         ("enqueue", MAX_QUEUED, True),
     ],
 )
-def test_a_busy_conversation_refuses_what_the_app_does_not_queue(
+def test_a_busy_conversation_refuses_a_message_that_the_app_does_not_queue(
     on_busy: str, waiting: int, refused: bool
 ) -> None:
     config = AppConfig.model_validate({"name": "an app", "on_busy": on_busy})
@@ -50,6 +50,6 @@ def test_a_conversation_moves_to_the_new_version_or_stays(on_change: str, moves:
     assert moves_to_new_version(config) is moves
 
 
-def test_an_unreadable_configuration_takes_a_message_as_the_answer_and_drops_expired_questions() -> None:
+def test_an_unreadable_configuration_accepts_answers_and_drops_expired_questions() -> None:
     assert not refuses_while_asked(None)
     assert not continues_after_expiry(None)

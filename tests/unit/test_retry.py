@@ -31,11 +31,11 @@ def test_a_pause_doubles_up_to_the_longest() -> None:
     assert [doubled(failures, 0.5, 3.0) for failures in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 
-def test_a_pause_stays_a_number_after_a_night_of_failures() -> None:
+def test_a_pause_does_not_overflow_after_many_failures() -> None:
     assert doubled(100_000, 0.1, 2.0) == 2.0
 
 
-async def test_work_is_done_again_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
+async def test_work_is_retried_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
     tries: list[int] = []
 
     async def work() -> str:
@@ -51,7 +51,7 @@ async def test_work_is_done_again_until_it_succeeds(caplog: pytest.LogCaptureFix
     assert caplog.messages == ["the disk is not available, trying again: no route"] * 2
 
 
-async def test_another_error_is_not_tried_again() -> None:
+async def test_an_unlisted_error_is_not_retried() -> None:
     tries: list[int] = []
 
     async def work() -> None:
@@ -63,7 +63,7 @@ async def test_another_error_is_not_tried_again() -> None:
     assert len(tries) == 1
 
 
-async def test_a_timeout_around_it_ends_the_trying() -> None:
+async def test_a_timeout_ends_the_retries() -> None:
     async def work() -> None:
         raise Away
 

@@ -140,7 +140,7 @@ def test_service_variables_of_kubernetes_are_ignored(read: Read) -> None:
     assert "nearest" in refusal(read, BACKEND_PORT="80")
 
 
-def test_a_file_of_settings_as_editors_write_it(read: Read, tmp_path: Path) -> None:
+def test_a_settings_file_with_a_byte_order_mark_is_read(read: Read, tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_bytes("\ufeffAGENT_GATEWAY_MODEL=test\r\nexport AGENT_GATEWAY_PORT=9\r\n".encode())
     assert (read().model, read().port) == ("test", 9)
@@ -155,7 +155,7 @@ def test_all_errors_are_reported_in_one_line(read: Read) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "swordfish", "x" * 31])
-def test_with_postgres_a_secret_key_has_to_be_long(read: Read, key: str) -> None:
+def test_with_postgres_a_short_secret_key_is_refused(read: Read, key: str) -> None:
     settings = read(DATABASE_URL="postgresql://host/db", SECRET_KEY=key)
     with pytest.raises(ConfigError, match=r"AGENT_GATEWAY_SECRET_KEY is .* 32 random characters") as told:
         secret_key(settings, make=True)
@@ -163,7 +163,7 @@ def test_with_postgres_a_secret_key_has_to_be_long(read: Read, key: str) -> None
     assert secret_key(read(DATABASE_URL="postgresql://host/db", SECRET_KEY=LONG)) == LONG.encode()
 
 
-def test_a_secret_key_is_made_once_and_by_the_gateway_alone(read: Read, tmp_path: Path) -> None:
+def test_only_the_gateway_creates_the_secret_key_and_only_once(read: Read, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no .*\.data/secret-key"):
         secret_key(read())
     assert list(tmp_path.iterdir()) == []

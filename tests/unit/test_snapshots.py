@@ -79,12 +79,14 @@ SNAPSHOT = f'{{"schema_version": 3, "layers": [{A}, {B}], "extra":{{"x": 1e2}}}}
         (("new", "b"), [NEW, B]),
     ],
 )
-def test_a_changed_composition_keeps_what_it_still_has(names: tuple[str, ...], entries: list[str]) -> None:
+def test_a_changed_composition_keeps_the_layers_it_still_has(
+    names: tuple[str, ...], entries: list[str]
+) -> None:
     expected = f'{{"schema_version":3,"layers":[{",".join(entries)}],"extra":{{"x": 1e2}}}}'
     assert fitted(SNAPSHOT, *names) == expected
 
 
-def test_a_list_with_what_only_python_reads_is_kept_too() -> None:
+def test_a_list_with_lone_surrogates_and_nan_is_kept() -> None:
     lone = '{"schema_version":1,"layers":[{"name":"a","t":"\\ud83d","n":NaN},{"name":"b"}]}'
     assert fitted(lone, "a", "b") == lone
     assert fitted(lone, "new", "a") == (
@@ -102,7 +104,7 @@ def test_an_object_becomes_the_list_that_was_recorded() -> None:
     assert json.loads(bytes(in_schema_1(snapshot, names_of(body)))) == body["session_snapshot"]
 
 
-def test_layers_that_an_object_does_not_know_begin_as_new() -> None:
+def test_layers_missing_from_an_object_begin_as_new() -> None:
     snapshot = b'{"schema_version":2,"layers":{"history":{"messages":[]},"shell":{"offset": 1.50}}}'
     assert bytes(in_schema_1(snapshot, ["soul", "shell", "history"])).decode() == (
         '{"schema_version":1,"layers":[{"name":"soul","lifecycle_state":"new","runtime_state":{}},'
@@ -115,7 +117,7 @@ def test_layers_that_an_object_does_not_know_begin_as_new() -> None:
     "name",
     ["cross/v1_snapshot_to_schema2", "cross/v1_snapshot_tool_to_schema2", "schema1/resume_after_failed"],
 )
-def test_of_a_list_the_history_is_sent_alone_and_unchanged(name: str) -> None:
+def test_only_the_history_of_a_list_is_sent_to_schema_2(name: str) -> None:
     given = request_of(name)["session_snapshot"]
     sent = named(json.dumps(given).encode())
     assert list(sent["layers"]) == ["history"]
@@ -133,7 +135,7 @@ def test_a_question_left_open_in_a_list_is_marked_as_interrupted() -> None:
     assert failure({**given, "session_snapshot": sent}, 2, "dify.") is None
 
 
-def test_of_two_calls_only_one_of_which_was_answered_the_last_message_is_marked() -> None:
+def test_with_one_of_two_calls_answered_the_last_message_is_interrupted() -> None:
     calls = [{"part_kind": "tool-call", "tool_call_id": call} for call in ("a", "b")]
     messages: list[dict[str, Any]] = [
         {"kind": "request", "parts": [{"part_kind": "user-prompt"}]},
@@ -152,7 +154,7 @@ def test_of_two_calls_only_one_of_which_was_answered_the_last_message_is_marked(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("half", [False, True], ids=["open", "half-answered"])
-async def test_the_agent_framework_goes_on_after_what_was_marked(half: bool) -> None:
+async def test_the_agent_framework_continues_after_an_interrupted_message(half: bool) -> None:
     """Backends run on it: over a call that is only left open it takes no new text."""
     given = request_of("cross/v1_snapshot_pending_ask_to_schema2_new_turn")["session_snapshot"]
     messages = history_of(given)
@@ -183,7 +185,7 @@ def states_in_schema_2(messages: list[dict[str, Any]]) -> list[str | None]:
     ]
 
 
-def test_a_list_without_history_or_with_a_closed_one_has_nothing_to_go_on_from() -> None:
+def test_a_list_without_an_open_history_gives_no_snapshot_for_schema_2() -> None:
     assert (
         in_schema_2(b'{"layers":[{"name":"llm","lifecycle_state":"suspended","runtime_state":{}}]}') is None
     )
@@ -191,7 +193,7 @@ def test_a_list_without_history_or_with_a_closed_one_has_nothing_to_go_on_from()
     assert named(b'{"layers":[{"name":"history"}]}') == {"schema_version": 2, "layers": {"history": {}}}
 
 
-def test_what_only_python_reads_is_replaced_when_the_form_changes() -> None:
+def test_invalid_json_values_are_replaced_when_the_form_changes() -> None:
     text = '"t\\ud83d"'
     messages = f'[{{"kind":"request","parts":[{{"part_kind":"user-prompt","content":{text}}}],"cost":NaN}}]'
     listed = f'{{"layers":[{{"name":"history","runtime_state":{{"messages":{messages}}}}}]}}'
@@ -204,7 +206,7 @@ def test_what_only_python_reads_is_replaced_when_the_form_changes() -> None:
 
 
 @pytest.mark.parametrize("name", ["multi_turn2", "tool_parallel", "cancel_text"])
-def test_there_and_back_again_nothing_is_forgotten(name: str) -> None:
+def test_the_history_survives_a_conversion_there_and_back(name: str) -> None:
     snapshot = recorded_snapshot(f"schema2/{name}.sse")
     listed = in_schema_1(snapshot, names_of(request_of(f"schema2/{name}")))
     assert history_of(named(bytes(listed))) == history_of(json.loads(snapshot)) != []
@@ -226,7 +228,7 @@ def test_there_and_back_again_nothing_is_forgotten(name: str) -> None:
     ],
     ids=range(10),
 )
-def test_what_is_no_snapshot_is_refused_in_both(snapshot: str) -> None:
+def test_an_invalid_snapshot_is_refused_by_both_conversions(snapshot: str) -> None:
     raw = snapshot.encode(errors="replace")
     with pytest.raises((ValueError, RecursionError)):
         in_schema_1(raw, ["a"])
@@ -235,6 +237,6 @@ def test_what_is_no_snapshot_is_refused_in_both(snapshot: str) -> None:
 
 
 @pytest.mark.parametrize("history", ["7", '{"messages":7}', '{"messages":[7]}'])
-def test_a_history_that_can_not_be_read_is_refused(history: str) -> None:
+def test_an_unreadable_history_is_refused(history: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - whatever the reader says
         in_schema_2(f'{{"layers":[{{"name":"history","runtime_state":{history}}}]}}'.encode())

@@ -45,13 +45,13 @@ def told(*events: RunEvent, version: int = NOW) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("say", [delta, older], ids=["delta", "older"])
-def test_the_half_is_held_back_until_the_other_comes(say: Any) -> None:
+def test_a_high_surrogate_is_held_back_until_the_low_one_arrives(say: Any) -> None:
     assert told(say("half " + HIGH), say(LOW + " done")) == [(1, "half "), (2, WHOLE + " done")]
     assert told(say(HIGH), say(LOW), say("!")) == [(1, WHOLE), (2, "!")]
     assert told(say("a" + HIGH), say(LOW + "b" + HIGH), say(LOW)) == [(1, "a"), (2, WHOLE + "b"), (3, WHOLE)]
 
 
-def test_a_half_whose_other_half_never_comes_is_lost_alone() -> None:
+def test_a_surrogate_without_its_pair_becomes_one_replacement_character() -> None:
     assert told(delta("a" + HIGH), delta("b")) == [(1, "a"), (2, LOST + "b")]
     assert told(delta("a" + HIGH), delta(HIGH + "b")) == [(1, "a"), (2, LOST + LOST + "b")]
     assert told(delta("a" + LOW), delta("b")) == [(1, "a" + LOST), (2, "b")]
@@ -59,7 +59,7 @@ def test_a_half_whose_other_half_never_comes_is_lost_alone() -> None:
     assert told(delta(HIGH), RunEvent(type="run_failed", id="2")) == [(1, LOST)]
 
 
-def test_what_the_run_does_between_the_halves_does_not_part_them() -> None:
+def test_other_events_between_two_surrogates_do_not_separate_them() -> None:
     fold = Fold()
     events = [delta("a" + HIGH), call("weather"), result("weather"), file(b"x"), delta(LOW)]
     told = fold.feed([wire(event) for event in events])
@@ -67,7 +67,7 @@ def test_what_the_run_does_between_the_halves_does_not_part_them() -> None:
     assert fold.answer == "a" + WHOLE
 
 
-def test_thinking_is_held_back_likewise() -> None:
+def test_a_surrogate_in_a_thought_is_held_back_too() -> None:
     start = think("Hm " + HIGH, start=True)
     assert told(start, think(LOW + " so"), thought_over()) == [(1, "Hm "), (2, f"Hm {WHOLE} so")]
     assert told(start, thought_over(), delta("a")) == [(1, "Hm "), (2, "Hm " + LOST), (3, "a")]
@@ -76,13 +76,13 @@ def test_thinking_is_held_back_likewise() -> None:
     assert told(think(HIGH, start=True), succeeded()) == [(1, LOST)]
 
 
-def test_a_thought_longer_than_one_step_keeps_its_character() -> None:
+def test_a_character_at_the_edge_of_two_steps_stays_whole() -> None:
     fold = Fold()
     fold.feed([wire(event) for event in (think("t" * 16_001 + HIGH, start=True), think(LOW), thought_over())])
     assert [step.thought for step in fold.steps] == ["t" * 16_000, "t" + WHOLE]
 
 
-def test_arguments_and_results_of_tools_come_whole() -> None:
+def test_surrogate_pairs_in_tool_arguments_and_results_are_joined() -> None:
     """Their JSON may escape a character as two halves, or hold one half only; their ids, too."""
     fold = Fold()
     asked = call("weather" + HIGH, "c" + HIGH, {"city": "a" + HIGH})
@@ -95,7 +95,7 @@ def test_arguments_and_results_of_tools_come_whole() -> None:
     assert Fold.load(fold.dump()).steps == fold.steps
 
 
-def test_a_result_with_a_half_that_is_nested_deeply_does_not_end_the_turn() -> None:
+def test_a_deeply_nested_result_with_a_surrogate_does_not_end_the_turn() -> None:
     deep: Any = []
     for _ in range(900):
         deep = [deep]
@@ -106,7 +106,7 @@ def test_a_result_with_a_half_that_is_nested_deeply_does_not_end_the_turn() -> N
     assert [event.position for event in told] == [1, 2]
 
 
-def test_an_end_with_halves_is_read_and_keeps_its_snapshot() -> None:
+def test_a_terminal_event_with_surrogates_is_read_and_keeps_its_snapshot() -> None:
     """A model's history may hold one: the backend gets it back as it was."""
     held = {"layers": [{"name": "history", "t": HIGH}]}
     asked = {"args": {"question": "Sure? " + HIGH + LOW + HIGH}}
@@ -126,14 +126,14 @@ def test_an_end_with_halves_is_read_and_keeps_its_snapshot() -> None:
         assert answer == text or json.loads(answer) == [WHOLE]
 
 
-def test_an_end_that_the_gateway_makes_leaves_the_half_out() -> None:
+def test_a_turn_cut_short_leaves_out_the_held_surrogate() -> None:
     """A reader elsewhere may have been told the whole character at that position."""
     fold = Fold()
     fold.feed([wire(delta("a" + HIGH))])
     assert [(chunk.position, chunk.text) for chunk in cut_short(fold, "turn_timeout").chunks] == [(1, "a")]
 
 
-def test_the_fold_before_tells_each_half_as_lost() -> None:
+def test_the_previous_fold_version_replaces_each_surrogate() -> None:
     """Turns that the release before began are numbered as it numbers them (R17)."""
     events = [delta("half " + HIGH), delta(LOW + " done"), delta(HIGH), delta(LOW)]
     assert told(*events, version=BEFORE) == [(1, "half " + LOST), (2, LOST + " done"), (3, LOST), (4, LOST)]
@@ -141,7 +141,7 @@ def test_the_fold_before_tells_each_half_as_lost() -> None:
     assert told(*thoughts, version=BEFORE) == [(1, "Hm " + LOST), (2, "Hm " + LOST + LOST)]
 
 
-def test_linked_files_are_not_told_by_the_fold_before() -> None:
+def test_the_previous_fold_version_ignores_linked_files() -> None:
     """The release before would store them as files without bytes."""
     part: dict[str, Any] = {"tool_name": "draw", "tool_call_id": "1", "part_kind": "tool-return"}
     part["metadata"] = {"tool_files": [{"url": "https://x.test/a.png", "mime_type": "image/png"}]}
@@ -166,7 +166,7 @@ some = st.builds(delta, st.text(max_size=3)) | st.sampled_from(
 
 
 @given(pieces)
-def test_the_answer_is_what_was_said_however_it_was_cut(pieces: list[str]) -> None:
+def test_the_answer_is_the_same_however_its_characters_were_split(pieces: list[str]) -> None:
     fold = Fold()
     fold.feed([wire(delta(piece)) for piece in pieces])
     fold.feed([succeeded(output="")])
@@ -175,7 +175,7 @@ def test_the_answer_is_what_was_said_however_it_was_cut(pieces: list[str]) -> No
 
 
 @given(st.lists(some, max_size=12), st.data(), st.sampled_from(FOLD_VERSIONS))
-def test_batches_checkpoints_and_marks_are_not_seen(
+def test_a_fold_resumed_from_a_checkpoint_emits_the_same_events(
     run: list[RunEvent], data: st.DataObject, version: int
 ) -> None:
     """Whoever folds it, from wherever, tells the same; and the rows give it back."""
@@ -199,6 +199,6 @@ def kept(events: list[TurnEvent]) -> dict[int, str]:
 
 
 @given(st.lists(some, max_size=12))
-def test_positions_have_no_gap(run: list[RunEvent]) -> None:
+def test_positions_have_no_gap_when_surrogates_are_held_back(run: list[RunEvent]) -> None:
     told = Fold().feed([wire(event) for event in run])
     assert all(after.position == before.position + 1 for before, after in pairwise(told))

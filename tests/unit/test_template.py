@@ -63,7 +63,7 @@ def test_every_name_of_a_turn_is_a_placeholder(name: str) -> None:
         ("fine ${query} and then ${", "'${' is never closed"),
     ],
 )
-def test_what_breaks_the_grammar_is_refused_and_named(text: str, complaint: str) -> None:
+def test_a_malformed_placeholder_is_refused_and_named(text: str, complaint: str) -> None:
     with pytest.raises(TemplateError) as refusal:
         parse(text)
     assert complaint in str(refusal.value)
@@ -79,7 +79,7 @@ def test_any_string_is_either_split_or_refused(text: str) -> None:
 
 
 @given(st.text())
-def test_an_escaped_text_comes_out_as_it_was(text: str) -> None:
+def test_an_escaped_text_is_returned_unchanged(text: str) -> None:
     # Every dollar that stands in a run directly before a brace is doubled.
     head, *tail = text.split("{")
     escaped = head
@@ -111,23 +111,23 @@ def test_a_value_is_never_searched_for_placeholders(value: str) -> None:
     assert filled(template, query=value) == [value, f"say {value}!", {"deep": {"er": value + value}}]
 
 
-def test_two_values_can_not_form_a_placeholder_together() -> None:
+def test_two_adjacent_values_never_form_a_placeholder() -> None:
     assert filled("${query}${user_id}", query="${env:", user_id="SECRET}") == "${env:SECRET}"
 
 
-def test_keys_and_other_values_are_left_alone() -> None:
+def test_keys_and_non_strings_are_left_unchanged() -> None:
     template: dict[str, Any] = {"${query}": 1, "list": [True, None, 2.5, "x"], "empty": {}}
     result = filled(template, query="never")
     assert result == template
     assert result is not template
 
 
-def test_strings_come_with_their_paths() -> None:
+def test_strings_are_listed_with_their_paths() -> None:
     data = {"a": ["x", {"b": "y"}], "c": 3, "d": "z"}
     assert list(strings(data, "config")) == [("config.a[0]", "x"), ("config.a[1].b", "y"), ("config.d", "z")]
 
 
-def test_what_is_said_of_a_file_has_placeholders_of_its_own() -> None:
+def test_the_line_of_a_file_has_its_own_placeholders() -> None:
     name, url = Placeholder("turn", "name"), Placeholder("turn", "url")
     assert parse("${name}: ${url}$${", of_file=True) == [name, ": ", url, "${"]
     for other in ("${query}", "${env:HOME}", "${inputs.a}", "${nothing}"):
@@ -137,7 +137,7 @@ def test_what_is_said_of_a_file_has_placeholders_of_its_own() -> None:
         parse("${url}")
 
 
-def test_whether_a_placeholder_is_used() -> None:
+def test_used_placeholders_are_found() -> None:
     files = Placeholder("turn", "files")
     assert uses({"a": [{"b": "see ${files}"}]}, files)
     assert not uses({"a": ["${query}", "$${files}", 7, None], "${files}": ""}, files)
