@@ -170,7 +170,6 @@ class ScriptedBackend:
         routes = [
             Route("/openapi.json", self._openapi),
             Route("/runs", self._create, methods=["POST"]),
-            Route("/runs/{run_id}", self._status),
             Route("/runs/{run_id}/events", self._events),
             Route("/runs/{run_id}/events/sse", self._stream),
             Route("/runs/{run_id}/cancel", self._cancel, methods=["POST"]),
@@ -253,12 +252,6 @@ class ScriptedBackend:
         self.runs[run.id] = run
         run.start()
         return run
-
-    async def _status(self, request: Request) -> Response:
-        run = self.runs.get(request.path_params["run_id"])
-        if run is None:
-            return JSONResponse(_NO_RUN, 404)
-        return JSONResponse({"run_id": run.id, "status": run.status, "error": run.error})
 
     async def _events(self, request: Request) -> Response:
         run = self.runs.get(request.path_params["run_id"])
