@@ -124,7 +124,9 @@ def unused_url() -> str:
 
 
 class TestCreate:
-    async def test_a_run(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+    async def test_a_run_is_created_with_the_composition_and_the_snapshot(
+        self, fake: ScriptedBackend, client: HTTPBackend
+    ) -> None:
         names = ("user", "history", "llm")
         snapshot = b'{"layers": [' + b", ".join(b'{"name":"%s"}' % name.encode() for name in names) + b"]}"
         run_id = await client.create_run(request("Hi", msgspec.Raw(snapshot)))
@@ -137,7 +139,7 @@ class TestCreate:
         assert post.headers["content-type"] == "application/json"
         assert "authorization" not in post.headers
 
-    async def test_the_token_goes_with_every_call(self) -> None:
+    async def test_the_token_is_sent_with_every_call(self) -> None:
         with ScriptedBackend(token="t0ken", prefix="/agents/v1") as fake:
             backend = HTTPBackend(f"{fake.url}/", token="t0ken")
             run_id = await backend.create_run(request())
@@ -154,7 +156,7 @@ class TestCreate:
             await stranger.aclose()
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 429, 500, 502, 504])
-    async def test_a_refusal_is_told_at_once(
+    async def test_a_refusal_is_raised_without_a_retry(
         self, fake: ScriptedBackend, client: HTTPBackend, status: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.DEBUG)
@@ -165,12 +167,12 @@ class TestCreate:
         assert fake.posts == 1
         assert SECRET not in caplog.text + str(caught.getrepr(chain=True, showlocals=False))
 
-    async def test_503_is_tried_again(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+    async def test_503_is_retried(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
         fake.queue(refuse(503), refuse(503))
         assert said(await run(client)) == "You said: Hello there."
         assert fake.posts == 3
 
-    async def test_503_without_end(self, fake: ScriptedBackend) -> None:
+    async def test_503_beyond_the_budget_is_a_refusal(self, fake: ScriptedBackend) -> None:
         fake.script = refuse(503)
         backend = HTTPBackend(fake.url, reconnect_seconds=2)
         with pytest.raises(BackendRefused, match="503"):
@@ -178,21 +180,23 @@ class TestCreate:
         await backend.aclose()
         assert fake.posts > 1
 
-    async def test_connection_refused_proves_that_nothing_was_sent(self) -> None:
+    async def test_a_refused_connection_is_reported_as_nothing_sent(self) -> None:
         backend = HTTPBackend(unused_url(), reconnect_seconds=0.3)
         with pytest.raises(BackendUnreachable) as caught:
             await backend.create_run(request())
         assert caught.value.nothing_sent
         await backend.aclose()
 
-    async def test_an_unknown_host_proves_it_too(self) -> None:
+    async def test_an_unknown_host_is_reported_as_nothing_sent(self) -> None:
         backend = HTTPBackend("http://nowhere.invalid", reconnect_seconds=0.1)
         with pytest.raises(BackendUnreachable) as caught:
             await backend.create_run(request())
         assert caught.value.nothing_sent
         await backend.aclose()
 
-    async def test_a_backend_that_starts_late(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+    async def test_a_run_is_created_once_when_the_backend_starts_late(
+        self, fake: ScriptedBackend, client: HTTPBackend
+    ) -> None:
         fake.stop()
         creating = asyncio.create_task(client.create_run(request()))
         await asyncio.wait({creating}, timeout=0.2)
@@ -201,7 +205,7 @@ class TestCreate:
         assert fake.posts == 1
 
     @pytest.mark.parametrize("plan", [script(create="cut"), script(create="garbage")])
-    async def test_a_lost_answer_is_never_asked_for_again(
+    async def test_a_creation_whose_response_was_lost_is_never_repeated(
         self, fake: ScriptedBackend, client: HTTPBackend, plan: Script
     ) -> None:
         fake.script = plan
@@ -214,7 +218,7 @@ class TestCreate:
         else:
             assert isinstance(caught.value, BackendGarbage)
 
-    async def test_no_connection_is_used_twice(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+    async def test_no_connection_is_reused(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
         # One that went stale in between could not be told from an answer that was lost.
         await client.cancel(await client.create_run(request()))
         fake.stop()
@@ -222,7 +226,7 @@ class TestCreate:
         await client.create_run(request())
         assert fake.posts == 2
 
-    async def test_no_answer(self, fake: ScriptedBackend) -> None:
+    async def test_a_creation_without_a_response_is_never_repeated(self, fake: ScriptedBackend) -> None:
         fake.script = script(create="hang")
         async with hasty(fake, create_seconds=3.0) as client:
             with pytest.raises(BackendUnreachable) as caught:
@@ -246,7 +250,7 @@ def generations(fake: ScriptedBackend) -> list[int]:
 
 class TestGenerations:
     @pytest.mark.parametrize("speaks", [1, 2])
-    async def test_it_is_recognised_by_what_the_backend_says(
+    async def test_the_generation_is_read_from_the_document_of_the_backend(
         self, fake: ScriptedBackend, client: HTTPBackend, speaks: Generation
     ) -> None:
         fake.speaks = speaks
@@ -257,7 +261,7 @@ class TestGenerations:
         assert fake.documents == 1, "none on the way of a turn"
 
     @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)], ids=["upgrade", "roll-back"])
-    async def test_another_generation_is_noticed_and_the_request_sent_once_more(
+    async def test_after_a_change_of_generation_the_request_is_sent_once_more(
         self, fake: ScriptedBackend, client: HTTPBackend, before: Generation, after: Generation
     ) -> None:
         fake.speaks = before
@@ -271,7 +275,7 @@ class TestGenerations:
         assert fake.documents == 2
 
     @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)], ids=["upgrade", "roll-back"])
-    async def test_a_refusal_says_enough_when_the_backend_says_nothing(
+    async def test_a_refusal_reveals_the_generation_of_a_backend_without_a_document(
         self, fake: ScriptedBackend, client: HTTPBackend, before: Generation, after: Generation
     ) -> None:
         fake.documented = False
@@ -285,7 +289,7 @@ class TestGenerations:
         assert fake.documents == len(fake.requests) - 2
 
     @pytest.mark.parametrize("fallback", [1, 2])
-    async def test_what_the_settings_say_is_believed_of_a_backend_that_says_nothing(
+    async def test_the_setting_decides_for_a_backend_without_a_document(
         self, fake: ScriptedBackend, fallback: Generation
     ) -> None:
         fake.speaks, fake.documented = fallback, False
@@ -302,7 +306,7 @@ class TestGenerations:
         await backend.aclose()
         await other.aclose()
 
-    async def test_without_both_the_app_file_decides(
+    async def test_without_document_and_setting_the_app_file_decides(
         self, fake: ScriptedBackend, client: HTTPBackend
     ) -> None:
         # This backend takes anything, and says nothing.
@@ -313,7 +317,7 @@ class TestGenerations:
         assert generations(fake) == [1, 2]
 
     @pytest.mark.parametrize("speaks", [1, 2])
-    async def test_a_request_that_is_wrong_in_both_is_refused_at_once(
+    async def test_a_request_wrong_in_both_generations_is_refused_at_once(
         self, fake: ScriptedBackend, client: HTTPBackend, speaks: Generation
     ) -> None:
         fake.speaks = speaks
@@ -325,7 +329,7 @@ class TestGenerations:
         assert fake.runs == {}
         assert fake.documents == 3
 
-    async def test_a_layer_without_a_type_is_refused_at_once_by_schema_1(
+    async def test_a_layer_without_a_type_is_refused_by_schema_1_without_a_retry(
         self, fake: ScriptedBackend, client: HTTPBackend
     ) -> None:
         fake.speaks, fake.documented = 1, False
@@ -335,7 +339,9 @@ class TestGenerations:
             await client.create_run(wish)
         assert generations(fake) == [1]
 
-    async def test_many_turns_at_once_ask_once(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+    async def test_many_turns_at_once_fetch_the_document_once(
+        self, fake: ScriptedBackend, client: HTTPBackend
+    ) -> None:
         fake.speaks = 1
         await asyncio.gather(*(client.create_run(real_request()) for _ in range(20)))
         assert fake.documents == 1
@@ -346,7 +352,7 @@ class TestGenerations:
         # Those that were refused while one asked waited for its answer, or knew it already.
         assert fake.documents == 2
 
-    async def test_a_mixture_of_both_behind_one_address_is_tried_until_it_fits(
+    async def test_a_mixture_of_generations_is_tried_until_one_accepts(
         self, fake: ScriptedBackend, client: HTTPBackend
     ) -> None:
         """As in the middle of a rolling upgrade: who is asked is not who is sent to."""
@@ -358,7 +364,7 @@ class TestGenerations:
         await creating
         assert len(fake.runs) == 2
 
-    async def test_a_mixture_that_never_fits_is_given_up(self, fake: ScriptedBackend) -> None:
+    async def test_a_mixture_that_never_accepts_is_given_up(self, fake: ScriptedBackend) -> None:
         fake.speaks, fake.flips = 1, True
         backend = HTTPBackend(fake.url, reconnect_seconds=2)
         await backend.create_run(real_request())
@@ -369,7 +375,7 @@ class TestGenerations:
         await backend.aclose()
 
     @pytest.mark.parametrize("document", ["hang", "cut", "garbage", 302, 401, 404, 500, 503])
-    async def test_a_document_that_nobody_gets_holds_no_turn_up_for_long(
+    async def test_an_unavailable_document_does_not_delay_a_turn_for_long(
         self, fake: ScriptedBackend, document: Any
     ) -> None:
         limits = {"call_seconds": 1.0} if document == "hang" else {}
@@ -395,7 +401,7 @@ class TestGenerations:
         ],
         ids=range(7),
     )
-    async def test_a_document_that_says_nothing_known(self, document: bytes) -> None:
+    async def test_a_document_without_a_known_generation_is_ignored(self, document: bytes) -> None:
         async def read() -> bytes:
             return document
 
@@ -404,7 +410,7 @@ class TestGenerations:
         await recognition.aclose()
 
     @pytest.mark.parametrize("name", ["RunComposition", "RunComposition-Input"])
-    async def test_a_document_may_name_what_is_sent_apart_from_what_is_answered(self, name: str) -> None:
+    async def test_a_document_with_separate_schemas_of_input_and_output_is_read(self, name: str) -> None:
         async def read() -> bytes:
             schemas = {name: {"properties": {"schema_version": {"const": 2}}}, "Other": [1]}
             return json.dumps({"components": {"schemas": schemas}}).encode()
@@ -413,7 +419,7 @@ class TestGenerations:
         assert await recognition.generation(1) == 2
         await recognition.aclose()
 
-    async def test_who_leaves_does_not_take_the_answer_from_the_others(
+    async def test_a_cancelled_turn_does_not_cancel_the_fetch_for_the_others(
         self, fake: ScriptedBackend, client: HTTPBackend
     ) -> None:
         fake.speaks = 2
@@ -436,7 +442,7 @@ class TestGenerations:
         assert await second == 2
         await recognition.aclose()
 
-    async def test_cancelled_before_a_refusal_it_sends_no_other(
+    async def test_a_creation_cancelled_before_its_refusal_is_not_repeated(
         self, fake: ScriptedBackend, client: HTTPBackend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         fake.speaks = 1
@@ -462,7 +468,9 @@ class TestGenerations:
 
 class TestStream:
     @pytest.mark.parametrize("keep_open", [True, False])
-    async def test_a_whole_run(self, fake: ScriptedBackend, client: HTTPBackend, keep_open: bool) -> None:
+    async def test_a_whole_run_is_streamed_over_one_connection(
+        self, fake: ScriptedBackend, client: HTTPBackend, keep_open: bool
+    ) -> None:
         fake.script = script(text("Hel", "lo"), succeed(), keep_open=keep_open)
         events = await run(client)
         assert [event.type for event in events] == [
@@ -486,7 +494,9 @@ class TestStream:
     @pytest.mark.parametrize(
         "path", sorted(RECORDED.rglob("*.sse")), ids=lambda path: f"{path.parent.name}-{path.stem}"
     )
-    async def test_recorded_runs(self, fake: ScriptedBackend, client: HTTPBackend, path: Path) -> None:
+    async def test_recorded_runs_are_streamed_to_their_end(
+        self, fake: ScriptedBackend, client: HTTPBackend, path: Path
+    ) -> None:
         # Some recordings are cut before their end.
         fake.script = script(recorded(path), fail("shutdown"), started=False)
         events = await run(client)
@@ -494,7 +504,7 @@ class TestStream:
         assert [event.type in TERMINAL for event in events] == [False] * (len(events) - 1) + [True]
 
     @pytest.mark.parametrize("cuts", [(place,) for place in range(8)] + [(1, 2, 3), (2, 2, 2), (3, 5, 7)])
-    async def test_a_cut_loses_nothing_and_doubles_nothing(
+    async def test_a_cut_stream_resumes_without_lost_or_doubled_events(
         self, fake: ScriptedBackend, client: HTTPBackend, cuts: tuple[int, ...]
     ) -> None:
         fake.script = letters(*cuts)
@@ -503,7 +513,7 @@ class TestStream:
         assert len({event.id for event in events}) == len(events) == 8
         assert len(fake.streams) == len(cuts) + 1
 
-    async def test_it_asks_from_the_last_but_one_cursor(
+    async def test_a_resumed_stream_asks_from_the_last_but_one_cursor(
         self, fake: ScriptedBackend, client: HTTPBackend
     ) -> None:
         fake.script = letters(1, 2, 5)
@@ -515,7 +525,9 @@ class TestStream:
         fake.script = script(text("a"), half, Cut(clean=True), text("b"), half, Cut(), succeed())
         assert said(await run(client)) == "ab"
 
-    async def test_a_restart_of_the_backend(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+    async def test_a_restart_of_the_backend_ends_the_run_as_failed(
+        self, fake: ScriptedBackend, client: HTTPBackend
+    ) -> None:
         gate = Gate()
         fake.script = script(text("a"), gate)
         run_id = await client.create_run(request())
@@ -529,14 +541,16 @@ class TestStream:
             events += await following
         assert [event.type for event in events] == ["run_started", *["pydantic_ai_event"] * 3, "run_failed"]
 
-    async def test_a_server_error_is_a_cut(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+    async def test_a_stream_is_resumed_after_server_errors(
+        self, fake: ScriptedBackend, client: HTTPBackend
+    ) -> None:
         fake.script = letters(3)
         run_id = await client.create_run(request())
         fake.broken_streams = 2
         assert said(await events_of(client, run_id)) == "abcdef"
         assert len(fake.streams) == 4
 
-    async def test_nothing_follows_the_first_terminal_event(
+    async def test_the_stream_ends_at_the_first_terminal_event(
         self, fake: ScriptedBackend, client: HTTPBackend
     ) -> None:
         fake.script = script(
@@ -547,7 +561,7 @@ class TestStream:
         assert sum(event.type in TERMINAL for event in events) == 1
         assert len(fake.streams) == 1
 
-    async def test_keepalives_are_nothing(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+    async def test_keepalives_yield_no_events(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
         gate = Gate()
         fake.script = script(Keepalive(), text("a"), gate, Keepalive(), Keepalive(), succeed())
         run_id = await client.create_run(request())
@@ -559,7 +573,7 @@ class TestStream:
             with pytest.raises(StopAsyncIteration):
                 await anext(batches)
 
-    async def test_a_large_terminal_frame(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+    async def test_a_large_terminal_frame_is_read(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
         answer = "Ünï\u2028" * 40_000
         fake.script = script(text("a"), succeed(output=answer))
         assert msgspec.json.decode((await run(client))[-1].data)["output"] == answer
@@ -594,14 +608,16 @@ class TestLostStreams:
         with pytest.raises(RunGap):
             await run(client)
 
-    async def test_an_unknown_run(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+    async def test_an_unknown_run_is_lost(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
         for run_id in (RunId("unknown"), RunId("x?y#z ü%41")):
             with pytest.raises(RunLost):
                 await events_of(client, run_id)
             await client.cancel(run_id)
         assert {run_id for run_id, _ in fake.streams} == {"unknown", "x?y#z ü%41"}
 
-    async def test_a_run_that_is_forgotten(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+    async def test_a_run_forgotten_by_the_backend_is_lost(
+        self, fake: ScriptedBackend, client: HTTPBackend
+    ) -> None:
         fake.script = script(text("a"), Forget(), Cut(), succeed())
         with pytest.raises(RunLost):
             await run(client)
@@ -610,7 +626,9 @@ class TestLostStreams:
         "garbage",
         [b"data: {nope\n\n", b"data: []\n\n", b'data: {"type":"no id"}\n\n', b"event: x\ndata:\n\n"],
     )
-    async def test_garbage(self, fake: ScriptedBackend, client: HTTPBackend, garbage: bytes) -> None:
+    async def test_a_garbage_event_ends_the_stream_after_the_good_ones(
+        self, fake: ScriptedBackend, client: HTTPBackend, garbage: bytes
+    ) -> None:
         fake.script = script(text("a"), Raw(garbage), text("b"), succeed())
         run_id = await client.create_run(request())
         events: list[RunEvent] = []
@@ -620,7 +638,9 @@ class TestLostStreams:
         assert said(events) == "a"
         assert len(fake.streams) == 1
 
-    async def test_no_event_stream_at_all(self, client: HTTPBackend, fake: ScriptedBackend) -> None:
+    async def test_a_response_that_is_not_an_event_stream_is_garbage(
+        self, client: HTTPBackend, fake: ScriptedBackend
+    ) -> None:
         run_id = await client.create_run(request())
         fake.broken_streams, fake.broken_status = 1, 200
         with pytest.raises(BackendGarbage):
@@ -647,7 +667,7 @@ class TestLostStreams:
         assert loop.time() - start > 2
         await backend.aclose()
 
-    async def test_a_backend_that_is_gone(self, fake: ScriptedBackend) -> None:
+    async def test_a_backend_that_stays_away_is_unreachable(self, fake: ScriptedBackend) -> None:
         fake.script = script(text("a"), Gate())
         backend = HTTPBackend(fake.url, reconnect_seconds=0.4)
         run_id = await backend.create_run(request())
@@ -660,7 +680,7 @@ class TestLostStreams:
 
 
 class TestManyStreams:
-    async def test_150_streams_are_open_at_once(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+    async def test_150_streams_can_be_open_at_once(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
         gate = Gate()
         fake.script = script(text("a"), gate, succeed())
         runs = [asyncio.create_task(run(client)) for _ in range(150)]
@@ -697,7 +717,9 @@ class TestManyStreams:
 
 
 class TestCancel:
-    async def test_a_running_run(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+    async def test_a_running_run_is_cancelled_with_the_reason(
+        self, fake: ScriptedBackend, client: HTTPBackend
+    ) -> None:
         fake.script = script(text("a"), Gate(), succeed())
         run_id = await client.create_run(request())
         await client.cancel(run_id)
@@ -706,7 +728,7 @@ class TestCancel:
         assert events[-1].type == "run_cancelled"
         assert [cancel.body["reason"] for cancel in fake.cancels] == ["user", "user"]
 
-    async def test_what_can_not_be_cancelled_is_no_error(
+    async def test_cancelling_an_ended_or_unknown_run_raises_nothing(
         self, fake: ScriptedBackend, client: HTTPBackend
     ) -> None:
         fake.queue(script(succeed()), script(Gate(), cancel=409), script(Gate(), cancel=404))
@@ -714,7 +736,9 @@ class TestCancel:
             await client.cancel(await client.create_run(request()))
         assert len(fake.cancels) == 3
 
-    async def test_failures(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+    async def test_a_failed_cancel_raises_the_error_of_the_backend(
+        self, fake: ScriptedBackend, client: HTTPBackend
+    ) -> None:
         fake.queue(script(Gate(), cancel=500), script(Gate(), cancel="hang"))
         with pytest.raises(BackendRefused, match="500"):
             await client.cancel(await client.create_run(request()))
@@ -730,7 +754,7 @@ class TestCancel:
 @pytest.mark.parametrize(
     "answer", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 202 OK\r\nContent-Length: 99\r\n\r\n{"]
 )
-async def test_what_is_no_http_is_mapped_too(answer: bytes) -> None:
+async def test_an_error_outside_http_is_mapped_too(answer: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)

@@ -102,7 +102,7 @@ async def ask(backend: EmbeddedBackend, wish: CreateRunRequest) -> Told:
 # The demo agent
 
 
-async def test_a_plain_answer_streams_word_by_word_and_says_it_is_the_demo() -> None:
+async def test_a_plain_answer_streams_word_by_word_and_names_the_demo_agent() -> None:
     async with embedded() as backend:
         told = await ask(backend, request("Hello \u2028 there"))
     assert told.types[-1] == "run_succeeded"
@@ -132,7 +132,7 @@ async def test_ids_grow_and_the_events_look_like_the_recorded_ones() -> None:
         assert b"\n" not in event.body
 
 
-async def test_arithmetic_thinks_calls_the_tool_and_answers() -> None:
+async def test_an_arithmetic_query_is_answered_with_a_thought_and_a_tool_call() -> None:
     async with embedded() as backend:
         told = await ask(backend, request("What is 12*7?"))
     assert "calculator" in told.thinking()
@@ -144,7 +144,7 @@ async def test_arithmetic_thinks_calls_the_tool_and_answers() -> None:
     assert told.text == "12*7 = 84. I am the demo agent, and my tools told me so."
 
 
-async def test_time_and_arithmetic_at_once_are_two_calls() -> None:
+async def test_a_query_for_time_and_arithmetic_makes_two_tool_calls() -> None:
     async with embedded() as backend:
         told = await ask(backend, request(["What time is it", "and what is (2+3) × 4?"]))
     results = told.of_kind("function_tool_result")
@@ -153,7 +153,7 @@ async def test_time_and_arithmetic_at_once_are_two_calls() -> None:
     assert re.search(r"It is \d\d:\d\d:\d\d UTC on \w+day, ", told.text)
 
 
-async def test_a_second_turn_knows_the_first() -> None:
+async def test_a_second_turn_remembers_the_first() -> None:
     async with embedded() as backend:
         first = await ask(backend, request("My name is Ada."))
         second = await ask(backend, request("What is my name?", first.snapshot))
@@ -183,7 +183,7 @@ async def test_without_a_history_layer_nothing_is_remembered() -> None:
         ("do you remember", "You said nothing before this"),
     ],
 )
-async def test_what_the_demo_agent_says(query: str, expected: str) -> None:
+async def test_the_demo_agent_answers_by_its_rules(query: str, expected: str) -> None:
     text = answer([query])
     assert expected in text
     assert "I am the demo agent" in text
@@ -200,7 +200,7 @@ async def test_what_the_demo_agent_says(query: str, expected: str) -> None:
         ("2 ** -2", "0.25"),
     ],
 )
-async def test_calculator(expression: str, value: str) -> None:
+async def test_the_calculator_computes_expressions(expression: str, value: str) -> None:
     assert calculate(expression) == value
 
 
@@ -209,7 +209,7 @@ async def test_calculator(expression: str, value: str) -> None:
     ["9**9**9**9", "2**100000", "(-8)**0.5", "1/0", "1e308*10", "10.0**400", "1" * 300, "(" * 150,
      "__import__('os')", "a", "'a'*9", "True", "1 if 1 else 2", "", "1 2"],
 )  # fmt: skip
-async def test_calculator_refuses_in_no_time(expression: str) -> None:
+async def test_the_calculator_refuses_hostile_expressions_at_once(expression: str) -> None:
     started = time.thread_time()
     with pytest.raises(ValueError):  # noqa: PT011 - all of its texts are for the user
         calculate(expression)
@@ -232,9 +232,7 @@ async def test_calculator_refuses_in_no_time(expression: str) -> None:
         (request("hi", model="no-such-model"), "the model 'no-such-model' cannot be used (UserError)"),
     ],
 )
-async def test_a_request_that_can_not_be_run_fails_after_run_started(
-    wish: CreateRunRequest, error: str
-) -> None:
+async def test_an_invalid_request_fails_after_run_started(wish: CreateRunRequest, error: str) -> None:
     async with embedded() as backend:
         told = await listen(backend, RunId(backend.runs.create(wish).id))
     assert told.types == ["run_started", "run_failed"]
@@ -242,7 +240,7 @@ async def test_a_request_that_can_not_be_run_fails_after_run_started(
     assert told.end["reason"] is None
 
 
-async def test_a_history_that_is_none_fails_without_repeating_it() -> None:
+async def test_an_unreadable_history_fails_the_run_without_being_repeated() -> None:
     async with embedded() as backend:
         told = await ask(backend, request("hi"))
         broken = told.snapshot.replace(b'"kind": "request"', b'"kind": "secret"')
@@ -283,7 +281,7 @@ async def first_words(backend: EmbeddedBackend, run_id: RunId) -> None:
             return
 
 
-async def test_cancel_in_the_middle_keeps_what_was_said() -> None:
+async def test_a_run_cancelled_in_the_middle_keeps_its_text() -> None:
     async with embedded(pace=0.001) as backend:
         run_id = await backend.create_run(request("count to 10000"))
         await first_words(backend, run_id)
@@ -299,7 +297,7 @@ async def test_cancel_in_the_middle_keeps_what_was_said() -> None:
     assert 'you said: "count to 10000"' in after.text
 
 
-async def test_cancel_before_the_first_step_and_of_what_is_over() -> None:
+async def test_a_run_can_be_cancelled_before_its_first_step_but_not_after_its_end() -> None:
     async with embedded() as backend:
         run_id = await backend.create_run(request("hi"))
         await backend.cancel(run_id)
@@ -312,7 +310,7 @@ async def test_cancel_before_the_first_step_and_of_what_is_over() -> None:
     assert told.end == {"reason": "user", "message": "stopped by the user"}
 
 
-async def test_shutdown_fails_what_runs_and_takes_no_more() -> None:
+async def test_shutdown_fails_running_runs_and_refuses_new_ones() -> None:
     async with embedded(pace=0.001) as backend:
         run_id = await backend.create_run(request("count to 10000"))
         await first_words(backend, run_id)
@@ -325,7 +323,7 @@ async def test_shutdown_fails_what_runs_and_takes_no_more() -> None:
     assert refused.value.nothing_sent
 
 
-async def test_any_number_of_readers_get_the_same_and_an_unknown_run_is_lost() -> None:
+async def test_all_readers_of_a_run_get_the_same_events() -> None:
     async with embedded() as backend:
         run_id = await backend.create_run(request("count to 100"))
         await first_words(backend, run_id)  # a reader that leaves
@@ -366,7 +364,7 @@ def _known(runs: Runs, run_id: str) -> bool:
     return False
 
 
-async def test_the_first_terminal_event_wins_even_over_a_task_that_will_not_end() -> None:
+async def test_the_first_terminal_event_counts_even_if_the_task_does_not_end() -> None:
     release = asyncio.Event()
 
     async def execute(_: CreateRunRequest, emit: Emit) -> bytes:
@@ -449,9 +447,7 @@ async def test_a_model_sees_the_images_of_a_newer_prompt_layer(model_server: Mod
 
 
 @pytest.mark.parametrize("prefix", ["openai", "openai-chat"])
-async def test_a_character_that_a_model_cuts_in_two_comes_whole(
-    model_server: ModelServer, prefix: str
-) -> None:
+async def test_a_character_split_by_the_model_is_joined(model_server: ModelServer, prefix: str) -> None:
     """To the reader, and to the model itself when it is asked again."""
     async with embedded(f"{prefix}:m-halves") as backend:
         first = await ask(backend, request("Hello"))
@@ -467,7 +463,7 @@ async def test_a_character_that_a_model_cuts_in_two_comes_whole(
     assert "half \U0001f600 done" in json.dumps(model_server.bodies[1], ensure_ascii=False)
 
 
-async def test_a_model_is_told_what_it_said_before_its_tools_in_whole_characters() -> None:
+async def test_text_sent_back_to_the_model_after_a_tool_has_whole_characters() -> None:
     """In the next round of the same run, too."""
     heard: list[bytes] = []
 
@@ -533,7 +529,7 @@ async def test_a_real_model_streams_and_remembers(model_server: ModelServer, pre
     ],
 )
 @pytest.mark.usefixtures("model_server")
-async def test_provider_failures_have_reasons_and_never_the_key(
+async def test_a_provider_failure_has_a_reason_and_never_shows_the_key(
     model: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with embedded("openai-chat:m") as backend:
@@ -547,7 +543,7 @@ async def test_provider_failures_have_reasons_and_never_the_key(
     assert API_KEY not in caplog.text
 
 
-async def test_a_run_that_never_stops_calling_tools_reaches_its_limit() -> None:
+async def test_a_run_that_keeps_calling_tools_fails_at_its_limit() -> None:
     async def stream(
         messages: list[ModelMessage], _: AgentInfo
     ) -> AsyncIterator[str | dict[int, DeltaThinkingPart] | dict[int, DeltaToolCall]]:
@@ -563,7 +559,7 @@ async def test_a_run_that_never_stops_calling_tools_reaches_its_limit() -> None:
     assert (told.types[-1], told.end["reason"]) == ("run_failed", "agent_run_limit_exceeded")
 
 
-async def test_nobody_listening_at_the_provider_is_a_connection_error(
+async def test_an_unreachable_provider_is_a_connection_error(
     monkeypatch: pytest.MonkeyPatch, unused_port: Callable[[], int]
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{unused_port()}/v1")
@@ -586,7 +582,7 @@ def unused_port() -> Callable[[], int]:
 
 
 @pytest.mark.parametrize("model", ["openai:gpt-5-mini", "nonsense", "nonsense:model"])
-async def test_a_model_that_can_not_be_used_is_told_to_the_operator(
+async def test_an_unusable_model_is_a_configuration_error(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)

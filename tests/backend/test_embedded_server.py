@@ -111,7 +111,7 @@ async def follow(
         return [frame async for frame in frames(response)]
 
 
-async def test_a_run_streams_to_its_end_and_then_the_stream_ends(client: httpx.AsyncClient) -> None:
+async def test_the_stream_of_a_run_ends_with_the_run(client: httpx.AsyncClient) -> None:
     run_id = await create(client, "what is 12*7? \u2028")
     told = await follow(client, run_id)
     assert [kind for _, kind, _ in told][0 :: len(told) - 1] == ["run_started", "run_succeeded"]
@@ -124,7 +124,7 @@ async def test_a_run_streams_to_its_end_and_then_the_stream_ends(client: httpx.A
     assert status["updated_at"] == told[-1][2]["created_at"]
 
 
-async def test_cursors_are_exclusive_and_after_wins(client: httpx.AsyncClient) -> None:
+async def test_a_cursor_is_exclusive_and_after_overrides_last_event_id(client: httpx.AsyncClient) -> None:
     run_id = await create(client, "hi")
     told = await follow(client, run_id)
     ids = [event_id for event_id, _, _ in told]
@@ -135,7 +135,7 @@ async def test_cursors_are_exclusive_and_after_wins(client: httpx.AsyncClient) -
     assert (await client.get(f"/runs/{run_id}/events/sse?after=garbage")).status_code == 422
 
 
-async def test_events_in_pages(client: httpx.AsyncClient) -> None:
+async def test_events_are_listed_in_pages(client: httpx.AsyncClient) -> None:
     run_id = await create(client, "hi")
     told = await follow(client, run_id)
     url, cursor = f"/runs/{run_id}/events", ""
@@ -154,7 +154,7 @@ async def test_events_in_pages(client: httpx.AsyncClient) -> None:
         assert (await client.get(f"{url}?{wrong}")).status_code == 422
 
 
-async def test_cancel_and_its_refusals() -> None:
+async def test_a_run_is_cancelled_once_and_only_with_a_valid_body() -> None:
     async with serving(pace=0.001) as (client, _):
         run_id = await create(client, "count to 10000")
         async with client.stream("GET", f"/runs/{run_id}/events/sse") as response:
@@ -180,7 +180,7 @@ async def test_cancel_and_its_refusals() -> None:
         assert late.json() == {"detail": "run already finished with status 'succeeded'"}
 
 
-async def test_unknown_runs_are_404(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_run_answers_404(client: httpx.AsyncClient) -> None:
     for answer in (
         await client.get("/runs/nope"),
         await client.get("/runs/nope/events"),
@@ -202,14 +202,16 @@ async def test_unknown_runs_are_404(client: httpx.AsyncClient) -> None:
         b'{"composition":{"schema_version":1,"layers":[{"name":"\\ud83d"}]}}',
     ],
 )
-async def test_a_wrong_shape_is_422_and_not_repeated(client: httpx.AsyncClient, content: bytes) -> None:
+async def test_a_malformed_request_answers_422_without_its_content(
+    client: httpx.AsyncClient, content: bytes
+) -> None:
     answer = await client.post("/runs", content=content)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["body"]
     assert SECRET not in answer.text
 
 
-async def test_it_says_which_generation_it_speaks_and_takes_no_other(client: httpx.AsyncClient) -> None:
+async def test_the_server_states_its_generation_and_refuses_the_other(client: httpx.AsyncClient) -> None:
     """A gateway whose backend is replaced by this one finds out before a run is made."""
     document = (await client.get("/openapi.json")).json()
     version = document["components"]["schemas"]["RunComposition"]["properties"]["schema_version"]
@@ -221,7 +223,7 @@ async def test_it_says_which_generation_it_speaks_and_takes_no_other(client: htt
     assert answer.json()["detail"][0]["loc"] == ["body", "composition", "schema_version"]
 
 
-async def test_a_conversation_comes_over_from_a_backend_of_schema_2(client: httpx.AsyncClient) -> None:
+async def test_a_conversation_of_a_schema_2_backend_is_continued(client: httpx.AsyncClient) -> None:
     end = (RECORDED / "schema2/multi_turn2.sse").read_bytes().rpartition(b"data: ")[2]
     data = msgspec.json.decode(end, type=dict[str, msgspec.Raw])["data"]
     snapshot = msgspec.json.decode(data, type=dict[str, msgspec.Raw])["session_snapshot"]
@@ -237,7 +239,7 @@ async def test_a_conversation_comes_over_from_a_backend_of_schema_2(client: http
     assert "What is my name?" in msgspec.json.decode(last.data)["output"]
 
 
-async def test_everything_but_the_shape_is_judged_in_the_run(client: httpx.AsyncClient) -> None:
+async def test_an_invalid_composition_fails_the_run_not_the_request(client: httpx.AsyncClient) -> None:
     wish = body("hi", session_snapshot={"layers": []}, unknown_field=1)
     run_id = (await client.post("/runs", json=wish)).json()["run_id"]
     told = await follow(client, run_id)
@@ -246,7 +248,7 @@ async def test_everything_but_the_shape_is_judged_in_the_run(client: httpx.Async
     assert SECRET not in json.dumps(told)
 
 
-async def test_a_session_goes_on_over_http(client: httpx.AsyncClient) -> None:
+async def test_a_session_is_continued_over_http(client: httpx.AsyncClient) -> None:
     run_id = await create(client, "My name is Ada.")
     snapshot = (await follow(client, run_id))[-1][2]["data"]["session_snapshot"]
     wish = body("What is my name?", session_snapshot=snapshot)
@@ -254,7 +256,7 @@ async def test_a_session_goes_on_over_http(client: httpx.AsyncClient) -> None:
     assert "Your name is Ada" in (await follow(client, run_id))[-1][2]["data"]["output"]
 
 
-async def test_a_token_guards_every_route() -> None:
+async def test_every_route_refuses_a_request_without_the_token() -> None:
     async with serving(token=TOKEN) as (client, _):
         for headers in (
             {"x-other": TOKEN},
@@ -285,7 +287,7 @@ async def test_a_silent_run_gets_keepalives() -> None:
     assert told.endswith(b": keepalive\n\n")
 
 
-async def test_a_hundred_readers_and_a_reader_that_leaves() -> None:
+async def test_a_hundred_readers_get_the_same_events_when_one_leaves() -> None:
     async with serving(pace=0.001) as (client, _):
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=client.base_url, timeout=LIMIT, limits=limits) as many:
@@ -297,7 +299,7 @@ async def test_a_hundred_readers_and_a_reader_that_leaves() -> None:
         assert tellings[0][-1][1] == "run_succeeded"
 
 
-async def test_stopping_ends_open_streams_with_their_runs() -> None:
+async def test_stopping_the_server_fails_its_runs_and_ends_their_streams() -> None:
     async with serving(pace=LIMIT) as (client, server):
         run_id = await create(client, "hi")
         async with client.stream("GET", f"/runs/{run_id}/events/sse") as response:
@@ -314,7 +316,7 @@ async def test_stopping_ends_open_streams_with_their_runs() -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_the_server_in_the_middle_of_a_stream(signum: signal.Signals) -> None:
+async def test_a_signal_stops_the_server_in_the_middle_of_a_stream(signum: signal.Signals) -> None:
     code = "from agent_gateway.backend.embedded.server import serve_backend as s; s('127.0.0.1', 0, '', None)"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
     server = await asyncio.create_subprocess_exec(

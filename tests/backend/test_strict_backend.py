@@ -33,7 +33,7 @@ def error_of(path: Path) -> str | None:
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_a_recorded_run_begins_or_fails_as_it_was_recorded(path: Path) -> None:
+def test_a_recorded_run_starts_or_fails_as_recorded(path: Path) -> None:
     body = request_of(path)
     generation = body["composition"]["schema_version"]
     assert complaints(body, generation) == []
@@ -79,7 +79,7 @@ def real(request: pytest.FixtureRequest) -> Iterator[tuple[ScriptedBackend, dict
         ("with_unknown_field", {"surprise": 1}),
     ],
 )
-def test_keys_are_taken_or_refused_as_recorded(
+def test_keys_are_accepted_or_refused_as_recorded(
     real: tuple[ScriptedBackend, dict[str, Any], Any], name: str, more: dict[str, Any]
 ) -> None:
     backend, recorded, body = real
@@ -103,7 +103,7 @@ def test_the_other_generation_is_refused_as_recorded(
     assert answer.json() == wanted
 
 
-def test_it_says_what_it_speaks(real: tuple[ScriptedBackend, dict[str, Any], Any]) -> None:
+def test_the_document_states_the_generation(real: tuple[ScriptedBackend, dict[str, Any], Any]) -> None:
     backend, _, _ = real
     document = httpx.get(f"{backend.url}/openapi.json", trust_env=False).json()
     version = document["components"]["schemas"]["RunComposition"]["properties"]["schema_version"]
@@ -111,7 +111,7 @@ def test_it_says_what_it_speaks(real: tuple[ScriptedBackend, dict[str, Any], Any
     assert document == openapi(backend.speaks or 1)
 
 
-def test_a_generation_that_it_does_not_say_is_404(real: tuple[ScriptedBackend, dict[str, Any], Any]) -> None:
+def test_a_backend_without_a_document_answers_404(real: tuple[ScriptedBackend, dict[str, Any], Any]) -> None:
     backend, _, _ = real
     backend.documented = False
     assert httpx.get(f"{backend.url}/openapi.json", trust_env=False).status_code == 404
