@@ -66,7 +66,7 @@ def test_half_bodies_without_a_key_hold_no_memory(gateway: GatewayServer) -> Non
         client.__exit__()
 
 
-def test_an_upload_of_parts_without_end_is_refused(gateway: GatewayServer) -> None:
+def test_an_upload_with_endless_parts_is_refused(gateway: GatewayServer) -> None:
     part = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n'
     named = b"".join(part.replace(b'"a"', b'"%d"' % n) for n in range(1000))
     whole = FILE + b"film\r\n"

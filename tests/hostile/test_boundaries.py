@@ -23,7 +23,9 @@ def shared() -> Iterator[RecordingServer]:
 
 @pytest.mark.parametrize("upgrade", UPGRADES)
 @pytest.mark.parametrize("how", ["at once", "in its own packet", "chunked", "in pieces"])
-def test_an_upgrade_is_ignored_and_the_body_read(recording: RecordingServer, upgrade: str, how: str) -> None:
+def test_an_upgrade_request_is_served_over_http_1_with_its_body(
+    recording: RecordingServer, upgrade: str, how: str
+) -> None:
     lines = UPGRADES[upgrade]
     head = request("POST", "/first", *lines, f"Content-Length: {len(HIDDEN)}")
     with recording.client() as client:
@@ -137,7 +139,7 @@ def test_malformed_chunks_are_refused(recording: RecordingServer, body: bytes) -
     assert [(seen.path, seen.whole) for seen in recording.app.seen] == [("/", False)]
 
 
-def test_extensions_and_trailers_are_dropped(recording: RecordingServer) -> None:
+def test_chunk_extensions_and_trailers_are_dropped(recording: RecordingServer) -> None:
     body = chunked(
         b"hello ", b"you", extension=b' ;a="b;c" ; d', trailers=b"Content-Length: 99\r\nX-User: z\r\n"
     )

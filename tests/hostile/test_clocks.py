@@ -77,7 +77,7 @@ def test_an_idempotency_key_makes_one_turn_despite_wrong_clocks(
 
 
 @pytest.mark.parametrize("ahead", [-25 * 3600, 25 * 3600])
-def test_every_row_has_the_time_of_the_database(
+def test_every_row_gets_the_time_of_the_database(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, monkeypatch: pytest.MonkeyPatch, user: str, ahead: float
 ) -> None:
     """A conversation, a file, a feedback, a queued turn, written by a process of another day."""

@@ -156,7 +156,7 @@ def test_the_rest_of_a_refused_body_is_discarded_up_to_a_bound(recording: Record
     assert recording.app.begun == 2
 
 
-def test_many_tiny_chunks_are_one_body(recording: RecordingServer) -> None:
+def test_many_tiny_chunks_form_one_body(recording: RecordingServer) -> None:
     with recording.client() as client:
         client.send(request("POST", "/", "Transfer-Encoding: chunked"), chunked(*[b"x"] * 50_000))
         assert client.answer().json["size"] == 50_000

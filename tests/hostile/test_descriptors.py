@@ -45,7 +45,7 @@ def test_half_of_all_descriptors_are_for_clients(
     assert caplog.text.count("new connections have to wait") == 1
 
 
-def test_when_no_descriptor_is_left_new_connections_wait(
+def test_without_free_descriptors_new_connections_wait(
     recording: RecordingServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They are not reset, it is logged once, and they are served as soon as somebody has left."""

@@ -66,7 +66,7 @@ def uses_all(server: GatewayServer, user: str, role: LimitedRole, connections: i
 
 
 @pytest.mark.parametrize("connections", [4, 5, 6])
-def test_a_process_with_too_few_connections_ends_its_turns(
+def test_a_process_with_too_few_database_connections_completes_its_turns(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, role: LimitedRole, user: str, connections: int
 ) -> None:
     """Several leases long, while requests use all that is left for them: nothing is taken from anybody."""
@@ -223,7 +223,7 @@ async def both_duties(database: Database) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_connection_that_was_taken_while_others_were_given_up_is_given_up_later(
+async def test_a_connection_in_use_while_others_are_closed_is_closed_later(
     role: LimitedRole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it goes back to nobody would look for it: it would be open for ever, and of no use."""
@@ -239,7 +239,7 @@ async def test_a_connection_that_was_taken_while_others_were_given_up_is_given_u
 
 
 @pytest.mark.anyio
-async def test_a_connection_that_was_made_while_two_duties_wanted_some_is_not_forgotten(
+async def test_a_connection_opened_while_two_duties_wait_is_not_leaked(
     role: LimitedRole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both give up what requests have; the one that is slower does not forget what was opened since."""
@@ -308,7 +308,7 @@ async def test_waiting_for_a_connection_does_not_poll_the_database(
 
 
 @pytest.mark.anyio
-async def test_a_duty_waits_for_the_connections_that_are_given_up_for_another(
+async def test_a_duty_waits_for_connections_being_closed_for_another_duty(
     role: LimitedRole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is refused while the last of them is being closed, when requests have none to give any more."""
@@ -325,7 +325,7 @@ async def test_a_duty_waits_for_the_connections_that_are_given_up_for_another(
 
 
 @pytest.mark.anyio
-async def test_a_request_that_is_refused_again_and_again_waits_no_longer_than_others(
+async def test_a_request_refused_repeatedly_waits_no_longer_than_the_bound(
     role: LimitedRole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is a place for it, and no connection: it is told so, however often it may ask meanwhile."""
@@ -340,7 +340,7 @@ async def test_a_request_that_is_refused_again_and_again_waits_no_longer_than_ot
 
 
 @pytest.mark.anyio
-async def test_the_place_of_a_request_that_is_cancelled_is_free_when_its_connection_is_closed(
+async def test_a_cancelled_request_frees_its_place_when_its_connection_is_closed(
     role: LimitedRole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not before: others would ask for a connection that can not be had yet."""

@@ -58,14 +58,14 @@ def test_only_the_first_of_many_errors_are_reported(chat: Chat) -> None:
     assert told.endswith(" more")
 
 
-def test_a_feedback_is_bounded(chat: Chat) -> None:
+def test_a_feedback_text_beyond_the_limit_is_refused(chat: Chat) -> None:
     message_id = chat.blocking()["message_id"]
     for length, status in ((16_384, 200), (16_385, 400)):
         body = {"rating": "like", "user": chat.user, "content": "x" * length}
         assert chat.client.post(f"/messages/{message_id}/feedbacks", json=body).status_code == status
 
 
-def test_a_list_of_large_messages_comes_in_pages(chat: Chat) -> None:
+def test_a_list_of_large_messages_is_split_into_pages_by_size(chat: Chat) -> None:
     """Its inputs are shown with each message, as they always were; a page ends at about 4 MiB of that."""
     inputs = {"text": "x" * 1_500_000}
     conversation = chat.blocking("0", inputs=inputs)["conversation_id"]

@@ -51,7 +51,7 @@ def taken_back(fleet: Fleet, *task_ids: str) -> None:
     )
 
 
-def test_the_only_process_serves_its_turns_to_their_end(
+def test_a_draining_single_process_completes_its_turns(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """Nobody adopts what it releases: all readers stay, and none is told that the turn is lost."""
@@ -198,7 +198,7 @@ def test_a_process_about_to_stop_adopts_nothing(
     assert (turn.outcome, turn.epoch) == ("completed", 3)
 
 
-def test_a_process_does_not_adopt_what_it_offers(
+def test_a_draining_process_does_not_adopt_the_turns_it_offers(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sweep of its own may be on its way when it begins to leave."""

@@ -48,7 +48,7 @@ def test_control_characters_are_escaped_in_log_lines() -> None:
     assert line.isprintable()
 
 
-def test_a_record_names_its_turn_its_run_and_its_request(
+def test_a_log_record_has_the_ids_of_its_turn_run_and_request(
     tmp_path: Path, fake: ScriptedBackend, user: str
 ) -> None:
     fake.queue(script(text("Half an ans"), fail("run_limit_exceeded")))

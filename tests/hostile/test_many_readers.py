@@ -77,7 +77,7 @@ def crowd(port: int, path: str) -> Generator[list[Reader]]:
 
 
 @pytest.mark.usefixtures("many_files")
-def test_probes_are_served_while_a_thousand_read(tmp_path: Path) -> None:
+def test_probes_are_answered_while_a_thousand_clients_read(tmp_path: Path) -> None:
     """The demo agent says forty words a second."""
     with GatewayProcess(tmp_path, API_KEY=API_KEY) as process, process.client() as client:
         port = urlsplit(process.url).port or 0

@@ -41,7 +41,7 @@ def bouncer(postgres_url: str, mode: Mode) -> Iterator[PgBouncer]:
         yield running
 
 
-def test_turns_are_served_by_several_processes(
+def test_several_processes_serve_turns_through_pgbouncer(
     bouncer: PgBouncer, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:
     """More turns at once than pgbouncer has connections, stops, lists, and a process that leaves."""
@@ -114,7 +114,7 @@ async def settings_of(connection: AsyncConnection) -> list[str]:
     return list(found.one())
 
 
-async def test_every_transaction_has_its_limits_and_leaves_none_behind(bouncer: PgBouncer) -> None:
+async def test_every_transaction_sets_its_timeouts_and_leaves_no_settings_behind(bouncer: PgBouncer) -> None:
     database = Database(bouncer.url(options="-c search_path=public,extra"), lease_seconds=8)
     for _ in range(5):
         async with database.transaction() as one, database.transaction() as two:
@@ -130,7 +130,7 @@ async def test_every_transaction_has_its_limits_and_leaves_none_behind(bouncer: 
     await other.close()
 
 
-async def test_a_frozen_transaction_gives_its_locks_back(bouncer: PgBouncer, postgres_url: str) -> None:
+async def test_a_frozen_transaction_releases_its_locks(bouncer: PgBouncer, postgres_url: str) -> None:
     frozen, patient = Database(bouncer.url(), lease_seconds=0.2), Database(postgres_url, lease_seconds=60)
     async with asyncio.timeout(10):
         async with frozen._connections.writing("requests") as connection:

@@ -113,7 +113,7 @@ def test_malformed_bytes_do_not_affect_other_clients(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("upgrade", UPGRADES)
-def test_a_clients_upgrade_passes_as_a_request(
+def test_an_upgrade_request_passes_the_proxy_as_a_plain_request(
     nginx: Path, behind: RecordingServer, kind: str, upgrade: str
 ) -> None:
     forget(behind)
@@ -125,7 +125,9 @@ def test_a_clients_upgrade_passes_as_a_request(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_answers_before_the_body_do_not_mix(nginx: Path, behind: RecordingServer, kind: str) -> None:
+def test_responses_sent_before_the_body_are_not_mixed_up(
+    nginx: Path, behind: RecordingServer, kind: str
+) -> None:
     """The server answers without the body, which comes later: through connections that nginx keeps."""
     forget(behind)
     for size in (10, 1000, 100_000, 300_000):
