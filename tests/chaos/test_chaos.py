@@ -19,7 +19,7 @@ def chaos_postgres() -> Iterator[ChaosPostgres]:
 
 
 @pytest.mark.parametrize("seed", [9, 11, 24], ids=lambda seed: f"seed{seed}")
-def test_nothing_is_lost_doubled_or_stuck(seed: int, chaos_postgres: ChaosPostgres) -> None:
+def test_no_turn_is_lost_doubled_or_stuck(seed: int, chaos_postgres: ChaosPostgres) -> None:
     config = Config(seed=seed, seconds=SECONDS, faults=ALL_FAULTS)
     report = run_seed(config, chaos_postgres)
     assert not report.violations, report.failure()

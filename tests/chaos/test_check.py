@@ -157,12 +157,12 @@ BREAKS: list[tuple[str, Callable[[Story], None]]] = [
 ]
 
 
-def test_a_kept_promise_passes() -> None:
+def test_a_correct_history_passes_the_check() -> None:
     assert Story().problems() == []
 
 
 @pytest.mark.parametrize(("told", "break_it"), BREAKS, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_broken_promise_is_told(told: str, break_it: Callable[[Story], None]) -> None:
+def test_a_violation_is_reported_by_the_check(told: str, break_it: Callable[[Story], None]) -> None:
     story = Story()
     break_it(story)
     assert any(told in problem for problem in story.problems()), story.problems()

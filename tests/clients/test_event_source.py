@@ -112,7 +112,7 @@ def test_a_repeated_post_resumes_its_turn(
     assert only_message(gateway, "fetch-key")["answer"] == ANSWER
 
 
-def test_a_repeated_post_without_a_key_starts_nothing(
+def test_a_repeated_post_without_a_key_starts_no_turn(
     gateway: GatewayServer, backend: ScriptedBackend, gate: Gate
 ) -> None:
     before = backend.posts

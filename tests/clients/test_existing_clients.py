@@ -93,7 +93,7 @@ def told(request: pytest.FixtureRequest, gateway: GatewayServer, agent_gateway: 
     return Told(program, mode, program.run(*arguments(server, request.param)))
 
 
-def test_every_call_of_the_client_is_made(told: Told) -> None:
+def test_every_call_of_the_client_is_tested(told: Told) -> None:
     assert told.report.keys() == {name for name, how in told.calls.items() if how != "-"}
 
 
@@ -104,17 +104,17 @@ def test_an_answer_is_streamed(told: Told) -> None:
     assert streamed["message_id"]
 
 
-def test_the_next_turn_knows_the_first(told: Told) -> None:
+def test_the_next_turn_remembers_the_first(told: Told) -> None:
     recalled = told.report["recalled"]
     assert recalled["answer"] == "You said: Hello"
     assert recalled["conversation_id"] == told.report["streamed"]["conversation_id"]
 
 
-def test_any_text_arrives_unharmed(told: Told) -> None:
+def test_any_text_arrives_unchanged(told: Told) -> None:
     assert told.report["unicode"]["answer"] == UNICODE
 
 
-def test_steps_of_an_agent_do_no_harm(told: Told) -> None:
+def test_agent_thoughts_do_not_disturb_the_client(told: Told) -> None:
     thought = told.report["thought"]
     assert thought["answer"] == "It is noon."
     if "thoughts" in thought:
@@ -137,7 +137,7 @@ def test_a_blocking_call_gets_the_whole_answer(told: Told) -> None:
     assert blocking.get("mode", "chat") == "chat"
 
 
-def test_a_stop_keeps_what_was_said(told: Told) -> None:
+def test_a_stopped_turn_keeps_its_partial_answer(told: Told) -> None:
     if stopped := told.part("stopped"):
         assert stopped["result"] == "success"
         assert stopped["answer"] == "One two "
@@ -160,7 +160,7 @@ def test_messages_are_listed(told: Told) -> None:
         assert messages["data"][0]["feedback"]["rating"] == "like"
 
 
-def test_a_conversation_is_named(told: Told) -> None:
+def test_a_conversation_is_renamed_and_named_automatically(told: Told) -> None:
     if renamed := told.part("renamed"):
         assert (renamed["name"], renamed["status"]) == ("All about hello", "normal")
         assert renamed["id"] == told.report["streamed"]["conversation_id"]
@@ -169,7 +169,7 @@ def test_a_conversation_is_named(told: Told) -> None:
         assert (named["name"], named["id"]) == ("Hello", told.report["streamed"]["conversation_id"])
 
 
-def test_variables_are_none(told: Told) -> None:
+def test_a_conversation_has_no_variables(told: Told) -> None:
     if variables := told.part("variables"):
         assert (variables["data"], variables["has_more"]) == ([], False)
 
@@ -219,7 +219,7 @@ def test_the_app_describes_itself(told: Told) -> None:
 
 
 @pytest.mark.parametrize("part", ["heard", "spoken"])
-def test_there_is_no_sound(told: Told, part: str) -> None:
+def test_speech_is_refused(told: Told, part: str) -> None:
     if refusal := told.part(part):
         assert (refusal["http_status"], refusal["code"]) == (400, "app_unavailable")
 
@@ -239,7 +239,7 @@ def test_a_refusal_reaches_the_user(told: Told, part: str, status: int, code: st
     assert "secret" not in refusal["message"]
 
 
-def test_a_failure_in_the_middle_is_told(told: Told) -> None:
+def test_a_failure_in_the_middle_is_an_error_event(told: Told) -> None:
     broken = told.report["broken"]
     assert broken["answer"] == "Half an "
     if "failure" in broken:
@@ -250,7 +250,7 @@ def test_a_failure_in_the_middle_is_told(told: Told) -> None:
     assert "secret" not in str(broken)
 
 
-def test_a_silent_backend_is_no_silent_gateway(
+def test_pings_keep_a_client_connected_while_the_backend_is_silent(
     gateway: GatewayServer, backend: ScriptedBackend, story: Story
 ) -> None:
     """This client gives up after 5 s without a byte; its turn says nothing for longer than that.
@@ -268,7 +268,7 @@ def test_a_silent_backend_is_no_silent_gateway(
     assert report["answer"] == "At last"
 
 
-def test_a_client_that_leaves_does_not_end_its_turn(gateway: GatewayServer, story: Story) -> None:
+def test_a_client_that_disconnects_does_not_end_its_turn(gateway: GatewayServer, story: Story) -> None:
     """The Vercel AI SDK aborts its request, as when a page is closed."""
     program = node_program("dify-ai-provider")
     report = program.run(*arguments(gateway, "leaver"), "leave")

@@ -61,7 +61,7 @@ def id_fields(route: Route) -> dict[str, list[str]]:
     }
 
 
-def test_every_route_has_its_line() -> None:
+def test_every_route_is_listed_in_the_operations() -> None:
     assert OPERATIONS.keys() == routes().keys(), "operations.py needs a line for each operation"
     for name, route in routes().items():
         operation = OPERATIONS[name]
@@ -76,7 +76,7 @@ def test_every_route_has_its_line() -> None:
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_its_owner_gets_it(world: World, name: str, prefix: str) -> None:
+def test_the_owner_of_a_resource_can_access_it(world: World, name: str, prefix: str) -> None:
     operation = OPERATIONS[name]
     ids, user = own_ids(name, world)
     response = request_for(name, ids, user).send(world.client, prefix)
@@ -90,7 +90,7 @@ def test_its_owner_gets_it(world: World, name: str, prefix: str) -> None:
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("name", keyed)
-def test_nothing_opens_without_its_key(world: World, name: str, prefix: str) -> None:
+def test_every_operation_is_refused_without_a_key(world: World, name: str, prefix: str) -> None:
     """And who has no key can not tell what exists from what does not."""
     ids, user = own_ids(name, world)
     for authorization in (
@@ -112,7 +112,7 @@ def test_nothing_opens_without_its_key(world: World, name: str, prefix: str) -> 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("name", with_ticket)
-def test_a_ticket_opens_one_thing(world: World, name: str, prefix: str) -> None:
+def test_a_ticket_opens_only_its_own_resource(world: World, name: str, prefix: str) -> None:
     ids, user = own_ids(name, world)
     other_ids, _ = own_ids(name, world)
     assert request_for(name, ids, user).send(world.nobody, prefix).status_code == OPERATIONS[name].status
@@ -126,7 +126,7 @@ def test_a_ticket_opens_one_thing(world: World, name: str, prefix: str) -> None:
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("name", with_id)
-def test_what_belongs_to_others_does_not_exist(world: World, name: str, prefix: str) -> None:
+def test_resources_of_others_answer_as_if_they_did_not_exist(world: World, name: str, prefix: str) -> None:
     operation = OPERATIONS[name]
     ids, user = own_ids(name, world)
     before = belongings(world, user)
@@ -144,7 +144,7 @@ def test_what_belongs_to_others_does_not_exist(world: World, name: str, prefix: 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("name", with_id)
-def test_an_id_that_is_none_is_unknown_or_named(world: World, name: str, prefix: str) -> None:
+def test_a_malformed_id_is_unknown_or_refused_by_name(world: World, name: str, prefix: str) -> None:
     """In a path it is as good as unknown; in a query or a body it is an error of the request, and so is
     everywhere what is no text."""
     operation, route = OPERATIONS[name], routes()[name]
@@ -169,7 +169,7 @@ def test_an_id_that_is_none_is_unknown_or_named(world: World, name: str, prefix:
 
 
 @pytest.mark.parametrize("name", keyed)
-def test_no_answer_shows_what_belongs_to_others(world: World, name: str) -> None:
+def test_no_response_contains_data_of_others(world: World, name: str) -> None:
     owner = world.owner()
     ids = {key: EXAMPLES[key](owner) for key in ids_of(name)}
     secrets = [owner.turn[key] for key in ("task_id", "message_id", "conversation_id")]

@@ -28,7 +28,7 @@ GENERATORS = {
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
-def test_generated_code_compiles_and_tells_the_events_apart(generator: str, document_folder: Path) -> None:
+def test_generated_code_compiles_and_distinguishes_the_events(generator: str, document_folder: Path) -> None:
     program, *arguments = GENERATORS[generator]
     run_node(program, document_folder, *arguments)
     if generator == "swagger-typescript-api":

@@ -112,7 +112,7 @@ def short(text: str | bytes) -> str:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_nonsense_in_a_path(world: World, name: str) -> None:
+def test_nonsense_in_a_path_is_no_server_error(world: World, name: str) -> None:
     for parameter in routes()[name].parameters("path"):
         for text in filter(None, TEXTS):
             ids = {key: str(uuid4()) for key in ids_of(name)}
@@ -121,7 +121,7 @@ def test_nonsense_in_a_path(world: World, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_nonsense_in_a_query(world: World, name: str) -> None:
+def test_nonsense_in_a_query_is_no_server_error(world: World, name: str) -> None:
     request = example(world, name)
     for parameter in routes()[name].parameters("query"):
         for text in TEXTS:
@@ -133,7 +133,7 @@ def test_nonsense_in_a_query(world: World, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_nonsense_in_a_header(world: World, name: str) -> None:
+def test_nonsense_in_a_header_is_no_server_error(world: World, name: str) -> None:
     request = example(world, name)
     for header in (*routes()[name].parameters("header"), "Accept", "Content-Encoding", "X-Forwarded-For"):
         for value in HEADERS:
@@ -147,7 +147,7 @@ def test_nonsense_in_a_header(world: World, name: str) -> None:
 # The library that sends a conversation of more than a MiB to the backend suggests another way of doing so.
 @pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
 @pytest.mark.parametrize("name", [name for name, route in routes().items() if route.fields])
-def test_nonsense_in_a_body(world: World, name: str) -> None:
+def test_nonsense_in_a_body_is_no_server_error(world: World, name: str) -> None:
     request = example(world, name)
     for content in (*BODIES, *bodies(request, routes()[name].fields)):
         check(send(world, request, content=content), short(content))
@@ -164,7 +164,7 @@ def test_nonsense_in_a_body(world: World, name: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["inputs", "query", "files", "auto_generate_name"])
-def test_what_was_accepted_can_be_read(world: World, field: str) -> None:
+def test_accepted_turns_can_be_listed(world: World, field: str) -> None:
     """Whatever of the nonsense a turn was begun with, the lists that show it work."""
     user = f"user-{uuid4()}"
     request = Request("POST", "/chat-messages", {}, {"query": "Hello", "inputs": {}, "user": user}, None)

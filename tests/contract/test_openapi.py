@@ -56,12 +56,12 @@ def operations(document: Json) -> Iterator[tuple[str, Json]]:
             yield f"{method.upper()} {path}", operation
 
 
-def test_the_document_is_valid(document: Json) -> None:
+def test_the_openapi_document_is_valid(document: Json) -> None:
     validate(document)
     assert document["openapi"].startswith("3.1")
 
 
-def test_every_route_is_in_it(document: Json) -> None:
+def test_every_route_is_in_the_document(document: Json) -> None:
     """Every module in routes/ has a router, and each is part of the app, under its bare path alone."""
     names = [found.name for found in iter_modules(routes.__path__) if not found.ispkg]
     routers: list[APIRouter] = [import_module(f"agent_gateway.routes.{name}").router for name in names]
@@ -76,14 +76,14 @@ def test_every_route_is_in_it(document: Json) -> None:
     assert not [path for path in document["paths"] if path.startswith("/v1")]
 
 
-def test_operations_have_stable_readable_names(document: Json) -> None:
+def test_operations_have_stable_and_readable_ids(document: Json) -> None:
     named = {operation["operationId"]: name for name, operation in operations(document)}
     assert len(named) == len(list(operations(document)))
     assert named.items() >= OPERATIONS.items()
     assert all(re.fullmatch("[a-z]+([A-Z][a-z]+)+", name) for name in named)
 
 
-def test_everything_is_described(document: Json) -> None:
+def test_every_operation_and_parameter_is_described(document: Json) -> None:
     for name, operation in operations(document):
         assert operation["summary"], name
         assert operation["description"], name
@@ -132,7 +132,7 @@ def test_all_but_the_probes_need_a_key(document: Json) -> None:
         assert ("401" in operation["responses"]) == bool(wanted)
 
 
-def test_streams_are_a_union_told_apart_by_event(document: Json) -> None:
+def test_streams_are_a_union_discriminated_by_event(document: Json) -> None:
     schemas = document["components"]["schemas"]
     union = schemas["ChatStreamEvent"]
     mapping = union["discriminator"]["mapping"]
@@ -148,7 +148,9 @@ def test_streams_are_a_union_told_apart_by_event(document: Json) -> None:
         assert schema == {"$ref": "#/components/schemas/ChatStreamEvent"}
 
 
-def test_the_script_writes_it_from_any_folder_with_any_python(document: Json, tmp_path: Path) -> None:
+def test_the_script_writes_the_document_from_any_folder_with_any_python(
+    document: Json, tmp_path: Path
+) -> None:
     script = ROOT / "dev/generate_swagger_specs.py"
     # Not the project's Python: the one it was made from, which has none of its packages.
     python = getattr(sys, "_base_executable", sys.executable)

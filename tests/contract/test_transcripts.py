@@ -169,7 +169,7 @@ def without_ids(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_responses_are_what_they_were(transcripts: dict[str, str], name: str) -> None:
+def test_responses_equal_their_transcripts(transcripts: dict[str, str], name: str) -> None:
     path = TRANSCRIPTS / f"{name}.txt"
     if os.environ.get("UPDATE_GOLDENS") == "1":
         path.parent.mkdir(exist_ok=True)
@@ -177,5 +177,5 @@ def test_responses_are_what_they_were(transcripts: dict[str, str], name: str) ->
     assert transcripts[name] == path.read_text(encoding="utf-8")
 
 
-def test_no_transcript_is_left_over() -> None:
+def test_every_transcript_is_used() -> None:
     assert {path.stem for path in TRANSCRIPTS.iterdir()} == set(NAMES)

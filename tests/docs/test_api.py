@@ -15,12 +15,12 @@ from tests.support.paths import ROOT
 PAGE = ROOT / "docs" / "api.md"
 
 
-def test_every_call_prints_what_the_page_says(tmp_path: Path) -> None:
+def test_every_call_prints_the_output_of_the_page(tmp_path: Path) -> None:
     with GatewayServer(tmp_path / "data", api_key="app-demo") as server:
         check_session(PAGE, server.url, tmp_path, at_least=40)
 
 
-def test_the_program_of_the_page_goes_on_where_its_wire_was_cut(tmp_path: Path) -> None:
+def test_the_client_program_of_the_page_resumes_after_a_cut(tmp_path: Path) -> None:
     [path] = write_programs(PAGE, tmp_path)
     with (
         GatewayServer(tmp_path / "data", api_key="app-demo") as server,
@@ -38,7 +38,7 @@ def test_the_program_of_the_page_goes_on_where_its_wire_was_cut(tmp_path: Path) 
         assert len(proxy.heads) == 3
 
 
-def test_every_route_is_called() -> None:
+def test_the_page_calls_every_route() -> None:
     """The probes aside, which are the operator's."""
     typed = "\n".join(command for command, _ in commands(PAGE.read_text("utf-8")))
     for path in create_app(Settings.model_construct()).openapi()["paths"]:

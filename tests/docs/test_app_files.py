@@ -87,7 +87,7 @@ def failed(backend: ScriptedBackend) -> list[str | None]:
 
 
 @pytest.mark.usefixtures("environ")
-def test_the_example_works_as_it_stands(backend: ScriptedBackend, tmp_path: Path) -> None:
+def test_the_example_works_unchanged(backend: ScriptedBackend, tmp_path: Path) -> None:
     with serving(tmp_path, backend, app()) as server, server.client() as client:
         chat = Chat(client, "ada")
         first = chat.blocking("Where to go?", inputs=INPUTS)
@@ -107,7 +107,7 @@ def test_the_example_works_as_it_stands(backend: ScriptedBackend, tmp_path: Path
 
 @pytest.mark.usefixtures("environ")
 @pytest.mark.parametrize("other", [1, 2])
-def test_the_example_outlives_a_change_of_the_backend(
+def test_the_example_still_works_after_a_change_of_generation(
     backend: ScriptedBackend, tmp_path: Path, other: Generation
 ) -> None:
     with serving(tmp_path, backend, app()) as server, server.client() as client:
@@ -132,9 +132,7 @@ def test_the_user_prompt_with_files_works(backend: ScriptedBackend, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("environ")
-def test_the_layer_that_asks_humans_works_where_there_is_one(
-    backend: ScriptedBackend, tmp_path: Path
-) -> None:
+def test_the_ask_human_layer_works_with_a_schema_1_backend(backend: ScriptedBackend, tmp_path: Path) -> None:
     [layer] = layers("human-input.md")
     with serving(tmp_path, backend, app(layer)) as server, server.client() as client:
         chat = Chat(client, "ada")
@@ -147,7 +145,7 @@ def test_the_layer_that_asks_humans_works_where_there_is_one(
 
 
 @pytest.mark.parametrize("page", [path.name for path in sorted(DOCS.glob("*.md"))])
-def test_every_example_is_one_of_those(page: str) -> None:
+def test_every_example_is_tested(page: str) -> None:
     """So that nobody adds one that is not run."""
     known = {"app-file.md": 2, "human-input.md": 1}
     assert len(blocks(page)) == known.get(page, 0)

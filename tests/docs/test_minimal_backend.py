@@ -56,14 +56,14 @@ def chat(url: str, tmp_path: Path) -> Iterator[Chat]:
         yield Chat(client, "ada")
 
 
-def test_a_turn_streams_and_completes(chat: Chat) -> None:
+def test_a_turn_of_the_minimal_backend_streams_and_completes(chat: Chat) -> None:
     heard = chat.streaming("Hello")
     assert heard.kinds == ["message", "message", "message_end"]
     assert heard.answer == "You said: Hello"
     assert chat.message(heard.conversation_id)["answer"] == "You said: Hello"
 
 
-def test_the_next_turn_knows_the_one_before(chat: Chat) -> None:
+def test_the_next_turn_remembers_the_previous_one(chat: Chat) -> None:
     first = chat.blocking("My name is Ada.")
     again = chat.blocking("And now?", conversation_id=first["conversation_id"])
     assert again["answer"] == "You said: And now? (before that: My name is Ada.)"
@@ -76,7 +76,7 @@ def test_the_agent_gets_the_url_of_a_file(chat: Chat) -> None:
     assert "https://x.test/a.png" in answer
 
 
-def test_a_stopped_turn_keeps_its_partial_answer_and_the_next_turn_knows_it(chat: Chat) -> None:
+def test_a_stopped_turn_is_kept_and_remembered_by_the_next(chat: Chat) -> None:
     with chat.open("Count to 100000") as stream:
         seen = stream.until("3 ")
         chat.stop(stream.task_id)
@@ -89,7 +89,7 @@ def test_a_stopped_turn_keeps_its_partial_answer_and_the_next_turn_knows_it(chat
     assert again["answer"] == "You said: And now? (before that: Count to 100000)"
 
 
-def test_an_agent_that_fails_ends_the_turn_with_an_error(chat: Chat) -> None:
+def test_a_failing_agent_ends_the_turn_with_an_error(chat: Chat) -> None:
     heard = chat.streaming("Hello")
     response = chat.post("Count to many", conversation_id=heard.conversation_id)
     refused(response, 500, "internal_server_error")
@@ -135,7 +135,7 @@ def test_requests_without_the_token_are_refused(tmp_path: Path) -> None:
             assert Chat(client, "ada").blocking("Hello")["answer"] == "You said: Hello"
 
 
-def test_a_log_reads_the_same_from_everywhere(url: str) -> None:
+def test_the_event_log_is_the_same_from_any_cursor(url: str) -> None:
     layers = [
         {"name": "prompt", "type": "plain.prompt", "config": {"user": "Hello"}},
         {"name": "llm", "type": "llm"},
@@ -160,7 +160,7 @@ def test_a_log_reads_the_same_from_everywhere(url: str) -> None:
             assert client.get(path, params={"after": after}, headers={"Last-Event-ID": "1"}).content == rest
 
 
-def test_malformed_requests_are_refused_and_make_no_run(url: str) -> None:
+def test_malformed_requests_are_refused_without_a_run(url: str) -> None:
     with httpx.Client(base_url=url, timeout=BOUND, trust_env=False) as client:
         assert client.get("/openapi.json").status_code == 200
         for body in (b"", b"no JSON", b"[]", b'{"composition": {"layers": [{"name": "only"}]}}'):

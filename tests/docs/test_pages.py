@@ -42,7 +42,7 @@ def words_of(cell: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_a_target(page: Path) -> None:
     for path, anchor in LINK.findall(text_of(page)):
         if path.startswith(("http:", "https:")):
             continue
@@ -53,12 +53,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PROSE, ids=[str(page.relative_to(ROOT)) for page in PROSE])
-def test_prose_is_wrapped(page: Path) -> None:
+def test_prose_is_wrapped_at_one_width(page: Path) -> None:
     prose = [line for line in text_of(page).splitlines() if not line.lstrip().startswith("|")]
     assert [line for line in prose if len(line) > WIDTH] == []
 
 
-def test_every_path_that_contributing_names_exists() -> None:
+def test_every_path_in_contributing_exists() -> None:
     """And next to a path, the name of what is to be found there."""
     text = text_of(ROOT / "CONTRIBUTING.md")
     paths = [word for word in words_of(text) if re.fullmatch(r"[\w.]+/[\w./-]*", word) and "NNNN" not in word]
@@ -72,14 +72,14 @@ def test_every_path_that_contributing_names_exists() -> None:
         )
 
 
-def test_the_index_has_every_page() -> None:
+def test_the_index_links_every_page() -> None:
     index = DOCS / "README.md"
     linked = {(DOCS / path).resolve() for path, _ in LINK.findall(text_of(index))}
     assert [str(page.relative_to(ROOT)) for page in PAGES if page not in linked and page != index] == []
 
 
 @pytest.mark.parametrize("page", sorted((DOCS / "design").glob("*.md")), ids=lambda page: page.name)
-def test_json_examples_are_json(page: Path) -> None:
+def test_json_examples_are_valid(page: Path) -> None:
     for block in re.findall(r"^```json\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
         rest = block.strip()
         while rest:
@@ -87,12 +87,12 @@ def test_json_examples_are_json(page: Path) -> None:
             rest = rest[end:].strip()
 
 
-def test_the_error_codes_of_the_service_api_are_those_of_the_code() -> None:
+def test_the_error_codes_of_the_page_equal_the_code() -> None:
     rows = rows_of("design/service-api.md", "status | codes")
     assert {code: int(status) for status, codes in rows for code in words_of(codes)} == dict(STATUSES)
 
 
-def test_the_reasons_of_the_run_protocol_have_their_codes() -> None:
+def test_each_reason_of_the_run_protocol_has_the_documented_code() -> None:
     rows = rows_of("design/run-protocol.md", "`error_type` or `reason` | the client's error")
     assert len(rows) == 7
     for reasons, error in rows:

@@ -57,7 +57,7 @@ def _rows(text: str) -> dict[str, str]:
     return {line.split(" | ")[0]: line for line in text.splitlines() if line.startswith("|")}
 
 
-def test_a_module_is_counted_as_the_page_says(tmp_path: Path) -> None:
+def test_a_module_is_measured_as_the_page_describes(tmp_path: Path) -> None:
     path = tmp_path / "sample.py"
     path.write_text(SAMPLE)
     module = measure_module(path)
@@ -71,7 +71,7 @@ def test_a_module_is_counted_as_the_page_says(tmp_path: Path) -> None:
     assert (functions["nested"].arguments, functions["nested"].nesting) == (0, 1)
 
 
-def test_the_table_of_the_page_is_one_that_the_script_wrote(ours: Figures) -> None:
+def test_the_table_of_the_page_was_written_by_the_script(ours: Figures) -> None:
     page = PAGE.read_text("utf-8")
     before = _rows(page)
     after = _rows(written(page, ours))
@@ -82,6 +82,6 @@ def test_the_table_of_the_page_is_one_that_the_script_wrote(ours: Figures) -> No
     assert set(_rows(table(ANCHORS))) <= unchanged
 
 
-def test_the_page_gives_a_reason_where_most_others_are_ahead(ours: Figures) -> None:
+def test_the_page_explains_each_figure_that_is_behind_most_others(ours: Figures) -> None:
     behind = {column.heading for column in COLUMNS if any(rank > 4 for rank in column.ranks(ours))}
     assert behind <= set(BEHIND.findall(PAGE.read_text("utf-8")))

@@ -140,7 +140,7 @@ def test_a_recorded_run_folds_to_its_transcript(name: str) -> None:
     check(name, transcript(name))
 
 
-def test_every_kind_of_run_event_alone() -> None:
+def test_each_kind_of_run_event_folds_to_its_transcript() -> None:
     lines: list[str] = []
     for line in (RECORDED / "samples.jsonl").read_text(encoding="utf-8").splitlines():
         sample = json.loads(line)
@@ -168,21 +168,21 @@ def without_delta(envelope: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_older_backends_without_the_delta_key_give_the_same(name: str) -> None:
+def test_runs_without_the_delta_key_fold_to_the_same_events(name: str) -> None:
     fold, running = folded(run_events(name))
     older, older_running = folded([decode_event(without_delta(envelope)) for envelope in envelopes(name)])
     assert (older_running, older.run_end, older.steps) == (running, fold.run_end, fold.steps)
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_the_fold_before_numbers_recorded_runs_alike(name: str) -> None:
+def test_the_previous_fold_version_numbers_recorded_runs_alike(name: str) -> None:
     fold, running = folded(run_events(name))
     before = Fold(version=FOLD_VERSIONS[1])
     assert (before.feed(run_events(name)), before.run_end) == (running, fold.run_end)
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name.endswith(".sse")])
-def test_how_the_bytes_were_cut_is_not_seen(name: str) -> None:
+def test_the_fold_is_the_same_however_the_bytes_were_split(name: str) -> None:
     wire = (RECORDED / name).read_bytes()
     _, whole = folded(run_events(name))
     for size in (1, 7, 100, 1460, 4096):
@@ -196,7 +196,7 @@ def test_how_the_bytes_were_cut_is_not_seen(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_text_and_usage_are_the_recorded_ones(name: str) -> None:
+def test_text_and_usage_equal_the_recorded_ones(name: str) -> None:
     wire = [json.loads(envelope) for envelope in envelopes(name)]
     fold, _ = folded(run_events(name))
     deltas = [event.get("agent_message_delta") for event in wire]
@@ -209,7 +209,7 @@ def test_text_and_usage_are_the_recorded_ones(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_snapshots_are_the_bytes_that_came(name: str) -> None:
+def test_snapshots_keep_the_received_bytes(name: str) -> None:
     envelope = next(
         (e for e in envelopes(name) if json.loads(e)["data"].get("session_snapshot") is not None), None
     )
@@ -225,7 +225,7 @@ def test_snapshots_are_the_bytes_that_came(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_of_an_error_only_a_code_comes_through(name: str) -> None:
+def test_only_a_code_of_an_error_reaches_the_turn(name: str) -> None:
     failed = [json.loads(e)["data"] for e in envelopes(name) if b'"type":"run_failed"' in e]
     fold, running = folded(run_events(name))
     for data in failed:

@@ -12,7 +12,7 @@ def compose() -> dict[str, Any]:
     return loaded
 
 
-def test_compose_file_waits_for_a_healthy_and_migrated_database() -> None:
+def test_the_gateway_waits_for_a_healthy_and_migrated_database() -> None:
     services = compose()["services"]
     assert services.keys() == {"gateway", "migrate", "postgres"}
     assert "pg_isready" in services["postgres"]["healthcheck"]["test"]
@@ -21,7 +21,7 @@ def test_compose_file_waits_for_a_healthy_and_migrated_database() -> None:
     assert services["gateway"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
 
 
-def test_compose_file_hardens_the_gateway_and_lets_it_drain() -> None:
+def test_the_gateway_is_hardened_and_may_drain() -> None:
     services = compose()["services"]
     for service in (services["gateway"], services["migrate"]):
         assert service["read_only"] is True

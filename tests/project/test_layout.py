@@ -41,7 +41,7 @@ def misplaced(root: Path) -> Iterator[Path]:
             yield path
 
 
-def test_only_helpers_are_imported() -> None:
+def test_tests_import_only_helpers() -> None:
     found = [
         f"{path.relative_to(ROOT)}: {name}"
         for path in modules(TESTS)
@@ -55,11 +55,11 @@ def test_helpers_are_in_support() -> None:
     assert [str(path.relative_to(ROOT)) for path in misplaced(TESTS)] == []
 
 
-def test_a_test_stands_in_a_folder_for_a_topic() -> None:
+def test_every_test_is_in_the_folder_of_a_topic() -> None:
     assert [path.name for folder in (TESTS, TESTS / "gateway") for path in folder.glob("test_*.py")] == []
 
 
-def test_no_helper_is_a_test() -> None:
+def test_support_has_no_tests() -> None:
     assert [path.name for path in (TESTS / "support").rglob("test_*.py")] == []
 
 
@@ -74,7 +74,7 @@ def test_no_helper_is_a_test() -> None:
         ("from tests.hostile.conftest import recording", ["tests.hostile.conftest.recording"]),
     ],
 )
-def test_a_foreign_import_is_found(source: str, found: list[str]) -> None:
+def test_an_import_of_a_test_is_found(source: str, found: list[str]) -> None:
     assert list(foreign_imports(source)) == found
 
 

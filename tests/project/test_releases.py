@@ -30,7 +30,7 @@ def test_each_version_of_the_changelog_has_the_known_sections_in_order() -> None
         assert found == [section for section in SECTIONS if section in found]
 
 
-def test_the_notes_of_a_release_are_its_section_alone() -> None:
+def test_release_notes_are_the_section_of_their_version() -> None:
     notes = notes_of("Unreleased")
     assert notes.returncode == 0
     assert notes.stdout.strip() in (ROOT / "CHANGELOG.md").read_text()
@@ -38,13 +38,13 @@ def test_the_notes_of_a_release_are_its_section_alone() -> None:
     assert "\n## " not in notes.stdout
 
 
-def test_a_version_that_the_changelog_does_not_describe_is_not_released() -> None:
+def test_a_version_missing_from_the_changelog_is_not_released() -> None:
     notes = notes_of("99.0.0")
     assert (notes.returncode, notes.stdout) == (1, "")
     assert "says nothing about 99.0.0" in notes.stderr
 
 
-def test_the_workflow_tests_each_python_that_the_package_names() -> None:
+def test_the_workflow_tests_every_supported_python() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = re.findall(r":: Python :: (3\.\d+)", " ".join(project["classifiers"]))
     test = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]

@@ -182,17 +182,17 @@ def report(problems: Iterable[str]) -> None:
         pytest.fail(f"\n{found}", pytrace=False)
 
 
-def test_every_rule_says_something_and_is_held_by_a_test() -> None:
+def test_every_rule_has_a_text_and_a_test() -> None:
     rules = read_rules()
     assert {rule.number[0] for rule in rules} == {"I", "R"}
     report(unheld(rules))
 
 
-def test_every_number_that_is_cited_has_a_heading() -> None:
+def test_every_cited_number_has_a_heading() -> None:
     report(unknown_numbers(ROOT, read_rules()))
 
 
-def test_every_test_that_the_pages_name_exists() -> None:
+def test_every_test_named_by_the_pages_exists() -> None:
     report(missing_tests(read_rules(), read_tests()))
 
 
@@ -200,7 +200,7 @@ def test_every_test_that_cites_a_number_is_named_under_it() -> None:
     report(unlisted_tests(read_rules(), read_tests()))
 
 
-def test_every_document_that_the_code_cites_exists() -> None:
+def test_every_document_cited_by_the_code_exists() -> None:
     for folder in ("src", "alembic"):
         for path in files(ROOT, folder, ".py"):
             for cited in DOCUMENT.findall(path.read_text("utf-8")):
@@ -209,7 +209,7 @@ def test_every_document_that_the_code_cites_exists() -> None:
                 )
 
 
-def test_the_tables_and_states_are_those_of_the_code() -> None:
+def test_the_tables_and_states_of_the_page_equal_the_code() -> None:
     page = (ROOT / DURABILITY).read_text("utf-8").split("## Rows")[1].split("\n## ")[0]
     shown: dict[str, set[str]] = {}
     for section in page.split("\n### ")[1:]:
@@ -255,7 +255,7 @@ Held by:
         (("## Other", "- `test_a.py::test_i1_one`"), "is named twice under I1"),
     ],
 )
-def test_what_does_not_fit_is_named_with_what_to_do(
+def test_a_mismatch_is_reported_with_the_line_to_edit(
     tmp_path: Path, change: tuple[str, str], told: str
 ) -> None:
     for folder in ("docs/design", "tests/deep"):

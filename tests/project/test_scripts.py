@@ -21,7 +21,7 @@ def test_scripts_are_executable_bash_that_stops_at_errors(script: Path) -> None:
     subprocess.run(["bash", "-n", script], check=True)
 
 
-def test_one_version_of_uv_everywhere() -> None:
+def test_the_setup_and_the_image_use_the_same_uv() -> None:
     (setup,) = re.findall(r"UV_VERSION=(\S+)", (ROOT / "dev/setup").read_text())
     (image,) = re.findall(r"uv==(\S+)", (ROOT / "Dockerfile").read_text())
     assert setup == image
