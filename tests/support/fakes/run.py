@@ -55,6 +55,7 @@ class Run:
         self.id = run_id
         self.script = plan
         self.status = "running"
+        self.error: str | None = None
         self.log: list[Logged | Once] = []
         self.trimmed = 0
         """Index of the oldest entry a new reader gets."""
@@ -143,6 +144,7 @@ class Run:
         self.log.append(Logged(cursor, frame, event))
         if self.status == "running" and event["type"] in STATUS_OF:
             self.status = STATUS_OF[event["type"]]
+            self.error = event["data"].get("error")
         self._wake()
 
     def _wake(self) -> None:
