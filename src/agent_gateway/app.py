@@ -38,18 +38,18 @@ from agent_gateway.validation import load_config
 from agent_gateway.wiring import open_gateway
 
 LEAVE_SECONDS: Final = 2.0
-"""How long requests may go on after the drain."""
+"""How long requests may continue after the drain."""
 
 
 def app_from_environment() -> FastAPI:
-    """The application with settings from the environment, for servers that want a factory."""
+    """The application with settings from the environment, for servers that call a factory."""
     settings = Settings.read()
     logs.configure(settings.log_format)
     return create_app(settings)
 
 
 def app_of_worker(settings: Settings, config: AppConfig) -> FastAPI:
-    """The application of one of several processes, with what their parent has read."""
+    """The application of one of several processes, with the settings and the app that their parent read."""
     logs.configure(settings.log_format)
     return create_app(settings, config=config)
 
@@ -79,7 +79,7 @@ def create_app(
 
             async def leave(seconds: float) -> None:
                 answered = await gateway.live.drain(seconds)
-                # Requests that the database does not answer would keep the server from its exit.
+                # Requests that wait for the database would delay the server's exit.
                 delay = LEAVE_SECONDS if answered else 0.0
                 asyncio.get_running_loop().call_later(delay, gateway.database.abort)
 
@@ -92,7 +92,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # routes/http/docs_page.py has it
         redoc_url=None,
-        # A redirect has no envelope, and names whatever host the request did.
+        # A redirect has no error envelope, and repeats the host that the request names.
         redirect_slashes=False,
         separate_input_output_schemas=False,
         # The framework's own telemetry would record URLs, tickets and rejected values.

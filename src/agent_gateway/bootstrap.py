@@ -19,7 +19,7 @@ from agent_gateway.store.keys import KeyStore
 from agent_gateway.store.secrets import Secrets
 
 INSTALL_SECONDS: Final = 2.0
-"""How often a process that is not ready looks at its database again."""
+"""Pause between two checks of the database, while the process is not ready."""
 CANCEL_SECONDS: Final = 1.0
 OTHERS_DIFFER: Final = (
     "Other processes work on this database with another AGENT_GATEWAY_SECRET_KEY: set theirs, or stop them."
@@ -38,16 +38,16 @@ class Bootstrap:
     apps: AppStore
     keys: KeyStore
     secrets: Secrets | None
-    """None with SQLite, which one process has for itself."""
+    """None with SQLite, where only one process uses the database."""
     installed: Installed
     limits: StartLimits
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Install in the background while this is entered; entering waits for the first attempt.
+        """While entered, install in the background. Entering waits for the first attempt.
 
-        With SQLite it waits until the app is installed. With Postgres a process starts without a usable
-        database, too, so that its probes can report the reason.
+        With SQLite it waits until the app is installed. With Postgres a process also starts without a usable
+        database, so that its probes can report the reason.
         """
         task = asyncio.create_task(self._install(), name="install")
         task.add_done_callback(lambda _: self.installed.tried.set())
@@ -61,7 +61,7 @@ class Bootstrap:
             yield
         finally:
             task.cancel()
-            # A frozen database would hold it for longer.
+            # With a frozen database it would take longer.
             await asyncio.wait([task], timeout=CANCEL_SECONDS)
 
     async def _install(self) -> None:
@@ -80,7 +80,7 @@ class Bootstrap:
                 self.installed.missing = OTHERS_DIFFER
                 logger.error("%s", OTHERS_DIFFER)
                 return False
-            # From here on the database's clock is known, too.
+            # From here on the database's clock is known as well.
             await self.database.now()
             await self._install_default_app()
         except StoreError as error:
@@ -104,5 +104,5 @@ class Bootstrap:
                     "set another one"
                 )
         elif key := await self.keys.make_first(app_id):
-            # Printed, not logged: a key belongs on the operator's screen once, and in no log.
+            # Printed, not logged: the operator sees a key once, and no log has it.
             print(f"\n  API key of the default app (shown only once): {key}\n", flush=True)  # noqa: T201

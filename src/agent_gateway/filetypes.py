@@ -102,7 +102,7 @@ class SizeLimits:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What the name of a file says about it."""
+    """The description of a file, from its name."""
 
     name: str
     extension: str

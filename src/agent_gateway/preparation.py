@@ -1,4 +1,4 @@
-"""What the settings name, opened: the database, the file store, the backend, the secret key.
+"""Opens what the settings name: the database, the file store, the backend, the secret key.
 
 An SQLite file is made, migrated and owned here, before anything else may touch it.
 """
@@ -28,13 +28,13 @@ from agent_gateway.store.objects import Objects
 
 
 def check_database(settings: Settings) -> Path | None:
-    """Raise ConfigError for a URL of no database we know; where it is, if it is an SQLite file."""
+    """The path of the SQLite file, or None for Postgres. Raises ConfigError for any other URL."""
     url = async_url(settings.resolved_database_url())
     return sqlite_path(url) if settings.embedded_database else None
 
 
 def open_database(settings: Settings, limits: DatabaseLimits = DEFAULTS.database) -> Database:
-    """The database these settings name; close it. Raises ConfigError."""
+    """The database of these settings; the caller closes it. Raises ConfigError."""
     check_database(settings)
     return Database(
         settings.resolved_database_url(),
@@ -46,9 +46,9 @@ def open_database(settings: Settings, limits: DatabaseLimits = DEFAULTS.database
 
 @contextmanager
 def owned_database(settings: Settings) -> Generator[None]:
-    """Be the one process that serves the SQLite file, until the block is left; nothing with Postgres.
+    """While entered, this is the only process that serves the SQLite file. Does nothing with Postgres.
 
-    Raises ConfigError, before anything is touched.
+    Raises ConfigError before anything is changed.
     """
     path = check_database(settings)
     if path is None:
@@ -62,7 +62,7 @@ def owned_database(settings: Settings) -> Generator[None]:
 async def prepare(settings: Settings) -> None:
     """Make what a start needs: the folder of files, and with SQLite a database and a secret key.
 
-    Raises ConfigError and StoreError; no half of a database is left behind.
+    Raises ConfigError and StoreError. A failure leaves no incomplete database.
     """
     open_files(settings)
     if settings.embedded_database:
@@ -71,7 +71,7 @@ async def prepare(settings: Settings) -> None:
 
 
 async def migrate_database(settings: Settings) -> None:
-    """Bring the schema up to date. An SQLite file is made when there is none, and is its owner's alone.
+    """Bring the schema up to date. Makes a missing SQLite file, which only its owner can read.
 
     Raises ConfigError and StoreError.
     """
@@ -89,23 +89,23 @@ async def migrate_database(settings: Settings) -> None:
 
 
 def make_data_dir(settings: Settings) -> None:
-    """Make the folder of the default database; ConfigError when that is not possible."""
+    """Make the folder of the default database. Raises ConfigError."""
     if settings.database_url:
         return
     folder = settings.data_dir.absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"AGENT_GATEWAY_DATA_DIR: {folder} can not be made: {error.strerror}") from None
+        raise ConfigError(f"AGENT_GATEWAY_DATA_DIR: {folder} cannot be made: {error.strerror}") from None
 
 
 def open_files(settings: Settings) -> Objects:
-    """The file store these settings name; ConfigError when it is none."""
+    """The file store of these settings. Raises ConfigError."""
     return Objects(settings.files_url, settings.data_dir / "files")
 
 
 def open_backend(settings: Settings, limits: BackendLimits = DEFAULTS.backend) -> Backend:
-    """The agent backend these settings name; close it. Raises ConfigError when the model cannot be used."""
+    """The agent backend of these settings; the caller closes it. Raises ConfigError for an unusable model."""
     if settings.backend_url:
         return HTTPBackend(
             settings.backend_url,
@@ -121,7 +121,7 @@ def open_backend(settings: Settings, limits: BackendLimits = DEFAULTS.backend) -
 
 
 def secret_key(settings: Settings, *, make: bool = False) -> bytes:
-    """The secret key. When none is set: the one in DATA_DIR, which `make` writes if there is none.
+    """The secret key of the settings, or else of DATA_DIR. With `make` a missing one is written there.
 
     Raises ConfigError.
     """
@@ -144,7 +144,7 @@ def secret_key(settings: Settings, *, make: bool = False) -> bytes:
 
 
 def _make_secret(path: Path) -> None:
-    """Write a new key. The file is complete or not there at all, whenever the process dies."""
+    """Write a new key. If the process dies, the file is complete or does not exist."""
     new = path.with_suffix(".new")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,6 +1,6 @@
 """Settings, read from `AGENT_GATEWAY_*` environment variables or a `.env` file.
 
-Read by app, cli and alembic/env only; everything else is handed what it needs.
+Only the composition root and alembic/env.py read them. Every other module gets its values as arguments.
 """
 
 import re
@@ -26,14 +26,14 @@ from agent_gateway.errors import ConfigError
 PREFIX: Final = "AGENT_GATEWAY_"
 ENV_FILE: Final = ".env"
 SECRET_CHARACTERS: Final = 32
-"""The least that a secret key has where anybody may try to guess it."""
+"""The minimum length of a secret key, so that nobody can guess it."""
 LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to be replaced
-"""What an agent on this machine calls who listens on all addresses."""
+"""The address at which an agent on this machine reaches a server that listens on all addresses."""
 QUOTES: Final = "\"'`“”‘’"
 KUBERNETES: Final = re.compile(
     r"(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PORT|PROTO|ADDR))?)"
 )
-"""What Kubernetes puts into the environment for services whose names begin with ours, besides `…PORT`."""
+"""Variables that Kubernetes sets for services whose names begin with ours, besides `…PORT`."""
 
 
 class Settings(BaseSettings):
@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_file=ENV_FILE,
-        # With the mark that some editors put in front.
+        # Accepts the byte order mark that some editors write.
         env_file_encoding="utf-8-sig",
         extra="ignore",
         env_ignore_empty=True,
@@ -50,17 +50,17 @@ class Settings(BaseSettings):
     )
 
     data_dir: Path = Path(".data")
-    """Folder of the embedded database and of secrets made at first start."""
+    """Folder of the embedded database, of files, and of secrets that the first start makes."""
     database_url: str = ""
     """SQLAlchemy or libpq style URL; empty: an SQLite file in DATA_DIR."""
     database_pool_size: int = Field(5, ge=1)
-    """Connections each process holds for requests; three more are kept for finishes and heartbeats."""
+    """Connections of each process for requests; three more are kept for finishes and heartbeats."""
     files_url: str = ""
     """Where files are kept: file:///folder, s3://, gs:// or az://; empty: a folder in DATA_DIR."""
     image_file_size_limit: int = Field(10, ge=1)
-    """Megabytes, as the other limits of files."""
+    """Megabytes, like the other limits of files."""
     file_size_limit: int = Field(15, ge=1)
-    """Of documents and all that is not image, audio or video."""
+    """For documents and all files that are not images, audio or video."""
     audio_file_size_limit: int = Field(50, ge=1)
     video_file_size_limit: int = Field(100, ge=1)
     backend_url: str = ""
@@ -68,13 +68,13 @@ class Settings(BaseSettings):
     backend_token: SecretStr = SecretStr("")
     """Bearer token sent to the backend (and expected by `agent-gateway backend`)."""
     backend_reconnect_seconds: float = Field(15.0, gt=0)
-    """How long a turn outlives a backend that can not be reached; progress resets it."""
+    """How long a turn outlives an unreachable backend; progress resets it."""
     backend_schema: Generation | None = None
-    """Generation of the run protocol of a backend that does not say it; empty: that of the app file."""
+    """Generation of the run protocol, for a backend that does not name it; empty: that of the app file."""
     model: str = ""
     """Model of the embedded agent, e.g. `openai:gpt-5-mini`; empty: the offline demo agent."""
     api_key: SecretStr = SecretStr("")
-    """Key of the default app; empty: one is made and printed once at first start."""
+    """Key of the default app; empty: the first start makes one and prints it once."""
     app_file: Path | None = None
     """YAML file of the default app; wins over APP_MODE."""
     app_mode: AppMode = "chat"
@@ -88,16 +88,16 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535)
     log_format: Literal["text", "json"] = "text"
     lease_seconds: float = Field(8.0, gt=0)
-    """How long a turn stays its process's own without a heartbeat; renewed each third of it."""
+    """How long a process keeps its turns without a heartbeat; it sends three heartbeats in that time."""
     turn_timeout_seconds: float = Field(3600.0, gt=0)
-    """The longest a turn may take."""
+    """The longest time that a turn may take."""
     idle_timeout_seconds: float = Field(300.0, gt=0)
-    """The longest a run may say nothing; keepalives do not count."""
+    """The longest time without an event of a run; keepalives do not count."""
     ping_seconds: float = Field(3.0, gt=0)
     drain_seconds: float = Field(30.0, ge=0)
-    """How long SIGTERM waits for readers who can not resume elsewhere and turns that can not go on there."""
+    """How long a drain waits for readers and turns that cannot continue in another process."""
     max_active_turns: int = Field(10_000, ge=1)
-    """Turns one process runs at once; more are refused with 503."""
+    """Turns that one process runs at once; more are refused with 503."""
     max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024)
     """The largest body of a request; more is refused with 413."""
     cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def read(cls, **given: Any) -> "Settings":
-        """The settings of the environment, and what is given instead; ConfigError names what is wrong."""
+        """The settings of the environment, with these values in place of its own. Raises ConfigError."""
         try:
             return cls(**given)
         except ValidationError as error:
@@ -117,7 +117,7 @@ class Settings(BaseSettings):
         except UnicodeDecodeError:
             raise ConfigError(f"{ENV_FILE} is not UTF-8") from None
         except OSError as error:
-            raise ConfigError(f"{ENV_FILE} can not be read: {error.strerror}") from None
+            raise ConfigError(f"{ENV_FILE} cannot be read: {error.strerror}") from None
 
     @classmethod
     def settings_customise_sources(  # pyrefly: ignore[missing-override-decorator]
@@ -128,7 +128,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Refuse variables that are no settings: one that is mistyped would silently be another gateway."""
+        """Refuse variables that are no settings: a typing error would silently configure another gateway."""
         for source, place in ((env_settings, "the environment"), (dotenv_settings, ENV_FILE)):
             if isinstance(source, EnvSettingsSource):
                 _refuse_unknown(source.env_vars, place, cls.model_fields)
@@ -137,7 +137,7 @@ class Settings(BaseSettings):
     @field_validator("port", mode="before")
     @classmethod
     def _no_service(cls, value: Any) -> Any:
-        # Kubernetes tells every pod so where a service named agent-gateway is.
+        # Kubernetes sets this in every pod for a service named agent-gateway.
         if isinstance(value, str) and value.startswith(("tcp://", "udp://", "sctp://")):
             return cls.model_fields["port"].default
         return value
@@ -184,7 +184,7 @@ class Settings(BaseSettings):
     @field_validator("secret_key")
     @classmethod
     def _typed(cls, value: SecretStr) -> SecretStr:
-        # The same letter may be other bytes where it is typed on another machine.
+        # Another machine may encode the same letter as other bytes.
         if not re.fullmatch(r"[ -~]*", value.get_secret_value()):
             raise ValueError("holds letters that are not ASCII")
         return value
@@ -193,7 +193,7 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _as_meant(cls, value: Any) -> Any:
-        """Without the line break that a file ends with; what else was not meant is refused."""
+        """Remove the line break at the end of a file; refuse other characters that were not intended."""
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
         if not isinstance(text, str):
             return value
@@ -201,12 +201,12 @@ class Settings(BaseSettings):
         if text.startswith(tuple(QUOTES)) or text.endswith(tuple(QUOTES)):
             raise ValueError("begins or ends with a quotation mark: give it without")
         if not text.isprintable():
-            raise ValueError("holds a line break or another character that can not be seen")
+            raise ValueError("holds a line break or another invisible character")
         return text
 
     @property
     def agent_url(self) -> str:
-        """How an agent reaches this service for the files of a message."""
+        """The URL at which an agent reaches this service for the files of a message."""
         if self.public_url:
             return self.public_url
         local = LOOPBACK.get(self.host, self.host)
@@ -222,7 +222,7 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{quote(str(self.data_dir.absolute()))}/agent-gateway.db"
 
     def given_secret_key(self) -> bytes | None:
-        """What SECRET_KEY says; None when it is left to a file in DATA_DIR.
+        """The value of SECRET_KEY; None when the key is in a file in DATA_DIR.
 
         Raises ConfigError with Postgres, where all processes share one key and anybody may reach them.
         """

@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def draining_first(drain: Callable[[float], Awaitable[None]], seconds: float) -> Generator[None]:
-    """Put a drain before the server's own exit, while this is entered.
+    """While entered, a signal starts a drain before the server's own exit.
 
-    The first signal drains for up to `seconds`. The second drains at once: turns that run are interrupted,
-    visibly. The third waits for nothing.
+    The first signal drains for up to `seconds`. The second drains at once: running turns are interrupted, and
+    clients see it. The third exits without waiting.
 
-    The server's handlers are in place by the time the application starts, for every server and in each of
-    its workers. A thread gets no signals, and nothing is done there.
+    The server's handlers are in place when the application starts, in every server and in each worker. A
+    thread gets no signals, so nothing is done there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -36,7 +36,7 @@ def draining_first(drain: Callable[[float], Awaitable[None]], seconds: float) ->
     exits = _Exits(drain, seconds, {sig: signal.getsignal(sig) for sig in SIGNALS})
 
     def handle(sig: int, frame: FrameType | None) -> None:
-        # Runs between two byte codes, not in the loop: hand over and return.
+        # Runs between two byte codes, not in the loop: only schedule the work.
         loop.call_soon_threadsafe(exits.signalled, sig, frame)
 
     for sig in SIGNALS:
@@ -50,20 +50,20 @@ def draining_first(drain: Callable[[float], Awaitable[None]], seconds: float) ->
 
 
 class _Exits:
-    """What each of the signals of one process does, in the order they come."""
+    """What the first, the second and the third signal of a process do."""
 
     def __init__(
         self, drain: Callable[[float], Awaitable[None]], seconds: float, handlers: dict[int, Any]
     ) -> None:
         self.handlers = handlers
-        """The server's own."""
+        """The server's handlers."""
         self._drain = drain
         self._seconds = seconds
         self._drains: list[asyncio.Task[None]] = []
-        """Held here, since the loop holds tasks weakly."""
+        """Kept here, because the loop has only weak references to tasks."""
 
     def signalled(self, sig: int, frame: FrameType | None) -> None:
-        """Called in the loop."""
+        """Act on the next signal; called in the loop."""
         match len(self._drains):
             case 0:
                 self._start(self._drain_then_exit(sig, frame), "drain")
@@ -91,12 +91,12 @@ class _Exits:
 
 @contextmanager
 def _ending_with_parent(loop: asyncio.AbstractEventLoop) -> Generator[None]:
-    """Send SIGTERM to this process when the one that started it as a worker dies, while this is entered."""
+    """While entered, send SIGTERM to this process when the parent that started it as a worker dies."""
     parent = multiprocessing.parent_process()
     if parent is None:
         yield
         return
-    # It becomes readable when the parent is gone, whatever ended it.
+    # The sentinel becomes readable when the parent ends, for any reason.
     sentinel = parent.sentinel
 
     def end() -> None:

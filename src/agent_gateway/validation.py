@@ -1,4 +1,4 @@
-"""What no start could work with, found before anything starts."""
+"""Checks the settings before anything starts."""
 
 import os
 
@@ -10,7 +10,7 @@ from agent_gateway.settings import Settings
 
 
 def validate_settings(settings: Settings) -> AppConfig:
-    """The configuration of the default app. Raises ConfigError for settings that no start could work with."""
+    """The configuration of the default app. Raises ConfigError for settings with which no start can work."""
     check_database(settings)
     settings.given_secret_key()
     config = load_config(settings)
@@ -20,7 +20,7 @@ def validate_settings(settings: Settings) -> AppConfig:
 
 
 def load_config(settings: Settings) -> AppConfig:
-    """The configuration of the default app; ConfigError when its file is wrong."""
+    """The configuration of the default app. Raises ConfigError for errors in its file."""
     if settings.app_file is None:
         return default_app(settings.app_mode)
     config = load_app_file(settings.app_file, os.environ)
@@ -29,9 +29,9 @@ def load_config(settings: Settings) -> AppConfig:
 
 
 def check_app(settings: Settings, config: AppConfig, source: str) -> list[str]:
-    """Raise ConfigError for what the embedded agent would leave out; returns what else is worth a note.
+    """Notes about an app for the operator. Raises ConfigError for parts that the embedded agent would ignore.
 
-    What another backend knows is its own business. `source` says whose data it is.
+    With another backend no parts are refused. `source` names the file or the app in errors.
     """
     notes: list[str] = []
     if config.file_upload.enabled and not has_place_for_files(config.composition):

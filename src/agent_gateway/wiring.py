@@ -1,4 +1,4 @@
-"""The parts of a running gateway, made from its settings and taken down in reverse."""
+"""Makes the parts of a running gateway from its settings, and closes them in reverse order."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ from agent_gateway.turns.outbox_worker import OutboxWorker
 from agent_gateway.turns.registry import LiveTurns
 
 LAST_WORD_SECONDS: Final = 1.0
-"""How long a process that ends waits for its last word to the database."""
+"""How long a process that exits waits for its last statement."""
 TICKET_MARGIN_SECONDS: Final = 3600
 """How much longer than a turn a ticket is valid."""
 
@@ -138,7 +138,7 @@ class _Tickets:
     events: Tickets
     files: FileTickets
     agent_files: FileTickets
-    """The same files under the address at which the agent reaches this gateway."""
+    """The same files, with URLs by which the agent reaches this gateway."""
 
 
 def _make_tickets(settings: Settings, storage: _Storage) -> _Tickets:
@@ -186,7 +186,7 @@ async def _open_turns(
         )
     )
     if settings.embedded_database:
-        # Nobody else can hold turns of this database: a turn that has an owner lost it.
+        # No other process can own turns of this database, so a turn with another owner has lost it.
         while orphans := await storage.turns.owned.adopt(expired=True, everyone=True):
             for turn in orphans:
                 live.adopt(turn)
@@ -227,7 +227,7 @@ async def _start_work(
     keys: ApiKeyCache,
     stack: AsyncExitStack,
 ) -> None:
-    """Start what runs as long as the process. The bootstrap is last: a key that it prints has to work."""
+    """Start what runs as long as the process. The bootstrap is last: a key that it prints must work."""
     further = [Job(keys.write_use, USE_SECONDS)]
     if storage.secrets is not None:
         further.append(Job(storage.secrets.note, NOTE_SECONDS))
@@ -247,7 +247,7 @@ async def _start_work(
 
 
 async def _leave(database: Database, secrets: Secrets) -> None:
-    """Best effort: without it others wait for a minute before they take another secret key."""
+    """Remove this process's row, if possible. Otherwise others wait a minute before they accept a new key."""
     with suppress(StoreError, TimeoutError):
         async with asyncio.timeout(LAST_WORD_SECONDS):
             await database.shielded(secrets.leave())

@@ -65,7 +65,7 @@ def test_quotation_marks_are_refused(read: Read, name: str, around: str) -> None
 @pytest.mark.parametrize("inside", ["\n", "\x1b", "\u200b", "\udcff"])
 def test_invisible_characters_are_refused(read: Read, name: str, inside: str) -> None:
     told = refusal(read, **{name: f"sword{inside}fish"})
-    assert told.startswith(f"AGENT_GATEWAY_{name}: holds a line break or another character")
+    assert told.startswith(f"AGENT_GATEWAY_{name}: holds a line break or another invisible character")
     assert "sword" not in told
 
 

@@ -8,7 +8,7 @@ from agent_gateway.errors import ConfigError, StoreError
 def main() -> None:
     """Run the command line; wrong settings are reported in one line, without a traceback."""
     try:
-        # A container runs this one again and again: it is spared the import of the whole gateway.
+        # A container runs this command often, so it does not import the whole gateway.
         if sys.argv[1:2] == ["health"]:
             from agent_gateway.cli.health import alone
 

@@ -17,7 +17,7 @@ from agent_gateway.store.apps import DEFAULT_SLUG, ApplyResult, AppStore, Listed
 from agent_gateway.store.db.database import Database
 from agent_gateway.validation import check_app
 
-commands = typer.Typer(help="Publish apps and look after them.", no_args_is_help=True)
+commands = typer.Typer(help="Publish and manage apps.", no_args_is_help=True)
 
 Slug = Annotated[str, typer.Argument(metavar="APP", help="Slug of the app.", show_default=False)]
 
@@ -26,7 +26,7 @@ Slug = Annotated[str, typer.Argument(metavar="APP", help="Slug of the app.", sho
 def apply(
     file: Annotated[Path, typer.Argument(help="App file (YAML); see docs/app-file.md.", show_default=False)],
 ) -> None:
-    """Create or update the app that a file describes; a change makes a new version."""
+    """Create or update the app of a file. A change makes a new version."""
     config = load_app_file(file, None)
     slug = _slug_of(file, config)
     notes = check_app(read_settings(), config, str(file))
@@ -73,7 +73,7 @@ def list_apps() -> None:
 
 @commands.command()
 def show(slug: Slug) -> None:
-    """Show what is known of an app."""
+    """Show an app, its counts and its limits."""
     app = with_database(lambda database, _: app_named(database, slug))
     limits = app.config.limits.model_dump(exclude_none=True)
     lines = {
@@ -95,7 +95,7 @@ def show(slug: Slug) -> None:
 
 @commands.command()
 def export(slug: Slug) -> None:
-    """Print the current version of an app as an app file, which `app apply` takes back."""
+    """Print the current version of an app as an app file for `app apply`."""
     app = with_database(lambda database, _: app_named(database, slug))
     typer.echo(write_app_file(app.slug, app.config), nl=False)
 
@@ -105,11 +105,9 @@ def delete(
     slug: Slug,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete an app: its keys stop working and its turns stop; its conversations can not be reached again."""
+    """Delete an app. Its keys stop working, its turns stop, and its conversations become unreachable."""
     if slug == DEFAULT_SLUG:
-        raise ConfigError(
-            f"the app {DEFAULT_SLUG!r} can not be deleted: it is there whenever the gateway starts"
-        )
+        raise ConfigError(f"the app {DEFAULT_SLUG!r} cannot be deleted: every start of the gateway needs it")
     app = with_database(lambda database, _: app_named(database, slug))
     if not yes:
         question = (
@@ -134,5 +132,5 @@ def _slug_of(file: Path, config: AppConfig) -> str:
         return config.slug
     slug = file.stem.lower().replace("_", "-").replace(" ", "-")
     if not re.fullmatch(SLUG, slug):
-        raise ConfigError(f"{file}: its name makes no slug; give it one with the key 'slug'")
+        raise ConfigError(f"{file}: its name cannot be a slug; set one with the key 'slug'")
     return slug

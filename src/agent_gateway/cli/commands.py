@@ -1,4 +1,4 @@
-"""All commands. Here are serve, migrate, openapi and backend; the others have modules of their own."""
+"""All commands: serve, migrate, openapi and backend are here, the others in modules of their own."""
 
 import asyncio
 import json
@@ -40,12 +40,12 @@ def serve(
     port: Port = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the port; needs Postgres.")] = 1,
 ) -> None:
-    """Serve the gateway. The embedded database is set up by itself."""
+    """Serve the gateway. An SQLite database is made and migrated at start."""
     settings = read_settings(host, port)
     config = validate_settings(settings)
     if workers > 1 and settings.embedded_database:
         raise ConfigError("--workers needs Postgres: an SQLite database belongs to one process")
-    # Nothing is changed by a process that can not serve.
+    # A process that cannot serve changes nothing.
     with ExitStack() as stack:
         sockets = bind(settings.host, settings.port)
         for one in sockets:
@@ -60,7 +60,7 @@ def serve(
 
 @app.command()
 def migrate() -> None:
-    """Bring the database schema up to date; any number of replicas may call it at once."""
+    """Bring the database schema up to date. Any number of replicas may run this at once."""
     asyncio.run(migrate_database(read_settings()))
     typer.echo("The database schema is up to date.")
 
@@ -80,7 +80,7 @@ def openapi(
 def backend(host: Host = None, port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000) -> None:
     """Serve the embedded agent over HTTP, in the run protocol."""
     settings = read_settings(host, port)
-    # So that an address that can not be used is told in one line.
+    # Binds first, so that an unusable address is reported in one line.
     for one in bind(settings.host, port):
         one.close()
     from agent_gateway.backend.embedded.server import serve_backend

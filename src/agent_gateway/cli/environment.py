@@ -1,4 +1,4 @@
-"""What commands are given by the environment: settings, and the database they name."""
+"""The settings of a command, and the database that they name."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def read_settings(host: str | None = None, port: int | None = None) -> Settings:
-    """The settings of the environment, with what the command line says instead."""
+    """The settings of the environment, with the options of the command line in their place."""
     given = {"host": host, "port": port}
     settings = Settings.read(**{name: value for name, value in given.items() if value is not None})
     logs.configure(settings.log_format)
@@ -26,7 +26,7 @@ def read_settings(host: str | None = None, port: int | None = None) -> Settings:
 
 
 def with_database(work: Callable[[Database, Settings], Awaitable[T]]) -> T:
-    """Do something with the database of the settings, whose schema is current."""
+    """Run an action on the database of the settings. Raises ConfigError when its schema is not current."""
     settings = read_settings()
 
     async def run() -> T:
@@ -57,7 +57,7 @@ async def app_named(database: Database, slug: str) -> ListedApp:
 
 
 def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Lines of cells, as wide as their columns need."""
+    """Lines of cells; each column is as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for row in [head, *rows]:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

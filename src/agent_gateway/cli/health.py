@@ -1,4 +1,4 @@
-"""`agent-gateway health`: asks a running gateway whether it is alive. Imports as little as it can."""
+"""`agent-gateway health`: asks a running gateway whether it is alive. Imports as little as possible."""
 
 import http.client
 from typing import Annotated, Final
@@ -14,7 +14,7 @@ Host = Annotated[str | None, typer.Option(help="Address to ask.", show_default="
 Port = Annotated[int | None, typer.Option(help="Port to ask.", show_default="PORT or 8000")]
 
 alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-"""The command by itself, as containers run it."""
+"""Run only this command, as containers do."""
 
 
 @alone.command()
@@ -31,7 +31,7 @@ def health(host: Host = None, port: Port = None) -> None:
 
 def fault_of(host: str, port: int, seconds: float) -> str | None:
     """Why the gateway at this address is not alive; None when it is. Waits `seconds` for each byte."""
-    # http.client and not urllib, which would ask a proxy of the environment for this machine.
+    # Not urllib: it would send this request to a proxy that the environment names.
     connection = http.client.HTTPConnection(host, port, timeout=seconds)
     try:
         connection.request("GET", "/healthz")

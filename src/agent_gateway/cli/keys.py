@@ -15,18 +15,18 @@ from agent_gateway.store.keys import BOOTSTRAP_LABEL, KeyStore, ListedKey
 
 DAY: Final = 24 * 3600.0
 
-commands = typer.Typer(help="API keys: several per app, so that they can be changed.", no_args_is_help=True)
+commands = typer.Typer(help="Make, list and revoke API keys. An app may have several.", no_args_is_help=True)
 
 
 @commands.command()
 def create(
     slug: Slug,
-    label: Annotated[str, typer.Option(help="What the key is for, to tell it from others.")] = "",
+    label: Annotated[str, typer.Option(help="What the key is for.")] = "",
     expires: Annotated[
-        int | None, typer.Option(metavar="DAYS", min=1, max=36500, help="Days after which it opens nothing.")
+        int | None, typer.Option(metavar="DAYS", min=1, max=36500, help="Days until the key expires.")
     ] = None,
 ) -> None:
-    """Make an API key and print it: the only time that it is shown."""
+    """Make an API key and print it. It is shown only once."""
 
     if label.strip() == BOOTSTRAP_LABEL:
         raise ConfigError(f"the label {BOOTSTRAP_LABEL} is for the key that this variable names")
@@ -44,7 +44,7 @@ def create(
 
 @commands.command("list")
 def list_keys(slug: Slug) -> None:
-    """List the keys of an app, with those that do not work any more."""
+    """List the keys of an app, including keys that no longer work."""
 
     async def work(database: Database, settings: Settings) -> list[ListedKey]:
         return await _store(database, settings).all_of((await app_named(database, slug)).id)
@@ -71,7 +71,7 @@ def revoke(
         str, typer.Argument(metavar="ID", help="Id of the key, as in `key list`.", show_default=False)
     ],
 ) -> None:
-    """Let a key stop working, everywhere within a minute."""
+    """Revoke a key. It stops working everywhere within a minute."""
     known = canonical_uuid(key_id)
 
     async def work(database: Database, settings: Settings) -> bool | None:

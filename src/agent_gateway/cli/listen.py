@@ -1,4 +1,4 @@
-"""Where the gateway listens. Addresses are bound before anything else is done."""
+"""Binds the addresses on which the gateway listens, before anything else is done."""
 
 import errno
 import socket
@@ -9,14 +9,15 @@ from agent_gateway.errors import ConfigError
 
 EVERYWHERE: Final = "::"
 _NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
-"""What binding says of an address that the machine has by name only, as of IPv6 in many containers."""
+"""Errors for an address that exists only by name, like IPv6 addresses in many containers."""
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Sockets bound to all addresses of this host, which do not listen yet; close them.
+    """Sockets bound to all addresses of this host. They do not listen yet; the caller closes them.
 
-    With port 0 it is one, since each would get a port of its own. `::` is IPv4, too, where the system can.
-    Addresses that the machine does not have are left out, unless it has none of them. Raises ConfigError.
+    With port 0 there is one socket, because each would get another port. `::` includes IPv4 where the system
+    supports that. Addresses that the machine does not have are skipped, unless it has none of them. Raises
+    ConfigError.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -43,21 +44,21 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 def listening_on(sockets: Iterable[socket.socket]) -> tuple[str, int]:
-    """Host and port that these are bound to, as numbers; an IPv4 address if there is one."""
+    """The numeric host and port to which these sockets are bound; an IPv4 address if there is one."""
     names = sorted((one.family != socket.AF_INET, one.getsockname()) for one in sockets)
     host, port = names[0][1][:2]
     return str(host), int(port)
 
 
 def url_of(host: str, port: int) -> str:
-    """The URL of what listens on this address."""
+    """The URL of a server on this address."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _bound(family: int, address: object) -> socket.socket:
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # What is left of connections of a process that ended does not keep the port from the next.
+        # Remains of the connections of an ended process do not block the port.
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             host = address[0]  # type: ignore[index]
@@ -72,5 +73,5 @@ def _bound(family: int, address: object) -> socket.socket:
 
 def _refusal(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"{url_of(host, port)} is in use by another process: choose another --port, or end that one"
-    return f"can not listen on {url_of(host, port)}: {error.strerror}"
+        return f"{url_of(host, port)} is in use by another process: choose another --port, or stop that one"
+    return f"cannot listen on {url_of(host, port)}: {error.strerror}"

@@ -26,7 +26,7 @@ logger = logging.getLogger("uvicorn.error")
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which says where it listens although it was given its sockets."""
+    """uvicorn's server, which also prints its address when the sockets were bound before."""
 
     # `typing.override` is newer than the oldest Python supported here.
     async def startup(  # pyrefly: ignore[missing-override-decorator]
@@ -38,10 +38,10 @@ class Server(uvicorn.Server):
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's, which replaces workers that died and no others.
+    """uvicorn's supervisor, which here replaces only workers that died.
 
-    Its own would kill, too, who does not answer for five seconds: on a busy machine that is every worker that
-    starts, again and again, and at times one that has turns to drive.
+    uvicorn's own also kills workers that do not answer for five seconds. On a busy machine it would kill
+    every worker that starts, again and again, and sometimes one that drives turns.
     """
 
     def keep_subprocess_alive(self) -> None:  # pyrefly: ignore[missing-override-decorator]
@@ -50,7 +50,7 @@ class Supervisor(Multiprocess):
             if worker.process.is_alive() or self.should_exit.is_set():
                 continue
             if worker.exitcode == STARTUP_FAILURE:
-                # The others would fail in the same way.
+                # The other workers would fail in the same way.
                 self.should_exit.set()
                 return
             logger.error("worker %s has died (%s): another one is started", worker.pid, worker.exitcode)
@@ -67,14 +67,14 @@ def serve_here(settings: Settings, config: AppConfig, sockets: list[socket.socke
             with suppress(KeyboardInterrupt):
                 Server(_configured(settings, app)).run(sockets)
         except OSError as error:
-            # Who bound the same address in the same moment was faster.
-            raise ConfigError(f"can not listen on {url_of(settings.host, settings.port)}: {error}") from None
+            # Another process has bound the same address in the meantime.
+            raise ConfigError(f"cannot listen on {url_of(settings.host, settings.port)}: {error}") from None
 
 
 def serve_in_workers(
     settings: Settings, config: AppConfig, sockets: list[socket.socket], workers: int
 ) -> None:
-    """Serve in so many processes, each replaced when it dies, until a signal ends them all."""
+    """Serve in several processes until a signal ends them all. A process that dies is replaced."""
     asyncio.run(prepare(settings))
     app = partial(app_of_worker, settings, config)
     server = _configured(settings, app, factory=True, workers=workers)

@@ -1,4 +1,4 @@
-"""Where the body of a request ends. Exact: what comes after it is the next request."""
+"""Finds the exact end of a request's body. The bytes after it are the next request."""
 
 import re
 from typing import Final, Protocol
@@ -6,7 +6,7 @@ from typing import Final, Protocol
 from agent_gateway.server.head import MAX_HEAD, malformed
 
 MAX_LINE: Final = 4096
-"""Bytes of the line before a chunk."""
+"""Bytes of the size line before a chunk."""
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 
@@ -16,21 +16,21 @@ class Body(Protocol):
 
     complete: bool
     left: int
-    """Bytes that have not come, as far as is known."""
+    """Bytes that are known to be missing."""
 
     def take(self, buffer: bytearray) -> bytes:
-        """Take what belongs to the body from the front of the buffer; its data. Raises Refused."""
+        """Remove the body's bytes from the front of the buffer; returns their data. Raises Refused."""
 
 
 class SizedBody:
-    """So many bytes."""
+    """A body with a known size."""
 
     def __init__(self, size: int) -> None:
         self.left = size
         self.complete = size == 0
 
     def take(self, buffer: bytearray) -> bytes:
-        """Take what belongs to the body from the front of the buffer; its data."""
+        """Remove the body's bytes from the front of the buffer; returns their data."""
         data = bytes(buffer[: self.left])
         del buffer[: len(data)]
         self.left -= len(data)
@@ -39,21 +39,21 @@ class SizedBody:
 
 
 class ChunkedBody:
-    """Chunks, each after a line with its size; extensions and trailers are read and dropped (RFC 9112, 7.1).
+    """Chunks, each after a line with its size; extensions and trailers are discarded (RFC 9112, 7.1).
 
-    What is not of the grammar is refused, since another reader might find another end.
+    Bytes outside of the grammar are refused, because another parser might find another end.
     """
 
     def __init__(self) -> None:
         self.complete = False
         self.left = 0
-        """Bytes of this chunk."""
+        """Bytes of this chunk that are missing."""
         self._in_chunk = False
         self._in_trailers = False
         self._dropped = 0
 
     def take(self, buffer: bytearray) -> bytes:
-        """Take what belongs to the body from the front of the buffer; its data. Raises Refused."""
+        """Remove the body's bytes from the front of the buffer; returns their data. Raises Refused."""
         pieces: list[bytes] = []
         at = 0
         while not self.complete:

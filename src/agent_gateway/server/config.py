@@ -1,4 +1,4 @@
-"""What every server of this project is configured with."""
+"""The configuration of every server of this project."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from agent_gateway.server.connection import Connection
 
 
 def server_config(app: Any, **more: Any) -> uvicorn.Config:
-    """uvicorn's configuration with the connections and the event loop of this room."""
+    """uvicorn's configuration, with the connections and the event loop of this package."""
     given: dict[str, Any] = {
         "http": Connection,
         "loop": "agent_gateway.server.listener:Loop",
         "ws": "none",
         "log_config": None,
-        # URLs hold tickets.
+        # An access log would have tickets, which are part of URLs.
         "access_log": False,
         "lifespan": "on",
         "timeout_keep_alive": 65,
-        # After the drain nothing is worth waiting for longer.
+        # After the drain there is nothing to wait for.
         "timeout_graceful_shutdown": 5,
         "server_header": False,
     }

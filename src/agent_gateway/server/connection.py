@@ -1,8 +1,8 @@
-"""One connection: its requests one after the other, each answered before the next one is looked at.
+"""One connection: its requests one after the other, each answered before the next one is parsed.
 
-uvicorn's own protocols parse as far as bytes come. Here a request that comes before the one before it was
-answered waits in the buffer, and nothing more is read: so a connection costs what MAX_HEAD, HIGH_WATER and
-one read say, whatever is sent on it. Who sends or reads too slowly is cut.
+uvicorn's own protocols parse all bytes that arrive. Here a request that arrives too early waits in the
+buffer, and nothing more is read. So MAX_HEAD, HIGH_WATER and the size of one read bound the cost of a
+connection. A client that sends or reads too slowly is cut off.
 """
 
 import asyncio
@@ -24,33 +24,33 @@ from agent_gateway.server.head import CHUNKED, END, MAX_HEAD, Head, Refused, too
 HEAD_SECONDS: Final = 20.0
 """How long a new connection may be silent, and how long a head may take."""
 STALL_SECONDS: Final = 30.0
-"""How long a client may take for STALL_BYTES: to send them of a body, or to read them of a response."""
+"""The longest time in which a client sends STALL_BYTES of a body, or reads them of a response."""
 STALL_BYTES: Final = 16 * 1024
 LINGER_SECONDS: Final = 30.0
 LINGER_BYTES: Final = 64 * 1024 * 1024
-"""What is still read, and thrown away, of a client that was refused before it had sent all.
+"""Bytes that are read and discarded after a client was refused before it had sent everything.
 
-Without it the client's own sending fails, and it never sees why.
+Otherwise its sending fails, and the client never sees the reason.
 """
 LOOK_SECONDS: Final = 2.0
-"""How often a connection looks for what it waits."""
+"""Pause between two checks for slow clients and deadlines."""
 
 logger = logging.getLogger(__name__)
 
 
 class Pace:
-    """Whether something goes on: at least STALL_BYTES in STALL_SECONDS, or whatever there was to do."""
+    """Whether work makes progress: at least STALL_BYTES in STALL_SECONDS, or all that there was to do."""
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._done = 0
 
     def rest(self) -> None:
-        """There is nothing to do."""
+        """Nothing is to be done now."""
         self._since = None
 
     def is_stalled(self, now: float, done: int) -> bool:
-        """Something is to be done; `done` is all that was done so far."""
+        """Whether the work stalls; `done` is the total of bytes so far."""
         if self._since is None or done - self._done >= STALL_BYTES:
             self._since, self._done = now, done
         return now - self._since >= STALL_SECONDS
@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         if not config.loaded:
             config.load()
         self.full = False
-        """The client does not read as fast as it is written."""
+        """The client reads more slowly than the response is written."""
         self.transport: asyncio.Transport = None  # type: ignore[assignment] # comes with the connection
         self.state = server_state
         self._config = config
@@ -77,18 +77,18 @@ class Connection(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._writable = asyncio.Event()
         self._buffer = bytearray()
-        """What was read and belongs to no request yet."""
+        """Bytes that were read and belong to no request yet."""
         self._scanned = 0
         self._exchange: Exchange | None = None
         self._body: Body | None = None
-        """The body of the exchange, while it has not come to its end."""
+        """The body of the exchange, until its end was read."""
         self._paused = False
         self._lingering = False
         self._received = 0
         self._written = 0
         self._lost = False
         self._deadline: float | None = None
-        """When the head has to be here; None while a request is answered."""
+        """When the head must be complete; None while a request is answered."""
         self._reading, self._writing = Pace(), Pace()
         self._looked = self._loop.time()
 
@@ -99,9 +99,9 @@ class Connection(asyncio.Protocol):
 
     @property
     def can_stay(self) -> bool:
-        """Whether the request that is answered has come to its end, or will as good as surely.
+        """Whether the end of the current request was read, or is almost certain to come.
 
-        Who was not told to go on may send its body or not, and of chunks the end is not known.
+        A client that waits for 100 Continue may never send its body, and the end of chunks is not known.
         """
         body = self._body
         if body is None:
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
     # -- what uvicorn calls -----------------------------------------------------------------------------
 
     def shutdown(self) -> None:
-        """The server stops: close now, or when the response that is under way has ended."""
+        """The server stops: close now, or after the current response."""
         if self._exchange is None:
             self.transport.close()
         else:
@@ -168,21 +168,21 @@ class Connection(asyncio.Protocol):
         self.transport.write(data)
 
     async def writable(self) -> None:
-        """Wait until the client has read, or is gone."""
+        """Wait until the client has read or has left."""
         await self._writable.wait()
 
     def read_on(self) -> None:
-        """The application takes what has come: more may come."""
+        """The application takes the data, so more may be read."""
         if self._paused and len(self._buffer) <= HIGH_WATER:
             self._paused = False
             self.transport.resume_reading()
 
     def cut(self) -> None:
-        """Break the connection; what was not sent is lost."""
+        """Break the connection. Unsent bytes are lost."""
         self.transport.abort()
 
     def response_complete(self, *, keep_alive: bool) -> None:
-        """All of the response was written."""
+        """The whole response was written."""
         self.state.total_requests += 1
         if self._lost or self.transport.is_closing():
             return
@@ -190,7 +190,7 @@ class Connection(asyncio.Protocol):
             self._exchange = None
             seconds = HEAD_SECONDS if self._buffer or self._body else self._config.timeout_keep_alive
             self._deadline = self._loop.time() + seconds
-            # Not from within the response: the task that sends it ends first.
+            # Called later, so that the task that sends the response ends first.
             self._loop.call_soon(self._go_on)
         elif self._body is not None or self._buffer or self._paused:
             self._linger()
@@ -200,7 +200,7 @@ class Connection(asyncio.Protocol):
     # -- requests ---------------------------------------------------------------------------------------
 
     def _go_on(self) -> None:
-        """Look at what was read, as far as it is its turn."""
+        """Process the buffer as far as the order of requests allows."""
         if self._lost or self._lingering or self.transport.is_closing():
             return
         try:
@@ -220,9 +220,9 @@ class Connection(asyncio.Protocol):
             self.read_on()
 
     def _begin(self) -> None:
-        """Begin the next exchange, if its head is here. Raises Refused."""
+        """Begin the next exchange if its head is complete. Raises Refused."""
         if self._buffer[:1] in (b"\r", b"\n") and not self._scanned:
-            # Empty lines before a request line are none of it.
+            # Empty lines before a request line are ignored.
             del self._buffer[: len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))]
         found = END.search(self._buffer, max(0, self._scanned - 2), MAX_HEAD)
         if found is None:
@@ -245,7 +245,7 @@ class Connection(asyncio.Protocol):
         task.add_done_callback(self.state.tasks.discard)
 
     def _read_body(self, body: Body) -> None:
-        """Read on in a body; into nothing, when its request was answered without it. Raises Refused."""
+        """Read more of a body; discard it if its request was answered without it. Raises Refused."""
         if not self._buffer:
             return
         data = body.take(self._buffer)
@@ -273,7 +273,7 @@ class Connection(asyncio.Protocol):
         }
 
     def _refuse(self, refused: Refused) -> None:
-        """Answer what is no request, in the envelope of all errors, and have done with this client."""
+        """Answer an invalid request in the envelope of all errors, and close the connection."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.leave()
@@ -292,7 +292,7 @@ class Connection(asyncio.Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """All is said: close once the client has heard it. Until then what it sends is thrown away."""
+        """Close when the client has read the response. Until then its bytes are discarded."""
         self._lingering = True
         self._received = 0
         self._exchange = self._body = None
@@ -309,10 +309,10 @@ class Connection(asyncio.Protocol):
             self._paused = True
             self.transport.pause_reading()
 
-    # -- who is slow ------------------------------------------------------------------------------------
+    # -- slow clients -----------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Called every LOOK_SECONDS."""
+        """Check for slow clients and deadlines, every LOOK_SECONDS."""
         now = self._loop.time()
         self._look_again = self._loop.call_later(LOOK_SECONDS, self._look)
         passed, self._looked = now - self._looked, now
@@ -320,7 +320,7 @@ class Connection(asyncio.Protocol):
         if not unsent:
             self._writing.rest()
         elif self._deadline is not None:
-            # Who has not got all of the response yet is not idle.
+            # A client that still receives the response is not idle.
             self._deadline += passed
         if unsent and self._writing.is_stalled(now, self._written - unsent - _unheard(self.transport)):
             logger.info("a client was cut: it took nothing for %.0f s", STALL_SECONDS)
@@ -342,9 +342,9 @@ class Connection(asyncio.Protocol):
 
 
 def _unheard(transport: asyncio.Transport) -> int:
-    """Bytes that the system holds for a client that has not received them: megabytes, for a slow one.
+    """Bytes in the system's buffer that the client has not received: megabytes for a slow client.
 
-    They are what a slow client goes on with for long before anything more is taken from here.
+    A slow client reads these for a long time before the system takes more bytes from this process.
     """
     waiting = array("i", [0])
     try:
@@ -355,6 +355,6 @@ def _unheard(transport: asyncio.Transport) -> int:
 
 
 def _address(transport: asyncio.Transport, name: str) -> tuple[str, int] | None:
-    """Host and port of one end of a connection; None for what has none."""
+    """Host and port of one end of a connection; None for a connection without them."""
     address = transport.get_extra_info(name)
     return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None

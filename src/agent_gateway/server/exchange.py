@@ -1,4 +1,4 @@
-"""One request and its one response: what the application receives and sends."""
+"""One request and its response, as the application receives and sends them."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agent_gateway.server.connection import Connection
 
 HIGH_WATER: Final = 64 * 1024
-"""Bytes of a body that wait for the application, beyond which nothing more is read."""
+"""Bytes of a body that may wait for the application; then reading pauses."""
 
 _NOT_IN_NAME: Final = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \\"]')
 _NOT_IN_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -33,20 +33,20 @@ STATUS_LINES: Final = {status: _status_line(status) for status in range(100, 600
 
 
 class Exchange:
-    """A request under way; `connection` owns it and tells it what comes."""
+    """A request and its response. Its connection owns it and feeds it."""
 
     def __init__(self, connection: "Connection", head: Head, scope: dict[str, Any]) -> None:
         self.scope = scope
         self.body = bytearray()
-        """What came of the body and was not yet received."""
+        """Data of the body that the application has not received yet."""
         self.gone = False
-        """The client is not there any more: nothing is received or sent."""
+        """The client has left: nothing is received or sent."""
         self.started = False
         self.complete = False
         self.listening = False
-        """The application waits for what the client sends."""
+        """The application waits for data of the client."""
         self.client_waits = head.expects_continue()
-        """The client sends its body when it is told to, or when it likes."""
+        """The client waits for 100 Continue before it sends its body."""
         self._connection = connection
         self._has_more = True
         self._news = asyncio.Event()
@@ -55,27 +55,27 @@ class Exchange:
         self._chunked = False
         self._old = head.version == "1.0"
         self._owed: int | None = None
-        """Bytes that the response has promised and not sent."""
+        """Bytes that the response has announced but not sent."""
 
-    # -- what the connection tells -------------------------------------------------------------------
+    # -- what the connection calls -------------------------------------------------------------------
 
     def add(self, data: bytes, *, complete: bool) -> None:
-        """More of the body has come."""
+        """Take more of the body."""
         self.body += data
         self._has_more = not complete
         self._news.set()
 
     def leave(self) -> None:
-        """The client is gone, or was cut."""
+        """The client has left, or was cut off."""
         self.gone = not self.complete
         self._news.set()
 
     def close_after(self) -> None:
-        """This response is the last one of its connection."""
+        """Make this response the last one of its connection."""
         self._keep_alive = False
 
     async def run(self, app: Any) -> None:
-        """Have the application answer; whatever it does, the client gets one response or a cut."""
+        """Call the application. In every case the client gets one response or a broken connection."""
         try:
             await app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:
@@ -90,7 +90,7 @@ class Exchange:
         if self.complete or self.gone:
             return
         if self.started:
-            # Who is told the end of a connection for the end of a text must see that it is none.
+            # A client that takes the end of the connection for the end of the text must see an error.
             self._connection.cut()
         else:
             await self._say_500()
@@ -103,7 +103,7 @@ class Exchange:
     # -- what the application calls ------------------------------------------------------------------
 
     async def receive(self) -> dict[str, Any]:
-        """The next piece of the body, or that the client is gone."""
+        """The next piece of the body, or the disconnect of the client."""
         if self.client_waits and self._has_more and not self.body and not self.started and not self.gone:
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.client_waits = False
@@ -121,7 +121,7 @@ class Exchange:
         return {"type": "http.request", "body": data, "more_body": self._has_more}
 
     async def send(self, message: Any) -> None:
-        """The next piece of the response; waits while the client does not read."""
+        """Send the next piece of the response. Waits while the client does not read."""
         if self._connection.full:
             await self._connection.writable()
         if self.gone:
@@ -137,7 +137,7 @@ class Exchange:
         self.started = True
         status: int = message["status"]
         if not self._connection.can_stay:
-            # Where the rest of a request ends that nobody wants is not waited for.
+            # Nobody wants the rest of this request, so the connection does not wait for its end.
             self._keep_alive = False
         lines = [STATUS_LINES[status]]
         for name, value in (*self._connection.default_headers, *message.get("headers", ())):
@@ -151,7 +151,7 @@ class Exchange:
                     self._keep_alive = False
                 continue
             elif lowered == b"transfer-encoding":
-                # How a response is framed is decided here.
+                # This server decides how a response is framed.
                 continue
             lines += (name, b": ", value, b"\r\n")
         self._no_body = self._no_body or status in _NO_BODY

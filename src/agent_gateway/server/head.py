@@ -1,4 +1,4 @@
-"""The head of a request: found in the bytes of a connection, parsed at once, bounded."""
+"""The head of a request: bounded, and parsed as a whole."""
 
 import re
 from typing import Final
@@ -10,13 +10,13 @@ MAX_HEAD: Final = 64 * 1024
 """Bytes of a request line and all headers; also of the trailers after a chunked body."""
 MAX_HEADERS: Final = 256
 END: Final = re.compile(rb"\n\r?\n")
-"""Where a head ends. A lone LF is none of the grammar: it is found here, and refused by the parser."""
+"""The end of a head. It also matches lone LFs, which the parser then refuses."""
 CHUNKED: Final = -1
-"""Size of a body that says itself where it ends."""
+"""Stands for the size of a chunked body."""
 
 
 class Refused(Exception):
-    """Bytes that are no request which this server takes; a status and the code and text of its body."""
+    """A request that this server refuses, with the status, code and text of the response."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -28,12 +28,12 @@ class Refused(Exception):
 class Head:
     """A parsed head; raises Refused.
 
-    An upgrade is ignored, as the grammar allows: the request is answered as if it had not been asked for.
+    An upgrade is ignored, as HTTP allows: the request is answered as if it did not ask for one.
     """
 
     def __init__(self, block: bytes) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
-        """Names in small letters."""
+        """Names in lower case."""
         self._url = b""
         self._complete = 0
         self._more = False
@@ -50,10 +50,10 @@ class Head:
                 raise error.__context__ from None
             raise malformed() from None
         finally:
-            # It knows this head, and so would outlive the request.
+            # The parser refers to this head, so it would keep it alive after the request.
             del self._parser
         if self._complete != 1 or self._more:
-            # The parser does not agree about where this head ends.
+            # The parser finds another end of this head.
             raise malformed()
         if self.version not in ("1.0", "1.1"):
             raise Refused(505, "http_version_not_supported", "HTTP/1.1 is spoken here.")
@@ -63,13 +63,13 @@ class Head:
         self.path, self.raw_path, self.query = _target(self._url)
 
     def expects_continue(self) -> bool:
-        """Whether the client waits for a word before it sends the body."""
+        """Whether the client waits for 100 Continue before it sends the body."""
         return self.version == "1.1" and any(
             name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers
         )
 
     def _body_size(self) -> int:
-        """Bytes of the body, or CHUNKED. Whatever two readers could understand differently is refused."""
+        """Bytes of the body, or CHUNKED. A head that two parsers could understand differently is refused."""
         sizes = [value for name, value in self.headers if name == b"content-length"]
         codings = [value for name, value in self.headers if name == b"transfer-encoding"]
         if codings:
@@ -90,7 +90,7 @@ class Head:
     # -- what the parser calls ----------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Nothing follows a head in what the parser is given."""
+        """Notice a second message in the bytes of the head."""
         self._more = self._complete > 0
 
     def on_url(self, url: bytes) -> None:
@@ -104,29 +104,29 @@ class Head:
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """The end: the parser forgets with it what it has understood."""
+        """The head is complete. After this callback the parser drops its state."""
         self._complete += 1
         self.version = self._parser.get_http_version()
         self.method = self._parser.get_method().decode("ascii")
         self.keep_alive = self.version == "1.1" and self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
-        """Nothing follows a head in what the parser is given."""
+        """Notice a body in the bytes of the head."""
         self._more = True
 
 
 def malformed() -> Refused:
-    """The refusal of what is no HTTP, or could be read in two ways."""
+    """The refusal of bytes that are no HTTP, or that could be read in two ways."""
     return Refused(400, "bad_request", "The request is not valid HTTP.")
 
 
 def too_large() -> Refused:
-    """The refusal of a head without end."""
+    """The refusal of a head that is too long."""
     return Refused(431, "request_head_too_large", "The request line and its headers are too large.")
 
 
 def too_slow() -> Refused:
-    """The refusal of who does not send on."""
+    """The refusal of a client that sends too slowly."""
     return Refused(408, "request_timeout", "The request did not come in time.")
 
 

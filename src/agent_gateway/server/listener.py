@@ -1,7 +1,7 @@
 """Accepts connections: many in each round of the loop, so that they do not wait for a busy one.
 
-uvloop accepts one connection a round, and when no descriptor is left it closes each new one without a
-word. Both are why this event loop has a listener of its own.
+uvloop accepts one connection per round, and closes new connections silently when no descriptor is left. So
+this event loop has a listener of its own.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from agent_gateway.server.connection import Connection
 
 ACCEPT_AT_ONCE: Final = 64
 PAUSE_SECONDS: Final = 0.5
-"""How long nothing is accepted when there are too many connections."""
+"""How long the listener pauses when there are too many connections."""
 COMPLAINT_SECONDS: Final = 60.0
-"""How often that is logged."""
+"""The shortest time between two log lines about that."""
 FEW_FILES: Final = 4096
-"""With fewer open files than these an operator is told so."""
+"""With fewer open files than this, a warning is logged."""
 
 _NOTHING_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def raise_file_limit() -> int:
-    """Let this process have as many open files as it may; how many those are."""
+    """Raise this process's limit of open files to its maximum, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -81,7 +81,7 @@ class Listener:
         self._complained = -COMPLAINT_SECONDS
         self._closed = False
         files = raise_file_limit()
-        # A turn needs a descriptor for the backend as its reader needs one here; then there is the database.
+        # Each reader needs a descriptor here, and its turn another one for the backend.
         self._most = files // 2
         self._open: Collection[object] = ()
         """The connections of this server."""
@@ -92,14 +92,14 @@ class Listener:
         loop.add_reader(listening, self._accept)
 
     def close(self) -> None:
-        """Accept nothing more; connections that are there stay."""
+        """Accept nothing more. Existing connections stay."""
         if not self._closed:
             self._closed = True
             self._loop.remove_reader(self._socket)
             self._socket.close()
 
     async def wait_closed(self) -> None:
-        """For what expects a server of asyncio."""
+        """Do nothing; callers expect a server of asyncio, which has this method."""
 
     def _accept(self) -> None:
         for _ in range(ACCEPT_AT_ONCE):
@@ -126,14 +126,14 @@ class Listener:
             _, connection = await self._loop.connect_accepted_socket(self._factory, accepted)
             self._open = connection.state.connections
             if self._closed:
-                # It was accepted before, and came too late to be told that the server stops.
+                # Accepted before the server stopped, but not yet known to it at that moment.
                 connection.shutdown()
         except OSError:
-            # Gone before it began.
+            # The client has left already.
             accepted.close()
 
     def _complain(self, reason: str) -> None:
-        """Wait for somebody to leave: until then new connections wait, and are not refused."""
+        """Pause until clients leave. Until then new connections wait, and are not refused."""
         self._loop.remove_reader(self._socket)
         self._loop.call_later(PAUSE_SECONDS, self._resume)
         if self._loop.time() - self._complained >= COMPLAINT_SECONDS:

@@ -118,14 +118,14 @@ def test_keys_of_another_secret_are_marked_in_the_list(command: Command, databas
         (("app", "show", "nothing"), "no app 'nothing'"),
         (("app", "export", "nothing"), "no app 'nothing'"),
         (("app", "delete", "nothing", "--yes"), "no app 'nothing'"),
-        (("app", "delete", "default", "--yes"), "can not be deleted"),
+        (("app", "delete", "default", "--yes"), "cannot be deleted"),
         (("key", "create", "nothing"), "no app 'nothing'"),
         (("key", "list", "nothing"), "no app 'nothing'"),
         (("key", "revoke", "nothing"), "no key 'nothing'"),
         (("key", "revoke", "01a204ae-18e5-737d-918a-52188975f73a"), "no key '01a204ae"),
         (("app", "apply", "nowhere.yaml"), "cannot read"),
         (("app", "apply", "bad.yaml"), "mode: "),
-        (("app", "apply", "Städte!.yaml"), "makes no slug"),
+        (("app", "apply", "Städte!.yaml"), "cannot be a slug"),
     ],
 )
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -114,7 +114,7 @@ def test_a_start_on_a_taken_port_creates_nothing(command: Command, tmp_path: Pat
 @pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "a b", "x" * 300])
 def test_a_foreign_host_address_is_refused_in_one_line(command: Command, tmp_path: Path, host: str) -> None:
     told = refusal(command("serve", "--port", "0", "--host", host))
-    assert "is no address of this machine" in told or "can not listen on" in told
+    assert "is no address of this machine" in told or "cannot listen on" in told
     assert list(tmp_path.iterdir()) == []
 
 
@@ -163,7 +163,7 @@ def test_the_lock_is_released_when_its_process_dies(command: Command, tmp_path: 
         pass
 
 
-# -- databases that can not be used ----------------------------------------------------------------
+# -- databases that cannot be used -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
