@@ -1,6 +1,7 @@
 """The bounds of a process that no setting changes: seconds, bytes and counts.
 
-`create_app` takes a `Limits`, and the composition root hands each part its group. Tests pass smaller or
+`create_app` takes a `Limits`, and the composition root hands each part its group; `server_config` takes the
+group of the server. Tests pass smaller or
 larger bounds that way. What an operator may change is in `settings.py`; what an app may change is in its
 app file.
 """
@@ -142,6 +143,25 @@ class StartLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Of one connection of a client."""
+
+    head_seconds: float = 20.0
+    """How long a new connection may be silent, and how long a head may take."""
+    stall_seconds: float = 30.0
+    """The longest time in which a client sends `stall_bytes` of a body, or reads them of a response."""
+    stall_bytes: int = 16 * 1024
+    linger_seconds: float = 30.0
+    linger_bytes: int = 64 * 1024 * 1024
+    """Bytes that are read and discarded after a client was refused before it had sent everything.
+
+    Otherwise its sending fails, and the client never sees the reason.
+    """
+    look_seconds: float = 2.0
+    """Pause between two checks for slow clients and deadlines."""
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """All of them."""
 
@@ -154,6 +174,7 @@ class Limits:
     backend: BackendLimits = field(default_factory=BackendLimits)
     requests: RequestLimits = field(default_factory=RequestLimits)
     start: StartLimits = field(default_factory=StartLimits)
+    server: ServerLimits = field(default_factory=ServerLimits)
 
 
 DEFAULTS: Final = Limits()

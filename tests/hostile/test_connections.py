@@ -2,10 +2,11 @@
 
 import resource
 import time
+from dataclasses import replace
 
 import pytest
 
-from agent_gateway.server import connection
+from agent_gateway.limits import ServerLimits
 from agent_gateway.server.head import MAX_HEAD, MAX_HEADERS
 from tests.support.gateway_server import wait_until
 from tests.support.raw_http import Client, RecordingServer, chunked, request
@@ -15,10 +16,13 @@ READ = 256 * 1024
 """What the event loop reads at most at once."""
 
 
-@pytest.fixture(autouse=True)
-def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little of what a refused client sends is read on."""
-    monkeypatch.setattr(connection, "LINGER_BYTES", 4 * MB)
+LITTLE_IS_READ_ON = ServerLimits(linger_bytes=4 * MB)
+"""Of what a refused client sends."""
+
+
+@pytest.fixture
+def server_limits() -> ServerLimits:
+    return LITTLE_IS_READ_ON
 
 
 def refused(client: Client, status: int, code: str) -> None:
@@ -77,12 +81,9 @@ def test_a_large_head_in_small_pieces_is_read_in_linear_time(recording: Recordin
     assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 5
 
 
-def test_empty_lines_before_a_request_are_bounded_in_time(
-    recording: RecordingServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.5)
-    monkeypatch.setattr(connection, "LOOK_SECONDS", 0.1)
-    with recording.client() as client:
+def test_empty_lines_before_a_request_are_bounded_in_time() -> None:
+    limits = replace(LITTLE_IS_READ_ON, head_seconds=0.5, look_seconds=0.1)
+    with RecordingServer(limits) as recording, recording.client() as client:
         began = time.monotonic()
         client.flood(b"\r\n", 10**12)
         assert time.monotonic() - began < 15

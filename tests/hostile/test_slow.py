@@ -5,24 +5,24 @@ import threading
 
 import pytest
 
-from agent_gateway.server import connection
-from agent_gateway.server.connection import HEAD_SECONDS, LINGER_SECONDS, STALL_BYTES, STALL_SECONDS
+from agent_gateway.limits import ServerLimits
 from tests.support.gateway_server import BOUND, wait_until
 from tests.support.raw_http import Client, RecordingServer, request
 
-A_WHILE = STALL_SECONDS * 2 / 3
+LIMITS = ServerLimits(look_seconds=0.05)
+A_WHILE = LIMITS.stall_seconds * 2 / 3
 """Two of these are too long. What really passes meanwhile may be ten seconds more."""
 
 
-@pytest.fixture(autouse=True)
-def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def server_limits() -> ServerLimits:
     """The server looks often; time passes for it when a test says so."""
-    monkeypatch.setattr(connection, "LOOK_SECONDS", 0.05)
+    return LIMITS
 
 
 def closed(recording: RecordingServer) -> None:
     """The server has no connection left, once it has waited long enough for its clients to leave."""
-    recording.pass_time(LINGER_SECONDS)
+    recording.pass_time(LIMITS.linger_seconds)
     wait_until(lambda: not recording.connections)
 
 
@@ -35,7 +35,7 @@ def timed_out(client: Client) -> None:
 def test_a_silent_connection_is_closed_without_a_response(recording: RecordingServer) -> None:
     with recording.client() as client:
         wait_until(lambda: recording.connections)
-        recording.pass_time(HEAD_SECONDS)
+        recording.pass_time(LIMITS.head_seconds)
         assert client.is_closed()
         closed(recording)
 
@@ -45,7 +45,7 @@ def test_half_a_head_times_out(recording: RecordingServer, sent: bytes) -> None:
     with recording.client() as client:
         client.send(sent)
         wait_until(lambda: recording.held == len(sent))
-        recording.pass_time(HEAD_SECONDS)
+        recording.pass_time(LIMITS.head_seconds)
         timed_out(client)
         closed(recording)
     assert recording.app.begun == 0
@@ -57,7 +57,7 @@ def test_a_head_sent_byte_by_byte_times_out(recording: RecordingServer) -> None:
         for number, byte in enumerate(b"GET ", 1):
             client.send(bytes([byte]))
             wait_until(lambda number=number: recording.held == number)
-            recording.pass_time(HEAD_SECONDS / 4)
+            recording.pass_time(LIMITS.head_seconds / 4)
         timed_out(client)
     assert recording.app.begun == 0
 
@@ -68,7 +68,7 @@ def test_half_a_body_times_out(recording: RecordingServer, line: str) -> None:
         client.send(request("POST", "/", line), b"5\r\nhello\r\n")
         wait_until(lambda: recording.app.begun == 1)
         wait_until(lambda: all(one._exchange.listening for one in recording.connections if one._exchange))
-        recording.pass_time(STALL_SECONDS)
+        recording.pass_time(LIMITS.stall_seconds)
         timed_out(client)
         closed(recording)
     wait_until(lambda: recording.app.ended == 1)
@@ -77,21 +77,23 @@ def test_half_a_body_times_out(recording: RecordingServer, line: str) -> None:
 
 def test_a_slow_body_is_accepted(recording: RecordingServer) -> None:
     with recording.client() as client:
-        client.send(request("POST", "/", f"Content-Length: {STALL_BYTES * 6}"))
+        client.send(request("POST", "/", f"Content-Length: {LIMITS.stall_bytes * 6}"))
         for number in range(1, 7):
-            client.send(b"x" * STALL_BYTES)
+            client.send(b"x" * LIMITS.stall_bytes)
             wait_until(
-                lambda least=number * STALL_BYTES: any(c._received > least for c in recording.connections)
+                lambda least=number * LIMITS.stall_bytes: any(
+                    c._received > least for c in recording.connections
+                )
             )
             recording.pass_time(A_WHILE)
-        assert client.answer().json["size"] == STALL_BYTES * 6
+        assert client.answer().json["size"] == LIMITS.stall_bytes * 6
 
 
 def test_the_time_of_the_application_does_not_count_against_the_client(recording: RecordingServer) -> None:
     with recording.client() as client:
         client.send(request("POST", "/hold", "Content-Length: 5"))
         wait_until(lambda: recording.app.begun == 1)
-        recording.pass_time(STALL_SECONDS * 2)
+        recording.pass_time(LIMITS.stall_seconds * 2)
         recording.app.gate.set()
         client.send(b"hello")
         assert client.answer().json["size"] == 5
@@ -99,7 +101,7 @@ def test_the_time_of_the_application_does_not_count_against_the_client(recording
         recording.app.gate.clear()
         client.send(request("GET", "/wait"))
         wait_until(lambda: recording.app.begun == 2)
-        recording.pass_time(STALL_SECONDS * 2)
+        recording.pass_time(LIMITS.stall_seconds * 2)
         recording.app.gate.set()
         assert client.answer().status == 200
 
@@ -119,7 +121,7 @@ def unread(recording: RecordingServer, sent: bytes) -> Client:
 def test_a_download_that_is_not_read_is_cut(recording: RecordingServer, lines: tuple[str, ...]) -> None:
     with unread(recording, request("GET", "/big", *lines)):
         wait_until(lambda: recording.app.ended == 1)
-        recording.pass_time(STALL_SECONDS)
+        recording.pass_time(LIMITS.stall_seconds)
         closed(recording)
 
 
@@ -131,7 +133,7 @@ def test_small_responses_that_are_not_read_are_cut(recording: RecordingServer) -
         flooding = threading.Thread(target=lambda: sent.append(client.flood(more, 10**9)), daemon=True)
         flooding.start()
         wait_until(lambda: any(one.full and one._paused for one in recording.connections))
-        recording.pass_time(STALL_SECONDS)
+        recording.pass_time(LIMITS.stall_seconds)
         flooding.join(BOUND)
         assert sent[0] < 50_000_000
         closed(recording)
@@ -166,10 +168,10 @@ def test_an_idle_connection_serves_the_next_request(recording: RecordingServer) 
         for _ in range(2):
             client.send(request("GET", "/"))
             assert client.answer().status == 200
-            recording.pass_time(HEAD_SECONDS * 2)
+            recording.pass_time(LIMITS.head_seconds * 2)
         client.send(b"GET")
         wait_until(lambda: recording.held == 3)
-        recording.pass_time(HEAD_SECONDS)
+        recording.pass_time(LIMITS.head_seconds)
         timed_out(client)
 
 

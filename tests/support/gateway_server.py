@@ -51,7 +51,7 @@ class GatewayServer:
         # Not from the environment: a developer's .env must not change what is tested.
         self.settings = Settings(_env_file=None, **given)
         self.app = create_app(self.settings, limits=limits)
-        self.server = uvicorn.Server(server_config(self.app, host="127.0.0.1", port=0))
+        self.server = uvicorn.Server(server_config(self.app, limits.server, host="127.0.0.1", port=0))
         self._thread = threading.Thread(target=self._serve, name="gateway", daemon=True)
 
     def _serve(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 import uvicorn
 from typing_extensions import override
 
+from agent_gateway.limits import DEFAULTS, ServerLimits
 from agent_gateway.server.config import server_config
 from agent_gateway.server.connection import Connection
 from agent_gateway.server.listener import Loop
@@ -94,9 +95,9 @@ class _Loop(Loop):
 class RecordingServer:
     """The server of this project with a Recorder behind it, in a thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ServerLimits = DEFAULTS.server) -> None:
         self.app = Recorder()
-        self.server = uvicorn.Server(server_config(self.app))
+        self.server = uvicorn.Server(server_config(self.app, limits))
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, daemon=True)

@@ -1,16 +1,19 @@
 """The configuration of every server of this project."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import uvicorn
 
+from agent_gateway.limits import DEFAULTS, ServerLimits
 from agent_gateway.server.connection import Connection
 
 
-def server_config(app: Any, **more: Any) -> uvicorn.Config:
+def server_config(app: Any, limits: ServerLimits = DEFAULTS.server, **more: Any) -> uvicorn.Config:
     """uvicorn's configuration, with the connections and the event loop of this package."""
-    given: dict[str, Any] = {
-        "http": Connection,
+    given: Mapping[str, Any] = {
+        "http": partial(Connection, limits=limits),
         "loop": "agent_gateway.server.listener:Loop",
         "ws": "none",
         "log_config": None,

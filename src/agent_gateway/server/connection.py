@@ -11,37 +11,25 @@ import logging
 from array import array
 from fcntl import ioctl
 from termios import TIOCOUTQ
-from typing import Any, Final
+from typing import Any
 
 from typing_extensions import override
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from agent_gateway.limits import DEFAULTS, ServerLimits
 from agent_gateway.server.body import Body, ChunkedBody, SizedBody
 from agent_gateway.server.exchange import HIGH_WATER, STATUS_LINES, Exchange
 from agent_gateway.server.head import CHUNKED, END, MAX_HEAD, Head, Refused, too_large, too_slow
-
-HEAD_SECONDS: Final = 20.0
-"""How long a new connection may be silent, and how long a head may take."""
-STALL_SECONDS: Final = 30.0
-"""The longest time in which a client sends STALL_BYTES of a body, or reads them of a response."""
-STALL_BYTES: Final = 16 * 1024
-LINGER_SECONDS: Final = 30.0
-LINGER_BYTES: Final = 64 * 1024 * 1024
-"""Bytes that are read and discarded after a client was refused before it had sent everything.
-
-Otherwise its sending fails, and the client never sees the reason.
-"""
-LOOK_SECONDS: Final = 2.0
-"""Pause between two checks for slow clients and deadlines."""
 
 logger = logging.getLogger(__name__)
 
 
 class Pace:
-    """Whether work makes progress: at least STALL_BYTES in STALL_SECONDS, or all that there was to do."""
+    """Whether work makes progress: at least `stall_bytes` in `stall_seconds`, or all that there was to do."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
+        self._limits = limits
         self._since: float | None = None
         self._done = 0
 
@@ -51,9 +39,9 @@ class Pace:
 
     def is_stalled(self, now: float, done: int) -> bool:
         """Whether the work stalls; `done` is the total of bytes so far."""
-        if self._since is None or done - self._done >= STALL_BYTES:
+        if self._since is None or done - self._done >= self._limits.stall_bytes:
             self._since, self._done = now, done
-        return now - self._since >= STALL_SECONDS
+        return now - self._since >= self._limits.stall_seconds
 
 
 class Connection(asyncio.Protocol):
@@ -65,6 +53,8 @@ class Connection(asyncio.Protocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: ServerLimits = DEFAULTS.server,
     ) -> None:
         if not config.loaded:
             config.load()
@@ -73,6 +63,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport = None  # type: ignore[assignment] # comes with the connection
         self.state = server_state
         self._config = config
+        self._limits = limits
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
         self._writable = asyncio.Event()
@@ -89,7 +80,7 @@ class Connection(asyncio.Protocol):
         self._lost = False
         self._deadline: float | None = None
         """When the head must be complete; None while a request is answered."""
-        self._reading, self._writing = Pace(), Pace()
+        self._reading, self._writing = Pace(limits), Pace(limits)
         self._looked = self._loop.time()
 
     @property
@@ -116,18 +107,18 @@ class Connection(asyncio.Protocol):
         self.transport = transport
         self.state.connections.add(self)  # type: ignore[arg-type]
         self._server, self._client = (_address(transport, name) for name in ("sockname", "peername"))
-        self._deadline = self._loop.time() + HEAD_SECONDS
-        self._look_again = self._loop.call_later(LOOK_SECONDS, self._look)
+        self._deadline = self._loop.time() + self._limits.head_seconds
+        self._look_again = self._loop.call_later(self._limits.look_seconds, self._look)
 
     @override
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
         if self._lingering:
-            if self._received > LINGER_BYTES:
+            if self._received > self._limits.linger_bytes:
                 self.cut()
             return
         if not self._buffer and self._exchange is None:
-            self._deadline = min(self._deadline or 0, self._loop.time() + HEAD_SECONDS)
+            self._deadline = min(self._deadline or 0, self._loop.time() + self._limits.head_seconds)
         self._buffer += data
         self._go_on()
 
@@ -188,7 +179,9 @@ class Connection(asyncio.Protocol):
             return
         if keep_alive:
             self._exchange = None
-            seconds = HEAD_SECONDS if self._buffer or self._body else self._config.timeout_keep_alive
+            seconds = (
+                self._limits.head_seconds if self._buffer or self._body else self._config.timeout_keep_alive
+            )
             self._deadline = self._loop.time() + seconds
             # Called later, so that the task that sends the response ends first.
             self._loop.call_soon(self._go_on)
@@ -297,7 +290,7 @@ class Connection(asyncio.Protocol):
         self._received = 0
         self._exchange = self._body = None
         self._buffer.clear()
-        self._deadline = self._loop.time() + LINGER_SECONDS
+        self._deadline = self._loop.time() + self._limits.linger_seconds
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
@@ -312,9 +305,9 @@ class Connection(asyncio.Protocol):
     # -- slow clients -----------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Check for slow clients and deadlines, every LOOK_SECONDS."""
+        """Check for slow clients and deadlines, every `look_seconds`."""
         now = self._loop.time()
-        self._look_again = self._loop.call_later(LOOK_SECONDS, self._look)
+        self._look_again = self._loop.call_later(self._limits.look_seconds, self._look)
         passed, self._looked = now - self._looked, now
         unsent = self.transport.get_write_buffer_size()
         if not unsent:
@@ -323,7 +316,7 @@ class Connection(asyncio.Protocol):
             # A client that still receives the response is not idle.
             self._deadline += passed
         if unsent and self._writing.is_stalled(now, self._written - unsent - _unheard(self.transport)):
-            logger.info("a client was cut: it took nothing for %.0f s", STALL_SECONDS)
+            logger.info("a client was cut: it took nothing for %.0f s", self._limits.stall_seconds)
             self.cut()
             return
         if self.transport.is_closing():
@@ -331,7 +324,7 @@ class Connection(asyncio.Protocol):
         if self._body is None or self._exchange is None or not self._exchange.listening:
             self._reading.rest()
         elif self._reading.is_stalled(now, self._received):
-            logger.info("a client was cut: it did not send on for %.0f s", STALL_SECONDS)
+            logger.info("a client was cut: it did not send on for %.0f s", self._limits.stall_seconds)
             self._refuse(too_slow())
             return
         if self._deadline is not None and now >= self._deadline:

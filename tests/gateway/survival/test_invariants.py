@@ -7,7 +7,7 @@ import shutil
 import socket
 import sqlite3
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -25,9 +25,9 @@ from agent_gateway.apps.config import default_app
 from agent_gateway.domain.events import GATEWAY_END, GATEWAY_REPLACE, LLMChunk, Result
 from agent_gateway.domain.ids import ConversationId, MessageId, TaskId
 from agent_gateway.domain.turns import Outcome
+from agent_gateway.limits import Limits, ServerLimits
 from agent_gateway.routes.streams.frames import Frames, FrameVariant
 from agent_gateway.routes.streams.response import stored_frames
-from agent_gateway.server import connection
 from agent_gateway.store.db.tables import SnapshotRow, TurnRow
 from agent_gateway.store.turns.reader import TurnView
 from tests.support.chat import (
@@ -840,10 +840,10 @@ BIG = 8 * 1024 * 1024
 PIECE = "x" * 32_768
 
 
-@pytest.fixture
-def busy_gateway(fake: ScriptedBackend, tmp_path: Path) -> Iterator[GatewayServer]:
-    with GatewayServer(tmp_path, backend_url=fake.url, ping_seconds=0.2) as server:
-        yield server
+def impatient(fake: ScriptedBackend, folder: Path, seconds: float) -> GatewayServer:
+    """Its readers are cut when they took nothing for so long."""
+    limits = Limits(server=ServerLimits(stall_seconds=seconds, look_seconds=0.2))
+    return GatewayServer(folder, limits=limits, backend_url=fake.url, ping_seconds=0.2)
 
 
 def follow_request(task_id: str, user: str, **params: str) -> httpx.Request:
@@ -894,29 +894,22 @@ def watched(measure: Callable[[], int]) -> Generator[list[int]]:
         watcher.join()
 
 
-def impatient(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Readers are cut when they took nothing for so long."""
-    monkeypatch.setattr(connection, "STALL_SECONDS", seconds)
-    monkeypatch.setattr(connection, "LOOK_SECONDS", 0.2)
-
-
 def test_I12_a_dead_reader_costs_little_and_slows_nobody(
-    busy_gateway: GatewayServer, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
+    fake: ScriptedBackend, tmp_path: Path, user: str
 ) -> None:
     """8 MB flow past readers that read nothing: they are owed less than a megabyte, then they are cut."""
-    impatient(monkeypatch, 4.0)
     gate = Gate()
     pieces = [delta(PIECE) for _ in range(BIG // len(PIECE))]
     fake.queue(script(said("Begin"), gate, *pieces, succeed(output="", snapshot=ABSENT)))
-    connections = busy_gateway.server.server_state.connections
-    with busy_gateway.client() as client, ExitStack() as stack:
+    with impatient(fake, tmp_path, 4.0) as gateway, gateway.client() as client, ExitStack() as stack:
+        connections = gateway.server.server_state.connections
         task_id = Chat(client, user).background()["task_id"]
         healthy = stack.enter_context(Chat(client, user).follow(task_id))
         healthy.until("Begin")
         for _ in range(3):
-            stack.enter_context(dead_reader(busy_gateway, follow_request(task_id, user)))
+            stack.enter_context(dead_reader(gateway, follow_request(task_id, user)))
         wait_until(lambda: len(connections) == 4)
-        with watched(lambda: unsent(busy_gateway)) as owed:
+        with watched(lambda: unsent(gateway)) as owed:
             gate.open()
             heard = healthy.rest()
             assert Chat(client, f"{user}-other").blocking()["answer"] == "You said: Hello."
@@ -963,22 +956,17 @@ def test_I12_a_stored_turn_is_sent_in_pieces() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_I12_a_dead_reader_does_not_delay_shutdown(
-    busy_gateway: GatewayServer,
-    fake: ScriptedBackend,
-    user: str,
-    monkeypatch: pytest.MonkeyPatch,
-    method: str,
+    fake: ScriptedBackend, tmp_path: Path, user: str, method: str
 ) -> None:
     """SIGTERM while somebody does not read: the server is gone in a moment all the same."""
-    impatient(monkeypatch, 2.0)
     pieces = [delta(PIECE) for _ in range(BIG // len(PIECE))]
     fake.queue(script(*pieces, succeed(output="", snapshot=ABSENT)))
-    with busy_gateway.client() as client:
+    with impatient(fake, tmp_path, 2.0) as gateway, gateway.client() as client:
         if method == "GET":
             request = follow_request(Chat(client, user).background()["task_id"], user)
         else:
             request = stream_request(user)
-        with dead_reader(busy_gateway, request):
-            wait_until(lambda: unsent(busy_gateway) > 65536)
-            wait_until(lambda: not busy_gateway.gateway.live.running())
-            busy_gateway.stop()
+        with dead_reader(gateway, request):
+            wait_until(lambda: unsent(gateway) > 65536)
+            wait_until(lambda: not gateway.gateway.live.running())
+            gateway.stop()
