@@ -1,4 +1,4 @@
-"""What tests about the gateway's own small runs share: an app that has them, and a look at the outbox."""
+"""What tests about the gateway's own auxiliary runs share: an app that has them, and a look at the outbox."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What small runs say is read leniently, and never taken for more than it is."""
+"""What auxiliary runs say is read leniently, and never taken for more than it is."""
 
 import json
 
