@@ -212,8 +212,16 @@ class _Representer(SafeRepresenter):
         style = '"' if _ESCAPED.search(data) else "|" if "\n" in data else None
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
+    def represent_float(self, data: float) -> ScalarNode:
+        node: ScalarNode = super().represent_float(data)
+        if "." not in node.value:
+            # Version 1.1 knows no number such as 5e-324.
+            node.value = node.value.replace("e", ".0e")
+        return node
+
 
 _Representer.add_representer(str, _Representer.represent_str)
+_Representer.add_representer(float, _Representer.represent_float)
 
 
 class _Resolver(VersionedResolver):
