@@ -1,6 +1,6 @@
 """Signals: SIGTERM and SIGINT drain first, and then do what the server does with them.
 
-A worker whose parent has died drains and exits, too: no one is left to replace it or to stop it.
+A worker whose parent has died also drains and exits: nothing is left that could replace or stop it.
 """
 
 import asyncio
