@@ -99,6 +99,8 @@ class DatabaseLimits:
     """How long a request waits for a connection."""
     grow_seconds: float = 2.0
     """How long a process manages with the connections it has after it was refused another."""
+    close_seconds: float = 1.0
+    """How long the close waits for shielded work, and once more after it has broken all connections."""
 
 
 @dataclass(frozen=True, slots=True)

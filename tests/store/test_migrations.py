@@ -18,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.domain.turns import App, Caller
 from agent_gateway.errors import StoreUnavailable
-from agent_gateway.store.db import migrations
 from agent_gateway.store.db import postgres as postgres_module
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.migrations import LOCK, _revisions, exclusive, migrate, schema_is_current
@@ -240,16 +239,15 @@ async def test_a_migration_that_conflicts_with_a_running_process_is_retried(post
 
 
 async def test_a_migration_behind_a_long_reader_does_not_block_the_service(
-    postgres: Database, monkeypatch: pytest.MonkeyPatch
+    postgres: Database,
 ) -> None:
     """Who wants a table waits behind the migration that waits for the reader, a backup for example."""
-    monkeypatch.setattr(migrations, "LOCK_MILLISECONDS", 100)
     await World.make(postgres)
     await run_alembic(postgres, "downgrade", "0006")
     async with postgres.transaction("duty") as backup:
         await backup.execute(text("LOCK TABLE messages IN ACCESS SHARE MODE"))
         with pytest.raises(StoreUnavailable, match="lock timeout"):
-            await migrate(postgres)
+            await migrate(postgres, lock_milliseconds=100)
         assert not await schema_is_current(postgres)
     await migrate(postgres)
     assert await schema_is_current(postgres)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from agent_gateway.store.db import database as database_module
+from agent_gateway.limits import DatabaseLimits
 from agent_gateway.store.db.database import Database
 
 pytestmark = pytest.mark.anyio
@@ -37,10 +37,8 @@ async def test_work_runs_to_its_end_though_its_waiter_is_cancelled(database: Dat
     assert work.ended
 
 
-async def test_closing_a_database_waits_for_its_own_work_only(
-    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database_module, "CLOSE_SECONDS", 30.0)
+async def test_closing_a_database_waits_for_its_own_work_only(database_url: str) -> None:
+    database = Database(database_url, limits=DatabaseLimits(close_seconds=30.0))
     other, ours, theirs = Database(database_url), Work(), Work()
     waiting = [asyncio.create_task(database.shielded(ours.run()))]
     waiting += [asyncio.create_task(other.shielded(theirs.run()))]

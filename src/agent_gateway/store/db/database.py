@@ -21,7 +21,6 @@ from agent_gateway.store.db.sqlite import FileConnections, sqlite_engine
 from agent_gateway.store.db.url import async_url, postgres_address
 
 PING_SECONDS: Final = 5.0
-CLOSE_SECONDS: Final = 1.0
 
 
 class DatabaseClock:
@@ -60,6 +59,7 @@ class Database:
         self.url = async_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.clock = DatabaseClock()
+        self._close_seconds = limits.close_seconds
         self.shielded = ShieldedTasks()
         """Units of work that are not cancelled with those who wait for them: `await shielded(work)`."""
         self._postgres: Postgres | None = None
@@ -128,9 +128,9 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection, once the shielded work has had a moment to end."""
-        if not await self.shielded.wait(CLOSE_SECONDS):
+        if not await self.shielded.wait(self._close_seconds):
             self.abort()
-            await self.shielded.wait(CLOSE_SECONDS)
+            await self.shielded.wait(self._close_seconds)
         for engine in self._connections.engines:
             await engine.dispose()
 

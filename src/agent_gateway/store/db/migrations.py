@@ -44,9 +44,10 @@ logger = logging.getLogger(__name__)
 _making: Final = threading.Lock()
 
 
-async def migrate(database: Database) -> None:
+async def migrate(database: Database, lock_milliseconds: int = LOCK_MILLISECONDS) -> None:
     """Bring the schema to what this code expects; any number of processes may call it at once.
 
+    On Postgres the migration fails after it has waited `lock_milliseconds` for a table.
     A newer schema stays as it is. Raises StoreUnavailable or StoreRejected; nothing is changed
     then, and no new SQLite file is left behind.
     """
@@ -57,7 +58,7 @@ async def migrate(database: Database) -> None:
         for may_fail in (True, True, False):
             try:
                 async with exclusive(database.url) as connection:
-                    await connection.run_sync(_upgrade)
+                    await connection.run_sync(_upgrade, lock_milliseconds)
                 return
             except DBAPIError as error:
                 # Turns are written while the tables are locked one after the other.
@@ -167,12 +168,12 @@ def _name(new: Path, path: Path) -> None:
     logger.info("a new database was made: %s", path)
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, lock_milliseconds: int = LOCK_MILLISECONDS) -> None:
     from alembic import command
 
     if not _is_current(connection):
         if connection.dialect.name == "postgresql":
-            connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}"))
+            connection.execute(text(f"SET LOCAL lock_timeout = {lock_milliseconds}"))
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
