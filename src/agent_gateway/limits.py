@@ -12,55 +12,55 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class TurnLimits:
-    """Of one turn, in seconds."""
+    """Bounds of one turn, in seconds."""
 
     stop_seconds: float = 5.0
     """How long a stopped run may take to say how it ended (R9)."""
     final_read_seconds: float = 2.0
-    """How long the run's log is read once more before the gateway makes an end itself (R8)."""
+    """How long the final read of the run's log may take before the gateway makes an end itself (R8)."""
     cancel_seconds: float = 5.0
     """How long a request to cancel a run may take."""
     store_file_seconds: float = 8.0
     """How long the file store may be away before a turn ends without a file that its agent made."""
     read_images_seconds: float = 8.0
-    """How long the images that a model is to see may take to be read, all together."""
+    """How long it may take to read all images that the model will see."""
     recheck_seconds: float = 10.0
     """Longest pause between two reads of the row of a turn that another process ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryLimits:
-    """Of the live turns of a process."""
+    """Bounds of the live turns of a process."""
 
     keep_seconds: float = 60.0
     keep_bytes: int = 64 * 1024 * 1024
     """Logs of ended turns stay within these bounds for readers that are about to reconnect (R13)."""
     unread_seconds: float = 5.0
-    """How long a turn is followed that nobody reads."""
+    """How long a turn without readers is followed."""
     abandon_seconds: float = 60.0
     max_abandoned: int = 50
-    """How long, and how many at once, turns are ended whose begin was not acknowledged."""
+    """How long the gateway tries to end turns whose begin was not acknowledged, and how many at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrainLimits:
-    """Of a process that leaves, in seconds."""
+    """Bounds of a drain, in seconds."""
 
     together_seconds: float = 0.5
-    """Within this time all processes that leave together know that they do."""
+    """Within this time all processes that leave together have received their signal."""
     grace_seconds: float = 1.5
-    """How much longer than allowed a drain takes at most when nothing gets through to the database."""
+    """How much longer than allowed a drain may take when the database cannot be reached."""
     interrupt_seconds: float = 10.0
     """How long interrupted turns may take to store their ends, while some of them do."""
     adopt_seconds: float = 2.0
     """How long a turn is offered: more than twice the longest pause between another process's sweeps."""
     poll_seconds: float = 0.2
-    """Between two reads of where the offered turns stand."""
+    """Pause between two reads of the offered turns' states."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceIntervals:
-    """How often a process does what it does for all its turns, in seconds."""
+    """Pauses between the periodic jobs of a process, in seconds."""
 
     sweep_seconds: float = 0.8
     """A released turn waits at most this long for a process to adopt it."""
@@ -78,14 +78,14 @@ class MaintenanceIntervals:
 
 @dataclass(frozen=True, slots=True)
 class OutboxLimits:
-    """Of the outbox worker."""
+    """Bounds of the outbox worker."""
 
     max_entries: int = 8
     """Entries that are worked on at once."""
     run_seconds: float = 30.0
-    """How long an auxiliary run of an entry may take in all."""
+    """How long the auxiliary run of an entry may take."""
     max_failures: int = 5
-    """Tries after which an entry is given up whose run fails; a backend that is away does not count."""
+    """Failed runs after which an entry is given up; tries without a backend do not count."""
     first_pause_seconds: float = 0.5
     longest_pause_seconds: float = 300.0
     give_back_seconds: float = 2.0
@@ -93,60 +93,60 @@ class OutboxLimits:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseLimits:
-    """Of the connections to the database, in seconds."""
+    """Bounds of the connections to the database, in seconds."""
 
     wait_seconds: float = 10.0
     """How long a request waits for a connection."""
     grow_seconds: float = 2.0
-    """How long a process manages with the connections it has after it was refused another."""
+    """How long a process waits before it tries to open another connection after a refusal."""
     close_seconds: float = 1.0
     """How long the close waits for shielded work, and once more after it has broken all connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendLimits:
-    """Of the requests to an agent backend, in seconds."""
+    """Bounds of the requests to an agent backend, in seconds."""
 
     connect_seconds: float = 5.0
     create_seconds: float = 30.0
     call_seconds: float = 5.0
-    """Of every other short request."""
+    """The bound of every other short request."""
     open_stream_seconds: float = 10.0
-    """Until the headers of an event stream are there. After them the runner watches for silence."""
+    """How long the headers of an event stream may take. After them the runner watches for silence."""
     first_pause_seconds: float = 0.1
     longest_pause_seconds: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """Of the requests of clients."""
+    """Bounds of the requests of clients."""
 
     key_seconds: float = 30.0
-    """How long an API key that was found is believed without asking the database again."""
+    """How long an API key is cached before the database is asked again."""
     max_keys: int = 10_000
-    """API keys that are remembered."""
+    """API keys in the cache."""
     first_event_seconds: float = 0.9
     """How long a response waits for a first event, so that an early failure gets its real status."""
     deleted_check_seconds: float = 1.0
     """How long a reader of a live turn waits to hear whether its conversation was deleted."""
     suggestions_seconds: float = 10.0
-    """How long a request waits for suggested questions that are being made."""
+    """How long a request waits while questions are made."""
     suggestions_poll_seconds: float = 0.5
     name_seconds: float = 5.0
-    """How long a request waits for the name of its conversation to be made."""
+    """How long a request waits while the name of its conversation is made."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartLimits:
-    """Of a process that starts, in seconds."""
+    """Bounds of a start, in seconds."""
 
     listen_seconds: float = 5.0
-    """How long a process that starts waits for its database to answer before it listens."""
+    """How long a start waits for the database's answer before the process listens."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """Of one connection of a client."""
+    """Bounds of one connection of a client."""
 
     head_seconds: float = 20.0
     """How long a new connection may be silent, and how long a head may take."""
@@ -165,7 +165,7 @@ class ServerLimits:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """All of them."""
+    """All bounds of a process."""
 
     turn: TurnLimits = field(default_factory=TurnLimits)
     registry: RegistryLimits = field(default_factory=RegistryLimits)

@@ -1,7 +1,7 @@
 """Logging: one line per record, as text or JSON, on standard error. Message texts never get here.
 
-A record says which turn, run and request it belongs to. Whoever works for one binds its id with
-`structlog.contextvars`; whoever works for many hands it over as `extra`.
+A record says which turn, run and request it belongs to. Code that works for one of them binds its id with
+`structlog.contextvars`; code that works for many passes the id as `extra`.
 """
 
 import logging
@@ -12,7 +12,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 FIELDS: Final = frozenset({"task_id", "run_id", "request_id"})
-"""What a single record may carry as `extra`. Libraries put other things there."""
+"""The fields that a record may have as `extra`. Libraries use `extra` for other values."""
 
 _SHARED: Final[tuple[Processor, ...]] = (
     structlog.stdlib.add_log_level,
@@ -28,7 +28,7 @@ def configure(style: Literal["text", "json"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(style))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # One line per request to other services, with their full URLs, is noise at best.
+    # These log each request with its full URL, which may hold secrets.
     for name in ("httpx", "httpx2", "httpcore", "openai", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -57,7 +57,7 @@ def formatter(style: Literal["text", "json"]) -> logging.Formatter:
 
 
 def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Show what a terminal would act on, so that a record stays one line."""
+    """Escape control characters, so that a record stays one line and cannot control a terminal."""
     event["event"] = "".join(map(_shown, str(event["event"])))
     return event
 

@@ -1,4 +1,4 @@
-"""Trying again: random pauses, so that many processes and many turns do not come back at the same moment."""
+"""Retries with random pauses, so that many processes and turns do not retry at the same moment."""
 
 import asyncio
 import logging
@@ -28,12 +28,12 @@ def full_jitter(seconds: float) -> float:
 
 def doubled(failures: int, first: float, longest: float) -> float:
     """Seconds: `first`, doubled with each of these failures, but at most `longest`."""
-    # Bounded, since a float overflows after a thousand doublings.
+    # Bounded, because a float overflows after a thousand doublings.
     return min(longest, first * 2 ** min(failures, MAX_DOUBLINGS))
 
 
 async def retry_while(passing: type[Exception], work: Callable[[], Awaitable[T]], what: str) -> T:
-    """Do the work again for as long as it raises `passing`, which says that `what` is not available.
+    """Repeat the work while it raises `passing`, which says that `what` is not available.
 
     It never gives up: where there is a bound, the caller sets it with a timeout.
     """
