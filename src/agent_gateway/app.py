@@ -25,7 +25,7 @@ from agent_gateway.routes import (
     index,
     messages,
     turn_events,
-    unserved,
+    unsupported,
     variables,
 )
 from agent_gateway.routes.dependencies.auth import check_key
@@ -112,7 +112,7 @@ def create_app(
         end_users,
         audio,
         index,
-        unserved,
+        unsupported,
     ):
         routes.include_router(module.router)
     app.include_router(routes)

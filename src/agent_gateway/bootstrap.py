@@ -16,7 +16,7 @@ from agent_gateway.store.apps import DEFAULT_SLUG, AppStore
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.migrations import schema_is_current
 from agent_gateway.store.keys import KeyStore
-from agent_gateway.store.secrets import Secrets
+from agent_gateway.store.secret_marks import Secrets
 
 INSTALL_SECONDS: Final = 2.0
 """Pause between two checks of the database, while the process is not ready."""

@@ -32,7 +32,7 @@ from agent_gateway.store.files import FileStore
 from agent_gateway.store.keys import USE_SECONDS, KeyStore
 from agent_gateway.store.messages import MessageStore
 from agent_gateway.store.question_forms import FormStore
-from agent_gateway.store.secrets import NOTE_SECONDS, Secrets
+from agent_gateway.store.secret_marks import NOTE_SECONDS, Secrets
 from agent_gateway.store.turns.rows import OwnerContext
 from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turns.auxiliary_runs import AuxiliaryRuns

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from agent_gateway.backend.client import HTTPBackend
+from agent_gateway.backend.generation_detection import Recognition
 from agent_gateway.backend.protocol import (
     TERMINAL,
     Backend,
@@ -22,7 +23,6 @@ from agent_gateway.backend.protocol import (
     Layer,
     RunEvent,
 )
-from agent_gateway.backend.recognition import Recognition
 from agent_gateway.domain.ids import Generation, RunId
 from agent_gateway.errors import (
     BackendError,

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import processes
-from agent_gateway.store.secrets import ALIVE_SECONDS
+from agent_gateway.store.secret_marks import ALIVE_SECONDS
 from tests.support.fleet import Fleet
 from tests.support.gateway_process import GatewayProcess
 from tests.support.gateway_server import wait_until

@@ -19,9 +19,9 @@ import httpx
 import msgspec
 from httpx_aiohttp import AiohttpTransport
 
+from agent_gateway.backend.generation_detection import Recognition
 from agent_gateway.backend.generations import in_generation
 from agent_gateway.backend.protocol import START, TERMINAL, CreateRunRequest, Cursors, RunEvent
-from agent_gateway.backend.recognition import Recognition
 from agent_gateway.backend.reconnect import ReconnectBudget, ResumePoint
 from agent_gateway.backend.sse import FrameDecoder
 from agent_gateway.domain.ids import Generation, RunId

@@ -17,7 +17,7 @@ from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import now_plus, this_minute
 from agent_gateway.store.db.tables import api_keys, app_versions, apps, request_counts
 from agent_gateway.store.db.upsert import Upsert
-from agent_gateway.store.secrets import mark_of
+from agent_gateway.store.secret_marks import mark_of
 
 BOOTSTRAP_LABEL: Final = "AGENT_GATEWAY_API_KEY"
 """Label of the keys that came from the settings; no other key has it."""

@@ -14,7 +14,7 @@ from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns.form_answers import EXPIRY_BATCH
 from agent_gateway.store.turns.ownership import ADOPTION_BATCH
 from agent_gateway.store.turns.stores import TurnStores
-from agent_gateway.turns.descriptors import require_descriptors
+from agent_gateway.turns.file_descriptors import require_descriptors
 from agent_gateway.turns.form_waiters import FormWaiters
 from agent_gateway.turns.outbox_worker import OutboxWorker
 from agent_gateway.turns.registry import LiveTurn, LiveTurns

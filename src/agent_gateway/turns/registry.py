@@ -21,8 +21,8 @@ from agent_gateway.resources import Resources
 from agent_gateway.runner import TurnRunner
 from agent_gateway.store.turns.intake import NOT_BEGUN, Repeated
 from agent_gateway.store.turns.stopping import Stopped
-from agent_gateway.turns.descriptors import require_descriptors
 from agent_gateway.turns.drain import Drain
+from agent_gateway.turns.file_descriptors import require_descriptors
 from agent_gateway.turns.live_turn import LiveTurn
 from agent_gateway.turns.log import EventLog
 from agent_gateway.turns.retention import EndedTurns
