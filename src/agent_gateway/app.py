@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from agent_gateway import logs
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.limits import DEFAULTS, Limits
-from agent_gateway.preparation import owned_database, prepare
+from agent_gateway.openers import owned_database, prepare
 from agent_gateway.routes import (
     app_info,
     audio,
@@ -34,7 +34,7 @@ from agent_gateway.routes.http.middleware import HeadRequests, RequestBodies, Re
 from agent_gateway.routes.http.request_text import require_text
 from agent_gateway.settings import Settings
 from agent_gateway.signals import draining_first
-from agent_gateway.validation import load_config
+from agent_gateway.startup_checks import load_config
 from agent_gateway.wiring import open_gateway
 
 LEAVE_SECONDS: Final = 2.0

@@ -18,7 +18,7 @@ from agent_gateway.store.db.migrations import schema_is_current
 from agent_gateway.store.keys import KeyStore
 from agent_gateway.store.secret_marks import Secrets
 
-INSTALL_SECONDS: Final = 2.0
+RETRY_SECONDS: Final = 2.0
 """Pause between two checks of the database, while the process is not ready."""
 CANCEL_SECONDS: Final = 1.0
 OTHERS_DIFFER: Final = (
@@ -67,7 +67,7 @@ class Bootstrap:
     async def _install(self) -> None:
         while not await self._attempt():
             self.installed.tried.set()
-            await asyncio.sleep(INSTALL_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
         self.installed.set()
 
     async def _attempt(self) -> bool:

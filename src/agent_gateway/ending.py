@@ -25,17 +25,17 @@ from agent_gateway.errors import (
     StoreError,
     TurnError,
 )
-from agent_gateway.folding import Folding
-from agent_gateway.resources import Resources
 from agent_gateway.retry import retry_while
+from agent_gateway.run_folding import Folding
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns.stores import TurnStores
+from agent_gateway.turn_resources import Resources
 
 logger = logging.getLogger(__name__)
 
 
 def failure_code(error: Exception, turn: Turn) -> str:
-    """The code of the failure that this error makes of a turn. The error is logged."""
+    """The failure code of a turn that met this error. The error is logged."""
     match error:
         case TurnError():
             return error.code
@@ -64,7 +64,7 @@ class Ending:
     """The end of a turn of ours that is not committed yet."""
 
     turn: Turn
-    """As it was when its work was over: the commit is under its epoch."""
+    """The turn when its work ended. The commit uses its epoch."""
     run_id: RunId | None
     code: str | None
     """What went wrong, unless the run has an end of its own."""

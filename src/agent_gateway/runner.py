@@ -27,14 +27,14 @@ from structlog.contextvars import bind_contextvars
 from agent_gateway.backend.compose import compose
 from agent_gateway.backend.run_handle import RunHandle, cancel_quietly
 from agent_gateway.backend.shown_files import images_for_model
+from agent_gateway.bounds import Bounds, Interruption
 from agent_gateway.domain.events import Result, TurnEvent
 from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.turns import Turn, TurnState
 from agent_gateway.ending import Ending, end_turn, failure_code
 from agent_gateway.errors import RunGap
-from agent_gateway.folding import Folding
-from agent_gateway.interruption import Bounds, Interruption
-from agent_gateway.resources import Resources
+from agent_gateway.run_folding import Folding
+from agent_gateway.turn_resources import Resources
 
 
 class TurnRunner:

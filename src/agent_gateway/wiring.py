@@ -15,8 +15,7 @@ from agent_gateway.domain.ids import new_id
 from agent_gateway.errors import StoreError
 from agent_gateway.filetypes import SizeLimits
 from agent_gateway.limits import Limits
-from agent_gateway.preparation import open_backend, open_database, open_files, secret_key
-from agent_gateway.resources import Resources
+from agent_gateway.openers import open_backend, open_database, open_files, secret_key
 from agent_gateway.routes.dependencies.state import AppState, Installed
 from agent_gateway.routes.http.api_key_cache import ApiKeyCache
 from agent_gateway.routes.http.tickets import FileTickets, Tickets
@@ -35,6 +34,7 @@ from agent_gateway.store.question_forms import FormStore
 from agent_gateway.store.secret_marks import NOTE_SECONDS, Secrets
 from agent_gateway.store.turns.rows import OwnerContext
 from agent_gateway.store.turns.stores import TurnStores
+from agent_gateway.turn_resources import Resources
 from agent_gateway.turns.auxiliary_runs import AuxiliaryRuns
 from agent_gateway.turns.form_waiters import FormWaiters
 from agent_gateway.turns.maintenance import Job, Maintenance

@@ -13,7 +13,7 @@ from agent_gateway.apps.file import parse_app
 from agent_gateway.backend.embedded.app_check import problems, unknown_models
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
-from agent_gateway.validation import check_app, validate_settings
+from agent_gateway.startup_checks import check_app, validate_settings
 from tests.support.json_type import Json
 
 PROMPT: Json = {"name": "prompt", "type": "plain.prompt", "config": {"user": "${query}"}}

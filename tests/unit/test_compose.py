@@ -25,7 +25,7 @@ from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, FormId
 from agent_gateway.domain.turns import AnsweredTurn, App, Turn
 from agent_gateway.errors import TurnError
 from agent_gateway.settings import Settings
-from agent_gateway.validation import check_app
+from agent_gateway.startup_checks import check_app
 from tests.support.paths import RECORDED
 
 SECRET = "sk-very-secret"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent_gateway.errors import ConfigError
-from agent_gateway.preparation import secret_key
+from agent_gateway.openers import secret_key
 from agent_gateway.settings import Settings
 
 Read = Callable[..., Settings]

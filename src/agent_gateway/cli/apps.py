@@ -13,9 +13,9 @@ from agent_gateway.apps.file import load_app_file, unset_variables, write_app_fi
 from agent_gateway.cli.environment import app_named, print_table, read_settings, with_database
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
+from agent_gateway.startup_checks import check_app
 from agent_gateway.store.apps import DEFAULT_SLUG, ApplyResult, AppStore, ListedApp
 from agent_gateway.store.db.database import Database
-from agent_gateway.validation import check_app
 
 commands = typer.Typer(help="Publish and manage apps.", no_args_is_help=True)
 

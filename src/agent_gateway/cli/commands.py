@@ -15,9 +15,9 @@ from agent_gateway.cli.health import health
 from agent_gateway.cli.listen import bind, listening_on
 from agent_gateway.cli.serving import serve_here, serve_in_workers
 from agent_gateway.errors import ConfigError
-from agent_gateway.preparation import migrate_database
+from agent_gateway.openers import migrate_database
 from agent_gateway.settings import Settings
-from agent_gateway.validation import validate_settings
+from agent_gateway.startup_checks import validate_settings
 
 app = typer.Typer(
     name="agent-gateway",

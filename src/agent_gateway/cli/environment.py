@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from agent_gateway import logs
 from agent_gateway.errors import ConfigError
-from agent_gateway.preparation import check_database, open_database
+from agent_gateway.openers import check_database, open_database
 from agent_gateway.settings import Settings
 from agent_gateway.store.apps import AppStore, ListedApp
 from agent_gateway.store.db.database import Database

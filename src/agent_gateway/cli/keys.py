@@ -8,7 +8,7 @@ from agent_gateway.cli.apps import Slug, minute
 from agent_gateway.cli.environment import app_named, print_table, with_database
 from agent_gateway.domain.ids import KeyId, canonical_uuid
 from agent_gateway.errors import ConfigError
-from agent_gateway.preparation import secret_key
+from agent_gateway.openers import secret_key
 from agent_gateway.settings import Settings
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.keys import BOOTSTRAP_LABEL, KeyStore, ListedKey

@@ -16,7 +16,7 @@ from agent_gateway.app import app_of_worker, create_app
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.cli.listen import url_of
 from agent_gateway.errors import ConfigError
-from agent_gateway.preparation import owned_database, prepare
+from agent_gateway.openers import owned_database, prepare
 from agent_gateway.server.config import server_config
 from agent_gateway.settings import Settings
 

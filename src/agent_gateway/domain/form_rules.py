@@ -11,7 +11,7 @@ from agent_gateway.json_types import JsonObject
 
 TIMED_OUT: Final = FormAnswer("timeout")
 NO_ANSWER: Final = "No answer was given in time."
-"""The query of a turn that carries no answer because time ran out."""
+"""The query of the turn that tells a run that its form expired unanswered."""
 _MARK: Final = re.compile(r"\{\{#\$output\..*?#\}\}")
 MAX_RENDERED: Final = 32_768
 """Characters of a filled-in form in one event, whose line must stay under 512 KiB."""

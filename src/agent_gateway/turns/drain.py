@@ -8,7 +8,7 @@ from typing import Any
 from agent_gateway.domain.ids import TaskId
 from agent_gateway.errors import StoreError
 from agent_gateway.limits import DrainLimits
-from agent_gateway.resources import Resources
+from agent_gateway.turn_resources import Resources
 from agent_gateway.turns.handover import Handover
 from agent_gateway.turns.live_turn import LiveTurn
 

@@ -17,10 +17,10 @@ from agent_gateway.domain.ids import AppId, ConversationId, RunId, TaskId, new_i
 from agent_gateway.domain.turns import Caller, Turn, TurnRequest, TurnState
 from agent_gateway.errors import StoreUnavailable, Unavailable
 from agent_gateway.limits import DrainLimits, RegistryLimits
-from agent_gateway.resources import Resources
 from agent_gateway.runner import TurnRunner
 from agent_gateway.store.turns.intake import NOT_BEGUN, Repeated
 from agent_gateway.store.turns.stopping import Stopped
+from agent_gateway.turn_resources import Resources
 from agent_gateway.turns.drain import Drain
 from agent_gateway.turns.file_descriptors import require_descriptors
 from agent_gateway.turns.live_turn import LiveTurn

@@ -10,8 +10,8 @@ import uvloop
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.limits import Limits, RegistryLimits
-from agent_gateway.resources import Resources
 from agent_gateway.store.turns.stores import TurnStores
+from agent_gateway.turn_resources import Resources
 from agent_gateway.turns.live_turn import LiveTurn
 from tests.support.chat import Chat
 from tests.support.fakes.script import script, succeed, text, thinking, tool_call, tool_result

@@ -37,7 +37,7 @@ def session_limits(lease_seconds: float) -> dict[str, str]:
     return {
         "application_name": "agent-gateway",
         "idle_in_transaction_session_timeout": str(half_lease),
-        # Longer than a frozen process can hold them, or many at once in one conversation.
+        # Longer than a frozen process keeps its locks, or than many requests of one conversation queue for them.
         "lock_timeout": str(max(3000, half_lease)),
         "statement_timeout": "9000",
     }
@@ -62,16 +62,16 @@ class PooledConnection(asyncpg.Connection):
     """
 
     session = ""
-    """What makes a transaction's session ours: statements sent in one with BEGIN."""
+    """SQL that is appended to BEGIN and applies our settings."""
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109
-        """As the driver's; a transaction that begins gets its settings in the same message."""
+        """Like the driver's; a transaction that begins gets its settings in the same message."""
         if query.startswith("BEGIN"):
             query += self.session
         return await super().execute(query, *args, timeout=timeout)
 
     async def set_type_codec(self, *args: Any, **kwargs: Any) -> None:
-        """As the driver's, whose questions have to be asked of one and the same session."""
+        """Like the driver's, in one transaction: all its queries must reach the same session."""
         async with self.transaction():
             await super().set_type_codec(*args, **kwargs)
 
@@ -143,7 +143,7 @@ class Postgres:
         options = {"options": self._address.startup_options} if self._address.startup_options else {}
         connection = await self._open(server_settings={**self._settings, **options})
         try:
-            # A pooler makes up the number of the process, or does not know which it will be.
+            # Behind a pooler, the process number that the driver knows is not the real one.
             same = f"SELECT 1 WHERE pg_backend_pid() = {connection.get_server_pid()}"
             if await connection.execute(same) == "SELECT 1":
                 return connection

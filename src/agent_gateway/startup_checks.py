@@ -5,7 +5,7 @@ import os
 from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.apps.file import load_app_file, refusal
 from agent_gateway.backend.compose import has_place_for_files
-from agent_gateway.preparation import check_database, open_backend
+from agent_gateway.openers import check_database, open_backend
 from agent_gateway.settings import Settings
 
 
