@@ -11,7 +11,6 @@ import logging
 from array import array
 from fcntl import ioctl
 from termios import TIOCOUTQ
-from typing import Any
 
 from typing_extensions import override
 from uvicorn.config import Config
@@ -51,7 +50,7 @@ class Connection(asyncio.Protocol):
         self,
         config: Config,
         server_state: ServerState,
-        app_state: dict[str, Any],
+        app_state: dict[str, object],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: ServerLimits = DEFAULTS.server,
@@ -247,7 +246,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is not None and (data or body.complete):
             self._exchange.add(data, complete=body.complete)
 
-    def _scope(self, head: Head) -> dict[str, Any]:
+    def _scope(self, head: Head) -> dict[str, object]:
         root = self._config.root_path
         return {
             "type": "http",

@@ -35,7 +35,7 @@ STATUS_LINES: Final = {status: _status_line(status) for status in range(100, 600
 class Exchange:
     """A request and its response. Its connection owns it and feeds it."""
 
-    def __init__(self, connection: "Connection", head: Head, scope: dict[str, Any]) -> None:
+    def __init__(self, connection: "Connection", head: Head, scope: dict[str, object]) -> None:
         self.scope = scope
         self.body = bytearray()
         """Data of the body that the application has not received yet."""
@@ -102,7 +102,7 @@ class Exchange:
 
     # -- what the application calls ------------------------------------------------------------------
 
-    async def receive(self) -> dict[str, Any]:
+    async def receive(self) -> dict[str, object]:
         """The next piece of the body, or the disconnect of the client."""
         if self.client_waits and self._has_more and not self.body and not self.started and not self.gone:
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")

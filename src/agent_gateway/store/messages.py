@@ -1,6 +1,6 @@
 """Messages as their end user lists them, and the questions that may follow them (I11)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -186,7 +186,7 @@ async def _seq_of(session: AsyncSession, conversation_id: str, message_id: str) 
 
 def _message(
     row: _MessageRow,
-    shared: Mapping[str, object],
+    shared: JsonObject,
     steps: Sequence[Step],
     artifacts: Sequence[StoredFile],
     form: HumanInputForm | None,

@@ -32,6 +32,8 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, SQLModel
 from typing_extensions import override
 
+from agent_gateway.json_types import JsonObject
+
 NAMING = {
     "ix": "ix_%(column_0_label)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -188,7 +190,7 @@ class ConversationRow(Row, table=True):
     """The version its turns run on; null when a process of an older release began it."""
     end_user_id: str = _ref("end_users.id")
     name: str = _text()
-    inputs: dict[str, Any] = _json("{}")
+    inputs: JsonObject = _json("{}")
     introduction: str = _text()
     last_seq: int = Field(default=0)
     """Number of the newest turn; given under this row's lock."""
@@ -209,20 +211,18 @@ class MessageRow(Row, table=True):
     conversation_id: str = _ref("conversations.id")
     seq: int
     query: str = _text()
-    inputs: dict[str, Any] = _json("{}")
+    inputs: JsonObject = _json("{}")
     """The inputs in which it differs from its conversation (store/turns/inputs.py)."""
     inputs_of: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
     """The message whose inputs it shares: the one that asked what this one answers."""
-    files: list[dict[str, Any]] = _json("[]")
+    files: list[JsonObject] = _json("[]")
     answer: str = _text()
     marks: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))
     """Position and length of every chunk of the answer, packed by store/turns/chunk_offsets.py (R13)."""
-    usage: dict[str, Any] | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
+    usage: JsonObject | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
     suggestions: list[str] | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
     """Questions the user may ask next; NULL until they were made."""
-    linked_files: list[dict[str, Any]] | None = Field(
-        default=None, sa_column=Column(json_type(), nullable=True)
-    )
+    linked_files: list[JsonObject] | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
     """Files that tools of the agent made and that stay where they are; NULL when there are none."""
     created_at: datetime = _time()
 

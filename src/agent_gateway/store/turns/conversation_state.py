@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import and_, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,6 +14,7 @@ from agent_gateway.domain.ids import ConversationId, TaskId, new_id
 from agent_gateway.domain.text import short_name
 from agent_gateway.domain.turns import App, Caller, TurnRequest, TurnState
 from agent_gateway.errors import ConversationBusy, NotFound, QuestionOpen
+from agent_gateway.json_types import JsonObject
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.scope import END_USER, owned, scope_of
 from agent_gateway.store.db.tables import conversations, end_users, forms, is_open, snapshots, turns
@@ -34,9 +35,9 @@ class ConversationState:
     """When the message arrived, by the database's clock."""
     app: App
     """In the version that the turn runs on."""
-    inputs: dict[str, Any]
+    inputs: JsonObject
     """The message's own, and those of the conversation's first message that it does not send."""
-    own_inputs: dict[str, Any]
+    own_inputs: JsonObject
     """What the message stores of them."""
     active: TaskId | None = None
     """The turn that the message has to wait for."""

@@ -7,7 +7,7 @@ as long as the transaction takes.
 """
 
 import hashlib
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from sqlalchemy import bindparam, delete, insert, select
@@ -30,7 +30,7 @@ _KEY_SCOPE: Final = (
 )
 
 
-def _key_scope(caller: Caller, request: TurnRequest) -> dict[str, Any]:
+def _key_scope(caller: Caller, request: TurnRequest) -> dict[str, str | None]:
     return {"app": caller.app.id, "user": caller.user, "key": request.idempotency_key}
 
 

@@ -8,16 +8,18 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import JsonValue
 from sqlalchemy import ColumnElement, func
 from sqlalchemy.sql.selectable import FromClause
 
+from agent_gateway.json_types import JsonObject
 from agent_gateway.store.db.tables import messages
 
 asking_messages = messages.alias("asking_messages")
 """The messages whose inputs others share; join it by `refers`."""
 
 
-def own_inputs(shared: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+def own_inputs(shared: Mapping[str, JsonValue], inputs: Mapping[str, JsonValue]) -> JsonObject:
     """What a message with these inputs stores in a conversation with the `shared` ones."""
     return {
         name: value
@@ -26,7 +28,7 @@ def own_inputs(shared: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str
     }
 
 
-def all_inputs(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def all_inputs(shared: Mapping[str, JsonValue], own: Mapping[str, JsonValue]) -> JsonObject:
     """The inputs of a message. A message that an older release stored has all of them itself."""
     return {**shared, **own}
 
@@ -41,6 +43,6 @@ def stored_inputs(referring: FromClause = messages) -> ColumnElement[Any]:
     return func.coalesce(asking_messages.c.inputs, referring.c.inputs, type_=messages.c.inputs.type)
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(one: JsonValue, other: JsonValue) -> bool:
     # Compared by type, too: in Python True equals 1, and 1 equals 1.0.
     return one == other and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

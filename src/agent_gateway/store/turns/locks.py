@@ -1,12 +1,13 @@
 """The locks of every write about turns, in their order: the conversation, then its turn (R10)."""
 
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain.ids import TaskId
+from agent_gateway.json_types import JsonObject
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import conversations, is_active, turns
 
@@ -57,7 +58,7 @@ class NumberedConversation(NamedTuple):
     updated_at: datetime
     """Now, by the database's clock."""
     app_version_id: str | None
-    inputs: dict[str, Any]
+    inputs: JsonObject
 
 
 NEXT_SEQ: Final = (

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
 from sqlalchemy import ColumnElement, bindparam, case, func, or_, select, tuple_, update
 
@@ -47,7 +48,7 @@ class OwnedTurns:
         self.promoted = asyncio.Event()
         """Set when a write of this process planned a turn that has no owner until it is adopted."""
 
-    def _ours(self, turn: Turn) -> dict[str, Any]:
+    def _ours(self, turn: Turn) -> dict[str, str | int]:
         return {"task": turn.task_id, "our_owner": self._context.owner, "our_epoch": turn.epoch}
 
     async def adopt(self, *, expired: bool, everyone: bool = False) -> list[Turn]:
@@ -101,7 +102,7 @@ class OwnedTurns:
             )
             return await read_turns(connection, self._context, *ours)
 
-    def _ownership(self) -> dict[str, Any]:
+    def _ownership(self) -> dict[str, str | ColumnElement[int] | ColumnElement[datetime]]:
         """A change of owner to this process."""
         return {
             "owner": self._context.owner,

@@ -24,6 +24,7 @@ from agent_gateway.domain.ids import (
     new_id,
 )
 from agent_gateway.domain.turns import NO_TRACE, AnsweredTurn, App, Step, Trace, Turn, TurnState
+from agent_gateway.json_types import JsonObject
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import (
     StepRow,
@@ -69,7 +70,7 @@ class NewTurn:
     app_version_id: AppVersionId
     seq: int
     query: str
-    inputs: dict[str, Any]
+    inputs: JsonObject
     """What the message stores of them (store/turns/inputs.py)."""
     files: list[InputFile]
     state: TurnState
