@@ -37,7 +37,7 @@ def session_limits(lease_seconds: float) -> dict[str, str]:
     return {
         "application_name": "agent-gateway",
         "idle_in_transaction_session_timeout": str(half_lease),
-        # Longer than a frozen process keeps its locks, or than many requests of one conversation queue for them.
+        # Longer than a frozen process keeps its locks, or than requests of one conversation queue for them.
         "lock_timeout": str(max(3000, half_lease)),
         "statement_timeout": "9000",
     }
