@@ -5,10 +5,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from pydantic_ai import Agent
-from pydantic_ai.exceptions import UserError
-from pydantic_ai.messages import ModelMessagesTypeAdapter
-from pydantic_ai.models.test import TestModel
 
 from agent_gateway.backend.snapshots import in_schema_1, in_schema_2
 from tests.support.fakes.session import history_of
@@ -150,31 +146,6 @@ def test_with_one_of_two_calls_answered_the_last_message_is_interrupted() -> Non
     assert states_in_schema_2(messages) == [None, "complete", "interrupted"]
     messages[2]["parts"] += [{"part_kind": "retry-prompt", "tool_call_id": "b"}]
     assert states_in_schema_2(messages) == [None, "complete", "complete"]
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("half", [False, True], ids=["open", "half-answered"])
-async def test_the_agent_framework_continues_after_an_interrupted_message(half: bool) -> None:
-    """Backends run on it: over a call that is only left open it takes no new text."""
-    given = request_of("cross/v1_snapshot_pending_ask_to_schema2_new_turn")["session_snapshot"]
-    messages = history_of(given)
-    if half:
-        messages[-1]["parts"].append(
-            {"part_kind": "tool-call", "tool_name": "t", "args": {}, "tool_call_id": "b"}
-        )
-        result = {"part_kind": "tool-return", "tool_name": "t", "tool_call_id": "b", "content": "done"}
-        messages.append({"kind": "request", "parts": [result], "state": "complete"})
-    sent = history_of(named(json.dumps(given).encode()))
-    agent = Agent(TestModel(custom_output_text="Fine."))
-    ran = await agent.run("Else", message_history=ModelMessagesTypeAdapter.validate_python(sent))
-    assert ran.output == "Fine."
-    told = [
-        part for message in ran.all_messages() for part in message.parts if part.part_kind == "tool-return"
-    ]
-    assert "ask_human" in [part.tool_name for part in told]
-    if not half:
-        with pytest.raises(UserError, match="unprocessed tool calls"):
-            await agent.run("Else", message_history=ModelMessagesTypeAdapter.validate_python(messages))
 
 
 def states_in_schema_2(messages: list[dict[str, Any]]) -> list[str | None]:
