@@ -1,4 +1,4 @@
-"""An app for the embedded agent says nothing that this agent would leave out without a word."""
+"""An app for the embedded agent has no setting that this agent would ignore silently."""
 
 import subprocess
 import sys

@@ -236,7 +236,7 @@ class TestCreate:
 
 
 def real_request(query: str = "Hello there", **more: Any) -> CreateRunRequest:
-    """What both generations take, written in schema 1."""
+    """A composition that both generations accept, written in schema 1."""
     body = json.loads((RECORDED / "schema1" / "plain.request.json").read_text("utf-8"))
     layers = [msgspec.convert(layer, type=Layer) for layer in body["composition"]["layers"]]
     layers[1] = Layer("agent_app_user_prompt", "plain.prompt", config={"user": query})
@@ -298,7 +298,7 @@ class TestGenerations:
         await backend.create_run(real_request())
         assert generations(fake) == [fallback, fallback]
         assert fake.documents == 1
-        # And what the backend says counts more.
+        # The document of the backend takes precedence.
         fake.speaks, fake.documented = (2 if fallback == 1 else 1), True
         other = HTTPBackend(fake.url, fallback=fallback)
         await other.create_run(real_request())
@@ -355,7 +355,7 @@ class TestGenerations:
     async def test_a_mixture_of_generations_is_tried_until_one_accepts(
         self, fake: ScriptedBackend, client: HTTPBackend
     ) -> None:
-        """As in the middle of a rolling upgrade: who is asked is not who is sent to."""
+        """As in a rolling upgrade: the process that is asked is not the one that gets the request."""
         fake.speaks, fake.flips = 1, True
         await client.create_run(real_request())
         creating = asyncio.create_task(client.create_run(real_request()))
@@ -634,7 +634,7 @@ class TestLostStreams:
         events: list[RunEvent] = []
         with pytest.raises(BackendGarbage):
             await follow(client, run_id, events)
-        # What came before it was good, even in the same read.
+        # Events before it are delivered, even from the same read.
         assert said(events) == "a"
         assert len(fake.streams) == 1
 

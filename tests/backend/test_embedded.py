@@ -67,7 +67,7 @@ def request(user: Any, snapshot: bytes | None = None, model: str | None = None) 
 
 
 class Told:
-    """Everything a reader was told about one run."""
+    """All events that a reader got of one run."""
 
     def __init__(self, events: list[RunEvent]) -> None:
         self.events = events
@@ -216,7 +216,7 @@ async def test_the_calculator_refuses_hostile_expressions_at_once(expression: st
     assert time.thread_time() - started < 1
 
 
-# What cannot be run
+# Requests that cannot be run
 
 
 @pytest.mark.parametrize(
@@ -412,7 +412,7 @@ async def model_server(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[ModelS
 
 
 async def test_a_model_sees_the_images_of_a_newer_prompt_layer(model_server: ModelServer) -> None:
-    """By their bytes or their URL, now and when the conversation goes on; of other files it gets the URL."""
+    """By their bytes or their URL, now and in later turns; of other files it gets the URL."""
     image = {"delivery": "multimodal", "type": "image", "mime_type": "image/png", "format": "png"}
     files = [
         {**image, "base64_data": "aW1hZ2U="},
@@ -464,7 +464,7 @@ async def test_a_character_split_by_the_model_is_joined(model_server: ModelServe
 
 
 async def test_text_sent_back_to_the_model_after_a_tool_has_whole_characters() -> None:
-    """In the next round of the same run, too."""
+    """This includes the next round of the same run."""
     heard: list[bytes] = []
 
     async def stream(

@@ -42,7 +42,7 @@ def test_a_recorded_run_starts_or_fails_as_recorded(path: Path) -> None:
     if recorded is None or told is None:
         assert told == recorded
     else:
-        # Of errors of several lines (with links in them) the numbers and names.
+        # Errors of several lines contain links: only their numbers and names are compared.
         assert _plain(told) == _plain(recorded)
 
 
@@ -94,7 +94,7 @@ def test_the_other_generation_is_refused_as_recorded(
 ) -> None:
     backend, recorded, _ = real
     other = 2 if backend.speaks == 1 else 1
-    # What was sent then said something else than the other requests.
+    # The recorded request had another query than the other requests.
     body = json.loads((RECORDED / f"schema{other}" / "tool_core.request.json").read_text("utf-8"))
     del body["composition"]["layers"][5]
     answer = httpx.post(f"{backend.url}/runs", json=body, trust_env=False)

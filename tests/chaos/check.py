@@ -169,14 +169,14 @@ def _check_history(row: Row) -> Iterator[str]:
 
 
 def _check_drain(record: Record, row: Row) -> Iterator[str]:
-    """What a process held when it was told to go was released, not left to its lease (R12)."""
+    """A process that was asked to stop released its turns instead of leaving them to their leases (R12)."""
     for role, kinds in reasons_to_take(record, row):
         if kinds == {"deploy"}:
             yield f"left to its lease by {role}, which was deployed"
 
 
 def reasons_to_take(record: Record, row: Row) -> Iterator[tuple[str, set[str]]]:
-    """Of each adoption by lease: the former owner, and the faults that hit it while it was one.
+    """For each adoption by lease: the former owner, and the faults that hit it while it was one.
 
     None means that it was alive and too slow to renew: a machine with too much to do.
     """
@@ -225,7 +225,7 @@ def _check_conversations(truth: Truth, record: Record) -> Iterator[Violation]:
 
 
 def _check_snapshots(rows: list[Row], runs: dict[str, RunTruth], stored: str) -> Iterator[Violation]:
-    """Each run of a conversation goes on from the one before it, or answers the question it asked."""
+    """Each run of a conversation continues the one before it, or answers the question it asked."""
     snapshot, question = "", ""
     for row in rows:
         run = runs.get(row.task_id)
@@ -239,7 +239,7 @@ def _check_snapshots(rows: list[Row], runs: dict[str, RunTruth], stored: str) ->
             yield Violation("snapshot", row.query, "the run did not start from the snapshot before it")
         if run.asked:
             question = row.task_id if row.outcome == "completed" else ""
-        # Of a run that nobody knew, nothing is taken.
+        # Nothing is taken from a run that no process knew.
         elif row.run_id is not None and not row.gateway_made and run.snapshot_out:
             snapshot = run.snapshot_out
     if stored != snapshot:

@@ -1,4 +1,4 @@
-"""What one turn's readers saw, held against its row, its run and each other."""
+"""Compares the views of one turn's readers with its row, its run and each other."""
 
 import json
 from collections.abc import Iterator
@@ -91,7 +91,7 @@ def _check_steps(view: View, row: Row) -> Iterator[str]:
 
 
 def _check_agreement(sent: Sent, row: Row) -> Iterator[str]:
-    """One position, one event: whoever reads it, wherever, whenever (I8)."""
+    """One position, one event: the same for every reader, at every process, at any time (I8)."""
     told: dict[tuple[str, int], str] = {}
     for view in sent.views:
         for event in view.events:

@@ -35,7 +35,7 @@ class Clients:
         """Set it, and no new message is sent."""
 
     async def talk(self) -> None:
-        """Hold conversations until `finish`, and end those that go on then."""
+        """Hold conversations until `finish`, and end those that still run then."""
         async with asyncio.TaskGroup() as tasks:
             for number in range(self._world.config.talks):
                 tasks.create_task(self._talk(number))

@@ -108,7 +108,7 @@ class Injector:
     def __init__(self, world: World) -> None:
         self._world = world
         self._busy = [asyncio.Lock() for _ in world.replicas]
-        """What stops or starts a process takes its turn."""
+        """Only one fault at a time stops or starts the same process."""
 
     async def play(self, faults: list[Fault]) -> None:
         """All faults, each at its time; ends when the last one is over."""
@@ -181,7 +181,7 @@ class Injector:
         try:
             return await self._world.postgres.terminate(self._world.database, replica.number)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            # The server is away just now: its connections are, too.
+            # The server is away just now, and so are its connections.
             return 0
 
     async def _to_a_link(self, fault: Fault, replica: Replica) -> None:

@@ -1,4 +1,4 @@
-"""What the backend does with a query: decided by the query alone, so that a seed always means the same runs.
+"""The backend's behaviour for a query depends on the query alone, so that a seed always means the same runs.
 
 Every token of every run is unlike any other, so that a lost, doubled or foreign one shows.
 """
@@ -34,7 +34,7 @@ FAILURES: Final = {
     "InvokeBadRequestError": "completion_request_error",
     "InvokeServerUnavailableError": "service_unavailable",
 }
-"""Reasons with which runs fail here, and the code that a client is told."""
+"""Reasons with which runs fail here, and the code that a client gets."""
 
 _KINDS: Final = {
     "text": 50,
@@ -53,7 +53,7 @@ _CANCELS: Final[dict[int | Literal["ignore", "hang"], int]] = {
     "hang": 2,
 }
 _CREATES: Final[dict[int | Literal["cut", "garbage", "hang"], int]] = {202: 97, 503: 2, "cut": 1}
-"""What a backend answers, and how often of a hundred times."""
+"""The answers of a backend, and how often of a hundred times."""
 
 
 class Pause(Gate):

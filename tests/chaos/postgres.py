@@ -102,7 +102,7 @@ class ChaosPostgres:
         return name
 
     async def drop_database(self, name: str) -> None:
-        """Remove a database, whoever is in it."""
+        """Remove a database, even with open connections."""
         async with self.connection("postgres") as connection:
             await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -124,7 +124,7 @@ class ChaosPostgres:
         return len(killed)
 
     async def crash(self) -> None:
-        """Stop the server as a power cut does: without a word to anybody."""
+        """Stop the server as a power cut does: without notice."""
         await asyncio.to_thread(self._crash)
 
     async def restart(self) -> None:

@@ -36,7 +36,7 @@ class Replica:
 
     @property
     def running(self) -> bool:
-        """Whether there is a process; a frozen one is one, too."""
+        """Whether there is a process; a frozen one counts."""
         return self._process is not None and self._process.returncode is None
 
     async def open(self) -> None:

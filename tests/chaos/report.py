@@ -1,4 +1,4 @@
-"""What a run of the suite measured: numbers for people, for JSON, and for the table of fault × outcome."""
+"""The measurements of a chaos run: for people, as JSON, and as a table of fault × outcome."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ _BROKEN: Final = frozenset({"once", "run", "view", "outcome"})
 
 @dataclass
 class Tally:
-    """What became of the turns that one kind of fault hit."""
+    """The outcomes of the turns that one kind of fault hit."""
 
     injected: int = 0
     turns: int = 0
@@ -71,7 +71,7 @@ class Report:
         return told
 
     def failure(self) -> str:
-        """What somebody needs who has to find out what went wrong."""
+        """The information that is needed to find out what went wrong."""
         wrong = [str(violation) for violation in self.violations[:40]]
         return "\n".join(
             [f"seed {self.seeds}: {len(self.violations)} violations", *wrong, "", *self.timeline]

@@ -21,7 +21,7 @@ REREADS: Final = 60
 
 def run_seed(config: Config, postgres: ChaosPostgres) -> Report:
     """Run it, with an event loop of its own."""
-    # Whoever is terminated takes its world down, too, as with Ctrl-C: nothing else would.
+    # SIGTERM takes the world down, as Ctrl-C does: nothing else would.
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         return asyncio.run(_run(config, postgres))
@@ -61,7 +61,7 @@ async def _break_things(world: World, wire: Wire) -> None:
         await injector.heal()
         if not await _quiet(world, talking):
             world.record.problems.append(
-                f"turns or clients go on {config.quiet_seconds} s after the last fault"
+                f"turns or clients still run {config.quiet_seconds} s after the last fault"
             )
     except TimeoutError as error:
         world.record.problems.append(str(error))
@@ -83,7 +83,7 @@ async def _quiet(world: World, talking: asyncio.Task[None]) -> bool:
 
 
 async def _read_again(world: World, wire: Wire, truth: Truth) -> None:
-    """Every process tells the rest of an ended turn, from any cursor; and the history."""
+    """Every process gives the rest of an ended turn, from any cursor; and the history."""
     dice = random.Random(f"again {world.config.seed}")
     sent_of = {sent.task_id: sent for sent in world.record.sent if sent.task_id in truth.rows}
     for sent in dice.sample(list(sent_of.values()), min(REREADS, len(sent_of))):

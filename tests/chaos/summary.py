@@ -7,7 +7,7 @@ OUTCOMES = ("completed", "stopped", "failed", "interrupted")
 
 
 def summary(report: Report) -> str:
-    """What a person wants to know at the end."""
+    """The figures for a person to read at the end."""
     counts = ", ".join(f"{count} {name}" for name, count in sorted(report.counts.items()))
     statuses = ", ".join(f"{count} × {status}" for status, count in sorted(report.statuses.items()))
     broken = ", ".join(f"{count} {rule}" for rule, count in sorted(count_rules(report.violations).items()))

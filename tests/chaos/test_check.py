@@ -1,4 +1,4 @@
-"""The check finds what it is there to find: a kept promise passes, each broken one is told."""
+"""The check accepts a correct history and reports each violation."""
 
 from collections.abc import Callable
 from dataclasses import replace

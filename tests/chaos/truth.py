@@ -72,7 +72,7 @@ class RunTruth:
     ending: str
     """Type of its first terminal event; empty when it has none."""
     answer: str
-    """What a completed turn's answer is."""
+    """The answer of a completed turn."""
     failure: str
     """Code that a failed run means."""
     snapshot_in: str

@@ -1,4 +1,4 @@
-"""What clients saw and did, as they saw it. Recorded while things break, judged only afterwards."""
+"""Records of what clients saw and did, made while things break and judged only afterwards."""
 
 import asyncio
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ class View:
 
     @property
     def text(self) -> str:
-        """What a client that appends chunks shows."""
+        """The text that a client shows which appends chunks."""
         shown = ""
         for event in self.events:
             if event.kind == chunk_kind(self.mode):
@@ -107,7 +107,7 @@ class Sent:
     stop_done: float | None = None
     """When the first stop was answered with success."""
     trouble: list[str] = field(default_factory=list)
-    """What no client should meet: requests that were given up, statuses that make no sense."""
+    """Things that no client should meet: requests that were given up, statuses that make no sense."""
     known: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a client has been told the ids of turn and conversation."""
 

@@ -22,7 +22,7 @@ BLOCKING_SECONDS: Final = 20.0
 USER: Final = "somebody"
 
 Cut = (aiohttp.ClientError, TimeoutError, OSError)
-"""What a client sees of a broken connection."""
+"""The errors that a client gets from a broken connection."""
 
 
 class Refused(Exception):
@@ -164,7 +164,7 @@ def _judge(
         code, message = body[:100].decode(errors="replace"), ""
     sent.answered.append(Answered(now(), replica.number, request, response.status, code))
     if final and message == FAILURES.get(code):
-        # The turn itself has failed. Its 503 has a Retry-After, too, but with the same key it is final.
+        # The turn itself has failed. Its 503 also has a Retry-After, but with the same key it is final.
         return code
     if response.status == 503 and "Retry-After" in response.headers:
         raise Refused(code)

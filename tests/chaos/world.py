@@ -39,7 +39,7 @@ class Config:
     seconds: float = 10.0
     processes: int = 3
     talks: int = 20
-    """Conversations going on at the same time."""
+    """Conversations at the same time."""
     lease_seconds: float = 1.5
     drain_seconds: float = 4.0
     faults: frozenset[str] = frozenset()
@@ -80,7 +80,7 @@ class Record:
     sent: list[Sent] = field(default_factory=list)
     faults: list[Applied] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """What went wrong as a whole: a process that did not exit, turns that did not end."""
+    """Failures of the world as a whole: a process that did not exit, turns that did not end."""
 
 
 class World:

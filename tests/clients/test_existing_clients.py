@@ -66,7 +66,7 @@ gone                 -              -              x             x              
 
 
 def column(program: Program) -> dict[str, str]:
-    """What CALLS says of a program's client."""
+    """The CALLS of a program's client."""
     name = f"npm-{program.client}" if program.path.suffix == ".mjs" else program.client
     table = [line.split() for line in CALLS.strip().splitlines()]
     at = table[0].index(name)
@@ -74,7 +74,7 @@ def column(program: Program) -> dict[str, str]:
 
 
 class Told:
-    """What a program reported, and in which app mode it ran."""
+    """The report of a program, and the app mode in which it ran."""
 
     def __init__(self, program: Program, mode: str, report: Json) -> None:
         self.calls = column(program)
@@ -154,7 +154,7 @@ def test_conversations_are_listed(told: Told) -> None:
 def test_messages_are_listed(told: Told) -> None:
     if messages := told.part("messages"):
         said = [(message["query"], message["answer"]) for message in messages["data"]]
-        # One client goes on with a user's conversation by itself, so it said more in it.
+        # One client continues a user's conversation by itself, so it sent more messages.
         assert said[:2] == [("Hello", "You said: Hello."), ("What did I say?", "You said: Hello")]
         assert messages["has_more"] is False
         assert messages["data"][0]["feedback"]["rating"] == "like"

@@ -1,4 +1,4 @@
-"""What schemathesis has to know that the OpenAPI document can not say."""
+"""Facts for schemathesis that the OpenAPI document cannot express."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import schemathesis
 
 USER = "ada"
 _known: dict[str, list[str]] = json.loads(os.environ["KNOWN_IDS"])
-"""Of what there is for this user: ids by the names of parameters, in the order they were made."""
+"""The ids of this user's resources, by the names of parameters, in the order of creation."""
 
 
 @schemathesis.deserializer("text/event-stream")

@@ -91,7 +91,7 @@ def test_the_owner_of_a_resource_can_access_it(world: World, name: str, prefix: 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("name", keyed)
 def test_every_operation_is_refused_without_a_key(world: World, name: str, prefix: str) -> None:
-    """And who has no key can not tell what exists from what does not."""
+    """A caller without a key cannot distinguish existing resources from missing ones."""
     ids, user = own_ids(name, world)
     for authorization in (
         None,
@@ -210,7 +210,7 @@ def with_field(request: Request, where: str, field: str, value: str) -> Request:
 
 
 def belongings(world: World, user: str) -> list[Any]:
-    """What this user sees of their own."""
+    """The resources of this user, as the user sees them."""
     conversations: Json = world.client.get("/conversations", params={"user": user}).json()
     return [
         conversations,

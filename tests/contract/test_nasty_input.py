@@ -1,4 +1,4 @@
-"""Whatever is sent to any route: never a 5xx, and every refusal has the envelope.
+"""No input to any route causes a 5xx, and every refusal has the envelope.
 
 Generated from OPERATIONS and the OpenAPI document: each parameter, header and field of a body in turn is
 replaced by each piece of nonsense.
@@ -165,7 +165,7 @@ def test_nonsense_in_a_body_is_no_server_error(world: World, name: str) -> None:
 
 @pytest.mark.parametrize("field", ["inputs", "query", "files", "auto_generate_name"])
 def test_accepted_turns_can_be_listed(world: World, field: str) -> None:
-    """Whatever of the nonsense a turn was begun with, the lists that show it work."""
+    """Lists work with every turn that was started with accepted nonsense."""
     user = f"user-{uuid4()}"
     request = Request("POST", "/chat-messages", {}, {"query": "Hello", "inputs": {}, "user": user}, None)
     accepted = [

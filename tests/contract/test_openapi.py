@@ -152,7 +152,7 @@ def test_the_script_writes_the_document_from_any_folder_with_any_python(
     document: Json, tmp_path: Path
 ) -> None:
     script = ROOT / "dev/generate_swagger_specs.py"
-    # Not the project's Python: the one it was made from, which has none of its packages.
+    # The base Python of the environment has none of the project's packages.
     python = getattr(sys, "_base_executable", sys.executable)
     command = [python, "-I", str(script), "--output-dir", "made/openapi"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)

@@ -53,7 +53,7 @@ class Section(NamedTuple):
 
 @pytest.fixture(scope="module")
 def transcripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What every recording became, by its name."""
+    """The transcript of every recording, by its name."""
     sections: dict[str, list[Section]] = {name: [] for name in NAMES}
     turns: list[tuple[str, str, str]] = []
     data = tmp_path_factory.mktemp("data")
@@ -91,7 +91,7 @@ def play(
     heard, stopped = b"", False
     with ExitStack() as stack:
         if name != "error_rate_late":
-            # Whatever the machine does meanwhile, it begins with the run's first event and not with a ping.
+            # Even on a busy machine, the stream begins with the run's first event and not with a ping.
             stack.enter_context(server.request_limits(EARLY_FAILURES_HAVE_A_STATUS))
         response = stack.enter_context(
             http.stream(
@@ -143,7 +143,7 @@ def section(title: str, response: httpx.Response, body: bytes) -> Section:
 
 
 def once(sections: list[Section]) -> Iterator[str]:
-    """What was told before, byte by byte, is not told again."""
+    """A section with bytes that were shown before is not shown again."""
     titles: dict[str, str] = {}
     for title, told in sections:
         first = titles.setdefault(told, title)

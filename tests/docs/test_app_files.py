@@ -82,7 +82,7 @@ def serving(folder: Path, backend: ScriptedBackend, config: Json) -> GatewayServ
 
 
 def failed(backend: ScriptedBackend) -> list[str | None]:
-    """What went wrong in any run."""
+    """The errors of all runs."""
     return [run.error for run in backend.runs.values() if run.status == "failed"]
 
 
@@ -94,7 +94,7 @@ def test_the_example_works_unchanged(backend: ScriptedBackend, tmp_path: Path) -
         assert first["answer"] == "You said: Where to go?."
         again = chat.blocking("And then?", conversation_id=first["conversation_id"])
         assert again["answer"] == "You said: And then?."
-        # Its auxiliary runs as well.
+        # Its auxiliary runs work as well.
         wait_until(lambda: chat.conversations()["data"][0]["name"] == NAME)
         suggested = client.get(f"/messages/{again['message_id']}/suggested", params={"user": "ada"})
         assert suggested.json()["data"] == QUESTIONS

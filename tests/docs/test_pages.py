@@ -37,7 +37,7 @@ def rows_of(page: str, title: str) -> list[list[str]]:
 
 
 def words_of(cell: str) -> list[str]:
-    """What a cell has in backticks."""
+    """The words that a cell has in backticks."""
     return re.findall(r"`([^`]+)`", cell)
 
 
@@ -59,7 +59,7 @@ def test_prose_is_wrapped_at_one_width(page: Path) -> None:
 
 
 def test_every_path_in_contributing_exists() -> None:
-    """And next to a path, the name of what is to be found there."""
+    """A name next to a path must exist in that file."""
     text = text_of(ROOT / "CONTRIBUTING.md")
     paths = [word for word in words_of(text) if re.fullmatch(r"[\w.]+/[\w./-]*", word) and "NNNN" not in word]
     assert len(paths) > 30

@@ -94,7 +94,7 @@ def lines_of(event: TurnEvent) -> Iterator[str]:
 
 
 def files_of(fold: Fold) -> list[StoredFile]:
-    """What the run made, as if all of it had been stored."""
+    """The run's artifacts, as if all of them had been stored."""
     return [as_stored(made, MESSAGE_ID) for made in fold.files]
 
 

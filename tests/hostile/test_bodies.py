@@ -37,7 +37,7 @@ def connected(gateway: GatewayServer) -> Client:
 
 
 def test_the_key_is_checked_before_the_body_is_read(gateway: GatewayServer) -> None:
-    """The answer is there before a byte of the body was sent, and who waits for a word gets none."""
+    """The response comes before the body is sent; a client that expects 100 Continue gets none."""
     for path, headers, more in product(ROUTES, WRONG, ((), (FORM,), ("Expect: 100-continue",))):
         with connected(gateway) as client:
             client.send(request("POST", path, *headers, *more, f"Content-Length: {8 * MB}"))
@@ -53,7 +53,7 @@ def test_half_bodies_without_a_key_hold_no_memory(gateway: GatewayServer) -> Non
     before = process.memory_info().rss
     used = process.cpu_times().user
     for number in range(40):
-        # Not all of them at first: who has said nothing for long is cut.
+        # Clients connect one by one: a connection that is silent for long is cut.
         clients.append(client := connected(gateway))
         form = (FORM,) if number % 2 else ()
         client.send(request("POST", ROUTES[number % len(ROUTES)], *form, f"Content-Length: {9 * MB}"))
@@ -91,7 +91,7 @@ def test_an_upload_with_endless_parts_is_refused(gateway: GatewayServer) -> None
 
 
 def test_file_names_are_decoded_in_bounded_time(gateway: GatewayServer) -> None:
-    """What decodes mail looks through the rest of a name at every beginning of a word that has no end."""
+    """The mail decoder scans the rest of a name at every encoded word that does not end."""
     words = b"=?utf-8?Q?a" * 360
     values = (b'form-data; name="x"; filename="=?a?b?c?=' + words, *[words] * 5, words + b'"')
     part = b"--b\r\n" + b"".join(b"Content-Disposition: %b\r\n" % value for value in values) + b"\r\n\r\n"

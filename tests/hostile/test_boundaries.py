@@ -157,7 +157,7 @@ def test_expect_100_continue_is_answered_before_the_body(recording: RecordingSer
         assert client._read.readline() == b"\r\n"
         client.send(b"hello")
         assert client.answer().json["size"] == 5
-        # Who does not wait is not told to go on, and one that is refused is not either.
+        # There is no 100 Continue for a client that does not wait, nor for a refused request.
         client.send(request("POST", "/", "Expect: 100-continue", body=b"hello"))
         assert client._read.peek()[:12] == b"HTTP/1.1 200"
         assert client.answer().json["size"] == 5

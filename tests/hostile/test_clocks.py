@@ -127,7 +127,7 @@ def far_from_now(url: str, table: str, column: str) -> bool:
 
 
 def test_only_one_module_asks_the_system_for_the_time() -> None:
-    """Who needs the time asks the database, or `Database.clock`."""
+    """The time comes from the database or from `Database.clock`."""
     asks = re.compile(r"datetime\.now|datetime\.utcnow|\btime\.time|from time import .*\btime\b")
     found = {
         str(path.relative_to(SOURCE))

@@ -1,4 +1,4 @@
-"""What one connection may cost before anybody saw a key: heads, trailers and pipelines without end."""
+"""Bounds of one connection before its key is checked: endless heads, trailers and pipelines."""
 
 import resource
 import time
@@ -13,7 +13,7 @@ from tests.support.raw_http import Client, RecordingServer, chunked, request
 
 MB = 1024 * 1024
 READ = 256 * 1024
-"""What the event loop reads at most at once."""
+"""The event loop reads at most this many bytes at once."""
 
 
 LITTLE_IS_READ_ON = ServerLimits(linger_bytes=4 * MB)
@@ -72,7 +72,7 @@ def test_a_large_head_is_accepted(recording: RecordingServer) -> None:
 
 
 def test_a_large_head_in_small_pieces_is_read_in_linear_time(recording: RecordingServer) -> None:
-    """What has been looked at is not looked at again with each packet."""
+    """Bytes that were searched once are not searched again with each packet."""
     head = request("GET", "/", f"cookie: {'c' * 60_000}")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     with recording.client() as client:
@@ -136,7 +136,7 @@ def test_pipelined_requests_are_answered_in_order(recording: RecordingServer) ->
 
 
 def test_a_body_the_application_does_not_read_stays_unread(recording: RecordingServer) -> None:
-    """What the application has not asked for does not pile up."""
+    """Bytes that the application has not asked for do not pile up."""
     with recording.client() as client:
         client.socket.settimeout(2.0)
         client.send(request("POST", "/hold", f"Content-Length: {200 * MB}"))

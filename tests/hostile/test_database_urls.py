@@ -1,4 +1,4 @@
-"""What a database URL asks for is done, or told in one line; TLS with real certificates."""
+"""A database URL is obeyed or refused in one line; TLS with real certificates."""
 
 import subprocess
 import sys
@@ -85,7 +85,7 @@ def test_a_server_whose_database_refuses_it_answers_probes_at_once(tmp_path: Pat
 
 
 async def says(url: str) -> str:
-    """What a connection says when it fails; empty when it serves."""
+    """The error of a connection that fails; empty when it succeeds."""
     database = Database(url)
     try:
         await database.ping()

@@ -1,4 +1,4 @@
-"""Connections take descriptors: as many as may be, never the last ones, and who comes too late waits."""
+"""Connections take descriptors, but never the last ones; connections beyond the limit wait."""
 
 import resource
 import socket
@@ -26,7 +26,7 @@ def test_a_server_raises_its_limit_of_descriptors() -> None:
 def test_half_of_all_descriptors_are_for_clients(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The others are for what their requests need; who comes too late waits until somebody leaves."""
+    """Their requests need the others; a connection beyond the limit waits until one is closed."""
     monkeypatch.setattr(listener, "raise_file_limit", lambda: 20)
     with RecordingServer() as recording, ExitStack() as stack:
         assert "only 20 open files are allowed" in caplog.text

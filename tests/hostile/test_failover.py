@@ -1,4 +1,4 @@
-"""The database's connections stay open, and nothing can be written on them any more."""
+"""The database's connections stay open but become read-only."""
 
 import time
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.support.rows import installed, terminate_backends
 
 
 def set_read_only(url: str, value: str) -> None:
-    """What a session that begins from now on may do; those that are open keep what they have."""
+    """Sets the rights of new sessions; open ones keep theirs."""
     administer(f"ALTER DATABASE {make_url(url).database} SET default_transaction_read_only = {value}")
 
 
@@ -39,7 +39,7 @@ def test_writes_resume_once_the_database_is_writable_again(
         terminate_backends(postgres_url)
         wait_until(lambda: readiness(server) == 503)
         refused(Chat(client, user).post(), 503, "service_unavailable")
-        # What only reads goes on.
+        # Reads still work.
         assert client.get("/conversations", params={"user": user}).status_code == 200
         gate.open()
         set_read_only(postgres_url, "off")
@@ -48,6 +48,6 @@ def test_writes_resume_once_the_database_is_writable_again(
         assert Chat(client, user).blocking()["answer"] == "So far"
         assert stream.rest().last["event"] == "message_end"
         assert time.monotonic() - back < 10
-        # No connection that can not write was kept: whichever is used next.
+        # No read-only connection was kept: every next one can write.
         for _ in range(10):
             assert Chat(client, user).post().status_code == 200

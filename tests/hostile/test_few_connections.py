@@ -119,7 +119,7 @@ def test_a_second_process_without_connections_adopts_nothing(
             assert heard.last["event"] == "message_end"
             row = fleet.rows(turn["task_id"]).turn
             assert (row.outcome, row.epoch) == ("completed", 1)
-        # With room for both it serves, too.
+        # With room for both, it serves as well.
         role.limit(20)
         wait_until(lambda: is_ready(two))
     assert fake.posts == 10
@@ -152,7 +152,7 @@ def test_maintenance_takes_over_connections_of_requests(
 def test_readers_get_the_end_that_another_process_stored(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, role: LimitedRole, user: str
 ) -> None:
-    """It can not write, and is not ready; another process ends the turn, and it looks at the row."""
+    """It cannot write and is not ready; another process ends the turn, and it reads the row."""
     role.limit(8)
     one, two = fleet.start(database_url=role.url), fleet.start()
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
@@ -177,7 +177,7 @@ def test_readers_get_the_end_that_another_process_stored(
 
 
 class HeldClosing:
-    """Closing connections takes the so many-th task that does it until the test lets it go on."""
+    """The task with this number that closes connections waits until the test lets it continue."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, task: int) -> None:
         self._close, self._task = asyncpg.Connection.close, task
@@ -226,7 +226,7 @@ async def both_duties(database: Database) -> None:
 async def test_a_connection_in_use_while_others_are_closed_is_closed_later(
     role: LimitedRole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it goes back to nobody would look for it: it would be open for ever, and of no use."""
+    """Returned to its pool, it would stay open without use."""
     async with pooled(role, 2) as database:
         closing = HeldClosing(monkeypatch, task=1)
         duty = asyncio.create_task(used(database, "duty"))
@@ -274,9 +274,9 @@ async def test_a_heartbeat_without_a_connection_fails_at_once(role: LimitedRole)
 async def test_waiting_for_a_connection_does_not_poll_the_database(
     role: LimitedRole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also while requests still use connections that they have to give to a duty."""
+    """This holds even while requests still use connections that they must give to a duty."""
     role.limit(2)
-    # What was refused is not asked for again here, however slow the machine is.
+    # A refused connection is not requested again here, even on a slow machine.
     database = Database(role.url, limits=DatabaseLimits(grow_seconds=60.0))
     connect = asyncpg.connect
     asked: Counter[asyncio.Task[Any] | None] = Counter()
@@ -311,7 +311,7 @@ async def test_waiting_for_a_connection_does_not_poll_the_database(
 async def test_a_duty_waits_for_connections_being_closed_for_another_duty(
     role: LimitedRole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is refused while the last of them is being closed, when requests have none to give any more."""
+    """It is refused while the last of them is being closed, when requests have none left to give."""
     async with pooled(role, 1) as database:
         closing, refusals = HeldClosing(monkeypatch, task=1), Refusals(monkeypatch)
         duty = asyncio.create_task(used(database, "duty"))
@@ -328,7 +328,7 @@ async def test_a_duty_waits_for_connections_being_closed_for_another_duty(
 async def test_a_request_refused_repeatedly_waits_no_longer_than_the_bound(
     role: LimitedRole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is a place for it, and no connection: it is told so, however often it may ask meanwhile."""
+    """It has a place but no connection: it fails in time, however often it asks meanwhile."""
     role.limit(1)
     limits = DatabaseLimits(wait_seconds=0.5, grow_seconds=0.1)
     database = Database(role.url, pool_size=2, limits=limits)
@@ -343,7 +343,7 @@ async def test_a_request_refused_repeatedly_waits_no_longer_than_the_bound(
 async def test_a_cancelled_request_frees_its_place_when_its_connection_is_closed(
     role: LimitedRole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not before: others would ask for a connection that can not be had yet."""
+    """Not earlier: others would ask for a connection that cannot be opened yet."""
     role.limit(1)
     limits = DatabaseLimits(wait_seconds=0.1)
     database = Database(role.url, pool_size=1, limits=limits)

@@ -1,4 +1,4 @@
-"""A process that can open nothing more: what runs goes on, nothing is begun that could only fail."""
+"""A process without descriptors: running turns continue, and no turn starts that could only fail."""
 
 import resource
 from collections.abc import Generator
@@ -58,6 +58,6 @@ def test_a_process_without_descriptors_ends_its_turns_and_begins_none(
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
 def test_a_system_error_is_not_reported_as_bad_data(error: Exception) -> None:
-    """A turn's end that meets it is tried again, and not given up as one that can not be stored."""
+    """The end of a turn is then retried, and not given up as one that cannot be stored."""
     with pytest.raises(StoreUnavailable), mapped_errors:
         raise error

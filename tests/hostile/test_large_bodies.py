@@ -45,7 +45,7 @@ def test_the_largest_allowed_body_is_accepted(chat: Chat, fake: ScriptedBackend)
     "file", [{}, 1, {"type": "image", "transfer_method": "remote_url", "url": "http://a/b"}]
 )
 def test_thousands_of_files_are_refused(chat: Chat, file: Any) -> None:
-    """Each mistake of each was told: 8 MiB of empty files were answered with 170 MB after 35 s."""
+    """Listing each mistake of each file answered 8 MiB of empty files with 170 MB after 35 s."""
     for count in (101, 4_000):
         response = chat.post("Hi", files=[file] * count)
         assert refused(response, 400, "invalid_param")["message"] == "files: must be at most 100"

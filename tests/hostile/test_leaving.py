@@ -54,7 +54,7 @@ def taken_back(fleet: Fleet, *task_ids: str) -> None:
 def test_a_draining_single_process_completes_its_turns(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
-    """Nobody adopts what it releases: all readers stay, and none is told that the turn is lost."""
+    """Nobody adopts what it releases: all readers stay, and none gets an error."""
     server = fleet.start(lease_seconds=LONG_LEASE)
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     chat = fleet.chat(server, user)
@@ -68,7 +68,7 @@ def test_a_draining_single_process_completes_its_turns(
         fake.wait_until(lambda: fake.open_streams == 4)
         server.begin_stop(30.0)
         taken_back(fleet, stream.task_id, plain.task_id, unread["task_id"])
-        # Who comes now is served, too: there is no other place to go to.
+        # New readers are served as well: there is no other process.
         with chat.follow(stream.task_id) as late:
             late.until("So far")
             gate.open()
@@ -87,7 +87,7 @@ def test_a_draining_single_process_completes_its_turns(
 def test_the_only_process_ends_a_turn_without_recent_readers(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
-    """What is offered is not dropped for want of readers: it may come back."""
+    """An offered turn is not dropped for want of readers: it may come back."""
     fleet.limits = Limits(
         registry=RegistryLimits(unread_seconds=0.0), maintenance=MaintenanceIntervals(status_seconds=0.1)
     )
@@ -129,7 +129,7 @@ def test_the_only_process_serves_its_queued_turns_too(
 def test_a_turn_beyond_the_drain_is_left_to_the_next_process(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
-    """At the end of the drain the turn is nobody's again; whoever starts next goes on with it at once."""
+    """At the end of the drain the turn has no owner; the next process continues it at once."""
     server = fleet.start(lease_seconds=LONG_LEASE)
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     with fleet.chat(server, user).open() as plain:
@@ -262,7 +262,7 @@ def test_a_process_without_its_database_stops_in_time(
             assert time.monotonic() - began < DRAIN + A_MOMENT
         assert "Traceback" not in process.output
         assert "rror while closing" not in process.output
-    # The lease runs out, and another process goes on.
+    # The lease expires, and another process continues.
     for task_id in (plain.task_id, stream.task_id):
         fleet.change(task_id, owner=None, lease_until=None)
     gate.open()
@@ -317,7 +317,7 @@ def test_a_draining_process_refuses_new_turns_and_serves_the_old(
 def test_a_connection_accepted_during_shutdown_does_not_delay_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All connections are told to end; one that is not among them yet would be waited for."""
+    """Shutdown closes all known connections; it would wait for one that is not among them yet."""
     connect = Listener._connect
 
     async def late(listener: Listener, accepted: socket.socket) -> None:

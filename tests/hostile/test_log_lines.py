@@ -1,4 +1,4 @@
-"""What clients send does not reach the log, least of all while the database is away."""
+"""Text of clients does not reach the log, not even while the database is away."""
 
 import json
 import logging

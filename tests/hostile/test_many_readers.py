@@ -1,4 +1,4 @@
-"""A thousand readers of one turn: whoever comes new, a probe above all, is served meanwhile."""
+"""With a thousand readers of one turn, new requests are served, above all probes."""
 
 import asyncio
 import resource

@@ -49,7 +49,7 @@ SSE = ("Content-Type", "text/event-stream")
 
 
 class OddBackend:
-    """Answers POST /runs and the event stream as it is told to, on a socket of its own."""
+    """Answers POST /runs and the event stream with given bytes, on a socket of its own."""
 
     def __init__(self, create: Answer, stream: Answer) -> None:
         self._create, self._stream = create, stream
@@ -136,7 +136,7 @@ GOOD = {
 
 @pytest.mark.parametrize("name", GOOD)
 def test_an_event_stream_is_read_with_any_content_encoding(tmp_path: Path, name: str) -> None:
-    """Nothing but identity is asked for; a proxy that compresses all the same is understood."""
+    """The gateway asks for identity only, but it reads the stream of a proxy that compresses anyway."""
     backend = OddBackend(Answer(202, RUN), GOOD[name])
     with gateway_at(backend, tmp_path) as (_, chat):
         heard = chat.streaming()
@@ -215,7 +215,7 @@ BAD_CREATES = {
     "a redirect": (Answer(307, b"", (("Location", "/elsewhere/runs"),)), "307, a redirect"),
     "a number for an id": (Answer(202, b'{"run_id":7}'), "does not follow the run protocol"),
     "an empty id": (Answer(202, b'{"run_id":""}'), "the new run has no id"),
-    "an id that can not be kept": (Answer(202, b'{"run_id":"a\\u0000b"}'), "the new run has no id"),
+    "an id that cannot be kept": (Answer(202, b'{"run_id":"a\\u0000b"}'), "the new run has no id"),
     "a long id": (Answer(202, b'{"run_id":"%s"}' % (b"x" * 9_000)), "the new run has no id"),
     "a list": (Answer(202, b"[]"), "does not follow the run protocol"),
     "zipped html": (

@@ -180,7 +180,7 @@ async def test_statements_stay_prepared_without_pgbouncer(postgres_url: str) -> 
 def test_a_missing_database_behind_pgbouncer_is_reported(
     postgres_url: str, mode: Mode, tmp_path: Path
 ) -> None:
-    """A database that is not there is told in words, and the process answers its probes."""
+    """A missing database is reported in words, and the process answers its probes."""
     missing = make_url(postgres_url).set(database="no_such_database").render_as_string(hide_password=False)
     with (
         PgBouncer(missing, mode) as bouncer,

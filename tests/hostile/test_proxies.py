@@ -99,7 +99,7 @@ def test_each_request_gets_its_own_response(
 def test_malformed_bytes_do_not_affect_other_clients(
     nginx: Path, behind: RecordingServer, kind: str, sent: list[tuple[bytes, Seen]], broken: list[Change]
 ) -> None:
-    """Whatever nginx makes of them, and however the client leaves: the next one gets its own response."""
+    """The next client gets its own response, however nginx handles the bytes and the disconnect."""
     forget(behind)
     with Client(str(nginx / kind)) as client:
         client.send(changed(b"".join(raw for raw, _ in sent), broken))

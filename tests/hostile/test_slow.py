@@ -1,4 +1,4 @@
-"""Who is slow is cut: at the head, at the body, and while reading; who is only not fast is served."""
+"""Stalled clients are cut: at the head, at the body, and while reading; slow but steady ones are served."""
 
 import socket
 import threading
@@ -126,7 +126,7 @@ def test_a_download_that_is_not_read_is_cut(recording: RecordingServer, lines: t
 
 
 def test_small_responses_that_are_not_read_are_cut(recording: RecordingServer) -> None:
-    """Less than what a transport calls full, but for ever: asked again and again, until nothing fits."""
+    """Each response is below the transport's limit, but requests repeat until nothing fits."""
     sent: list[int] = []
     with unread(recording, b"") as client:
         more = request("GET", "/") * 500
@@ -153,7 +153,7 @@ def test_a_slowly_read_download_is_served(recording: RecordingServer) -> None:
 def test_a_slow_reader_gets_the_whole_response(
     recording: RecordingServer, lines: tuple[str, ...], more: bytes
 ) -> None:
-    """Nobody is idle, or has to be got rid of, before the last byte of the response was taken."""
+    """A connection is neither idle nor closed before the last byte of the response was read."""
     recording.server.config.timeout_keep_alive = 1
     with unread(recording, request("GET", "/big", *lines) + more) as client:
         for _ in range(8):
@@ -179,7 +179,7 @@ def test_a_refused_connection_that_stays_open_is_closed(recording: RecordingServ
     with recording.client() as client:
         client.send(request("POST", "/early", "Content-Length: 100000"))
         assert client.answer().headers["connection"] == "close"
-        # Also while it goes on sending.
+        # This holds even while the client continues to send.
         sent: list[int] = []
         flooding = threading.Thread(target=lambda: sent.append(client.flood(b"x", 10**9)), daemon=True)
         flooding.start()

@@ -1,4 +1,4 @@
-"""What the workflows count on: the changelog has its form, and versions are the same in all files."""
+"""The workflows rely on the form of the changelog and on equal versions in all files."""
 
 import re
 import subprocess

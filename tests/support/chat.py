@@ -1,4 +1,4 @@
-"""What clients do, in a few words: post, listen, cut, resume, stop, look at what was stored."""
+"""The actions of clients: post, listen, cut, resume, stop, look at the stored rows."""
 
 import json
 from collections.abc import Generator
@@ -47,7 +47,7 @@ class Heard:
 
     @property
     def answer(self) -> str:
-        """What a client that appends deltas shows in the end."""
+        """The final text of a client that appends deltas."""
         return answer_of(self.events)
 
     @property

@@ -43,7 +43,7 @@ class Program:
         )
 
     def run(self, *arguments: str) -> Json:
-        """What it printed."""
+        """The output of the program."""
         return read(self.start(*arguments))
 
 

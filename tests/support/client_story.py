@@ -1,4 +1,4 @@
-"""What the backend of these tests does, and what the gateway made of it."""
+"""The behaviour of the backend of these tests, and its result at the gateway."""
 
 from typing import Any
 
@@ -20,11 +20,11 @@ from tests.support.json_type import Json
 from tests.support.outbox import SUGGEST
 
 UNICODE = 'naïve 你好 🎉 line\u2028sep "quoted" \\ end'
-"""What breaks readers that split lines or bytes in the wrong place."""
+"""Text that breaks readers which split lines or bytes in the wrong place."""
 
 
 class Story:
-    """What the backend does follows from the query, so that every program can tell the same story."""
+    """The query decides the behaviour of the backend, so that every program sees the same."""
 
     def __init__(self) -> None:
         self.left = Gate()

@@ -38,7 +38,7 @@ class Operator:
         )
 
     def run(self, *arguments: str) -> str:
-        """What a command prints that succeeds."""
+        """The output of a command that succeeds."""
         done = self.try_(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -23,7 +23,7 @@ sleep() {
 
 def check_session(page: Path, url: str, folder: Path, at_least: int) -> None:
     """Type all commands of the page's console blocks, with `url` in place of the printed address, and
-    compare what they print. The page's programs are there, too.
+    compare what they print. The page's programs are there as well.
     """
     write_programs(page, folder)
     steps = commands(page.read_text("utf-8"))

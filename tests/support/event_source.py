@@ -11,7 +11,7 @@ import aiohttp
 from tests.support.gateway_server import API_KEY
 
 CUT = (aiohttp.ClientError, ConnectionError)
-"""What a connection that breaks looks like."""
+"""The errors of a broken connection."""
 
 
 class EventSource:

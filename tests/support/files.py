@@ -1,4 +1,4 @@
-"""Files of users: how they are uploaded and read, and how an agent is told of them."""
+"""Files of users: how they are uploaded and read, and how an agent sees them."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def local(upload_file_id: str, kind: str = "image") -> Json:
 
 
 def told(fake: ScriptedBackend) -> Any:
-    """What the newest run was told the user says."""
+    """The user's text in the newest run."""
     layers = fake.requests[-1].body["composition"]["layers"]
     [said] = [layer["config"]["user"] for layer in layers if "user" in (layer.get("config") or {})]
     return said

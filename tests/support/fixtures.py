@@ -73,7 +73,7 @@ def shared_server(
                 database_url=url,
                 backend_url=shared_fake.url,
                 ping_seconds=1.0,
-                # A run that goes wrong in a test must not hold it up for ever.
+                # A run that fails in a test must not block it.
                 idle_timeout_seconds=15.0,
             )
         )
@@ -141,7 +141,7 @@ def client(server: GatewayServer) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def chat(client: httpx.Client, user: str) -> Chat:
-    """What this test's user does with `server`."""
+    """The client of this test's user at `server`."""
     return Chat(client, user)
 
 

@@ -37,7 +37,7 @@ class Fleet:
         self._stack = stack
         self._processes = 0
         self.limits = DEFAULTS
-        """Of the gateways that `start` makes, where nothing else is said."""
+        """Defaults of the gateways that `start` makes."""
 
     def start(self, *, limits: Limits | None = None, **settings: Any) -> GatewayServer:
         """One more gateway, in a thread of this process."""
@@ -104,7 +104,7 @@ def within(server: GatewayServer, work: Coroutine[Any, Any, T]) -> T:
 
 
 def die(server: GatewayServer) -> None:
-    """As kill -9, for all that others can see: its turns and its maintenance end without a word."""
+    """As kill -9, for all that others can see: its turns and its maintenance end without notice."""
     gateway = server.gateway
 
     async def run() -> None:

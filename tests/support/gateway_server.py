@@ -22,7 +22,7 @@ from agent_gateway.settings import Settings
 
 API_KEY = "app-test-key"
 SECRET_KEY = "test-secret-as-long-as-they-have-to-be"
-"""Of every gateway: keys are hashed with it."""
+"""The secret of every gateway: keys are hashed with it."""
 BOUND = 20.0
 """Seconds after which any wait in a test has failed."""
 EARLY_FAILURES_HAVE_A_STATUS = RequestLimits(first_event_seconds=BOUND)
@@ -68,7 +68,7 @@ class GatewayServer:
         assert self.server.started, "the gateway did not start"
         port = self.server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        # The framework makes its models of all routes with the first request, and can not do so in the
+        # The framework makes its models of all routes with the first request, and cannot do so in the
         # threads of two servers at once.
         with _first_request:
             httpx.get(f"{self.url}/nowhere", timeout=BOUND, trust_env=False)
@@ -86,7 +86,7 @@ class GatewayServer:
         assert not self._thread.is_alive(), "the gateway did not stop"
 
     def begin_stop(self, drain_seconds: float) -> None:
-        """What SIGTERM does, without waiting for the end."""
+        """Do as SIGTERM does, without waiting for the end."""
 
         async def drain_then_exit() -> None:
             await self.gateway.live.drain(drain_seconds)
@@ -143,7 +143,7 @@ def sse_events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
 
 
 def answer_of(events: list[dict[str, Any]]) -> str:
-    """What a client that appends deltas shows in the end."""
+    """The final text of a client that appends deltas."""
     text = ""
     for event in events:
         if event["event"] in ("message", "agent_message"):

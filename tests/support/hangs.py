@@ -1,4 +1,4 @@
-"""A pytest plugin: a test that takes too long (`timeout` in pyproject.toml) tells what its tasks wait for.
+"""A pytest plugin: a test that takes too long (`timeout` in pyproject.toml) prints what its tasks wait for.
 
 The stacks of threads alone say nothing of what an event loop waits for.
 """

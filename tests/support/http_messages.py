@@ -48,7 +48,7 @@ Change = tuple[int, int, bytes]
 
 
 def changes() -> st.SearchStrategy[list[Change]]:
-    """What is done to bytes to break them."""
+    """The ways to break bytes."""
     one = st.tuples(st.integers(0, 10_000), st.integers(0, 3), st.sampled_from(BITS))
     return st.lists(one, min_size=1, max_size=4)
 

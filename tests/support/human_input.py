@@ -1,4 +1,4 @@
-"""What tests of questions to humans share: runs that ask, and what a front end does with a form."""
+"""Shared by tests of human input: runs that ask, and a front end's calls for a form."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -45,7 +45,7 @@ def form_of(heard: Heard) -> Json:
 
 
 def token_of(heard: Heard) -> str:
-    """What reads and submits the form in a stream."""
+    """The token that reads and submits the form of a stream."""
     return str(form_of(heard)["form_token"])
 
 
@@ -59,7 +59,7 @@ def submit(chat: Chat, token: str, action: str = "approve", **values: Any) -> ht
 
 
 def submitted(chat: Chat, token: str, action: str = "approve", **values: Any) -> Json:
-    """A submission that is taken: names the turn that goes on."""
+    """An accepted submission: names the turn that continues."""
     response = submit(chat, token, action, **(values or {"size": "s"}))
     assert response.status_code == 200, response.text
     body: Json = response.json()
@@ -89,7 +89,7 @@ def extra(chat: Chat, heard: Heard) -> Json:
 
 
 def told(fake: ScriptedBackend) -> Json:
-    """What the newest run was told of the human's answer."""
+    """The human's answer as the newest run got it."""
     calls: Json = fake.requests[-1].body["deferred_tool_results"]["calls"]
     assert list(calls) == ["call_ask_1"]
     answer: Json = calls["call_ask_1"]

@@ -24,7 +24,7 @@ from tests.support.human_input import token_of
 from tests.support.json_type import Json
 
 ASK = "Ask me"
-"""What a run is told that then asks."""
+"""The query of a run that asks a question."""
 
 
 class Scope(Enum):
@@ -46,11 +46,11 @@ class Operation:
     file: bytes | None = None
     """Sent as `file` of a multipart body, with the fields of `body`."""
     status: int = 200
-    """What the owner gets."""
+    """The owner's status code."""
     unknown: int = 404
-    """What is said of ids that do not exist."""
+    """The status code for ids that do not exist."""
     off: bool = False
-    """A feature that no app has: everybody with a key is told so."""
+    """A feature that no app has: every caller with a key gets that answer."""
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -75,7 +75,7 @@ OPERATIONS: dict[str, Operation] = {
     "listConversationVariables": Operation(Scope.USER, query={"last_id": ""}),
     # No conversation has a variable.
     "updateConversationVariable": Operation(Scope.USER, body={"value": 1}, status=404),
-    # Whoever knows the token of a form may answer.
+    # Every caller that knows the token of a form may answer.
     "getHumanInputForm": Operation(Scope.APP),
     "submitHumanInputForm": Operation(Scope.APP, body={"inputs": {}, "action": "approve"}),
     "followAnswer": Operation(Scope.USER),
@@ -122,7 +122,7 @@ class Owner:
     @functools.cached_property
     def question(self) -> Heard:
         """A turn that ended with a question to a human, in a conversation of its own."""
-        # Not queued: what goes on after an answer takes its script at any time.
+        # Not queued: the turn after an answer takes its script at any time.
         self.backend.script = asks_when_told
         return self.chat.streaming(ASK)
 
@@ -136,7 +136,7 @@ class Owner:
 
 
 def asks_when_told(body: Json) -> Script:
-    """What runs do: most say what they were told."""
+    """Ask a question when the query is ASK, else repeat the query."""
     return script(text("Well."), ask_human("May I?")) if query_of(body) == ASK else echo(body)
 
 
@@ -163,7 +163,7 @@ def document() -> Json:
 
 @dataclass(frozen=True)
 class Route:
-    """What the document says of an operation."""
+    """The description of an operation in the document."""
 
     method: str
     path: str
@@ -188,7 +188,7 @@ class Route:
 
 @functools.cache
 def routes() -> dict[str, Route]:
-    """What the document says, by operation id."""
+    """The operations of the document, by operation id."""
     return {
         spec["operationId"]: Route(method.upper(), path, spec)
         for path, methods in document()["paths"].items()

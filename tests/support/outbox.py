@@ -1,4 +1,4 @@
-"""What tests about the gateway's own auxiliary runs share: an app that has them, and a look at the outbox."""
+"""Shared by tests of auxiliary runs: an app that has them, and a look at the outbox."""
 
 import asyncio
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def told_apart(*, name: ScriptSource = echo, suggest: ScriptSource = echo) -> Ca
 
 
 def errands(url: str) -> list[OutboxRow]:
-    """What the outbox holds."""
+    """The entries of the outbox."""
 
     async def work(session: AsyncSession) -> list[OutboxRow]:
         return list(await session.scalars(select(OutboxRow)))
@@ -65,7 +65,7 @@ def all_done(url: str) -> None:
 
 
 def due_now(url: str) -> None:
-    """As if the hold of whoever took the errands were over."""
+    """Make all entries due, as if their claims had expired."""
 
     change(url, next_try_at=now_plus(-1))
 
@@ -80,7 +80,7 @@ def change(url: str, **values: Any) -> None:
 
 
 def forget_errands(url: str) -> None:
-    """Nobody has to do anything any more."""
+    """Empty the outbox."""
 
     async def work(session: AsyncSession) -> None:
         await session.execute(delete(OutboxRow))

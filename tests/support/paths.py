@@ -5,4 +5,4 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 RECORDED: Final = ROOT / "tests" / "recorded"
-"""What real backends said and were sent."""
+"""Recorded responses of real backends, and the requests for them."""

@@ -103,7 +103,7 @@ class PgBouncer:
 
     @property
     def log(self) -> str:
-        """What it has said since its last start."""
+        """Its log since its last start."""
         return self._log.read_text() if self._log.exists() else ""
 
     def url(self, **query: str) -> str:

@@ -38,7 +38,7 @@ from tests.support.gateway_server import SECRET_KEY, GatewayServer, wait_until
 T = TypeVar("T")
 
 APPLICATION = "agent-gateway"
-"""What a gateway calls itself on its connections to Postgres."""
+"""The application name of a gateway's connections to Postgres."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def look(url: str, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
 
 
 def _complete(work: Coroutine[Any, Any, T]) -> T:
-    """In a thread of its own: a backend's script may look, too, and there a loop is running."""
+    """In its own thread: a backend's script may look as well, and there a loop is running."""
     with ThreadPoolExecutor(1) as executor:
         return executor.submit(asyncio.run, work).result()
 
@@ -197,13 +197,13 @@ def with_database(url: str, work: Callable[[Database], Awaitable[T]]) -> T:
 
 
 def apply_app(url: str, slug: str, **config: Any) -> ApplyResult:
-    """What `agent-gateway app apply` does: the plain app, changed like this, under that slug."""
+    """Do as `agent-gateway app apply` does: the plain app, changed like this, under that slug."""
     changed = AppConfig.model_validate({**default_app().model_dump(), **config})
     return with_database(url, lambda database: AppStore(database).apply(slug, changed))
 
 
 def make_key(url: str, app_id: AppId, seconds: float | None = None) -> tuple[KeyId, str]:
-    """What `agent-gateway key create` does."""
+    """Do as `agent-gateway key create` does."""
     return with_database(
         url, lambda database: KeyStore(database, SECRET_KEY.encode()).make(app_id, "a test", seconds)
     )

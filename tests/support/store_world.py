@@ -1,4 +1,4 @@
-"""What store tests share: callers of two apps, processes that hold turns, and a look at the rows."""
+"""Shared by store tests: callers of two apps, processes that hold turns, and a look at the rows."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager

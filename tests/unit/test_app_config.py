@@ -1,4 +1,4 @@
-"""App files: what is read, what is refused and in which words, and what the store keeps."""
+"""App files: how they are read, how mistakes are reported, and what the store keeps."""
 
 import json
 from pathlib import Path

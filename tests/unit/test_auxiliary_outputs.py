@@ -1,4 +1,4 @@
-"""What auxiliary runs say is read leniently, and never taken for more than it is."""
+"""Outputs of auxiliary runs are read leniently and within bounds."""
 
 import json
 

@@ -62,7 +62,7 @@ class Counted(StoredChunks):
 
 @pytest.mark.parametrize("left", [0, 1, 10])
 def test_a_late_reader_costs_only_the_chunks_it_reads(left: int) -> None:
-    """Of a million stored chunks only those that are sent are made, and a few to find them."""
+    """Only the chunks that are sent are made from a million stored ones, and a few to find them."""
     count = 1_000_000
     chunks = Counted("x" * count, range(1, count + 1), range(1, count + 1))
     steps = (Step(1, 5, thought="early"),)

@@ -305,7 +305,7 @@ TOLD = (
     ],
 )
 def test_files_are_listed_after_the_query_or_at_their_placeholder(config: Any, wanted: Any) -> None:
-    """Or where the app has a place for them; never in the user's own words."""
+    """Files are also listed where the app has a place for them, but never within the user's own text."""
     app = app_of([{"name": "a", "config": config}, {"name": "b"}])
     turn = replace(turn_of(app), files=FILES)
     assert sent(turn)["composition"]["layers"][0]["config"] == wanted

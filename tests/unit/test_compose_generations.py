@@ -66,7 +66,7 @@ def test_a_schema_2_composition_is_accepted_by_both_generations(name: str) -> No
     assert [(one["name"], one["type"], one.get("deps")) for one in typed] == [
         (one["name"], one["type"], one.get("deps")) for one in wanted
     ]
-    # What the user says in two texts is one text here.
+    # The user's two texts are one text here.
     assert [one.get("config") or {} for one in typed if one["name"] != "agent_app_user_prompt"] == [
         one.get("config") or {} for one in wanted if one["name"] != "agent_app_user_prompt"
     ]

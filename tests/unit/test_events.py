@@ -1,4 +1,4 @@
-"""What a reader of an ended turn gets: told so far + rest = exactly the turn (R1, R13)."""
+"""Events sent so far + the rest of an ended turn = exactly the turn (R1, R13)."""
 
 import pytest
 from hypothesis import given
@@ -112,7 +112,7 @@ FILES = tuple(
 
 @pytest.mark.parametrize("code", [None, "turn_timeout"])
 def test_files_of_a_turn_cut_short_follow_its_text(code: str | None) -> None:
-    """They follow the text told as a whole, at places of their own; the end follows them."""
+    """They follow the replaced text, at positions of their own; the end follows them."""
     fold, _ = fed(delta("Hello"))
     result = cut_short(fold, code, FILES)
     one, two = (MessageFile(file.position, file) for file in result.files)
@@ -179,7 +179,7 @@ def test_a_stream_resumed_anywhere_gives_the_same_events_as_an_uncut_one(
         before, rest = uncut[:seen], rest_of(result, seen)
         ends_once(rest, seen, result)
         assert chunks(before) + chunks(rest) == chunks(uncut)
-        # A step that goes on to grow is told once, in its last form; nothing else is left out.
+        # A step that still grows is emitted once, in its last form; nothing else is left out.
         assert [event for event in uncut[seen:] if event in rest] == rest
         assert {step.number: step for step in steps_told([*before, *rest])} == {
             step.number: step for step in steps_told(uncut)

@@ -1,4 +1,4 @@
-"""What is made of a file's name, whatever a client sends as one."""
+"""Names and types of files, for any name that a client sends."""
 
 import unicodedata
 

@@ -44,7 +44,7 @@ def test_the_fold_is_the_same_in_any_batches(
 
 @given(runs, runs)
 def test_a_fold_restored_from_a_checkpoint_continues_alike(run: list[RunEvent], rest: list[RunEvent]) -> None:
-    """Files included: who goes on from it stores them, too."""
+    """This includes files: a process that continues from it stores them as well."""
     fold, _ = fed(*run)
     restored = Fold.load(fold.dump())
     assert restored.feed(rest) == fold.feed(rest)

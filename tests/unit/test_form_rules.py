@@ -1,4 +1,4 @@
-"""The rules of forms: what may be submitted, and how it reads."""
+"""The rules of forms: valid submissions, and their text."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A live turn's frames: late readers cost what they read, and what is kept for others is counted."""
+"""A live turn's frames: late readers cost only what they read, and cached frames are counted."""
 
 from typing_extensions import override
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Away(Exception):
-    """Whatever is needed is not there for now."""
+    """A dependency is away for now."""
 
 
 def test_jitter_leaves_at_least_half_of_a_pause() -> None:

@@ -122,7 +122,7 @@ def test_every_mistyped_variable_is_reported(read: Read) -> None:
 
 
 def test_service_variables_of_kubernetes_are_ignored(read: Read) -> None:
-    """Of a service named agent-gateway, and of agent-gateway-backend."""
+    """The variables of the services agent-gateway and agent-gateway-backend."""
     settings = read(
         SERVICE_HOST="10.0.0.1",
         SERVICE_PORT="80",

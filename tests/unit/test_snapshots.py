@@ -1,4 +1,4 @@
-"""Session snapshots on their way to a backend: kept byte for byte, fitted, or put into the other form."""
+"""Session snapshots on their way to a backend: kept byte for byte, fitted, or converted."""
 
 import json
 from typing import Any
@@ -127,7 +127,7 @@ def test_a_question_left_open_in_a_list_is_marked_as_interrupted() -> None:
     *before, last = history_of(given["session_snapshot"])
     assert last["state"] == "complete"
     assert history_of(sent) == [*before, {**last, "state": "interrupted"}]
-    # And that is what lets a new turn go over it.
+    # This lets a new turn continue after it.
     assert failure({**given, "session_snapshot": sent}, 2, "dify.") is None
 
 

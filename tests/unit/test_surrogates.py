@@ -1,4 +1,4 @@
-"""Characters that deltas cut in two are told whole, at the same positions for everybody who folds the run."""
+"""Characters that deltas split are emitted whole, at the same positions in every process."""
 
 import json
 from itertools import pairwise
@@ -36,7 +36,7 @@ def older(text: str) -> RunEvent:
 
 
 def told(*events: RunEvent, version: int = NOW) -> list[tuple[int, str]]:
-    """Position and text of all that is told while the run goes on."""
+    """Position and text of all events that are emitted while the run is active."""
     shown: list[tuple[int, str]] = []
     for event in Fold(version=version).feed([wire(event) for event in events]):
         assert isinstance(event, LLMChunk | AgentThought)
@@ -83,7 +83,7 @@ def test_a_character_at_the_edge_of_two_steps_stays_whole() -> None:
 
 
 def test_surrogate_pairs_in_tool_arguments_and_results_are_joined() -> None:
-    """Their JSON may escape a character as two halves, or hold one half only; their ids, too."""
+    """Their JSON and their ids may escape a character as two surrogates, or hold only one."""
     fold = Fold()
     asked = call("weather" + HIGH, "c" + HIGH, {"city": "a" + HIGH})
     answered = result("weather", "c" + HIGH, [HIGH + LOW, HIGH])
@@ -107,7 +107,7 @@ def test_a_deeply_nested_result_with_a_surrogate_does_not_end_the_turn() -> None
 
 
 def test_a_terminal_event_with_surrogates_is_read_and_keeps_its_snapshot() -> None:
-    """A model's history may hold one: the backend gets it back as it was."""
+    """A model's history may hold a lone surrogate: the backend gets it back unchanged."""
     held = {"layers": [{"name": "history", "t": HIGH}]}
     asked = {"args": {"question": "Sure? " + HIGH + LOW + HIGH}}
     fold = Fold()
@@ -127,7 +127,7 @@ def test_a_terminal_event_with_surrogates_is_read_and_keeps_its_snapshot() -> No
 
 
 def test_a_turn_cut_short_leaves_out_the_held_surrogate() -> None:
-    """A reader elsewhere may have been told the whole character at that position."""
+    """A reader elsewhere may have got the whole character at that position."""
     fold = Fold()
     fold.feed([wire(delta("a" + HIGH))])
     assert [(chunk.position, chunk.text) for chunk in cut_short(fold, "turn_timeout").chunks] == [(1, "a")]
@@ -178,7 +178,7 @@ def test_the_answer_is_the_same_however_its_characters_were_split(pieces: list[s
 def test_a_fold_resumed_from_a_checkpoint_emits_the_same_events(
     run: list[RunEvent], data: st.DataObject, version: int
 ) -> None:
-    """Whoever folds it, from wherever, tells the same; and the rows give it back."""
+    """Every process emits the same events from any checkpoint, and the rows give them back."""
     run = [wire(event) for event in (*run, succeeded(output=""))]
     whole = Fold(version=version)
     told = whole.feed(run)

@@ -54,12 +54,12 @@ def built(kind: Any, **values: Any) -> Any:
 
 
 def plain(response: Any) -> Any:
-    """What the typed response holds."""
+    """The content of the typed response."""
     return json.loads(response.model_dump_json(exclude={"raw"}))
 
 
 def raw(response: Any) -> Any:
-    """What came, where the client's type has no room for it."""
+    """The raw content, where the client's type has no room for it."""
     return json.loads(response.raw.content)
 
 

@@ -1,4 +1,4 @@
-"""What the store makes of a question, for tests without one."""
+"""The form that the store makes from a question, for tests without a store."""
 
 from dataclasses import replace
 

@@ -72,7 +72,7 @@ class Run:
         self._task = asyncio.create_task(self._play())
 
     def halt(self) -> None:
-        """The process dies: nothing happens any more."""
+        """The process dies: nothing happens from now on."""
         if self._task is not None:
             self._task.cancel()
 
@@ -130,7 +130,7 @@ class Run:
         return max(index, self.trimmed)
 
     def trim(self, keep: int, upto: int) -> None:
-        """Of the events before entry `upto`, keep the newest few."""
+        """Keep only the newest few events before entry `upto`."""
         events = [index for index in range(upto) if isinstance(self.log[index], Logged)]
         oldest = [*events, upto][-keep - 1] if keep <= len(events) else 0
         self.trimmed = max(self.trimmed, oldest)
@@ -138,7 +138,7 @@ class Run:
     def _append(self, frame: bytes) -> None:
         event: Json = json.loads(next(line for line in frame.split(b"\n") if line.startswith(b"data:"))[5:])
         cursor = cursor_of(event["id"])
-        # What follows a recorded event must come after it.
+        # Events after a recorded one must have larger ids.
         self._clock = max(self._clock, cursor[0])
         self._listen(event)
         self.log.append(Logged(cursor, frame, event))

@@ -64,7 +64,7 @@ def fed(*events: RunEvent) -> tuple[Fold, list[TurnEvent]]:
 
 
 def stored(fold: Fold) -> list[StoredFile]:
-    """What the run made, as if all of it had been stored."""
+    """The run's artifacts, as if all of them had been stored."""
     return [as_stored(made, "0192f3a0-0000-7000-8000-000000000001") for made in fold.files]
 
 

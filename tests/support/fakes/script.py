@@ -1,4 +1,4 @@
-"""What a run of the scripted backend does: steps, and helpers that make them.
+"""Scripts for runs of the scripted backend: steps, and helpers that make them.
 
     script(text("Hel", "lo"), Cut(), text("!"), succeed())
 
@@ -72,14 +72,14 @@ class Cut:
 
 @dataclass(frozen=True)
 class Trim:
-    """The log keeps only its newest events for whoever connects from now on."""
+    """The log keeps only its newest events for readers that connect from now on."""
 
     keep: int
 
 
 @dataclass(frozen=True)
 class Forget:
-    """The backend does not know the run any more (404)."""
+    """The backend no longer knows the run (404)."""
 
 
 class Gate:
@@ -107,7 +107,7 @@ class Gate:
 
 
 Happening = Raw | Keepalive | Cut | Trim | Forget
-"""What happens to a reader, not to the log."""
+"""Steps that affect a reader, not the log."""
 Step = Emit | Frame | Succeed | Gate | Happening
 
 
@@ -274,7 +274,7 @@ def ask_human(question: str, call_id: str = "call_ask_1", **more: Any) -> Succee
 
 
 def fail(reason: str | None = None, error: str = "something went wrong", **more: Any) -> Emit:
-    """run_failed; newer backends put session_snapshot and usage there, too (`more`)."""
+    """run_failed; newer backends also put session_snapshot and usage there (`more`)."""
     return Emit("run_failed", {"error": error, "reason": reason, **more})
 
 

@@ -74,7 +74,7 @@ class ScriptedBackend:
         self.documented = True
         """Whether it says in `/openapi.json` what it speaks."""
         self.document: int | Literal["cut", "hang", "garbage"] = 200
-        """What happens to who asks for it."""
+        """The response to a request for it."""
         self.documents = 0
         """How often that was asked for."""
         self._token = token
@@ -104,7 +104,7 @@ class ScriptedBackend:
         del self.runs[run_id]
 
     def trim(self, run_id: str, keep: int) -> None:
-        """Of the events so far, keep only the newest few for whoever connects from now on."""
+        """Keep only the newest few events for readers that connect from now on."""
         run = self.runs[run_id]
         run.trim(keep, len(run.log))
 
@@ -119,7 +119,7 @@ class ScriptedBackend:
         await asyncio.to_thread(self.wait_until, predicate, seconds)
 
     def start(self) -> None:
-        """Listen; after a stop on the same port, with the same runs (their scripts do not go on)."""
+        """Listen; after a stop on the same port, with the same runs (their scripts do not continue)."""
         listener = socket.create_server(("127.0.0.1", self._port), backlog=2048)
         self._port = listener.getsockname()[1]
         ready = threading.Event()
@@ -177,7 +177,7 @@ class ScriptedBackend:
         inner = Starlette(routes=[Mount(self._prefix, routes=routes)] if self._prefix else routes)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            # uvicorn has no way to break a connection without a word, but its transport has.
+            # uvicorn cannot drop a connection without a response, but its transport can.
             scope["transport"] = cast("Any", send).__self__.transport
             wanted = f"Bearer {self._token}".encode()
             if self._token and dict(scope["headers"]).get(b"authorization") != wanted:

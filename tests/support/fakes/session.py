@@ -1,4 +1,4 @@
-"""What a backend reads in a request and makes of it: query, history, the next session snapshot, usage."""
+"""The data that a backend reads in a request and makes from it: query, history, next snapshot, usage."""
 
 from tests.support.json_type import Json
 
@@ -22,7 +22,7 @@ def history_of(snapshot: Json | None) -> list[Json]:
 
 
 def problem_of(body: Json) -> str | None:
-    """What a real backend notices only after its 202."""
+    """The mistake that a real backend notices only after its 202, if there is one."""
     names = [layer["name"] for layer in body["composition"]["layers"]]
     snapshot = body.get("session_snapshot")
     if snapshot is None:
@@ -91,6 +91,6 @@ def usage_of(body: Json, said: str) -> Json:
 
 
 def remembered(body: Json) -> list[str]:
-    """What the run was told the user had said before."""
+    """The earlier messages of the user that the run got."""
     parts = [part for message in history_of(body.get("session_snapshot")) for part in message["parts"]]
     return [part["content"] for part in parts if part["part_kind"] == "user-prompt"]

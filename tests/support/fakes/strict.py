@@ -1,4 +1,4 @@
-"""What real backends refuse: in the request (422), and in a run that was made of it (`run_failed`).
+"""Refusals of real backends: of the request (422), and in the run made from it (`run_failed`).
 
 Both generations of the run protocol, as they were recorded: `tests/backend/test_strict_backend.py` holds this
 against `tests/recorded/schema1`, `schema2` and `cross`.

@@ -1,6 +1,6 @@
 """A TCP link that misbehaves on request: it resets, tears, refuses, stalls and throttles.
 
-It lives in the event loop of whoever starts it, listens on one port of 127.0.0.1 for all its life, and
+It lives in the event loop that starts it, listens on one port of 127.0.0.1 for all its life, and
 passes bytes on to a TCP port or a Unix socket.
 """
 
@@ -54,7 +54,7 @@ class TcpFaultProxy:
         self._held.close()
 
     def refuse(self) -> None:
-        """New connections are refused; open ones go on."""
+        """New connections are refused; open ones continue."""
         if self._server is not None:
             self._server.close()
             self._server = None

@@ -1,4 +1,4 @@
-"""What stands between a client and a server and can be cut: an outage without stopping the server."""
+"""A proxy between a client and a server that can be cut: an outage without stopping the server."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ class TcpProxy:
     def __init__(self, target: str | tuple[str, int]) -> None:
         self._held = hold_port()
         self.port: int = self._held.getsockname()[1]
-        """Nobody else gets it while it is cut."""
+        """No other program gets the port while it is cut."""
         self._target = target
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
