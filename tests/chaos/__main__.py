@@ -18,7 +18,7 @@ from tests.chaos.world import Config
 
 def main() -> int:
     options = _options()
-    # The scripted backend's server tells a traceback for every request that was cut.
+    # The scripted backend's server logs a traceback for every request that was cut.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     faults = (frozenset(options.faults.split(",")) if options.faults else ALL_FAULTS) - frozenset(
         ["none", *options.without.split(",")]
@@ -82,7 +82,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--talks", type=int, default=20, help="conversations at the same time (default 20)")
     parser.add_argument("--faults", default="", help="only these kinds, separated by commas; `none` for none")
     parser.add_argument("--without", default="none", help="all but these kinds")
-    parser.add_argument("--no-queue", action="store_true", help="nobody sends while a turn runs")
+    parser.add_argument("--no-queue", action="store_true", help="no client sends while a turn runs")
     parser.add_argument("--report", type=Path, help="write all numbers to this JSON file")
     parser.add_argument("--logs", type=Path, help="keep the logs of processes of bad seeds in this folder")
     parser.add_argument(

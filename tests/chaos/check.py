@@ -60,7 +60,7 @@ def check(config: Config, record: Record, truth: Truth, logs: list[str]) -> list
                 found.append(Violation(rule, f"{sent.query} ({row.task_id})", text))
             run = runs[0] if runs else None
             found += [Violation("view", sent.query, text) for text in check_views(sent, row, run)]
-    found += [Violation("once", query, "a turn that nobody sent") for query in rows_of]
+    found += [Violation("once", query, "a turn that no client sent") for query in rows_of]
     found += [Violation("run", task_id, "a run of no turn") for task_id in runs_of]
     found += _check_conversations(truth, record)
     return found
@@ -97,7 +97,7 @@ def _check_turn(
     if row.run_id is not None and (run is None or run.run_id != row.run_id):
         yield "run", f"stored run {row.run_id}, real run {run and run.run_id}"
     if row.outcome == "stopped" and sent.stop_asked is None:
-        yield "outcome", "stopped, although nobody asked"
+        yield "outcome", "stopped without a request"
     if (row.outcome == "failed") != (row.error_code is not None):
         yield "outcome", f"{row.outcome} with error code {row.error_code}"
     yield from (("history", text) for text in _check_history(row))
@@ -216,7 +216,7 @@ def _check_conversations(truth: Truth, record: Record) -> Iterator[Violation]:
         yield from _check_snapshots(rows, runs, truth.snapshots.get(conversation_id, ""))
         newest = 0
         for row in rows:
-            # A run that nobody knew may be made late, by a process that froze while it was sending.
+            # An unknown run may be made late, by a process that froze while it was sending.
             if (run := runs.get(row.task_id)) is not None and row.run_id is not None:
                 if run.number < newest:
                     yield Violation("order", row.query, "its run was made before that of an earlier turn")

@@ -16,7 +16,7 @@ def check_views(sent: Sent, row: Row, run: RunTruth | None) -> Iterator[str]:
             yield f"a blocking caller got {answer[:60]!r}, the row has {row.answer[:60]!r} ({row.outcome})"
     for code in sent.failures:
         if code != row.error_code:
-            yield f"a caller was told {code}, the row says {row.error_code}"
+            yield f"a caller got {code}, the row says {row.error_code}"
     for view in sent.views:
         who = f"{view.mode}{' with ids' if view.ids else ''}{f' after {view.after}' if view.after else ''}"
         problems = [*_check_sequence(view, row), *_check_end(view, row)]
@@ -51,23 +51,23 @@ def _check_end(view: View, row: Row) -> Iterator[str]:
     if (end.kind == "error") != (row.outcome == "failed"):
         yield f"{end.kind}, but the turn has {row.outcome}"
     if end.kind == "error" and end.payload["code"] != row.error_code:
-        yield f"told {end.payload['code']}, stored {row.error_code}"
+        yield f"sent {end.payload['code']}, stored {row.error_code}"
     if end.at < row.ended - 0.05:
-        yield f"told {row.ended - end.at:.3f} s before it was stored"
+        yield f"sent {row.ended - end.at:.3f} s before it was stored"
 
 
 def _check_text(view: View, row: Row, run: RunTruth | None) -> Iterator[str]:
     if view.after and not _replaced(view):
-        # A reader who came in the middle has the rest, no more and no less, of what it had seen.
+        # A reader that came in the middle has the rest, no more and no less, of what it had seen.
         if view.ended and not row.answer.endswith(view.text) and not row.gateway_made:
-            yield f"a rest that is none: {view.text[:80]!r}"
+            yield f"not a rest of the answer: {view.text[:80]!r}"
         return
     said = run.text if run and run.text else row.answer
     if view.ended and view.text != row.answer:
         shown, stored = view.text, row.answer
         yield f"shows {len(shown)} characters, …{shown[-60:]!r}; stored {len(stored)}, …{stored[-60:]!r}"
     elif not view.ended and not said.startswith(view.text) and not row.answer.startswith(view.text):
-        yield f"shows what nobody said: {view.text[-80:]!r}"
+        yield f"shows text that is not in the answer: {view.text[-80:]!r}"
     for event in view.events:
         if event.kind == "message" and view.mode == "agent" and event.payload["answer"] != row.answer:
             yield "the closing message is not the answer"

@@ -28,7 +28,7 @@ class Tally:
     taken_over: list[float] = field(default_factory=list)
     """Seconds from the fault to a new owner, of turns that got one."""
     text_again: list[float] = field(default_factory=list)
-    """Seconds from the fault until a reader who had been connected there saw the next event."""
+    """Seconds from the fault until a reader that had been connected there saw the next event."""
     gone: list[float] = field(default_factory=list)
     """Seconds from SIGTERM until the process was gone."""
 
@@ -171,7 +171,7 @@ def _fenced(record: Record, rows: list[Row]) -> int:
 
 
 def _changes_of_owner(row: Row) -> Iterator[tuple[Change, Change]]:
-    """Each adoption: the change before it and itself. The first owner of a queued turn is none."""
+    """Each adoption: the change before it and itself. The first owner of a queued turn does not count."""
     owned = False
     before: Change | None = None
     for change in row.history:

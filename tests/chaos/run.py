@@ -93,7 +93,7 @@ async def _read_again(world: World, wire: Wire, truth: Truth) -> None:
         sent.views.append(view)
         try:
             await wire.get_events(sent, dice, view, events_path(sent))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the world is whole and quiet now
+        except Exception as error:  # noqa: BLE001 - for any error: the world is whole and quiet now
             sent.trouble.append(f"read again at {now():.3f}: {error!r}")
         if not view.ended:
             sent.trouble.append(f"read again after {view.after}: the end does not come")
@@ -108,7 +108,7 @@ async def _compare_history(
     replica = dice.choice(world.replicas)
     try:
         told = await wire.history(replica, conversation_id)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the world is whole and quiet now
+    except Exception as error:  # noqa: BLE001 - for any error: the world is whole and quiet now
         world.record.problems.append(f"GET /messages at process {replica.number} at {now():.3f}: {error!r}")
         return
     want = [

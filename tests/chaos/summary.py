@@ -34,7 +34,7 @@ def matrix(report: Report) -> str:
         "turns hit",
         *OUTCOMES,
         "new owner after (s)",
-        "reader goes on after (s)",
+        "reader continues after (s)",
     ]
     rows = [_row(kind, tally) for kind, tally in sorted(report.tallies.items())]
     lines = [head, ["---"] * len(head), *rows]

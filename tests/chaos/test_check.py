@@ -27,7 +27,7 @@ def seen(position: int, kind: str, **more: Any) -> Seen:
 
 
 class Story:
-    """One completed turn and a reader who saw all of it; a test breaks one thing."""
+    """One completed turn and a reader that saw all of it; a test breaks one thing."""
 
     def __init__(self) -> None:
         chunks = [seen(number, "message", answer=word) for number, word in enumerate(WORDS, start=1)]

@@ -1,4 +1,4 @@
-"""The truth: the rows of the database, who changed them when, and what the backend really ran."""
+"""The truth: the rows of the database, their changes with role and time, and the runs of the backend."""
 
 import json
 from dataclasses import dataclass

@@ -109,7 +109,7 @@ class Sent:
     trouble: list[str] = field(default_factory=list)
     """Things that no client should meet: requests that were given up, statuses that make no sense."""
     known: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a client has been told the ids of turn and conversation."""
+    """Set when a client has got the ids of turn and conversation."""
 
     @property
     def task_id(self) -> str | None:

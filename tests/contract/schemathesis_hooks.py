@@ -47,7 +47,7 @@ def before_call(
 def after_call(
     context: schemathesis.HookContext, case: "schemathesis.Case[Any]", response: schemathesis.Response
 ) -> None:
-    """Learn what there is now, and what there is no more."""
+    """Learn which resources exist now, and which are gone."""
     if not _is_valid(case) or response.status_code >= 300:
         return
     if case.operation.method == "delete":

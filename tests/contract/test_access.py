@@ -1,4 +1,4 @@
-"""Nothing opens without its key, and what belongs to somebody else answers as what does not exist (I11).
+"""Nothing opens without its key, and resources of others answer as if they did not exist (I11).
 
 Generated from OPERATIONS, one line per route of the API: see operations.py.
 """

@@ -1,4 +1,4 @@
-"""What TypeScript developers generate from the OpenAPI document compiles, and knows what we promise.
+"""TypeScript generated from the OpenAPI document compiles and has the promised types.
 
 Each generator's code is compiled together with ../js/generated/<generator>.ts, which uses it, and with
 stream-events.ts, to which all generators' events must look the same.

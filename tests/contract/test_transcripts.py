@@ -116,7 +116,7 @@ def plan(name: str, gate: Gate) -> Script:
 
 
 def block(backend: ScriptedBackend, http: httpx.Client, name: str) -> Section:
-    """The same run, for a caller who waits for all of it."""
+    """The same run, for a caller that waits for all of it."""
     source = {"error_rate_late": "error_rate", "stopped": "cancel_full"}.get(name, name)
     backend.queue(script(recorded(RECORDED / f"{source}.sse"), started=False))
     response = http.post("/chat-messages", json={**BODY, "response_mode": "blocking"})

@@ -1,4 +1,4 @@
-"""Where a request ends: whatever is sent, one request has one response, and no body becomes a request."""
+"""The ends of requests: one request has one response, and no body becomes a request."""
 
 import random
 from collections.abc import Iterator

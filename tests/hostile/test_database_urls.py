@@ -78,7 +78,7 @@ def test_a_server_without_its_database_is_not_ready_and_logs_no_traceback(tmp_pa
 
 
 def test_a_server_whose_database_refuses_it_answers_probes_at_once(tmp_path: Path) -> None:
-    """It listens once its database has answered, whatever that said."""
+    """It listens once its database has answered, even with a refusal."""
     limits = Limits(start=StartLimits(listen_seconds=10 * BOUND))
     with GatewayServer(tmp_path, limits=limits, database_url="postgresql://u:p@127.0.0.1:1/db") as server:
         assert httpx.get(f"{server.url}/healthz", timeout=BOUND, trust_env=False).status_code == 200

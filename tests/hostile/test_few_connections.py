@@ -257,7 +257,7 @@ async def test_a_connection_opened_while_two_duties_wait_is_not_leaked(
 
 @pytest.mark.anyio
 async def test_a_heartbeat_without_a_connection_fails_at_once(role: LimitedRole) -> None:
-    """The second waits for that of the first: when there is none, it asks for itself, in time for a lease."""
+    """The second waits for the first one's connection; without it, it asks itself, in time for a lease."""
     role.limit(0)
     database = Database(role.url)
     try:

@@ -1,4 +1,4 @@
-"""SIGTERM when nobody is there to take over, when the database is away, when the backend hangs."""
+"""SIGTERM when no process can take over, when the database is away, when the backend hangs."""
 
 import asyncio
 import signal
@@ -54,7 +54,7 @@ def taken_back(fleet: Fleet, *task_ids: str) -> None:
 def test_a_draining_single_process_completes_its_turns(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
-    """Nobody adopts what it releases: all readers stay, and none gets an error."""
+    """No process adopts its released turns: all readers stay, and none gets an error."""
     server = fleet.start(lease_seconds=LONG_LEASE)
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     chat = fleet.chat(server, user)
@@ -107,7 +107,7 @@ def test_the_only_process_ends_a_turn_without_recent_readers(
 def test_the_only_process_serves_its_queued_turns_too(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
-    """It leaves its queue while the process leaves, and is nobody's: its reader is here."""
+    """It leaves the queue during the drain and has no owner, but its reader is here."""
     server = installed(start_gateway(lease_seconds=LONG_LEASE))
     fake.queue(script(said("First"), gate, succeed()))
     with server.client() as client:
@@ -137,7 +137,7 @@ def test_a_turn_beyond_the_drain_is_left_to_the_next_process(
         server.begin_stop(4.0)
         assert plain.rest().kinds == ["message"]
     gone(server)
-    # It was released, taken back when nobody wanted it, and released again.
+    # It was released, taken back when no process adopted it, and released again.
     turn = fleet.rows(plain.task_id).turn
     assert (turn.owner, turn.epoch) == (None, 4)
     gate.open()

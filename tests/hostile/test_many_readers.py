@@ -52,7 +52,7 @@ class Reader(asyncio.Protocol):
 
 @contextmanager
 def crowd(port: int, path: str) -> Generator[list[Reader]]:
-    """Readers in a thread, who read as fast as they can."""
+    """Readers in a thread, which read as fast as they can."""
     readers: list[Reader] = []
     over = threading.Event()
     sent = request("GET", path, f"Authorization: Bearer {API_KEY}")
@@ -95,7 +95,9 @@ def test_probes_are_answered_while_a_thousand_clients_read(tmp_path: Path) -> No
                     assert probe.answer().status == 200
                 waited.append(time.monotonic() - began)
                 time.sleep(0.1)
-            assert sum(reader.heard for reader in readers) - before > READERS * 1_000, "nobody was reading"
+            assert sum(reader.heard for reader in readers) - before > READERS * 1_000, (
+                "the readers did not read"
+            )
     # Before, most of them waited for seconds: in each round of the loop all were served, and one accepted.
     assert statistics.median(waited) < 1.0
     assert max(waited) < 5.0

@@ -164,7 +164,7 @@ BAD_STREAMS = {
         "internal_server_error",
         "encoding 'gzip, br'",
     ),
-    "gzip that is none": (
+    "invalid gzip": (
         Answer(200, b"".join(FRAMES), (SSE, ("Content-Encoding", "gzip"))),
         "internal_server_error",
         "cannot be unpacked",
@@ -222,7 +222,7 @@ BAD_CREATES = {
         Answer(202, gzip.compress(HTML), (("Content-Encoding", "gzip"),)),
         "does not follow the run protocol",
     ),
-    "gzip that is none": (Answer(202, RUN, (("Content-Encoding", "gzip"),)), "cannot be unpacked"),
+    "invalid gzip": (Answer(202, RUN, (("Content-Encoding", "gzip"),)), "cannot be unpacked"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Certificates for tests: a root that nobody else trusts, a server at 127.0.0.1 and a client."""
+"""Certificates for tests: a root that no other program trusts, a server at 127.0.0.1 and a client."""
 
 import ipaddress
 from datetime import UTC, datetime, timedelta

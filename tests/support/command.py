@@ -19,7 +19,7 @@ class Operator:
         self.database_url = database_url
 
     def try_(self, *arguments: str, answer: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, whatever that is."""
+        """Run a command to its end, successful or not."""
         inherited = {name: text for name, text in os.environ.items() if not name.startswith("AGENT_GATEWAY_")}
         settings = {
             "AGENT_GATEWAY_DATABASE_URL": self.database_url,

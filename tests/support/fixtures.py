@@ -128,7 +128,7 @@ def no_turn_is_taken_back(fleet: Fleet) -> None:
 
 @pytest.fixture
 def user() -> str:
-    """An end user nobody else knows."""
+    """An end user that no other test uses."""
     return f"user-{uuid.uuid4()}"
 
 

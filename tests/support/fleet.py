@@ -1,4 +1,4 @@
-"""Several gateways on one Postgres and one backend, and what can happen to them."""
+"""Several gateways on one Postgres and one backend, and faults for them."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from tests.support.raw_http import Seen, chunked, request
 
 HIDDEN = request("DELETE", "/hidden")
-"""A request, for those who take a body for one."""
+"""A request within a body, for servers that take a body for a request."""
 UPGRADES = {
     "h2c": ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"),
     "websocket": (

@@ -1,4 +1,4 @@
-"""A JSON object in a test: nobody but the test says what is in it."""
+"""A JSON object in a test: only the test knows its fields."""
 
 from typing import Any
 

@@ -31,9 +31,9 @@ class Scope(Enum):
     """For whom a thing exists."""
 
     OPEN = "everybody, without a key"
-    APP = "whoever has the app's key, whichever user they name"
+    APP = "every caller with the app's key, for any user"
     USER = "one user of one app"
-    TICKET = "whoever has its ticket, without a key"
+    TICKET = "every caller with its ticket, without a key"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ OPERATIONS: dict[str, Operation] = {
         Scope.USER,
         body={"query": "Go on", "inputs": {}, "conversation_id": "{conversation_id}", "trace_id": "t-1"},
     ),
-    # Stopping says the same whatever there was to stop.
+    # A stop has the same response whether or not there was a turn to stop.
     "stopChatMessage": Operation(Scope.USER, body={}, unknown=200),
     "followTurn": Operation(Scope.USER),
     "listConversations": Operation(Scope.USER, query={"last_id": ""}),
@@ -69,7 +69,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "renameConversation": Operation(Scope.USER, body={"name": "Another name"}),
     "deleteConversation": Operation(Scope.USER, body={}, status=204),
-    # The app has none: that is said first, whatever the message.
+    # The app has none: this is checked first, before the message.
     "getSuggestedQuestions": Operation(Scope.USER, status=400, unknown=400),
     "rateMessage": Operation(Scope.USER, body={"rating": "like", "content": "Thanks"}),
     "listConversationVariables": Operation(Scope.USER, query={"last_id": ""}),
@@ -236,7 +236,7 @@ def ids_of(name: str) -> list[str]:
 
 
 def request_for(name: str, ids: Mapping[str, str], user: str) -> Request:
-    """A call of the operation for these ids by this user, who is named where the operation wants it."""
+    """A call of the operation for these ids by this user, with its name where the operation wants it."""
     operation, route = OPERATIONS[name], routes()[name]
     query = _filled(operation.query, ids)
     body = None if operation.body is None else _filled(operation.body, ids)
@@ -265,5 +265,5 @@ class World:
     backend: ScriptedBackend
 
     def owner(self) -> Owner:
-        """A user of the first app whom nobody knows yet."""
+        """A new user of the first app."""
         return Owner(Chat(self.client, f"user-{uuid4()}"), self.backend)

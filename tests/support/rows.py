@@ -53,7 +53,7 @@ class Rows:
 
 
 def look(url: str, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    """Do something in a transaction of its own, on a connection that nobody else has."""
+    """Do something in a transaction of its own, on a connection of its own."""
 
     async def run() -> T:
         engine = create_async_engine(async_url(url), poolclass=NullPool)
@@ -156,7 +156,7 @@ def locked_conversation(url: str, conversation_id: str) -> Generator[None]:
 
 
 def end_behind_its_back(url: str, task_id: str) -> None:
-    """End a turn as somebody does who found its lease expired: interrupted, under a new epoch."""
+    """End a turn as a process does that found its lease expired: interrupted, under a new epoch."""
 
     async def work(session: AsyncSession) -> None:
         await session.execute(

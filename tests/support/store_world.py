@@ -30,7 +30,7 @@ apps, app_versions, turns = (METADATA.tables[name] for name in ("apps", "app_ver
 
 @dataclass
 class World:
-    """A database with two apps, and what a gateway process can do with it."""
+    """A database with two apps, and the actions of a gateway process on it."""
 
     database: Database
     app: App
@@ -51,7 +51,7 @@ class World:
 
     @property
     def stranger(self) -> Caller:
-        """Another app's caller, who has the same name there."""
+        """Another app's caller, with the same name there."""
         return Caller(self.other_app, "ann")
 
     @property
@@ -170,7 +170,7 @@ def ask(
 
 
 def completed(*texts: str, snapshot: str | None = None) -> Result:
-    """A turn that came to its end, with a gap in the positions where a step was told."""
+    """An ended turn, with a gap in the positions where a step was emitted."""
     texts = texts or ("Hello, ", "world")
     chunks = tuple(LLMChunk(2 * number + 1, text) for number, text in enumerate(texts))
     step = Step(1, 2, thought="hm", tool="clock", tool_input='{"zone": "UTC"}', observation="12:00")
@@ -185,7 +185,7 @@ def completed(*texts: str, snapshot: str | None = None) -> Result:
 
 
 def interrupted(*, stop: bool = False) -> Result:
-    """The end of a turn that nobody could go on with."""
+    """The end of a turn that no process could continue."""
     if stop:
         return Result(Outcome.STOPPED, (), (), GATEWAY_END)
     return Result(Outcome.FAILED, (), (), GATEWAY_END, "turn_interrupted")

@@ -50,7 +50,7 @@ def test_values_are_counted_wherever_the_body_is_cut(value: Any, cuts: list[int]
     ids=["open", "quotes", "escaped quotes", "backslashes", "texts"],
 )
 def test_counting_takes_linear_time(body: bytes) -> None:
-    """What is no JSON, too. The time is that of the processor: a second is a hundred times what it takes."""
+    """Bodies that are not JSON are included. The time is processor time: a second is far more than usual."""
     started = time.thread_time()
     pieces = [body[start : start + 65536] for start in range(0, len(body), 65536)]
     counter = ValueCounter()

@@ -133,7 +133,7 @@ def test_a_registered_name_already_in_use_is_not_taken_twice() -> None:
 def test_the_user_prompt_is_sent_as_one_text_under_its_registered_name() -> None:
     layers = [{**BASE[2], "name": "agent_app_user_prompt"}, *BASE[3:]]
     assert layers_sent(layers, 2)[0] == {"name": "agent_app_user_prompt", "config": {"text": "Hi\n\nthere"}}
-    # With instructions beside it, it is none.
+    # With instructions beside it, it is not.
     layers[0]["config"] = {"user": "Hi", "prefix": "Be kind."}
     assert layers_sent(layers, 2)[0] == {"name": "prompt", "config": {"user": "Hi", "prefix": "Be kind."}}
 

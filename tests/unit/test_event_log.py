@@ -1,4 +1,4 @@
-"""The event log under a crowd of readers: everybody is woken, and nobody else has to wait for them all."""
+"""The event log with many readers: all are woken, and other tasks do not wait for all of them."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""What holds of the fold whatever a run looks like."""
+"""Properties of the fold for any run."""
 
 import json
 from itertools import pairwise

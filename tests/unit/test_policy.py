@@ -1,4 +1,4 @@
-"""What an app wants: the decisions of its configuration, without a database."""
+"""The policies of an app: decisions of its configuration, without a database."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the settings take: as it was meant, or refused in one line that names the variable."""
+"""Values of settings are read as intended or refused in one line that names the variable."""
 
 import os
 from collections.abc import Callable

@@ -209,5 +209,5 @@ def test_an_invalid_snapshot_is_refused_by_both_conversions(snapshot: str) -> No
 
 @pytest.mark.parametrize("history", ["7", '{"messages":7}', '{"messages":[7]}'])
 def test_an_unreadable_history_is_refused(history: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - whatever the reader says
+    with pytest.raises(ValueError):  # noqa: PT011 - any text of the reader
         in_schema_2(f'{{"layers":[{{"name":"history","runtime_state":{history}}}]}}'.encode())

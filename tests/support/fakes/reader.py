@@ -62,7 +62,7 @@ class EventStream(Response):
             await grown.wait()
 
     def _gather(self, index: int, after: Cursor | None) -> tuple[bytes, int, Cut | None, bool]:
-        """What can be sent now: bytes, where to go on, whether to cut, whether a run's end is in it."""
+        """The data to send now: bytes, next entry, whether to cut, whether a run's end is in it."""
         body = bytearray()
         told_end = False
         while index < len(self._run.log):

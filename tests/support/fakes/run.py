@@ -122,7 +122,7 @@ class Run:
         return self._changed
 
     def entry_after(self, after: Cursor | None) -> int:
-        """Index of the first entry that a reader who connects now gets."""
+        """Index of the first entry for a reader that connects now."""
         index = 0
         for number, entry in enumerate(self.log, start=1):
             if after is not None and isinstance(entry, Logged) and entry.cursor <= after:

@@ -3,7 +3,7 @@
     script(text("Hel", "lo"), Cut(), text("!"), succeed())
 
 Steps happen in order, whether somebody reads or not. `Cut`, `Keepalive`, `Raw`, `Trim` and `Forget`
-happen to the first reader who gets there, and only once, so that what a test sees does not depend
+happen to the first reader that gets there, and only once, so that what a test sees does not depend
 on how fast anybody was.
 """
 
@@ -234,7 +234,7 @@ def tool_result(
 
 
 def final_output(args: Json, call_id: str = "call_final_1") -> list[Step]:
-    """Structured output: a tool that nobody should see. Follow it with `succeed(output=args)`."""
+    """Structured output: a tool that clients must not see. Follow it with `succeed(output=args)`."""
     final = {"tool_name": "final_output", "tool_call_id": call_id, "event_kind": "final_result"}
     result = {"tool_name": "final_output", "content": "Final result processed.", "tool_call_id": call_id}
     return [

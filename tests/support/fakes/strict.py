@@ -175,7 +175,7 @@ class DifyPluginLLMLayerConfig(_Exact):
     @model_validator(mode="before")
     @classmethod
     def _forget_credentials(cls, value: Any) -> Any:
-        """Older gateways send them; nobody reads them."""
+        """Older gateways send them; backends do not read them."""
         return {key: item for key, item in value.items() if key != "credentials"}
 
 

@@ -19,7 +19,7 @@ _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
 
 def hold_port() -> socket.socket:
-    """A port that nobody else gets while this socket is open, but that a server may listen on."""
+    """A port that no other program gets while this socket is open; a server may listen on it."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind(("127.0.0.1", 0))
