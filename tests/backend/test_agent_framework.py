@@ -18,7 +18,7 @@ REQUEST = "cross/v1_snapshot_pending_ask_to_schema2_new_turn.request.json"
 @pytest.mark.anyio
 @pytest.mark.parametrize("half", [False, True], ids=["open", "half-answered"])
 async def test_the_agent_framework_continues_after_an_interrupted_message(half: bool) -> None:
-    """Backends run on it: over a call that is only left open it takes no new text."""
+    """Backends run on it: it accepts no new text after a call that is only left open."""
     request = json.loads((RECORDED / REQUEST).read_text("utf-8"))
     given = request["session_snapshot"]
     messages = history_of(given)
