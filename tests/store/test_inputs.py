@@ -10,8 +10,9 @@ from agent_gateway.domain.events import Endings
 from agent_gateway.domain.human_input import Question
 from agent_gateway.domain.ids import ConversationId, RunId
 from agent_gateway.domain.turns import Turn
-from agent_gateway.store import pages
+from agent_gateway.store.conversations import ConversationStore
 from agent_gateway.store.db.migrations import migrate
+from agent_gateway.store.messages import MessageStore
 from tests.support.databases import run_alembic
 from tests.support.store_world import DEFINITION, METADATA, SUBMISSION, World, completed
 
@@ -107,16 +108,16 @@ async def test_rows_of_the_release_before_show_the_same_and_stay_as_they_are(wor
 
 
 @pytest.mark.parametrize("many", [0, 3])
-async def test_a_page_is_bounded_in_bytes(world: World, monkeypatch: pytest.MonkeyPatch, many: int) -> None:
+async def test_a_page_is_bounded_in_bytes(world: World, many: int) -> None:
     """The bytes that are shown, wherever they are stored; and it has one item at least."""
-    monkeypatch.setattr(pages, "PAGE_BYTES", many * 1200)
+    small = MessageStore(world.database, page_bytes=many * 1200)
     conversation = (await told(world, {"text": "x" * 1000})).conversation_id
     turns = [await told(world, {}, conversation) for _ in range(6)]
     found: list[str] = []
     sizes: list[int] = []
     first_id, has_more = None, True
     while has_more:
-        page = await world.messages.page(world.ann, conversation, limit=100, first_id=first_id)
+        page = await small.page(world.ann, conversation, limit=100, first_id=first_id)
         found = [message.id for message in page.items] + found
         sizes.append(len(page.items))
         first_id, has_more = found[0], page.has_more
@@ -124,16 +125,14 @@ async def test_a_page_is_bounded_in_bytes(world: World, monkeypatch: pytest.Monk
     assert sizes == ([3, 3, 1] if many else [1] * 7)
 
 
-async def test_a_page_of_conversations_is_bounded_in_bytes(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pages, "PAGE_BYTES", 2 * 1200)
+async def test_a_page_of_conversations_is_bounded_in_bytes(world: World) -> None:
+    small = ConversationStore(world.database, page_bytes=2 * 1200)
     begun = [(await told(world, {"text": "x" * 1000})).conversation_id for _ in range(5)]
     found: list[str] = []
     sizes: list[int] = []
     last_id, has_more = None, True
     while has_more:
-        page = await world.conversations.page(world.ann, limit=100, sort_by="created_at", last_id=last_id)
+        page = await small.page(world.ann, limit=100, sort_by="created_at", last_id=last_id)
         found += [conversation.id for conversation in page.items]
         sizes.append(len(page.items))
         last_id, has_more = found[-1], page.has_more

@@ -15,7 +15,7 @@ from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import octets_of
 from agent_gateway.store.db.scope import owned, scope_of
 from agent_gateway.store.db.tables import conversations
-from agent_gateway.store.pages import Page, fitting
+from agent_gateway.store.pages import PAGE_BYTES, Page, fitting
 
 SortBy = Literal["created_at", "-created_at", "updated_at", "-updated_at"]
 
@@ -52,8 +52,9 @@ _SIZED: Final = select(
 class ConversationStore:
     """Conversations of one caller."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, page_bytes: int = PAGE_BYTES) -> None:
         self._database = database
+        self._page_bytes = page_bytes
 
     async def page(
         self, caller: Caller, *, limit: int, sort_by: SortBy, last_id: str | None = None
@@ -68,7 +69,7 @@ class ConversationStore:
                 await _require_last(session, caller, last_id)
                 query = query.where(_beyond(name, last_id, descending))
             found = (await session.execute(query.limit(limit + 1), scope)).all()
-            ids = fitting(found, limit)
+            ids = fitting(found, limit, self._page_bytes)
             rows = await session.execute(_CONVERSATION.where(conversations.c.id.in_(ids)).order_by(*order))
             items = [Conversation(*row) for row in rows]
         return Page(items, len(found) > len(ids))

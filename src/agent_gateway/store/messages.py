@@ -21,7 +21,7 @@ from agent_gateway.store.db.functions import octets_of, octets_of_rows
 from agent_gateway.store.db.scope import owned, scope_of
 from agent_gateway.store.db.tables import conversations, feedbacks, forms, messages, steps, turns
 from agent_gateway.store.message_files import read_artifacts
-from agent_gateway.store.pages import Page, fitting
+from agent_gateway.store.pages import PAGE_BYTES, Page, fitting
 from agent_gateway.store.question_forms import forms_of
 from agent_gateway.store.turns.inputs import all_inputs, asking_messages, refers, stored_inputs
 from agent_gateway.store.turns.rows import read_steps
@@ -142,8 +142,9 @@ _SUGGESTIONS: Final = (
 class MessageStore:
     """Messages of one caller."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, page_bytes: int = PAGE_BYTES) -> None:
         self._database = database
+        self._page_bytes = page_bytes
 
     async def page(
         self, caller: Caller, conversation_id: ConversationId, *, limit: int, first_id: str | None = None
@@ -155,7 +156,7 @@ class MessageStore:
             if first_id:
                 sized = sized.where(messages.c.seq < await _seq_of(session, conversation_id, first_id))
             found = (await session.execute(sized, {"conversation": conversation_id})).all()
-            ids = fitting(found, limit)
+            ids = fitting(found, limit, self._page_bytes)
             result = await session.execute(_MESSAGES.where(messages.c.id.in_(ids)))
             rows = [_MessageRow(*row) for row in result]
             steps_of, form_of = await read_steps(session, ids), await forms_of(session, ids)

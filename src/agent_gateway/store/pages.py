@@ -18,13 +18,13 @@ class Page(Generic[T]):
     has_more: bool
 
 
-def fitting(found: Sequence[tuple[str, int]], limit: int) -> list[str]:
-    """The ids that make a page, out of the (id, bytes) of the next rows of a list: at least one."""
+def fitting(found: Sequence[tuple[str, int]], limit: int, max_bytes: int) -> list[str]:
+    """The first ids of (id, bytes) rows that fit on a page: at least one, and no more than `limit`."""
     ids: list[str] = []
     size = 0
     for row_id, row_size in found[:limit]:
         size += row_size
-        if ids and size > PAGE_BYTES:
+        if ids and size > max_bytes:
             break
         ids.append(row_id)
     return ids
