@@ -11,9 +11,9 @@ import aiohttp
 
 from agent_gateway.errors import FAILURES
 from tests.chaos.replica import Replica
-from tests.chaos.sse import Frame, FrameReader
 from tests.chaos.view import TERMINAL, Answered, Connection, Seen, Sent, View
 from tests.chaos.world import API_KEY, World, now
+from tests.support.sse import Frame, FrameReader
 
 SILENCE_SECONDS: Final = 5.0
 """Existing SDKs give up after this long without a byte."""
@@ -196,7 +196,7 @@ async def _read(response: aiohttp.ClientResponse, view: View, sent: Sent) -> Non
 
 
 def _see(frame: Frame, view: View, sent: Sent) -> None:
-    payload: dict[str, Any] = json.loads(frame.data)
+    payload = frame.json
     position = payload["event_id"]
     if view.ids and frame.id != str(position):
         raise Unexpected(f"the id {frame.id} of event {position}")

@@ -1,6 +1,6 @@
 """The actions of clients: post, listen, cut, resume, stop, look at the stored rows."""
 
-import json
+from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import httpx
 
 from tests.support.gateway_server import answer_of
 from tests.support.json_type import Json
+from tests.support.sse import Frame, FrameReader
 
 PING = b"event: ping"
 
@@ -24,18 +25,17 @@ class Heard:
     @property
     def blocks(self) -> list[bytes]:
         """Everything between two blank lines: events, pings, `retry:`."""
-        return self.raw.split(b"\n\n")[:-1]
+        return [frame.raw for frame in FrameReader().feed(self.raw)]
 
     @property
     def events(self) -> list[Json]:
-        """The JSON of every `data:` line."""
-        lines = (line for block in self.blocks for line in block.split(b"\n"))
-        return [json.loads(line[6:]) for line in lines if line.startswith(b"data: ")]
+        """The JSON of every event."""
+        return [frame.json for frame in FrameReader().feed(self.raw) if frame.data]
 
     @property
     def frames(self) -> list[bytes]:
         """The blocks of events, byte by byte, without pings and `retry:`."""
-        return [block for block in self.blocks if b"data: " in block]
+        return [frame.raw for frame in FrameReader().feed(self.raw) if frame.data]
 
     @property
     def kinds(self) -> list[str]:
@@ -76,7 +76,8 @@ class Stream:
         self.headers = response.headers
         self._chunks = response.iter_raw()
         self._raw = b""
-        self._taken = 0
+        self._reader = FrameReader()
+        self._unread: deque[Frame] = deque()
 
     @property
     def task_id(self) -> str:
@@ -84,22 +85,23 @@ class Stream:
 
     def block(self) -> bytes | None:
         """The next block, without the blank line; None at the end."""
-        while (end := self._raw.find(b"\n\n", self._taken)) < 0:
+        frame = self._frame()
+        return None if frame is None else frame.raw
+
+    def _frame(self) -> Frame | None:
+        while not self._unread:
             chunk = next(self._chunks, None)
             if chunk is None:
                 return None
             self._raw += chunk
-        block = self._raw[self._taken : end]
-        self._taken = end + 2
-        return block
+            self._unread += self._reader.feed(chunk)
+        return self._unread.popleft()
 
     def next(self) -> Json:
         """The next event, past pings."""
-        while (block := self.block()) is not None:
-            for line in block.split(b"\n"):
-                if line.startswith(b"data: "):
-                    event: Json = json.loads(line[6:])
-                    return event
+        while (frame := self._frame()) is not None:
+            if frame.data:
+                return frame.json
         raise AssertionError("the stream has ended")
 
     def until(self, text: str) -> list[Json]:
@@ -113,7 +115,7 @@ class Stream:
         """Everything from the start of the stream to its end."""
         for chunk in self._chunks:
             self._raw += chunk
-        self._taken = len(self._raw)
+        self._unread.clear()
         return Heard(self._raw, self.headers)
 
 

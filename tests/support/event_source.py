@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 
 from tests.support.gateway_server import API_KEY
+from tests.support.sse import Frame, FrameReader
 
 CUT = (aiohttp.ClientError, ConnectionError)
 """The errors of a broken connection."""
@@ -57,22 +57,21 @@ class EventSource:
             if response.status != 200:
                 self.refusals.append(response.status)
                 return
-            buffer = b""
-            async for piece in response.content.iter_any():
-                *blocks, buffer = (buffer + piece).split(b"\n\n")
-                for block in blocks:
-                    self._take(block)
+            reader = FrameReader()
+            async for chunk in response.content.iter_any():
+                for frame in reader.feed(chunk):
+                    self._take(frame)
 
-    def _take(self, block: bytes) -> None:
-        for line in block.split(b"\n"):
-            if line.startswith(b"retry: "):
-                self._retry = int(line.removeprefix(b"retry: ")) / 1000
-            elif line.startswith(b"data: "):
-                event = json.loads(line.removeprefix(b"data: "))
-                self.ids.append(event["event_id"])
-                if event["event"] == "message":
-                    self.text += event["answer"]
-                elif event["event"] == "message_replace":
-                    self.text = event["answer"]
-                else:
-                    self.end = event["event"]
+    def _take(self, frame: Frame) -> None:
+        if frame.retry is not None:
+            self._retry = frame.retry / 1000
+        if not frame.data:
+            return
+        event = frame.json
+        self.ids.append(event["event_id"])
+        if event["event"] == "message":
+            self.text += event["answer"]
+        elif event["event"] == "message_replace":
+            self.text = event["answer"]
+        else:
+            self.end = event["event"]

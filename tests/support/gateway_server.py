@@ -1,10 +1,9 @@
 """A real gateway on a real uvicorn on port 0, in a thread of its own, for tests over HTTP."""
 
 import asyncio
-import json
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -133,13 +132,6 @@ def wait_until(condition: Callable[[], object], bound: float = BOUND) -> None:
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.01)
-
-
-def sse_events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """The parsed `data:` lines of a stream, as the simplest client reads them."""
-    for line in lines:
-        if line.startswith("data: "):
-            yield json.loads(line.removeprefix("data: "))
 
 
 def answer_of(events: list[dict[str, Any]]) -> str:

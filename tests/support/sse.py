@@ -1,20 +1,31 @@
 """Server-sent events as browsers read them: a frame counts when its blank line has come."""
 
+import json
 from dataclasses import dataclass
+
+from tests.support.json_type import Json
 
 
 @dataclass
 class Frame:
-    """One dispatched block."""
+    """One block: an event, a ping or a `retry:`."""
 
+    raw: bytes
+    """Its bytes, without the blank line."""
     event: str = ""
     data: str = ""
     id: str | None = None
     retry: int | None = None
 
+    @property
+    def json(self) -> Json:
+        """What the data of an event says."""
+        said: Json = json.loads(self.data)
+        return said
+
 
 class FrameReader:
-    """Feed it bytes as they come; what is left over at a cut is dropped, as browsers do."""
+    """Decodes bytes as they come. What is left over at a cut is dropped, as browsers do."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -25,7 +36,7 @@ class FrameReader:
 
 
 def _frame(block: bytes) -> Frame:
-    frame = Frame()
+    frame = Frame(block)
     data: list[str] = []
     for line in block.decode().split("\n"):
         name, _, value = line.partition(":")
