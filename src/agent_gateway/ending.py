@@ -40,12 +40,12 @@ def failure_code(error: Exception, turn: Turn) -> str:
         case TurnError():
             return error.code
         case BackendError():
-            logger.warning("turn %s: %s: %s", turn.task_id, type(error).__name__, error)
+            logger.warning("%s: %s", type(error).__name__, error)
             return _backend_code(error)
         case StoreError():
-            logger.error("turn %s: store: %s", turn.task_id, error)
+            logger.error("store: %s", error)
         case _:
-            logger.error("turn %s: unexpected error", turn.task_id, exc_info=error)
+            logger.error("unexpected error", exc_info=error)
     return "internal_server_error"
 
 
@@ -86,7 +86,7 @@ async def end_turn(resources: Resources, ending: Ending, folding: Folding) -> Re
     end = folding.fold.run_end
     if result is not None and result.outcome is Outcome.FAILED and end is not None:
         why = cause(end.error_type, end.reason) if end.type == "run_failed" else end.type
-        logger.warning("turn %s: its run %s failed: %s", turn.task_id, ending.run_id, why)
+        logger.warning("run %s failed: %s", ending.run_id, why)
     return result
 
 
@@ -105,14 +105,14 @@ async def _final_read(
         pass
     except Exception:
         # What broke the fold once breaks it again. The turn must end nevertheless.
-        logger.exception("turn %s: the final read failed", turn.task_id)
+        logger.exception("the final read failed")
     return fold, events
 
 
 async def _store_artifacts(files: FileStore, turn: Turn, fold: Fold, seconds: float) -> list[StoredFile]:
     """Store what the agent made (R7); those of its files that could be stored, in order."""
     if fold.files_left_out:
-        logger.warning("turn %s: %d files were left out", turn.task_id, fold.files_left_out)
+        logger.warning("%d files were left out", fold.files_left_out)
     stored = await asyncio.gather(*(_store_artifact(files, turn, made, seconds) for made in fold.files))
     return [file for file in stored if file is not None]
 
@@ -130,7 +130,7 @@ async def _store_artifact(files: FileStore, turn: Turn, made: Artifact, seconds:
             )
     except Exception as error:  # noqa: BLE001 - whatever it is, the turn must end
         kind = type(error).__name__
-        logger.error("turn %s: its file %d could not be stored: %s", turn.task_id, made.number, kind)
+        logger.error("file %d could not be stored: %s", made.number, kind)
         return None
     return file
 
@@ -151,8 +151,7 @@ async def _commit_whatever(store: TurnStores, ending: Ending, endings: Endings) 
         return await _commit(store, ending, endings)
     except Exception as error:  # noqa: BLE001 - whatever it is, the turn must end
         # Bad data. Only the kind of error is logged: databases quote the row they refused, with its texts.
-        task_id = ending.turn.task_id
-        logger.error("turn %s: the result was refused: %s", task_id, type(error).__name__)
+        logger.error("the result was refused: %s", type(error).__name__)
         failed = Result(Outcome.FAILED, (), (), GATEWAY_END, "internal_server_error")
         return await _commit(store, ending, Endings.always(failed))
 

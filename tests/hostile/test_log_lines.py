@@ -63,7 +63,7 @@ def test_a_log_record_has_the_ids_of_its_turn_run_and_request(
     [line] = [line for line in lines if "failed" in line["message"]]
     [run_id] = fake.runs
     assert (line["task_id"], line["run_id"], line["request_id"]) == (failed.task_id, run_id, "request-1")
-    assert (line["level"], line["logger"]) == ("warning", "agent_gateway.runner")
+    assert (line["level"], line["logger"]) == ("warning", "agent_gateway.ending")
     assert {"time", "message"} < line.keys()
 
 

@@ -204,7 +204,9 @@ def test_a_response_that_is_no_event_stream_fails_the_turn(
         response = chat.post(response_mode="blocking")
         assert response.json()["code"] == code
     assert backend.count("POST /runs") == 1
-    assert [line for line in caplog.messages if line.startswith("turn ") and said in line], caplog.text
+    assert [
+        one for one in caplog.records if one.name == "agent_gateway.ending" and said in one.getMessage()
+    ], caplog.text
     assert SECRET not in caplog.text
     assert SECRET not in response.text
 
@@ -236,7 +238,9 @@ def test_a_malformed_run_response_fails_the_turn_without_a_retry(
         response = chat.post(response_mode="blocking")
         assert (response.status_code, response.json()["code"]) == (500, "internal_server_error")
     assert backend.count("POST /runs") == 1
-    assert [line for line in caplog.messages if line.startswith("turn ") and said in line], caplog.text
+    assert [
+        one for one in caplog.records if one.name == "agent_gateway.ending" and said in one.getMessage()
+    ], caplog.text
     assert SECRET not in caplog.text + response.text
 
 

@@ -377,7 +377,7 @@ def test_files_dropped_for_want_of_a_place_are_logged(
     assert not caplog.messages
     sent(replace(turn_of(app), files=FILES))
     assert caplog.messages == (
-        [] if has_place else ["turn task-1: the composition has no place for its files"]
+        [] if has_place else ["the composition has no place for the files of the turn"]
     )
     with_backend = Settings(backend_url="http://127.0.0.1:1")
     assert bool(check_app(with_backend, app, "app.yaml")) is not has_place

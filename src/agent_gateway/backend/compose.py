@@ -53,7 +53,7 @@ def compose(
         raise _not_composable(turn, error) from None
     has_placeholder = any(uses(layer.config, _FILES) for layer in template.layers)
     if files and not turn.form and not has_place_for_files(template):
-        logger.warning("turn %s: the composition has no place for its files", turn.task_id)
+        logger.warning("the composition has no place for the files of the turn")
     shown = entries(turn.files, file_url, images or {})
     values = _Values(turn, environ, files=files)
     composition = _filled(template, turn, values, "" if has_placeholder else files, shown)
@@ -134,7 +134,7 @@ def _filled(
 
 
 def _not_composable(turn: Turn, error: TemplateError) -> TurnError:
-    logger.error("turn %s: app %s cannot be composed: %s", turn.task_id, turn.app.id, error)
+    logger.error("app %s cannot be composed: %s", turn.app.id, error)
     return TurnError("internal_server_error")
 
 

@@ -108,7 +108,8 @@ async def _made_name(state: AppState, exchange: AnsweredTurn) -> str:
     try:
         name = await state.auxiliary_runs.name(exchange, state.limits.name_seconds)
     except (BackendError, TurnError, TimeoutError) as error:
-        logger.warning("turn %s: no name was made: %s", exchange.turn.task_id, type(error).__name__)
+        task_id = exchange.turn.task_id
+        logger.warning("no name was made: %s", type(error).__name__, extra={"task_id": task_id})
         name = None
     return name or short_name(exchange.turn.query)
 

@@ -95,7 +95,7 @@ class Drain:
     def _end_what_is_left(self) -> None:
         for live in self._all():
             if live.runner.owned and (live.runner.sending or not self._replayable):
-                logger.warning("draining: turn %s is interrupted", live.turn.task_id)
+                logger.warning("draining: interrupted", extra={"task_id": live.turn.task_id})
                 live.runner.interrupt()
             elif not (live.runner.owned and live.runner.ending):
                 # Another process has it, or will: what could not be released is adopted when its lease ends.

@@ -217,7 +217,7 @@ class Maintenance:
         with self._live.adopting():
             adopted = await self._store.owned.adopt(expired=expired)
             for turn in adopted:
-                logger.info("turn %s: adopted under epoch %d", turn.task_id, turn.epoch)
+                logger.info("adopted under epoch %d", turn.epoch, extra={"task_id": turn.task_id})
                 self._live.adopt(turn)
         return len(adopted)
 

@@ -10,6 +10,8 @@ import random
 from dataclasses import dataclass
 from typing import Final, Self
 
+from structlog.contextvars import bind_contextvars
+
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.errors import BackendError, RunNotSucceeded, StoreError, TurnError
 from agent_gateway.limits import OutboxLimits
@@ -111,6 +113,7 @@ class OutboxWorker:
         self._settled = asyncio.Event()
 
     async def _do(self, entry: OutboxEntry) -> None:
+        bind_contextvars(task_id=entry.task_id)
         try:
             try:
                 made = await self._made(entry)
@@ -119,10 +122,10 @@ class OutboxWorker:
             else:
                 await self._shielded(self._outbox.complete(entry, made))
         except StoreError as error:
-            logger.warning("outbox entry %s of turn %s: store: %s", entry.kind, entry.task_id, error)
+            logger.warning("outbox entry %s: store: %s", entry.kind, error)
         except Exception as error:  # noqa: BLE001 - one entry's failure must not end the others
             # It is tried again when its hold is over. Only the kind of error: texts may be quoted.
-            logger.error("outbox entry %s of turn %s: %s", entry.kind, entry.task_id, type(error).__name__)
+            logger.error("outbox entry %s: %s", entry.kind, type(error).__name__)
 
     async def _made(self, entry: OutboxEntry) -> str | list[str] | None:
         if entry.kind is OutboxKind.CANCEL_RUN:
@@ -148,9 +151,8 @@ class OutboxWorker:
         hopeless = fails and entry.tries >= self._limits.max_failures
         if hopeless or entry.tries >= persistence.tries or entry.age_seconds > persistence.seconds:
             logger.error(
-                "outbox entry %s of turn %s: given up after %d tries: %s: %s",
+                "outbox entry %s: given up after %d tries: %s: %s",
                 entry.kind,
-                entry.task_id,
                 entry.tries,
                 type(error).__name__,
                 # The texts of these errors are the gateway's own; a timeout has none.

@@ -182,7 +182,7 @@ class LiveTurns:
             async with asyncio.timeout(self._limits.abandon_seconds):
                 await self._store.retried(lambda: self._store.intake.stop(caller, task_id, NOT_BEGUN))
         except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others
-            logger.error("turn %s: could not be abandoned: %s", task_id, type(error).__name__)
+            logger.error("could not be abandoned: %s", type(error).__name__, extra={"task_id": task_id})
 
     @contextmanager
     def adopting(self) -> Generator[None]:
@@ -224,7 +224,7 @@ class LiveTurns:
         except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others
             # The lease runs out and somebody ends the turn; its readers are not kept waiting here. Only
             # the kind of error is logged: databases quote texts of the row they refused.
-            logger.error("turn %s: its end was not stored: %s", live.turn.task_id, type(error).__name__)
+            logger.error("the end was not stored: %s", type(error).__name__)
         finally:
             live.log.close()
             live.ended.set()
@@ -237,7 +237,7 @@ class LiveTurns:
         try:
             await live.runner.cancel_orphaned_run()
         except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others
-            logger.error("turn %s: its run was not cleaned up: %s", live.turn.task_id, type(error).__name__)
+            logger.error("the run was not cleaned up: %s", type(error).__name__)
 
     def find(self, task_id: TaskId) -> LiveTurn | None:
         """A turn that is live in this process, or was a moment ago."""

@@ -49,8 +49,8 @@ def test_an_unsupported_app_fails_its_turn_and_is_logged(
             refused(Chat(client, "ada").post("Hello"), 500, "internal_server_error")
     [run_line] = [line for line in caplog.messages if "vendor.unheard_of" in line]
     run_id = run_line.split()[1]
-    [turn_line] = [line for line in caplog.messages if line.startswith("turn ") and run_id in line]
-    assert "failed" in turn_line
+    [turn_line] = [record for record in caplog.records if record.name == "agent_gateway.ending"]
+    assert f"run {run_id} failed" in turn_line.getMessage()
     assert "Hello" not in caplog.text
 
 

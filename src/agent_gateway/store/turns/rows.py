@@ -187,7 +187,9 @@ async def read_turns(
         if config := read_config_or_none(row.config):
             found.append(_turn(row, context, config))
             continue
-        logger.error("turn %s: this release cannot read the configuration of its app", row.id)
+        logger.error(
+            "this release cannot read the configuration of the turn's app", extra={"task_id": row.id}
+        )
         if row.deadline_at < row.now:
             found.append(replace(_turn(row, context, default_app()), runnable=False))
     return found
