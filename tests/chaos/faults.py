@@ -10,8 +10,8 @@ from typing import Final
 import asyncpg
 
 from tests.chaos.replica import Replica
+from tests.chaos.tcp_fault_proxy import TcpFaultProxy
 from tests.chaos.world import Applied, World, now
-from tests.support.fakes.tcp_fault_proxy import TcpFaultProxy
 
 EXIT_SLACK: Final = 7.0
 """Seconds that a process may need beyond DRAIN_SECONDS to be gone: a cancel that hangs is given five."""

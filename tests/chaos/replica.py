@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos.postgres import role_of
-from tests.support.fakes.tcp_fault_proxy import Target, TcpFaultProxy, hold_port
+from tests.chaos.tcp_fault_proxy import TcpFaultProxy
+from tests.support.fakes.tcp_proxy import Target, hold_port
 
 START_SECONDS: Final = 120.0
 PROBE_SECONDS: Final = 0.5

@@ -7,9 +7,9 @@ import pytest
 
 from tests.support.client_program import node_program, read
 from tests.support.client_story import only_message
-from tests.support.cutting_proxy import CuttingProxy
 from tests.support.fakes.script import Gate, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.fakes.tcp_proxy import http_proxy
 from tests.support.gateway_server import API_KEY, GatewayServer, answer_of
 from tests.support.json_type import Json
 
@@ -57,7 +57,7 @@ def last_event_ids(heads: list[str]) -> list[int]:
 
 
 def test_event_source_resumes_after_cuts_and_stops_at_the_end(gateway: GatewayServer, gate: Gate) -> None:
-    with CuttingProxy(gateway.url, CUTS) as proxy, gateway.client() as http:
+    with http_proxy(gateway.url, CUTS) as proxy, gateway.client() as http:
         turn = begin(http, "source-live")
         program = EVENT_SOURCE.start(proxy.url + turn["events_url"])
         proxy.wait_for_connections(3)
@@ -98,7 +98,7 @@ def test_a_repeated_post_resumes_its_turn(
 ) -> None:
     """The first cut is within the headers, so that request is repeated without a Last-Event-ID."""
     before = backend.posts
-    with CuttingProxy(gateway.url, [50, 3000]) as proxy:
+    with http_proxy(gateway.url, [50, 3000]) as proxy:
         program = FETCH.start(proxy.url, API_KEY, "fetch-key", "one-key")
         proxy.wait_for_connections(3)
         gate.open()
@@ -117,7 +117,7 @@ def test_a_repeated_post_without_a_key_starts_no_turn(
 ) -> None:
     before = backend.posts
     gate.open()
-    with CuttingProxy(gateway.url, [3000]) as proxy:
+    with http_proxy(gateway.url, [3000]) as proxy:
         report = FETCH.run(proxy.url, API_KEY, "fetch-no-key")
     assert report["refused"]["status"] == 400
     assert report["refused"]["code"] == "bad_request"

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent_gateway.app import create_app
 from agent_gateway.settings import Settings
 from tests.support.console import check_session, commands, write_programs
-from tests.support.cutting_proxy import CuttingProxy
+from tests.support.fakes.tcp_proxy import http_proxy
 from tests.support.gateway_server import GatewayServer
 from tests.support.paths import ROOT
 
@@ -24,7 +24,7 @@ def test_the_client_program_of_the_page_resumes_after_a_cut(tmp_path: Path) -> N
     [path] = write_programs(PAGE, tmp_path)
     with (
         GatewayServer(tmp_path / "data", api_key="app-demo") as server,
-        CuttingProxy(server.url, [1500, 900]) as proxy,
+        http_proxy(server.url, [1500, 900]) as proxy,
     ):
         ran = subprocess.run(
             ["node", str(path)],

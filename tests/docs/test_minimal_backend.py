@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.support.chat import Chat, refused
-from tests.support.cutting_proxy import CuttingProxy
+from tests.support.fakes.tcp_proxy import http_proxy
 from tests.support.gateway_process import START_SECONDS, environment
 from tests.support.gateway_server import BOUND, GatewayServer, wait_until
 from tests.support.outbox import errands
@@ -100,7 +100,7 @@ def test_a_failing_agent_ends_the_turn_with_an_error(chat: Chat) -> None:
 def test_a_cut_event_stream_is_resumed_without_a_gap(url: str, tmp_path: Path) -> None:
     # Connections of the gateway: its question for the generation, POST /runs, then the event streams.
     with (
-        CuttingProxy(url, [10_000, 10_000, 900, 1_300]) as proxy,
+        http_proxy(url, [10_000, 10_000, 900, 1_300]) as proxy,
         GatewayServer(tmp_path / "data", backend_url=proxy.url) as server,
         server.client() as client,
     ):
@@ -113,7 +113,7 @@ def test_a_cut_event_stream_is_resumed_without_a_gap(url: str, tmp_path: Path) -
 
 def test_a_conversation_can_be_deleted(url: str, tmp_path: Path) -> None:
     with (
-        CuttingProxy(url, []) as proxy,
+        http_proxy(url, []) as proxy,
         GatewayServer(tmp_path / "data", backend_url=proxy.url) as server,
         server.client() as client,
     ):

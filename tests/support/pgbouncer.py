@@ -10,8 +10,7 @@ from typing import Final, Literal, Self
 
 from sqlalchemy import make_url
 
-from tests.support.fakes.tcp_fault_proxy import hold_port
-from tests.support.fakes.tcp_proxy import postgres_proxy
+from tests.support.fakes.tcp_proxy import hold_port, postgres_proxy
 from tests.support.gateway_server import wait_until
 
 Mode = Literal["transaction", "session"]

@@ -1,29 +1,46 @@
 """A proxy between a client and a server that can be cut: an outage without stopping the server."""
 
 import asyncio
+import socket
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 from sqlalchemy import make_url
 
-from tests.support.fakes.tcp_fault_proxy import hold_port
+Target = str | tuple[str, int]
+"""Path of a Unix socket, or host and port."""
 
 Pipe = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 POSTGRES_PORT: Final = 5432
 
 
-class TcpProxy:
-    """Listens on a port of 127.0.0.1 and passes bytes on to a TCP port or a Unix socket."""
+def hold_port() -> socket.socket:
+    """A port that no other program gets while this socket is open; a server may listen on it."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
-    def __init__(self, target: str | tuple[str, int]) -> None:
+
+class TcpProxy:
+    """Listens on a port of 127.0.0.1 and passes bytes on to a TCP port or a Unix socket.
+
+    Its first connections end after as many bytes from the server as `cuts` says, one number for each.
+    """
+
+    def __init__(self, target: Target, cuts: Sequence[int] = ()) -> None:
         self._held = hold_port()
         self.port: int = self._held.getsockname()[1]
         """No other program gets the port while it is cut."""
         self._target = target
+        self._cuts = cuts
+        self._sent: list[bytearray] = []
+        self._connected = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server: asyncio.Server | None = None
@@ -47,6 +64,27 @@ class TcpProxy:
         self._thread.join(5)
         self._loop.close()
         self._held.close()
+
+    @property
+    def url(self) -> str:
+        """Where an HTTP client finds the server by way of the proxy."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def heads(self) -> list[str]:
+        """First lines and headers of all HTTP requests, in order and in lower case."""
+        heads: list[str] = []
+        for sent in self._sent:
+            for part in bytes(sent).split(b"\r\n\r\n"):
+                text = part.decode("latin-1")
+                if text.split("\r\n")[0].endswith("HTTP/1.1"):
+                    heads.append(text.lower())
+        return heads
+
+    def wait_for_connections(self, count: int, seconds: float = 60) -> None:
+        """Until so many connections were made, cut ones too."""
+        with self._connected:
+            assert self._connected.wait_for(lambda: len(self._sent) >= count, seconds), "too few connections"
 
     def open(self) -> None:
         """Listen, always on the same port; nothing happens when it does."""
@@ -97,21 +135,33 @@ class TcpProxy:
         assert task is not None
         self._tasks.add(task)
         self._writers.add(writer)
+        sent = bytearray()
+        with self._connected:
+            left = self._cuts[len(self._sent)] if len(self._sent) < len(self._cuts) else None
+            self._sent.append(sent)
+            self._connected.notify_all()
         try:
             with suppress(OSError):
                 there = await self._connect()
                 self._writers.add(there[1])
                 mute = asyncio.Event()
-                await asyncio.gather(self._forth(reader, there[1], mute), self._back(there[0], writer, mute))
+                await asyncio.gather(
+                    self._forth(reader, there[1], mute, sent), self._back(there[0], writer, mute, left)
+                )
         finally:
             writer.close()
             self._tasks.discard(task)
 
     async def _forth(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mute: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        mute: asyncio.Event,
+        sent: bytearray,
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
+                sent += data
                 if self._is_lost(data, mute):
                     mute.set()
                 await self._flowing.wait()
@@ -136,13 +186,20 @@ class TcpProxy:
         return True
 
     async def _back(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mute: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        mute: asyncio.Event,
+        left: int | None,
     ) -> None:
         with suppress(OSError):
-            while (data := await reader.read(65536)) and not mute.is_set():
+            while left != 0 and (data := await reader.read(65536 if left is None else left)):
+                if mute.is_set():
+                    break
                 await self._flowing.wait()
                 writer.write(data)
                 await writer.drain()
+                left = None if left is None else left - len(data)
         with suppress(OSError):
             writer.transport.abort() if mute.is_set() else writer.close()
 
@@ -150,6 +207,14 @@ class TcpProxy:
         if isinstance(self._target, str):
             return await asyncio.open_unix_connection(self._target)
         return await asyncio.open_connection(*self._target)
+
+
+def http_proxy(url: str, cuts: Sequence[int]) -> TcpProxy:
+    """A proxy in front of the HTTP server of this URL."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return TcpProxy((parts.hostname, parts.port), cuts)
 
 
 def postgres_proxy(url: str) -> TcpProxy:

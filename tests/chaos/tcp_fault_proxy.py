@@ -10,20 +10,11 @@ import struct
 from contextlib import suppress
 from typing import Final
 
-Target = str | tuple[str, int]
-"""Path of a Unix socket, or host and port."""
+from tests.support.fakes.tcp_proxy import Target, hold_port
 
 _SLICES_PER_SECOND: Final = 20
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 """With this, closing a socket sends RST instead of FIN."""
-
-
-def hold_port() -> socket.socket:
-    """A port that no other program gets while this socket is open; a server may listen on it."""
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    return held
 
 
 class TcpFaultProxy:
