@@ -82,7 +82,7 @@ async def end_turn(resources: Resources, ending: Ending, folding: Folding) -> Re
         if fold.run_end is not None and fold.position >= folding.fold.position:
             folding.continue_with(fold, events)
     files = await _store_artifacts(resources.files, turn, folding.fold, limits.store_file_seconds)
-    result = await _commit_whatever(resources.store, ending, _endings(folding.fold, ending.code, files))
+    result = await _commit_whatever(resources.store, ending, folding.fold, files)
     end = folding.fold.run_end
     if result is not None and result.outcome is Outcome.FAILED and end is not None:
         why = cause(end.error_type, end.reason) if end.type == "run_failed" else end.type
@@ -145,10 +145,12 @@ def _endings(fold: Fold, code: str | None, files: Sequence[StoredFile]) -> Endin
     return Endings(normal, if_stopped=cut_short(fold, None, files))
 
 
-async def _commit_whatever(store: TurnStores, ending: Ending, endings: Endings) -> Result | None:
-    """Commit the end, or a minimal one when the database refuses it (R7)."""
+async def _commit_whatever(
+    store: TurnStores, ending: Ending, fold: Fold, files: Sequence[StoredFile]
+) -> Result | None:
+    """Commit the end, or a minimal one when it cannot be made or the database refuses it (R7)."""
     try:
-        return await _commit(store, ending, endings)
+        return await _commit(store, ending, _endings(fold, ending.code, files))
     except Exception as error:  # noqa: BLE001 - whatever it is, the turn must end
         # Bad data. Only the kind of error is logged: databases quote the row they refused, with its texts.
         logger.error("the result was refused: %s", type(error).__name__)

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from structlog.contextvars import bind_contextvars
+from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from agent_gateway.backend.compose import compose
 from agent_gateway.backend.run_handle import RunHandle, cancel_quietly
@@ -62,6 +62,9 @@ class TurnRunner:
         """Drive or follow the turn to its one end. Raises only when cancelled."""
         # This task is the turn's own: all that is logged in it says so.
         bind_contextvars(task_id=self.turn.task_id)
+        if not self.owned:
+            # The request of its first reader did not begin it.
+            unbind_contextvars("request_id")
         while self.result is None:
             self._bounds.start_over()
             self._folding.begin(self.turn)

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
+from contextvars import Context
 from types import FrameType
 from typing import Any, Final
 
@@ -37,7 +38,8 @@ def draining_first(drain: Callable[[float], Awaitable[None]], seconds: float) ->
 
     def handle(sig: int, frame: FrameType | None) -> None:
         # Runs between two byte codes, not in the loop: only schedule the work.
-        loop.call_soon_threadsafe(exits.signalled, sig, frame)
+        # It may interrupt the work on a turn, whose ids the log of the drain must not carry.
+        loop.call_soon_threadsafe(exits.signalled, sig, frame, context=Context())
 
     for sig in SIGNALS:
         signal.signal(sig, handle)

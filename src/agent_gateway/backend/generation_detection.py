@@ -8,6 +8,7 @@ backend may be replaced at any time.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Final
 
 import msgspec
@@ -61,7 +62,8 @@ class Recognition:
     async def _ask(self) -> None:
         """Ask the backend. Calls that arrive meanwhile share the same request."""
         if self._asking is None:
-            self._asking = asyncio.create_task(self._read_document())
+            # In a context of its own: its log records do not belong to the first turn that asks.
+            self._asking = asyncio.create_task(self._read_document(), context=Context())
         # A caller that is cancelled must not cancel the request for the others.
         await asyncio.shield(self._asking)
 

@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
+from agent_gateway import ending
+from agent_gateway.domain.events import Result
 from agent_gateway.errors import FAILURES
 from agent_gateway.limits import Limits, TurnLimits
 from agent_gateway.settings import Settings
@@ -463,3 +465,17 @@ def test_limits_have_sane_defaults() -> None:
     assert settings.backend_reconnect_seconds >= 10
     assert settings.idle_timeout_seconds == 300
     assert settings.turn_timeout_seconds == 3600
+
+
+def test_a_turn_whose_end_cannot_be_made_fails_and_the_next_one_runs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> Result:
+        raise ValueError("no end can be made of this")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ending, "conclude", broken)
+        failed = world.chat.streaming()
+    assert (failed.last["event"], failed.last["code"]) == ("error", "internal_server_error")
+    again = world.chat.streaming("Again", conversation_id=failed.conversation_id)
+    assert (again.last["event"], again.answer) == ("message_end", "You said: Again.")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -19,11 +20,17 @@ class ShieldedTasks:
 
     async def __call__(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for a unit of work that is never cancelled."""
-        return await asyncio.shield(self.start(work))
+        return await asyncio.shield(self._begin(work, copy_context()))
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Begin a unit of work that several may wait for, each with `asyncio.shield`."""
-        task = asyncio.create_task(work, name="shielded")
+        """Begin a unit of work that several may wait for, each with `asyncio.shield`.
+
+        Its log records carry no ids: it does not belong to the first that waits.
+        """
+        return self._begin(work, Context())
+
+    def _begin(self, work: Coroutine[Any, Any, T], context: Context) -> asyncio.Task[T]:
+        task = asyncio.create_task(work, name="shielded", context=context)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
