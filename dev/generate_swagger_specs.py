@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-from io import StringIO
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +35,7 @@ def main() -> None:
     enter_environment()
 
     # Only the project's environment has these.
-    from ruamel.yaml import YAML
+    import yaml
 
     from agent_gateway.app import create_app
     from agent_gateway.settings import Settings
@@ -45,13 +44,9 @@ def main() -> None:
     settings = Settings.model_construct()
     document = create_app(settings).openapi()
     output_dir.mkdir(parents=True, exist_ok=True)
-    writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style, writer.width, writer.sort_base_mapping_type_on_output = False, 100, False
-    as_yaml = StringIO()
-    writer.dump(document, as_yaml)
     texts = {
         "openapi.json": json.dumps(document, indent=2, ensure_ascii=False) + "\n",
-        "openapi.yaml": as_yaml.getvalue(),
+        "openapi.yaml": yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100),
     }
     for name, text in texts.items():
         path = output_dir / name

@@ -83,6 +83,29 @@ def test_a_key_written_twice_is_named_and_no_value_is_shown(tmp_path: Path) -> N
     assert "secret" not in str(raised.value)
 
 
+def test_a_key_written_twice_beside_a_merge_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "app.yaml"
+    path.write_text("name: x\nicon: &x {p: '1'}\nmeta:\n  <<: *x\n  q: 2\n  q: 3\n")
+    with pytest.raises(ConfigError, match="line 6, column 3: the key 'q' is written twice"):
+        load_app_file(path, None)
+
+
+def test_a_block_of_text_may_begin_with_a_blank_line(tmp_path: Path) -> None:
+    path = tmp_path / "app.yaml"
+    path.write_text("name: x\nopening_statement: |\n  \n    Hello\n")
+    assert load_app_file(path, None).opening_statement == "\nHello\n"
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.2", "1.3"])
+def test_a_yaml_directive_changes_no_value(tmp_path: Path, version: str) -> None:
+    path = tmp_path / "app.yaml"
+    path.write_text(
+        f"%YAML {version}\n---\nname: x\ncomposition: {{layers: [{{name: a, config: [on, 012]}}]}}\n"
+    )
+    [layer] = load_app_file(path, None).composition.layers
+    assert layer.config == [True, 10]
+
+
 def test_the_slug_is_not_part_of_a_version(tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
     path.write_text("slug: my-app\nname: x")

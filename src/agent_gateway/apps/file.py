@@ -3,27 +3,18 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
-from io import StringIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, StreamMark, YAMLError
-from ruamel.yaml.nodes import Node, ScalarNode
-from ruamel.yaml.representer import SafeRepresenter
-from ruamel.yaml.resolver import VersionedResolver
 
 from agent_gateway.apps.config import AppConfig, CompositionTemplate
 from agent_gateway.apps.template import ANSWER, Placeholder, TemplateError, parse, strings
 from agent_gateway.errors import ConfigError
 
-YAML_VERSION: Final = (1, 1)
-_DUPLICATE = re.compile(r'key "(.*?)"(?: with value|$)', re.DOTALL)
-_TEXT = re.compile(r"[yYnN]|[-+]?[0-9][0-9_]*([eE][-+]?[0-9]+|\.[0-9_]*[eE][0-9]+)")
-_ESCAPED = re.compile(r"[^\t\n -~\u00a0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_RARE_BREAKS = re.compile("[\x85\u2028\u2029]")
 
 
 def load_app_file(path: Path, environ: Mapping[str, str] | None) -> AppConfig:
@@ -38,25 +29,17 @@ def load_app_file(path: Path, environ: Mapping[str, str] | None) -> AppConfig:
     except UnicodeDecodeError as error:
         raise ConfigError(f"the app file {path} is not UTF-8 text") from error
     try:
-        data = _read_yaml(text)
-    except DuplicateKeyError as error:
-        # The text of the library shows both values, which may be secret.
-        key = _DUPLICATE.search(error.problem or "")
-        problem = f"the key {key[1] if key else ''!r} is written twice"
-        raise _not_yaml(path, error.problem_mark, problem) from None
-    except MarkedYAMLError as error:
-        raise _not_yaml(path, error.problem_mark, error.problem or error.context) from error
-    except (YAMLError, ValueError) as error:
+        data: object = yaml.load(text, _Loader)  # noqa: S506 - it is a safe loader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path} is not valid YAML{where}: {error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError) as error:
         # Forbidden characters, or impossible values such as a date in a thirteenth month.
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     except RecursionError:
         raise ConfigError(f"{path} is nested too deeply") from None
     return parse_app(data, environ, str(path))
-
-
-def _not_yaml(path: Path, mark: StreamMark | None, problem: str) -> ConfigError:
-    where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    return ConfigError(f"{path} is not valid YAML{where}: {problem}")
 
 
 def parse_app(data: object, environ: Mapping[str, str] | None, source: str) -> AppConfig:
@@ -79,12 +62,20 @@ def parse_app(data: object, environ: Mapping[str, str] | None, source: str) -> A
     return config
 
 
-def _read_yaml(text: str) -> object:
-    """The plain data of a YAML 1.1 text. A duplicate key is refused."""
-    reader = YAML(typ="safe", pure=True)
-    # Existing app files were written for 1.1, where a bare `on` is true and a bare `012` is ten.
-    reader.version, reader.Resolver = YAML_VERSION, _Resolver
-    return reader.load(text)
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is written twice; YAML alone drops the first without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        written: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if (key.tag, key.value) in written:
+                problem = f"the key {key.value!r} is written twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            written.add((key.tag, key.value))
+        return node
 
 
 def refusal(source: str, problems: list[str], backend: str = "") -> ConfigError:
@@ -182,12 +173,7 @@ def _bad_placeholders(config: AppConfig, environ: Mapping[str, str] | None) -> I
 def write_app_file(slug: str, config: AppConfig) -> str:
     """The YAML of an app, from which `load_app_file` reads the same app."""
     data = {"slug": slug, **config.model_dump(mode="json")}
-    writer = YAML(typ="safe", pure=True)
-    writer.Representer, writer.Resolver = _Representer, _Resolver
-    writer.default_flow_style, writer.width, writer.sort_base_mapping_type_on_output = False, 100, False
-    written = StringIO()
-    writer.dump(data, written)
-    return written.getvalue()
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def unset_variables(config: AppConfig, environ: Mapping[str, str]) -> list[str]:
@@ -201,36 +187,17 @@ def unset_variables(config: AppConfig, environ: Mapping[str, str]) -> list[str]:
     return sorted(needed - environ.keys())
 
 
-class _Representer(SafeRepresenter):
+class _Dumper(yaml.SafeDumper):
     """Writes texts of several lines as blocks, and uses no aliases."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
 
-    def represent_str(self, data: str) -> ScalarNode:
-        # Rare line breaks and control characters survive only when they are escaped.
-        style = '"' if _ESCAPED.search(data) else "|" if "\n" in data else None
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
-    def represent_float(self, data: float) -> ScalarNode:
-        node: ScalarNode = super().represent_float(data)
-        if "." not in node.value:
-            # Version 1.1 knows no number such as 5e-324.
-            node.value = node.value.replace("e", ".0e")
-        return node
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # Rare line breaks survive only when they are escaped.
+    style = '"' if _RARE_BREAKS.search(text) else "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-_Representer.add_representer(str, _Representer.represent_str)
-_Representer.add_representer(float, _Representer.represent_float)
-
-
-class _Resolver(VersionedResolver):
-    """Version 1.1, but `y`, `n` and numbers such as `1e3` are text, as in existing app files."""
-
-    def __init__(self, version: object, loader: YAML) -> None:
-        super().__init__(version=YAML_VERSION, loader=loader)
-
-    def resolve(self, kind: type[Node], value: str | None, implicit: Any) -> Any:
-        if kind is ScalarNode and implicit[0] and _TEXT.fullmatch(value or ""):
-            return self.DEFAULT_SCALAR_TAG
-        return super().resolve(kind, value, implicit)
+_Dumper.add_representer(str, _represent_text)
