@@ -211,6 +211,9 @@ def test_a_draining_process_does_not_adopt_the_turns_it_offers(
         adopt, sweeping = OwnedTurns.adopt, threading.Event()
 
         async def late(owned: OwnedTurns, **options: bool) -> list[Turn]:
+            if owned is not server.gateway.turns.owned:
+                # Another server of this process has another event loop, and waits for nothing of this one.
+                return await adopt(owned, **options)
             sweeping.set()
             await draining.wait()
             with suppress(TimeoutError):
