@@ -1,6 +1,5 @@
 """The scripts of dev/ and .ci/ can be run, stop at errors, and use one version of uv."""
 
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -13,12 +12,15 @@ SCRIPTS = [path for path in (ROOT / "dev").iterdir() if path.suffix != ".py"]
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, ROOT / ".ci" / "run"], ids=lambda path: path.name)
-def test_scripts_are_executable_bash_that_stops_at_errors(script: Path) -> None:
-    assert os.access(script, os.X_OK)
-    text = script.read_text()
-    assert text.startswith("#!/usr/bin/env bash\n")
-    assert "\nset -euo pipefail\n" in text
-    subprocess.run(["bash", "-n", script], check=True)
+def test_a_script_stops_at_the_first_error(script: Path, tmp_path: Path) -> None:
+    """Its first lines run, and then a command that fails, an unset variable, or a pipe that breaks."""
+    head = script.read_text().partition("\ncd ")[0]
+    for number, fault in enumerate(("false", 'echo "$UNSET_HERE"', "false | cat")):
+        broken = tmp_path / f"{number}"
+        broken.write_text(f"{head}\n{fault}\necho reached\n")
+        broken.chmod(script.stat().st_mode)
+        ran = subprocess.run([broken], check=False, capture_output=True, text=True)
+        assert (ran.returncode != 0, ran.stdout) == (True, "")
 
 
 def test_the_setup_and_the_image_use_the_same_uv() -> None:
