@@ -9,6 +9,8 @@ from tests.chaos.postgres import ChaosPostgres
 from tests.chaos.run import run_seed
 from tests.chaos.world import Config
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 10.0
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.node import NODE_MODULES, run_node
 
+pytestmark = pytest.mark.slow
+
 PROGRAMS = NODE_MODULES.parent / "generated"
 GENERATORS = {
     # The option leaves what has a default optional, as it is in a request.

@@ -10,10 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.chat import Chat
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.gateway_server import API_KEY, GatewayServer
 from tests.support.operations import EXAMPLES, Owner, routes
+
+pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).parent
 USER = "ada"

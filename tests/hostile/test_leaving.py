@@ -146,6 +146,7 @@ def test_a_turn_beyond_the_drain_is_left_to_the_next_process(
     assert fake.posts == 1
 
 
+@pytest.mark.slow
 def test_workers_that_stop_together_serve_their_turns_to_their_end(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:

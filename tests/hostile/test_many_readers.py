@@ -22,6 +22,8 @@ from tests.support.gateway_server import API_KEY, BOUND, wait_until
 from tests.support.json_type import Json
 from tests.support.raw_http import Client, Recorder, request
 
+pytestmark = pytest.mark.slow
+
 READERS = 1_000
 PROBES = 20
 FILES = 8_192

@@ -15,7 +15,7 @@ from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fleet import Fleet, die
 from tests.support.gateway_server import wait_until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 STREAMS = 200
 READERS = 1_000

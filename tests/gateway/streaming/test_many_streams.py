@@ -18,6 +18,8 @@ from tests.support.fakes.session import query_of
 from tests.support.gateway_server import API_KEY, GatewayServer, StartGateway, wait_until
 from tests.support.json_type import Json
 
+pytestmark = pytest.mark.slow
+
 STREAMS = 1_000
 FILES = 8_192
 """Each stream has four ends in this process: reader, gateway on both sides, backend."""

@@ -45,6 +45,7 @@ def test_sigterm_lets_a_stream_end(database_url: str, tmp_path: Path, user: str)
     assert API_KEY not in process.output
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_stream_that_takes_too_long(tmp_path: Path, user: str) -> None:
     """Its reader is told, the partial answer is stored, and the next process goes on from there."""
     with (
