@@ -61,7 +61,7 @@ def test_a_log_record_has_the_ids_of_its_turn_run_and_request(
         process.exited()
     lines = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
     [line] = [line for line in lines if "failed" in line["message"]]
-    [run_id] = fake.runs
+    run_id = list(fake.runs)[-1]
     assert (line["task_id"], line["run_id"], line["request_id"]) == (failed.task_id, run_id, "request-1")
     assert (line["level"], line["logger"]) == ("warning", "agent_gateway.ending")
     assert {"time", "message"} < line.keys()

@@ -273,7 +273,7 @@ def test_the_log_names_the_kind_of_a_failure_and_not_its_text(
         script(fail("QuotaExceededError", LEAK, error_type="quota")), script(fail(f"{SECRET} in <b>", LEAK))
     )
     assert [world.chat.post("go").status_code for _ in range(2)] == [400, 500]
-    lines = [record.getMessage() for record in caplog.records if "its run" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if record.name == "agent_gateway.ending"]
     assert [line.rpartition("failed: ")[2] for line in lines] == [
         "quota, QuotaExceededError",
         "no reason was given",
@@ -468,14 +468,14 @@ def test_limits_have_sane_defaults() -> None:
 
 
 def test_a_turn_whose_end_cannot_be_made_fails_and_the_next_one_runs(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> Result:
         raise ValueError("no end can be made of this")
 
     with monkeypatch.context() as patched:
         patched.setattr(ending, "conclude", broken)
-        failed = world.chat.streaming()
+        failed = chat.streaming()
     assert (failed.last["event"], failed.last["code"]) == ("error", "internal_server_error")
-    again = world.chat.streaming("Again", conversation_id=failed.conversation_id)
+    again = chat.streaming("Again", conversation_id=failed.conversation_id)
     assert (again.last["event"], again.answer) == ("message_end", "You said: Again.")
