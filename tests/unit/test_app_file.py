@@ -24,7 +24,7 @@ json_data = st.recursive(
 QUERY = {"name": "prompt", "config": "${query}"}
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None)
 @example("x", "", 5e-324)
 @given(text.filter(bool), text, json_data)
 def test_any_app_is_read_back_unchanged(

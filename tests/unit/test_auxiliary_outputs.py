@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_gateway.backend.auxiliary_outputs import MAX_QUESTIONS, QUESTION_LENGTH, name_in, questions_in
@@ -79,7 +79,6 @@ def test_a_name_is_read_from_any_form(output: str, name: str) -> None:
     assert name_in(output) == name
 
 
-@settings(max_examples=30)
 @given(st.text() | st.recursive(st.text() | st.none(), st.lists).map(json.dumps))
 def test_any_output_is_read_within_the_bounds(output: str) -> None:
     assert len(name_in(output)) <= NAME_LENGTH
