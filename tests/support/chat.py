@@ -224,10 +224,16 @@ def _json(response: httpx.Response, status: int) -> Json:
     return body
 
 
+def forged(ticket: str) -> str:
+    """The ticket with another signature. The last characters of base64 may stand for the same bytes."""
+    signed, _, signature = ticket.rpartition(".")
+    return f"{signed}.{'B' if signature[0] == 'A' else 'A'}{signature[1:]}"
+
+
 def refused(response: httpx.Response, status: int, code: str) -> Json:
     """The body of an error, which has the envelope and nothing foreign."""
+    assert response.status_code == status, response.content
     body: Json = response.json()
-    assert response.status_code == status, body
     assert (body["code"], body["status"]) == (code, status)
     assert isinstance(body["message"], str)
     assert body["message"]

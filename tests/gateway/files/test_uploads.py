@@ -16,7 +16,7 @@ import pytest
 
 from agent_gateway.apps.config import FileUploadConfig, default_app
 from agent_gateway.routes.http.tickets import FileTickets
-from tests.support.chat import Chat, refused
+from tests.support.chat import Chat, forged, refused
 from tests.support.files import PNG, preview, upload
 from tests.support.gateway_server import API_KEY, SECRET_KEY, GatewayServer, wait_until
 from tests.support.json_type import Json
@@ -420,7 +420,7 @@ def test_a_signed_url_opens_exactly_one_file(chat: Chat, server: GatewayServer) 
         assert anybody.get(f"/v1{url}").content == PNG
         path, _, ticket = url.partition("?ticket=")
         refused(anybody.get(path), 401, "unauthorized")
-        refused(anybody.get(f"{path}?ticket={ticket[:-2]}xx"), 401, "unauthorized")
+        refused(anybody.get(f"{path}?ticket={forged(ticket)}"), 401, "unauthorized")
         refused(anybody.get(f"{path}?ticket="), 401, "unauthorized")
         foreign = FileTickets(b"another secret", seconds=60, clock=time.time).url(file["id"])
         refused(anybody.get(foreign), 401, "unauthorized")

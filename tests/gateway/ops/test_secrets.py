@@ -13,7 +13,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_gateway.server.config import server_config
-from tests.support.chat import Chat, refused
+from tests.support.chat import Chat, forged, refused
 from tests.support.fakes.script import (
     Cut,
     Emit,
@@ -236,7 +236,7 @@ def test_a_refused_request_exposes_and_logs_nothing_of_its_content(
         refused(stranger.post("/chat-messages", json={"query": QUERY, "user": user}), 401, "unauthorized")
         refused(chat.post(headers={"Last-Event-ID": PROVIDER_KEY}), 400, "invalid_param")
         events = f"/chat-messages/{begun['task_id']}/events"
-        for wrong in (ticket[:-3] + "xyz", f"{ticket}.{PROVIDER_KEY}", PROVIDER_KEY):
+        for wrong in (forged(ticket), f"{ticket}.{PROVIDER_KEY}", PROVIDER_KEY):
             refused(client.get(events, params={"ticket": wrong}), 401, "unauthorized")
         refused(client.get(f"/chat-messages/{PROVIDER_KEY}/events", params={"user": user}), 404, "not_found")
         refused(client.get("/messages", params={"conversation_id": PROVIDER_KEY}), 400, "invalid_param")
