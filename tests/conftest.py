@@ -1,13 +1,28 @@
 import os
+from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.support.databases", "tests.support.fixtures"]
+TESTS = Path(__file__).parent
+WITHOUT_SERVERS = ("golden", "project", "unit")
+FIXTURES = ("tests.support.databases", "tests.support.fixtures")
+pytest.register_assert_rewrite(*FIXTURES)  # before anything imports them
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Loads the fixtures for the folders that use them: importing what starts servers takes seconds."""
+    if isinstance(collector, pytest.Module) and folder_of(collector) not in WITHOUT_SERVERS:
+        for name in FIXTURES:
+            collector.config.pluginmanager.import_plugin(name)
+
+
+def folder_of(module: pytest.Module) -> str:
+    return module.path.relative_to(TESTS).parts[0]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

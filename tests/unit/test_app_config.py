@@ -244,7 +244,7 @@ def test_all_errors_are_reported_at_once_without_values() -> None:
         ("name: x\non: 1", "True: keys must be text"),
         ("name: \x07", "is not valid YAML"),
         ("name: x\ncomposition: &a {layers: [*a]}", "nested too deeply"),
-        ("name: " + "[" * 5000, "nested too deeply"),
+        ("name: " + "[\n" * 5000, "nested too deeply"),
         ("", "must be a mapping"),
         ("just text", "must be a mapping"),
         ("name: x\n---\nname: y", "is not valid YAML"),

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent_gateway.apps.config import AppConfig, default_app
@@ -24,7 +24,6 @@ json_data = st.recursive(
 QUERY = {"name": "prompt", "config": "${query}"}
 
 
-@settings(deadline=None)
 @example("x", "", 5e-324)
 @given(text.filter(bool), text, json_data)
 def test_any_app_is_read_back_unchanged(
