@@ -14,7 +14,7 @@ from tests.support.chat import Chat, refused
 from tests.support.fakes.tcp_proxy import http_proxy
 from tests.support.gateway_process import START_SECONDS, environment
 from tests.support.gateway_server import BOUND, GatewayServer, wait_until
-from tests.support.outbox import errands
+from tests.support.outbox import outbox_entries
 from tests.support.paths import ROOT
 
 PROGRAM = ROOT / "docs" / "examples" / "minimal_backend.py"
@@ -122,7 +122,7 @@ def test_a_conversation_can_be_deleted(url: str, tmp_path: Path) -> None:
         assert deleted.status_code == 204
         # The second run is the clean-up run, which fails for want of a model: that settles it.
         wait_until(lambda: len([head for head in proxy.heads if head.startswith("post /runs ")]) == 2)
-        wait_until(lambda: not errands(server.settings.resolved_database_url()))
+        wait_until(lambda: not outbox_entries(server.settings.resolved_database_url()))
 
 
 def test_requests_without_the_token_are_refused(tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ async def test_an_end_by_the_gateway_writes_a_cancel_entry(world: World) -> None
     assert not process.outbox.written.is_set()
     await process.outbox.cancel_tried(turn, RUN, done=False)
     assert process.outbox.written.is_set()
-    [errand] = await other.claim(5)
-    assert (errand.kind, errand.run_id, errand.task_id, errand.tries) == (
+    [entry] = await other.claim(5)
+    assert (entry.kind, entry.run_id, entry.task_id, entry.tries) == (
         OutboxKind.CANCEL_RUN,
         RUN,
         turn.task_id,
@@ -105,11 +105,11 @@ async def test_deleting_an_ended_conversation_writes_a_cleanup_entry(world: Worl
     turn = await world.ended(snapshot=SNAPSHOT)
     assert await world.turns.intake.delete(world.ann, turn.conversation_id) == []
     ours = world.process().outbox
-    [errand] = await ours.claim(5)
-    assert (errand.kind, errand.task_id) == (OutboxKind.CLOSE_SESSION, turn.task_id)
-    assert errand.answered is not None
-    assert errand.answered.turn.snapshot == SNAPSHOT
-    await ours.complete(errand)
+    [entry] = await ours.claim(5)
+    assert (entry.kind, entry.task_id) == (OutboxKind.CLOSE_SESSION, turn.task_id)
+    assert entry.answered is not None
+    assert entry.answered.turn.snapshot == SNAPSHOT
+    await ours.complete(entry)
     assert (await count(world, outbox), await count(world, snapshots)) == (0, 0)
 
 
@@ -124,10 +124,10 @@ async def test_a_turn_running_at_the_delete_writes_the_cleanup_entry_at_its_end(
     newer = '{"layers": [], "newer": 1}'
     await process.owned.finish(turn, Endings.always(completed(snapshot=newer)))
     assert process.outbox.written.is_set()
-    [errand] = await world.process().outbox.claim(5)
-    assert errand.task_id == turn.task_id
-    assert errand.answered is not None
-    assert errand.answered.turn.snapshot == newer
+    [entry] = await world.process().outbox.claim(5)
+    assert entry.task_id == turn.task_id
+    assert entry.answered is not None
+    assert entry.answered.turn.snapshot == newer
 
 
 async def test_deleting_ends_planned_and_queued_turns(world: World) -> None:
@@ -140,8 +140,8 @@ async def test_deleting_ends_planned_and_queued_turns(world: World) -> None:
     stopped = await world.turns.intake.delete(world.ann, first.conversation_id)
     assert [one.task_id for one in stopped] == [turn.task_id for turn in turns]
     assert [(await world.row(turn)).outcome for turn in turns] == ["stopped"] * 3
-    [errand] = await world.process().outbox.claim(5)
-    assert (errand.kind, errand.task_id) == (OutboxKind.CLOSE_SESSION, first.task_id)
+    [entry] = await world.process().outbox.claim(5)
+    assert (entry.kind, entry.task_id) == (OutboxKind.CLOSE_SESSION, first.task_id)
     assert await world.process().owned.adopt(expired=True) == []
 
 

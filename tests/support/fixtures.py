@@ -22,7 +22,7 @@ from tests.support.fakes.script import Gate, echo
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fleet import Fleet
 from tests.support.gateway_server import EARLY_FAILURES_HAVE_A_STATUS, GatewayServer, StartGateway, wait_until
-from tests.support.outbox import forget_errands, is_cleaning_up
+from tests.support.outbox import empty_outbox, is_cleaning_up
 from tests.support.rows import add_app
 
 
@@ -85,9 +85,9 @@ def server(shared_server: GatewayServer, fake: ScriptedBackend, gate: Gate) -> I
     yield shared_server
     gate.open()
     wait_until(lambda: not shared_server.gateway.live.running())
-    forget_errands(shared_server.settings.resolved_database_url())
+    empty_outbox(shared_server.settings.resolved_database_url())
     wait_until(lambda: not is_cleaning_up(shared_server))
-    forget_errands(shared_server.settings.resolved_database_url())
+    empty_outbox(shared_server.settings.resolved_database_url())
 
 
 @pytest.fixture

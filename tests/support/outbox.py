@@ -50,7 +50,7 @@ def told_apart(*, name: ScriptSource = echo, suggest: ScriptSource = echo) -> Ca
     return choose
 
 
-def errands(url: str) -> list[OutboxRow]:
+def outbox_entries(url: str) -> list[OutboxRow]:
     """The entries of the outbox."""
 
     async def work(session: AsyncSession) -> list[OutboxRow]:
@@ -61,7 +61,7 @@ def errands(url: str) -> list[OutboxRow]:
 
 def all_done(url: str) -> None:
     """Wait until the outbox is empty."""
-    wait_until(lambda: not errands(url))
+    wait_until(lambda: not outbox_entries(url))
 
 
 def due_now(url: str) -> None:
@@ -71,7 +71,7 @@ def due_now(url: str) -> None:
 
 
 def change(url: str, **values: Any) -> None:
-    """Change all errands behind everybody's back."""
+    """Change all entries behind everybody's back."""
 
     async def work(session: AsyncSession) -> None:
         await session.execute(update(OutboxRow).values(**values))
@@ -79,7 +79,7 @@ def change(url: str, **values: Any) -> None:
     look(url, work)
 
 
-def forget_errands(url: str) -> None:
+def empty_outbox(url: str) -> None:
     """Empty the outbox."""
 
     async def work(session: AsyncSession) -> None:

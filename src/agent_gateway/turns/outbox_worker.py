@@ -6,7 +6,6 @@ and its record. To cancel or to close twice is harmless; a name or questions are
 
 import asyncio
 import logging
-import random
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -15,12 +14,12 @@ from structlog.contextvars import bind_contextvars
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.errors import BackendError, RunNotSucceeded, StoreError, TurnError
 from agent_gateway.limits import OutboxLimits
+from agent_gateway.retry import doubled, full_jitter
 from agent_gateway.store.turns.outbox import OutboxEntry, OutboxKind
 from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turns.auxiliary_runs import AuxiliaryRuns
 
 logger = logging.getLogger(__name__)
-_dice = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,5 +159,5 @@ class OutboxWorker:
             )
             await self._shielded(self._outbox.complete(entry))
             return
-        longest = min(self._limits.longest_pause_seconds, self._limits.first_pause_seconds * 2**entry.tries)
-        await self._shielded(self._outbox.reschedule([entry], _dice.uniform(0.1, longest)))
+        longest = doubled(entry.tries, self._limits.first_pause_seconds, self._limits.longest_pause_seconds)
+        await self._shielded(self._outbox.reschedule([entry], max(0.1, full_jitter(longest))))

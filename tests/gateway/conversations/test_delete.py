@@ -34,7 +34,7 @@ from tests.support.outbox import (
     closes,
     conversation_row,
     due_now,
-    errands,
+    outbox_entries,
     snapshot_row,
 )
 from tests.support.paths import RECORDED
@@ -301,7 +301,7 @@ def test_without_a_session_nothing_is_closed(chat: Chat, fake: ScriptedBackend, 
     refused(chat.post("Fails"), 500, "internal_server_error")
     [item] = chat.conversations()["data"]
     deleted(chat, item["id"])
-    assert errands(url) == []
+    assert outbox_entries(url) == []
     assert fake.posts == 1
 
 
@@ -315,7 +315,7 @@ def test_the_session_is_closed_once_the_backend_is_back(
             conversation_id = chat.blocking()["conversation_id"]
             backend.stop()
             deleted(chat, conversation_id)
-            wait_until(lambda: errands(database_url)[0].tries >= 2)
+            wait_until(lambda: outbox_entries(database_url)[0].tries >= 2)
             assert snapshot_row(database_url, conversation_id) is not None
             backend.start()
             all_done(database_url)
@@ -326,7 +326,7 @@ def test_the_session_is_closed_once_the_backend_is_back(
 def test_the_next_process_does_the_cleanup_that_one_left_undone(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
 ) -> None:
-    """A clean stop in the middle of the clean-up run gives the errand back."""
+    """A clean stop in the middle of the clean-up run gives the entry back."""
     server = start_gateway()
     with server.client() as client:
         chat = Chat(client, user)
@@ -335,7 +335,7 @@ def test_the_next_process_does_the_cleanup_that_one_left_undone(
         deleted(chat, conversation_id)
         fake.wait_until(lambda: fake.posts == 2)
     server.stop()
-    assert len(errands(database_url)) == 1
+    assert len(outbox_entries(database_url)) == 1
     start_gateway()
     all_done(database_url)
     assert fake.posts == 3
@@ -354,7 +354,7 @@ def test_a_process_killed_after_the_delete_leaves_the_cleanup_to_another(
     fake.wait_until(lambda: fake.posts == 2)
     victim.send(signal.SIGKILL)
     victim.exited()
-    [left] = errands(fleet.database_url)
+    [left] = outbox_entries(fleet.database_url)
     assert (left.kind, left.tries) == ("close_session", 1)
     other = fleet.start()
     due_now(fleet.database_url)

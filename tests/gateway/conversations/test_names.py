@@ -11,7 +11,7 @@ from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fakes.session import query_of
 from tests.support.gateway_server import GatewayServer
 from tests.support.json_type import Json
-from tests.support.outbox import NAME, all_done, errands, helpful_app, told_apart
+from tests.support.outbox import NAME, all_done, helpful_app, outbox_entries, told_apart
 from tests.support.rows import add_app, rows_of
 
 
@@ -102,7 +102,7 @@ def test_a_failed_naming_run_leaves_the_default_name(helpful: Chat, fake: Script
     all_done(url)
     assert len(name_requests(fake)) == 3
     helpful.blocking("And then?", conversation_id=answered["conversation_id"])
-    assert errands(url) == []
+    assert outbox_entries(url) == []
     assert name_of(helpful) == "Where to?"
 
 
@@ -144,7 +144,7 @@ def test_a_failed_turn_does_not_start_a_naming_run(helpful: Chat, fake: Scripted
     heard = helpful.post("Fails")
     refused(heard, 500, "internal_server_error")
     [item] = helpful.conversations()["data"]
-    assert (item["name"], errands(url)) == ("Fails", [])
+    assert (item["name"], outbox_entries(url)) == ("Fails", [])
     helpful.blocking("Works", conversation_id=item["id"])
     all_done(url)
     assert name_of(helpful) == "Second"
@@ -153,7 +153,7 @@ def test_a_failed_turn_does_not_start_a_naming_run(helpful: Chat, fake: Scripted
 def test_a_client_can_switch_naming_off(helpful: Chat, fake: ScriptedBackend, url: str) -> None:
     answered = helpful.blocking("Where to?", auto_generate_name=False)
     helpful.blocking("And then?", conversation_id=answered["conversation_id"], auto_generate_name=True)
-    assert errands(url) == []
+    assert outbox_entries(url) == []
     assert (name_of(helpful), fake.posts) == ("Where to?", 2)
 
 

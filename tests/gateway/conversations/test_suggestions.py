@@ -14,7 +14,7 @@ from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fakes.session import query_of
 from tests.support.fleet import Fleet
 from tests.support.gateway_server import BOUND, GatewayServer
-from tests.support.outbox import SUGGEST, all_done, errands, helpful_app, told_apart
+from tests.support.outbox import SUGGEST, all_done, helpful_app, outbox_entries, told_apart
 from tests.support.rows import add_app, rows_of
 
 QUESTIONS = ["How much is it?", "When does it open?"]
@@ -56,7 +56,7 @@ def test_suggestions_are_made_once_when_first_requested(
 ) -> None:
     fake.script = told_apart(suggest=script(final_output({}), succeed(output={"questions": QUESTIONS})))
     answered = helpful.blocking("A museum?")
-    assert (errands(url), fake.posts) == ([], 1), "nobody has asked yet"
+    assert (outbox_entries(url), fake.posts) == ([], 1), "nobody has asked yet"
     assert suggested(helpful, answered["message_id"]) == QUESTIONS
     assert suggested(helpful, answered["message_id"]) == QUESTIONS
     assert runs(fake) == 1

@@ -18,7 +18,7 @@ from tests.support.outbox import (
     change,
     conversation_row,
     due_now,
-    errands,
+    outbox_entries,
     snapshot_row,
 )
 from tests.support.rows import end_behind_its_back, newest_turn, rows_of
@@ -41,15 +41,15 @@ def test_a_completed_turn_leaves_no_outbox_entry(
     chat: Chat, fake: ScriptedBackend, gate: Gate, url: str
 ) -> None:
     answered = chat.blocking()
-    assert errands(url) == []
+    assert outbox_entries(url) == []
     fake.queue(script(text("Half "), gate, succeed()), script(fail()))
     with chat.open(conversation_id=answered["conversation_id"]) as stream:
         stream.until("Half ")
         chat.stop(stream.task_id)
         stream.rest()
-    assert errands(url) == []
+    assert outbox_entries(url) == []
     chat.post("Fails")
-    assert errands(url) == []
+    assert outbox_entries(url) == []
 
 
 def test_a_failed_cancel_is_retried_until_it_works(
@@ -62,7 +62,7 @@ def test_a_failed_cancel_is_retried_until_it_works(
         heard = timed_out(server, Chat(client, user))
     assert heard.last["code"] == "turn_timeout"
     fake.wait_until(lambda: len(fake.cancels) >= 3, seconds=15)
-    [owed] = errands(database_url)
+    [owed] = outbox_entries(database_url)
     run = fake.runs[str(rows_of(database_url, heard.task_id).turn.run_id)]
     assert (owed.kind, owed.turn_id, owed.run_id) == ("cancel_run", heard.task_id, run.id)
     run.script = replace(run.script, cancel=200)
@@ -91,7 +91,7 @@ def test_another_process_cancels_the_run_of_a_process_that_died(
     heard = timed_out(one, fleet.chat(one, user))
     fake.wait_until(lambda: len(fake.cancels) == 1)
     die(one)
-    [owed] = errands(fleet.database_url)
+    [owed] = outbox_entries(fleet.database_url)
     assert (owed.kind, owed.tries) == ("cancel_run", 0)
     run = fake.runs[str(fleet.rows(heard.task_id).turn.run_id)]
     run.script = replace(run.script, cancel=200)
@@ -115,7 +115,7 @@ def test_a_run_without_an_owner_is_cancelled(
     with server.client() as client:
         refused(Chat(client, user).post(), 500, "turn_interrupted")
     fake.wait_until(lambda: len(fake.cancels) >= 2)
-    [owed] = errands(database_url)
+    [owed] = outbox_entries(database_url)
     assert rows_of(database_url, owed.turn_id).turn.run_id is None
     run = fake.runs[str(owed.run_id)]
     run.script = replace(run.script, cancel=200)
@@ -136,7 +136,7 @@ def test_an_entry_that_never_succeeds_is_dropped_with_one_log_line(
         conversation_id = chat.blocking("A secret word")["conversation_id"]
         fake.script = script(fail(error="sk-secret"))
         chat.client.request("DELETE", f"/conversations/{conversation_id}", json={"user": user})
-        wait_until(lambda: errands(database_url)[0].tries >= 2)
+        wait_until(lambda: outbox_entries(database_url)[0].tries >= 2)
         change(database_url, tries=4, next_try_at=now_plus(-1))
         all_done(database_url)
     [line] = [record for record in caplog.records if "given up" in record.getMessage()]
