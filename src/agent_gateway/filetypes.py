@@ -156,7 +156,9 @@ def clean_name(name: str) -> str:
     if len(seen) <= MAX_NAME:
         return seen
     extension = _extension(seen)
-    return f"{seen[: MAX_NAME - 1 - len(extension)]}.{extension}" if extension else seen[:MAX_NAME]
+    return (
+        f"{seen[: MAX_NAME - 1 - len(extension)]}.{extension}" if extension else seen[:MAX_NAME].rstrip(". ")
+    )
 
 
 def served_as(mime_type: str) -> str:

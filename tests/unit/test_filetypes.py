@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent_gateway.filetypes import (
@@ -23,6 +23,9 @@ from agent_gateway.routes.schemas.chat_messages import is_web_url
 
 
 @given(st.text(max_size=300) | st.text(alphabet="./\\ab \x00\n\u202e\ud83d", max_size=300))
+@example("a" * 199 + " " + "b" * 10)
+@example("a" * 195 + " . .txt" + "b" * 10)
+@example("a" * 195 + " " * 10 + "b.txt")
 def test_a_clean_name_is_printable_short_and_has_no_separators(name: str) -> None:
     clean = clean_name(name)
     assert len(clean) <= MAX_NAME
