@@ -12,6 +12,7 @@ from agent_gateway.server.body import ChunkedBody
 from agent_gateway.server.head import CHUNKED, END, Head, Refused
 from tests.support.gateway_server import wait_until
 from tests.support.http_messages import HIDDEN, UPGRADES, Change, changed, changes, messages
+from tests.support.properties import examples
 from tests.support.raw_http import RecordingServer, Seen, chunked, request
 
 
@@ -220,7 +221,7 @@ def test_head_has_no_body_and_the_next_response_follows(recording: RecordingServ
 # -- fuzzed: the bytes cut anywhere ------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sent=st.lists(messages(), min_size=1, max_size=4), seed=st.integers(0, 2**32))
 def test_requests_are_read_the_same_however_they_are_cut(
     shared: RecordingServer, sent: list[tuple[bytes, Seen]], seed: int
@@ -295,7 +296,7 @@ def theirs(data: bytes) -> list[Seen]:
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None)
+@examples(1500)
 @given(
     sent=st.lists(messages(), min_size=1, max_size=3),
     changes=changes(),

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.gateway_server import BOUND, wait_until
 from tests.support.http_messages import HIDDEN, UPGRADES, Change, changed, changes, messages
+from tests.support.properties import examples
 from tests.support.raw_http import Client, RecordingServer, Seen, chunked, request
 
 CONFIGURATION = """
@@ -77,7 +78,7 @@ def forget(behind: RecordingServer) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(sent=st.lists(messages(), min_size=1, max_size=4))
 def test_each_request_gets_its_own_response(
     nginx: Path, behind: RecordingServer, kind: str, sent: list[tuple[bytes, Seen]]
@@ -94,7 +95,7 @@ def test_each_request_gets_its_own_response(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(sent=st.lists(messages(), min_size=1, max_size=3), broken=changes())
 def test_malformed_bytes_do_not_affect_other_clients(
     nginx: Path, behind: RecordingServer, kind: str, sent: list[tuple[bytes, Seen]], broken: list[Change]

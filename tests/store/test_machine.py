@@ -34,6 +34,7 @@ from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.tables import messages, snapshots, turns
 from agent_gateway.store.turns.intake import StartedTurn
 from agent_gateway.store.turns.stores import TurnStores
+from tests.support.properties import examples
 from tests.support.store_world import World, ask, completed
 
 T = TypeVar("T")
@@ -331,14 +332,14 @@ def on(database_url: str) -> Generator[type[Machine]]:
         runner.run(database.close())
 
 
+@pytest.mark.slow
 def test_the_store_agrees_with_the_model_for_any_order_of_events(database_url: str) -> None:
     with on(database_url) as machine:
         run_machine(
             machine,
             settings=settings(
-                max_examples=30,
+                examples(30),
                 stateful_step_count=40,
-                deadline=None,
                 suppress_health_check=list(HealthCheck),
                 print_blob=True,
             ),
