@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import socket
 import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, asynccontextmanager
@@ -118,11 +117,6 @@ def letters(*cuts: int) -> Script:
     return Script(steps)
 
 
-def unused_url() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
 class TestCreate:
     async def test_a_run_is_created_with_the_composition_and_the_snapshot(
         self, fake: ScriptedBackend, client: HTTPBackend
@@ -180,8 +174,8 @@ class TestCreate:
         await backend.aclose()
         assert fake.posts > 1
 
-    async def test_a_refused_connection_is_reported_as_nothing_sent(self) -> None:
-        backend = HTTPBackend(unused_url(), reconnect_seconds=0.3)
+    async def test_a_refused_connection_is_reported_as_nothing_sent(self, unused_port: int) -> None:
+        backend = HTTPBackend(f"http://127.0.0.1:{unused_port}", reconnect_seconds=0.3)
         with pytest.raises(BackendUnreachable) as caught:
             await backend.create_run(request())
         assert caught.value.nothing_sent

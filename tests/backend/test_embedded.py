@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -560,25 +560,13 @@ async def test_a_run_that_keeps_calling_tools_fails_at_its_limit() -> None:
 
 
 async def test_an_unreachable_provider_is_a_connection_error(
-    monkeypatch: pytest.MonkeyPatch, unused_port: Callable[[], int]
+    monkeypatch: pytest.MonkeyPatch, unused_port: int
 ) -> None:
-    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{unused_port()}/v1")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{unused_port}/v1")
     monkeypatch.setenv("OPENAI_API_KEY", API_KEY)
     async with embedded("openai-chat:m") as backend:
         told = await ask(backend, request("hi"))
     assert told.end["reason"] == "InvokeConnectionError"
-
-
-@pytest.fixture
-def unused_port() -> Callable[[], int]:
-    import socket
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
 
 
 @pytest.mark.parametrize("model", ["openai:gpt-5-mini", "nonsense", "nonsense:model"])

@@ -20,6 +20,7 @@ from agent_gateway.backend.embedded import EmbeddedBackend
 from agent_gateway.backend.embedded.server import BackendServer, create_backend_app
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer
 from agent_gateway.server.config import server_config
+from tests.support.gateway_process import START_SECONDS
 from tests.support.paths import RECORDED
 
 pytestmark = pytest.mark.anyio
@@ -287,6 +288,7 @@ async def test_a_silent_run_gets_keepalives() -> None:
     assert told.endswith(b": keepalive\n\n")
 
 
+@pytest.mark.slow
 async def test_a_hundred_readers_get_the_same_events_when_one_leaves() -> None:
     async with serving(pace=0.001) as (client, _):
         limits = httpx.Limits(max_connections=None)
@@ -324,9 +326,10 @@ async def test_a_signal_stops_the_server_in_the_middle_of_a_stream(signum: signa
     )
     assert server.stderr is not None
     try:
+        async with asyncio.timeout(START_SECONDS):
+            while not (found := re.search(rb"running on (\S+)", line := await server.stderr.readline())):
+                assert line, "it ended before it listened"
         async with asyncio.timeout(LIMIT):
-            while not (found := re.search(rb"running on (\S+)", await server.stderr.readline())):
-                pass
             async with httpx.AsyncClient(base_url=found[1].decode(), timeout=LIMIT) as client:
                 run_id = await create(client, "count to 10000")
                 async with client.stream("GET", f"/runs/{run_id}/events/sse") as response:

@@ -10,7 +10,8 @@ from typing import Final
 
 from tests.chaos.postgres import role_of
 from tests.chaos.tcp_fault_proxy import TcpFaultProxy
-from tests.support.fakes.tcp_proxy import Target, hold_port
+from tests.support.fakes.tcp_proxy import Target
+from tests.support.ports import hold_port
 
 START_SECONDS: Final = 120.0
 PROBE_SECONDS: Final = 0.5

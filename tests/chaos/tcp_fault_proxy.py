@@ -10,7 +10,8 @@ import struct
 from contextlib import suppress
 from typing import Final
 
-from tests.support.fakes.tcp_proxy import Target, hold_port
+from tests.support.fakes.tcp_proxy import Target
+from tests.support.ports import hold_port
 
 _SLICES_PER_SECOND: Final = 20
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)

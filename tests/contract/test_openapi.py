@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
+import pytest
 import yaml
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
@@ -148,6 +149,7 @@ def test_streams_are_a_union_discriminated_by_event(document: Json) -> None:
         assert schema == {"$ref": "#/components/schemas/ChatStreamEvent"}
 
 
+@pytest.mark.slow
 def test_the_script_writes_the_document_from_any_folder_with_any_python(
     document: Json, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.gateway_server import API_KEY, GatewayServer
 from tests.support.operations import EXAMPLES, Owner, routes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(660)]
 
 FOLDER = Path(__file__).parent
 USER = "ada"
@@ -49,7 +49,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=150,
+            timeout=600,
         )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Tested: {len(routes())}\n" in done.stdout

@@ -5,6 +5,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from agent_gateway.app import create_app
 from agent_gateway.settings import Settings
 from tests.support.console import check_session, commands, write_programs
@@ -15,6 +17,7 @@ from tests.support.paths import ROOT
 PAGE = ROOT / "docs" / "api.md"
 
 
+@pytest.mark.slow
 def test_every_call_prints_the_output_of_the_page(tmp_path: Path) -> None:
     with GatewayServer(tmp_path / "data", api_key="app-demo") as server:
         check_session(PAGE, server.url, tmp_path, at_least=40)

@@ -53,6 +53,7 @@ def follow(process: GatewayProcess, begun: Json) -> httpx.Response:
     return httpx.get(process.url + begun["events_url"], timeout=20, trust_env=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [3, -25 * 3600, 25 * 3600])
 def test_an_events_url_is_valid_at_every_process(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, user: str, ahead: float
@@ -63,6 +64,7 @@ def test_an_events_url_is_valid_at_every_process(
         assert [follow(process, begun).status_code for process in (there, here)] == [200, 200]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [-25 * 3600, 25 * 3600])
 def test_an_idempotency_key_makes_one_turn_despite_wrong_clocks(
     fleet: Fleet, fake: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, user: str, ahead: float

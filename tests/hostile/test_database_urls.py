@@ -64,6 +64,7 @@ def test_migrate_reports_an_unreachable_database(tmp_path: Path) -> None:
     assert SECRET not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["127.0.0.1:1", "no-such-host.invalid"])
 def test_a_server_without_its_database_is_not_ready_and_logs_no_traceback(tmp_path: Path, place: str) -> None:
     with GatewayProcess(

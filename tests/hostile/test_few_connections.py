@@ -62,7 +62,7 @@ def uses_all(server: GatewayServer, user: str, role: LimitedRole, connections: i
         lists_at_once(server, user)
         return role.open_connections() == connections
 
-    wait_until(full)
+    wait_until(full, 60)
 
 
 @pytest.mark.parametrize("connections", [4, 5, 6])
@@ -96,6 +96,7 @@ def test_a_process_with_too_few_database_connections_completes_its_turns(
     assert fake.posts == TURNS
 
 
+@pytest.mark.slow
 def test_a_second_process_without_connections_adopts_nothing(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, role: LimitedRole, user: str
 ) -> None:

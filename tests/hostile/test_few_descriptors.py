@@ -18,11 +18,18 @@ from tests.support.gateway_process import GatewayProcess
 from tests.support.gateway_server import wait_until
 
 
+def descriptors(pid: int) -> set[int]:
+    return {int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir()}
+
+
 @contextmanager
 def nothing_more(process: GatewayProcess) -> Generator[None]:
     """While this lasts the process can open no further descriptor; what is open stays."""
     pid = process._process.pid
-    used = {int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    used, before = descriptors(pid), set[int]()
+    while used != before:
+        # One that is just being closed would leave a place.
+        used, before = descriptors(pid), used
     lowest_free = next(number for number in range(len(used) + 1) if number not in used)
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))

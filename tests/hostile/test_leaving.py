@@ -37,7 +37,7 @@ from tests.support.rows import installed
 
 LONG_LEASE = 60.0
 DRAIN = 2.0
-A_MOMENT = 5.0
+A_MOMENT = 7.0
 """How much longer than the drain an exit may take here: of it, most is for a busy machine."""
 
 
@@ -130,6 +130,7 @@ def test_a_turn_beyond_the_drain_is_left_to_the_next_process(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """At the end of the drain the turn has no owner; the next process continues it at once."""
+    fleet.limits = Limits(drain=DrainLimits(together_seconds=0.0, adopt_seconds=0.5))
     server = fleet.start(lease_seconds=LONG_LEASE)
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     with fleet.chat(server, user).open() as plain:
@@ -176,6 +177,7 @@ def test_workers_that_stop_together_serve_their_turns_to_their_end(
     assert fake.posts == 6
 
 
+@pytest.mark.slow
 def test_a_process_about_to_stop_adopts_nothing(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
@@ -234,6 +236,7 @@ def test_a_draining_process_does_not_adopt_the_turns_it_offers(
     assert (turn.outcome, turn.epoch) == ("completed", 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["down", "frozen", "frozen before"])
 def test_a_process_without_its_database_stops_in_time(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, how: str

@@ -177,6 +177,7 @@ async def test_statements_stay_prepared_without_pgbouncer(postgres_url: str) -> 
     await database.close()
 
 
+@pytest.mark.slow
 def test_a_missing_database_behind_pgbouncer_is_reported(
     postgres_url: str, mode: Mode, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import signal
 from typing import Final
 
 import httpx
+import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -27,6 +28,7 @@ def ready(process: GatewayProcess) -> bool:
     return readiness(process)[0] == 200
 
 
+@pytest.mark.slow
 def test_a_process_with_another_secret_key_is_not_ready_and_changes_nothing(fleet: Fleet, user: str) -> None:
     one = fleet.process()
     wait_until(lambda: ready(one))
@@ -45,6 +47,7 @@ def test_a_process_with_another_secret_key_is_not_ready_and_changes_nothing(flee
     assert fleet.chat(other, user).blocking()["answer"]
 
 
+@pytest.mark.slow
 def test_a_killed_process_with_another_key_delays_the_next_only_briefly(fleet: Fleet) -> None:
     one = fleet.process()
     wait_until(lambda: ready(one))
@@ -60,6 +63,7 @@ def test_a_killed_process_with_another_key_delays_the_next_only_briefly(fleet: F
     wait_until(lambda: ready(other))
 
 
+@pytest.mark.slow
 def test_processes_with_the_same_secret_key_share_keys_and_tickets(fleet: Fleet) -> None:
     processes = [fleet.process() for _ in range(3)]
     for process in processes:

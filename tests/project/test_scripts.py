@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-SCRIPTS = [path for path in (ROOT / "dev").iterdir() if path.is_file() and path.suffix != ".py"]
+SCRIPTS = [path for path in sorted((ROOT / "dev").iterdir()) if path.is_file() and path.suffix != ".py"]
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, ROOT / ".ci" / "run"], ids=lambda path: path.name)

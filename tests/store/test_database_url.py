@@ -223,7 +223,7 @@ async def test_the_first_writable_host_is_used(postgres_url: str, listening: int
         parsed = async_url(postgres_url)
         url = (
             f"postgresql://{parsed.username}@127.0.0.1:1,127.0.0.1:{listening},127.0.0.1:{proxy.port}"
-            f"/{parsed.database}?connect_timeout=0.3"
+            f"/{parsed.database}?connect_timeout=2"
         )
         database = Database(url)
         await database.ping()

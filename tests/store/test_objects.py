@@ -1,7 +1,6 @@
 """The file store, in a folder and in a bucket of an S3-compatible server."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +13,7 @@ import pytest
 from agent_gateway.errors import ConfigError, ObjectMissing, ObjectsUnavailable
 from agent_gateway.store.objects import Objects, day_prefix, object_key
 from tests.support.gateway_server import wait_until
+from tests.support.ports import hold_port
 
 pytestmark = pytest.mark.anyio
 
@@ -24,12 +24,12 @@ LATER = datetime(2100, 1, 1, tzinfo=UTC)
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The address of an S3 server with a bucket named `bucket`."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     environ = {**os.environ, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as process:
+    with hold_port() as held:
+        port = held.getsockname()[1]
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        url = f"http://127.0.0.1:{port}"
+        process = subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL)
         try:
             with httpx.Client(trust_env=False) as client:
 
@@ -43,6 +43,7 @@ def s3_server() -> Iterator[str]:
             yield url
         finally:
             process.kill()
+            process.wait()
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -109,10 +110,10 @@ async def test_only_old_keys_of_a_day_are_listed(objects: Objects) -> None:
     assert await objects.keys(day_prefix(now - timedelta(days=1)), before=LATER) == []
 
 
-async def test_an_unreachable_store_is_unavailable(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = f"endpoint=http://127.0.0.1:{port}&region=us-east-1&access_key_id=x&secret_access_key=sss"
+async def test_an_unreachable_store_is_unavailable(tmp_path: Path, unused_port: int) -> None:
+    options = (
+        f"endpoint=http://127.0.0.1:{unused_port}&region=us-east-1&access_key_id=x&secret_access_key=sss"
+    )
     away = Objects(f"s3://bucket/x?{options}", tmp_path)
     with pytest.raises(ObjectsUnavailable) as failed:
         await away.put_bytes("2026/01/02/a", b"x")

@@ -15,14 +15,21 @@ import httpx
 import pytest
 
 from agent_gateway.apps.config import default_app
-from agent_gateway.limits import DEFAULTS, DrainLimits, Limits
+from agent_gateway.limits import DEFAULTS, Limits
 from tests.support.chat import Chat
 from tests.support.databases import KINDS, migrated_database
 from tests.support.fakes.script import Gate, echo
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fleet import Fleet
-from tests.support.gateway_server import EARLY_FAILURES_HAVE_A_STATUS, GatewayServer, StartGateway, wait_until
+from tests.support.gateway_server import (
+    EARLY_FAILURES_HAVE_A_STATUS,
+    TAKEN_OVER,
+    GatewayServer,
+    StartGateway,
+    wait_until,
+)
 from tests.support.outbox import empty_outbox, is_cleaning_up
+from tests.support.ports import hold_port
 from tests.support.rows import add_app
 
 
@@ -122,8 +129,15 @@ def early_failures_have_a_status(shared_server: GatewayServer) -> Iterator[None]
 
 @pytest.fixture
 def no_turn_is_taken_back(fleet: Fleet) -> None:
-    """A process that leaves waits until another one adopts its turns, however slow that one is."""
-    fleet.limits = Limits(drain=DrainLimits(adopt_seconds=60.0))
+    """A gateway that leaves waits until another one adopts its turns, and none waits long to adopt them."""
+    fleet.limits = TAKEN_OVER
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port on which nothing listens."""
+    with hold_port() as held:
+        yield held.getsockname()[1]
 
 
 @pytest.fixture

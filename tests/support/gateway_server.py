@@ -13,7 +13,7 @@ import httpx
 import uvicorn
 
 from agent_gateway.app import create_app
-from agent_gateway.limits import DEFAULTS, Limits, RequestLimits
+from agent_gateway.limits import DEFAULTS, DrainLimits, Limits, MaintenanceIntervals, RequestLimits
 from agent_gateway.routes.dependencies.state import AppState
 from agent_gateway.server.config import server_config
 from agent_gateway.server.listener import Loop
@@ -24,6 +24,10 @@ SECRET_KEY = "test-secret-as-long-as-they-have-to-be"
 """The secret of every gateway: keys are hashed with it."""
 BOUND = 20.0
 """Seconds after which any wait in a test has failed."""
+TAKEN_OVER = Limits(
+    drain=DrainLimits(adopt_seconds=60.0), maintenance=MaintenanceIntervals(sweep_seconds=0.1)
+)
+"""A gateway that leaves waits until another one adopts its turns, and none waits long to adopt them."""
 EARLY_FAILURES_HAVE_A_STATUS = RequestLimits(first_event_seconds=BOUND)
 """A turn that fails before it says anything has its status, however slow the machine is."""
 NO_KEY_IS_REMEMBERED = Limits(requests=RequestLimits(key_seconds=0.0))

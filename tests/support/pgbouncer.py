@@ -10,8 +10,9 @@ from typing import Final, Literal, Self
 
 from sqlalchemy import make_url
 
-from tests.support.fakes.tcp_proxy import hold_port, postgres_proxy
+from tests.support.fakes.tcp_proxy import postgres_proxy
 from tests.support.gateway_server import wait_until
+from tests.support.ports import hold_port
 
 Mode = Literal["transaction", "session"]
 

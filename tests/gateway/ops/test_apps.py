@@ -36,6 +36,7 @@ def operator(tmp_path: Path, database_url: str) -> Operator:
     return Operator(tmp_path, database_url)
 
 
+@pytest.mark.slow
 def test_an_app_is_applied_used_changed_and_deleted(
     start_gateway: StartGateway,
     operator: Operator,

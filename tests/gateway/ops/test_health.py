@@ -14,7 +14,7 @@ from agent_gateway.store.db.migrations import migrate, schema_is_current
 from tests.support.chat import Chat, refused
 from tests.support.fakes.script import Gate, delta, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.gateway_server import BOUND, GatewayServer, StartGateway, wait_until
+from tests.support.gateway_server import BOUND, TAKEN_OVER, GatewayServer, StartGateway, wait_until
 
 
 def test_probes_need_no_key(server: GatewayServer) -> None:
@@ -75,11 +75,11 @@ def test_a_draining_process_is_alive_but_not_ready(
     start_gateway: StartGateway, database_url: str, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """No new turns, not ready, but alive, and what runs goes on to its end."""
-    server = start_gateway()
+    server = start_gateway(limits=TAKEN_OVER)
     alone = not database_url.startswith("postgresql")
     if not alone:
         # What is handed over needs somebody to take it.
-        start_gateway()
+        start_gateway(limits=TAKEN_OVER)
     fake.script = script(text("One "), gate, delta("two"), succeed())
     with server.client() as client:
         chat = Chat(client, user)

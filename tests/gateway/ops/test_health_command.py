@@ -35,23 +35,16 @@ def health(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOCALHOST, 0))
-        return int(probe.getsockname()[1])
-
-
 def test_health_succeeds_while_the_gateway_answers(server: GatewayServer) -> None:
     port = server.url.rsplit(":", 1)[1]
     asked = health("-m", "agent_gateway", "health", "--host", "0.0.0.0", "--port", port)
     assert (asked.returncode, asked.stdout, asked.stderr) == (0, "alive\n", "")
 
 
-def test_health_fails_where_nothing_listens() -> None:
-    port = str(unused_port())
-    asked = health("-m", "agent_gateway", "health", AGENT_GATEWAY_PORT=port)
+def test_health_fails_where_nothing_listens(unused_port: int) -> None:
+    asked = health("-m", "agent_gateway", "health", AGENT_GATEWAY_PORT=str(unused_port))
     assert (asked.returncode, asked.stdout) == (1, "")
-    assert asked.stderr.startswith(f"no answer from {LOCALHOST} port {port}: ")
+    assert asked.stderr.startswith(f"no answer from {LOCALHOST} port {unused_port}: ")
 
 
 def test_health_fails_with_wrong_settings_as_every_command_does() -> None:
@@ -81,7 +74,7 @@ def test_health_fails_when_something_else_answers(tmp_path: Path) -> None:
     assert fault == f"{LOCALHOST} port {port} answers GET /healthz with 404"
 
 
-def test_health_does_not_import_the_gateway() -> None:
+def test_health_does_not_import_the_gateway(unused_port: int) -> None:
     """It runs every half minute in each container; importing everything takes seconds of a processor."""
-    asked = health("-c", COUNT_IMPORTS, AGENT_GATEWAY_PORT=str(unused_port()))
+    asked = health("-c", COUNT_IMPORTS, AGENT_GATEWAY_PORT=str(unused_port))
     assert (asked.returncode, asked.stdout) == (1, "[]\n"), asked.stderr

@@ -182,6 +182,7 @@ def client_of(server: GatewayServer, seen: Seen, key: str = API_KEY) -> httpx.Cl
     return server.client(key, event_hooks={"response": [seen.keep]})
 
 
+@pytest.mark.slow
 def test_a_turn_exposes_no_credentials_and_logs_no_texts(
     secretive: GatewayServer,
     guarded: ScriptedBackend,

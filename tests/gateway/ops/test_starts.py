@@ -37,6 +37,7 @@ from tests.support.files import local, told, upload
 from tests.support.fleet import Fleet
 from tests.support.gateway_process import START_SECONDS, GatewayProcess, environment
 from tests.support.gateway_server import API_KEY, SECRET_KEY, wait_until
+from tests.support.ports import hold_port
 from tests.support.rows import with_database
 
 Command = Callable[..., Result]
@@ -127,13 +128,14 @@ def test_a_host_name_with_one_foreign_address_still_starts(monkeypatch: pytest.M
         return found
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    for port in (0, 8000):
-        sockets = bind("localhost", port)
-        try:
-            assert [one.getsockname()[0] for one in sockets] == ["127.0.0.1"]
-        finally:
-            for one in sockets:
-                one.close()
+    with hold_port() as held:
+        for port in (0, held.getsockname()[1]):
+            sockets = bind("localhost", port)
+            try:
+                assert [one.getsockname()[0] for one in sockets] == ["127.0.0.1"]
+            finally:
+                for one in sockets:
+                    one.close()
 
 
 def test_a_database_file_is_locked_under_all_its_names(command: Command, tmp_path: Path) -> None:

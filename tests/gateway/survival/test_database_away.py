@@ -271,8 +271,9 @@ def test_a_commit_with_a_lost_answer_is_not_repeated(  # noqa: PLR0917
 ) -> None:
     """It is committed, but the connection breaks before the owner knows (R14)."""
     url = through(proxy, postgres_url)
-    # No heartbeat and no sweep while the test lasts: it counts the commits.
-    monkeypatch.setattr(maintenance.Maintenance, "sweep", never)
+    # Nobody else commits while the test lasts: it counts the commits.
+    for job in ("sweep", "expire_forms"):
+        monkeypatch.setattr(maintenance.Maintenance, job, never)
     with (
         GatewayServer(tmp_path, database_url=url, backend_url=fake.url, lease_seconds=300) as server,
         installed(server).client() as client,

@@ -166,6 +166,7 @@ def test_a_run_that_is_being_created_is_handed_over_when_it_is_known(
     assert (fake.posts, fleet.rows(task_id).turn.outcome) == (1, "completed")
 
 
+@pytest.mark.slow
 def test_turns_posted_during_sigterm_are_refused_or_answered_once(
     fleet: Fleet, fake: ScriptedBackend, user: str
 ) -> None:
@@ -208,6 +209,7 @@ def test_turns_posted_during_sigterm_are_refused_or_answered_once(
 # -- what can not be handed over -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_embedded_runs_continue_until_the_end_of_the_drain(fleet: Fleet, user: str) -> None:
     """They live in the process: what ends in time is answered, the rest is interrupted, visibly."""
     one, two = (fleet.start(backend_url="") for _ in range(2))
@@ -251,6 +253,7 @@ def test_a_single_process_serves_its_turns_to_their_end_while_draining(
 # -- processes -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_workers_share_a_port_and_drain_under_live_streams(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
@@ -286,6 +289,7 @@ def test_workers_share_a_port_and_drain_under_live_streams(
     assert fake.posts == 12
 
 
+@pytest.mark.slow
 def test_workers_drain_when_their_parent_is_killed(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:

@@ -20,6 +20,7 @@ DRAIN_SECONDS = 60
 """Longer than any wait here."""
 
 
+@pytest.mark.slow
 def test_sigterm_lets_a_stream_end(database_url: str, tmp_path: Path, user: str) -> None:
     with (
         GatewayProcess(tmp_path, DATABASE_URL=database_url, API_KEY=API_KEY) as process,
@@ -75,6 +76,7 @@ def test_sigterm_ends_a_stream_that_takes_too_long(tmp_path: Path, user: str) ->
         assert "Your name is Ada" in again["answer"]
 
 
+@pytest.mark.slow
 def test_a_second_sigterm_does_not_wait(tmp_path: Path, user: str) -> None:
     with (
         GatewayProcess(tmp_path, API_KEY=API_KEY, DRAIN_SECONDS=str(DRAIN_SECONDS)) as process,
@@ -124,6 +126,7 @@ def test_a_wrong_setting_is_reported_in_one_line(tmp_path: Path, name: str, valu
     assert not (tmp_path / ".data" / "agent-gateway.db").exists()
 
 
+@pytest.mark.slow
 def test_sqlite_survives_a_kill_and_a_restart(tmp_path: Path, user: str) -> None:
     """The first start makes a key and prints it, once. The process after a kill -9 ends what was left."""
     with GatewayProcess(tmp_path, SECRET_KEY="") as process:

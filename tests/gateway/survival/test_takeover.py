@@ -125,6 +125,7 @@ def test_any_cursor_gets_its_rest_after_an_adoption(
     assert fake.posts == 1
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_unfinished_turn(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
@@ -212,6 +213,7 @@ def test_an_adopted_turn_without_a_run_starts(fleet: Fleet, fake: ScriptedBacken
     assert (fake.posts, fleet.rows(task_id).turn.epoch) == (1, 2)
 
 
+@pytest.mark.slow
 def test_a_turn_that_kills_its_owners_fails_after_the_limit(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
@@ -487,6 +489,7 @@ def test_an_owner_that_cannot_write_sends_the_end_that_another_process_stored(
     assert fleet.chat(two, user).resumed(stream.task_id).answer == "So far"
 
 
+@pytest.mark.slow
 def test_a_database_outage_causes_no_mass_adoption(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:

@@ -35,6 +35,7 @@ from tests.support.fakes.run import Logged, Run, cursor_of
 from tests.support.fakes.script import Script, ScriptSource, cancelled, echo
 from tests.support.fakes.session import problem_of
 from tests.support.fakes.strict import Generation, complaints, failure, openapi
+from tests.support.ports import hold_port
 
 _NO_RUN: Final = {"detail": "run not found"}
 
@@ -80,7 +81,8 @@ class ScriptedBackend:
         self._token = token
         self._prefix = prefix
         self._scripts: deque[ScriptSource] = deque()
-        self._port = 0
+        self._held = hold_port()
+        """No other program gets the port while it is stopped."""
         self._made = 0
         """How many runs there were, forgotten ones too: no other run gets the id of one."""
         self._changed = threading.Condition()
@@ -88,7 +90,7 @@ class ScriptedBackend:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}{self._prefix}"
+        return f"http://127.0.0.1:{self._held.getsockname()[1]}{self._prefix}"
 
     @property
     def posts(self) -> int:
@@ -120,8 +122,7 @@ class ScriptedBackend:
 
     def start(self) -> None:
         """Listen; after a stop on the same port, with the same runs (their scripts do not continue)."""
-        listener = socket.create_server(("127.0.0.1", self._port), backlog=2048)
-        self._port = listener.getsockname()[1]
+        listener = socket.create_server(self._held.getsockname(), backlog=2048)
         ready = threading.Event()
         thread = threading.Thread(target=lambda: asyncio.run(self._serve(listener, ready)), daemon=True)
         thread.start()
@@ -144,6 +145,7 @@ class ScriptedBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        self._held.close()
 
     async def _serve(self, listener: socket.socket, ready: threading.Event) -> None:
         stopping = asyncio.Event()

@@ -1,7 +1,6 @@
 """A proxy between a client and a server that can be cut: an outage without stopping the server."""
 
 import asyncio
-import socket
 import threading
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
@@ -11,20 +10,14 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import make_url
 
+from tests.support.ports import hold_port
+
 Target = str | tuple[str, int]
 """Path of a Unix socket, or host and port."""
 
 Pipe = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 POSTGRES_PORT: Final = 5432
-
-
-def hold_port() -> socket.socket:
-    """A port that no other program gets while this socket is open; a server may listen on it."""
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    return held
 
 
 class TcpProxy:
