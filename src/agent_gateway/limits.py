@@ -1,9 +1,8 @@
 """The bounds of a process that no setting changes: seconds, bytes and counts.
 
 `create_app` takes a `Limits`, and the composition root hands each part its group; `server_config` takes the
-group of the server. Tests pass smaller or
-larger bounds that way. What an operator may change is in `settings.py`; what an app may change is in its
-app file.
+group of the server. Tests pass smaller or larger bounds that way. What an operator may change is in
+`settings.py`; what an app may change is in its app file.
 """
 
 from dataclasses import dataclass, field

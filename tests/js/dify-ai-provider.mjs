@@ -49,7 +49,7 @@ async function refusal(query, { conversation, apiKey } = {}) {
   return {};
 }
 
-// Leaves in the middle, as when a page is closed; the turn goes on without it.
+// Leaves in the middle, as when a page is closed; the turn continues without it.
 async function leave(query) {
   const leaving = new AbortController();
   const result = streamText({ ...options(query), abortSignal: leaving.signal, onError: () => {} });

@@ -99,7 +99,7 @@ async def test_i7_one_active_turn_per_conversation(world: World, state: str) -> 
 
 
 async def test_i7_the_index_forbids_a_second_active_turn(world: World) -> None:
-    """Whatever the code does: even by raw SQL no conversation gets two."""
+    """This does not depend on the code: even by raw SQL no conversation gets two."""
     ended = await world.ended()
     await world.begin(conversation_id=ended.conversation_id)
     with pytest.raises(IntegrityError):

@@ -30,7 +30,7 @@ async def test_a_cancelled_write_leaves_no_lock(database: Database) -> None:
         await asyncio.sleep(chance.random() * 0.002)
         writing.cancel()
         await asyncio.wait({writing})
-        # With its error and all that hangs on that, as a runner that goes on keeps it.
+        # With its error and all that hangs on that, as a runner that continues keeps it.
         kept.append(writing)
         async with asyncio.timeout(20):
             await count()

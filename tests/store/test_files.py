@@ -118,7 +118,7 @@ async def test_unused_uploads_are_deleted_after_a_while(
 async def test_files_of_a_deleted_conversation_lose_their_bytes_first(
     world: World, store: FileStore, tmp_path: Path
 ) -> None:
-    """However old they are. What another conversation has stays, and so does what is in neither."""
+    """Their age does not matter. A file of another conversation stays, and so does a file of none."""
     gone, shared, unused = [await upload(store, world.ann) for _ in range(3)]
     turn = (await begun(world, gone, shared)).turn
     await begun(world, shared)

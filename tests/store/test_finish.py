@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def snapshot_of(world: World, turn: Turn) -> str | None:
-    """What the next turn would go on from."""
+    """The snapshot that the next turn would continue from."""
     table = METADATA.tables["snapshots"]
     async with world.database.reading() as session:
         found = await session.execute(

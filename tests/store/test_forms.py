@@ -62,7 +62,7 @@ async def submit(world: World, form: HumanInputForm, submission: Submission = SU
 
 
 async def test_a_question_is_stored_with_the_end_of_its_turn(world: World) -> None:
-    """Who reads the row tells the same form; the conversation keeps the snapshot from before."""
+    """A reader of the row gets the same form; the conversation keeps the snapshot from before."""
     first = await world.ended(snapshot='{"before": 1}')
     turn, form = await asked(world, first.conversation_id)
     read = await world.turns.reader.result(turn.task_id)

@@ -134,7 +134,7 @@ async def test_concurrent_migrations_run_once(empty_database_url: str) -> None:
 async def test_a_locked_new_file_does_not_block_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who uses it may need the loop to come to its end."""
+    """The user of the file may need the loop to finish."""
     tried_again = asyncio.Event()
     loop, waited_in = asyncio.get_running_loop(), set[int]()
 
@@ -241,7 +241,7 @@ async def test_a_migration_that_conflicts_with_a_running_process_is_retried(post
 async def test_a_migration_behind_a_long_reader_does_not_block_the_service(
     postgres: Database,
 ) -> None:
-    """Who wants a table waits behind the migration that waits for the reader, a backup for example."""
+    """Requests wait behind the migration, which waits for a reader of the table, a backup for example."""
     await World.make(postgres)
     await run_alembic(postgres, "downgrade", "0006")
     async with postgres.transaction("duty") as backup:

@@ -51,7 +51,7 @@ async def test_a_completed_turn_writes_no_outbox_entry(world: World) -> None:
 
 
 async def test_an_end_by_the_gateway_writes_a_cancel_entry(world: World) -> None:
-    """Not at once: who made it tries first. What it found out is written down."""
+    """Not at once: the process that made the end tries first, and writes down the result."""
     process, turn = await running(world)
     await process.owned.finish(turn, Endings.always(interrupted()))
     other = world.process().outbox
@@ -114,7 +114,7 @@ async def test_deleting_an_ended_conversation_writes_a_cleanup_entry(world: Worl
 
 
 async def test_a_turn_running_at_the_delete_writes_the_cleanup_entry_at_its_end(world: World) -> None:
-    """Whichever commits last sees to the session, of the turn that it comes from then."""
+    """Delete or end: the one that commits last closes the session, of the turn that it comes from then."""
     first = await world.ended(snapshot=SNAPSHOT)
     process, turn = await running(world, first.conversation_id)
     [stopped] = await process.intake.delete(world.ann, turn.conversation_id)

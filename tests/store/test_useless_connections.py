@@ -103,7 +103,7 @@ async def test_a_role_that_lost_its_rights_is_unavailable_until_restored(postgre
 
 
 async def test_a_refused_login_is_unavailable_until_accepted(postgres_url: str) -> None:
-    """A password is changed, a database is restored: whoever did it goes on with it."""
+    """Somebody changes a password or restores a database, and has not finished yet."""
     for url in (
         make_url(postgres_url).set(username="no_such_role"),
         make_url(postgres_url).set(database="no_such_database"),

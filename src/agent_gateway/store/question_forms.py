@@ -91,7 +91,7 @@ async def open_form(
             "message_id": turn.message_id,
             "token": secrets.token_urlsafe(TOKEN_BYTES),
             "state": FormState.OPEN.value,
-            # Without a snapshot to go on from, or a call to answer, the answer is sent as a message.
+            # Without a snapshot to continue from, or a call to answer, the answer is sent as a message.
             "tool_call_id": question.tool_call_id if question.snapshot else "",
             "definition": msgspec.json.encode(question.definition).decode(),
             "snapshot": question.snapshot if question.tool_call_id else None,

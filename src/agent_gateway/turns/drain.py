@@ -58,7 +58,7 @@ class Drain:
         await self._wait_for_the_others(seconds)
         done = await self._hand_over_all(until)
         if self._replayable and done:
-            # What is left is for the process that starts next; the store refuses what has no stored run.
+            # The process that starts next takes the rest; the store refuses turns that have no stored run.
             done = await self._in_time(self._handover.release(self._releasable()), until)
         self._end_what_is_left()
         await self._until_ended()

@@ -205,7 +205,7 @@ def test_a_question_left_open_over_an_upgrade_is_answered_as_text(
     *_, last = history_of(body["session_snapshot"])
     assert [part["tool_name"] for part in last["parts"]] == ["ask_human"]
     assert last["state"] == "interrupted"
-    # And it goes on after a roll-back, too.
+    # And it continues after a roll-back, too.
     backend.speaks = 1
     after = chat.blocking("And then?", conversation_id=conversation_id)
     assert after["answer"] == "You said: And then?."

@@ -184,7 +184,7 @@ def test_an_app_can_interrupt_the_running_turn(
 
 
 def test_the_last_of_many_interrupting_messages_wins(fleet: Fleet, fake: ScriptedBackend, user: str) -> None:
-    """Whatever was there before it is stopped, each visibly; none runs beside another."""
+    """All earlier messages are stopped, each visibly; none runs beside another."""
     one, two = fleet.start(), fleet.start()
     fleet.app("app-interrupts", on_busy="interrupt")
     chats = [fleet.chat(server, user, "app-interrupts") for server in (one, two)]

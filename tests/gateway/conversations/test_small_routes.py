@@ -130,7 +130,7 @@ def test_speech_routes_answer_app_unavailable(client: httpx.Client, path: str, b
 
 
 def test_a_long_recording_is_refused_like_a_short_one(client: httpx.Client) -> None:
-    """Nobody reads it, and the connection goes on."""
+    """Nobody reads it, and the connection continues."""
     recording = {"file": ("speech.wav", b"\0" * 20_000_000, "audio/wav")}
     refused(client.post("/audio-to-text", files=recording), 400, "app_unavailable")
     assert client.get("/meta").status_code == 200

@@ -31,7 +31,7 @@ from tests.support.rows import newest_turn
 
 
 def assert_stopped(chat: Chat, heard: Heard, answer: str) -> None:
-    """The stream ended well, the partial answer is stored, and the conversation goes on."""
+    """The stream ended well, the partial answer is stored, and the conversation continues."""
     assert heard.kinds[-1] == "message_end"
     assert heard.kinds.count("message_end") == 1
     assert "error" not in heard.kinds
@@ -99,7 +99,7 @@ def test_a_stop_while_the_run_is_being_created_ends_the_turn(chat: Chat, fake: S
 
 
 def test_a_stop_while_the_backend_refuses_ends_the_turn(chat: Chat, fake: ScriptedBackend) -> None:
-    """A turn that can not be sent yet ends as stopped as well."""
+    """A turn that cannot be sent yet ends as stopped as well."""
 
     def refusing(body: Json) -> Script:
         # Now, and not some time later: the turn would fail after a second.
@@ -178,7 +178,7 @@ def test_a_task_id_in_capitals_is_accepted(chat: Chat, fake: ScriptedBackend, ga
 
 
 def test_a_stop_that_races_the_end_gives_one_end(chat: Chat, fake: ScriptedBackend) -> None:
-    """Whoever wins, there is one end, and what was streamed is what was stored."""
+    """The stop or the run may win: there is one end, and the streamed answer is the stored one."""
     conversation_id = None
     for _ in range(15):
         gate = Gate()

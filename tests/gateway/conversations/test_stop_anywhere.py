@@ -162,7 +162,7 @@ def test_a_stop_at_another_process_that_races_the_end_gives_one_end(
 
 
 def test_a_stop_does_not_end_another_turn(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
-    """Of an ended turn, of another user, of a task id that never was: the running one goes on."""
+    """Of an ended turn, of another user, of a task id that never was: the running one continues."""
     one, two = fleet.start(), fleet.start()
     chat, other = fleet.chat(one, user), fleet.chat(two, user)
     ended = chat.blocking()

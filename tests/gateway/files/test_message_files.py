@@ -211,7 +211,7 @@ def test_a_hanging_file_store_delays_a_turn_only_once(
         for file in kept[1:]:
             [path] = (server.settings.data_dir / "files").rglob(f"*{file['id']}*")
             path.unlink()
-            # Whoever opens it to read waits until somebody opens it to write.
+            # A reader that opens it waits until a writer opens it, too.
             os.mkfifo(path)
             opened.callback(let_go, path)
         assert chat.blocking("Look", files=[local(file["id"]) for file in kept])["answer"]

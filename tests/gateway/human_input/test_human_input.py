@@ -189,7 +189,7 @@ def test_a_submission_starts_a_turn_with_the_answer(chat: Chat, fake: ScriptedBa
         "message": None,
         "rendered_content": None,
     }
-    # The run went on from the open question, and the conversation goes on from the run.
+    # The run continued from the open question, and the conversation continues from the run.
     parts = [
         part["part_kind"]
         for message in history_of(fake.requests[-1].body["session_snapshot"])
@@ -297,7 +297,7 @@ def test_the_next_message_answers_an_open_question(chat: Chat, fake: ScriptedBac
 
 
 def test_a_queued_message_answers_the_question(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
-    """What it is was not known when it came: it is decided when it leaves the queue."""
+    """The gateway decides that it is the answer when it leaves the queue, not when it comes."""
     fake.queue(script(said("Well."), gate, ask_human("Sure?")))
     with chat.open("Do it") as question:
         question.until("Well.")

@@ -88,7 +88,7 @@ def test_an_answer_survives_the_process_that_accepted_it(
 def test_an_answer_that_was_not_sent_yet_is_sent_by_another(
     fleet: Fleet, fake: ScriptedBackend, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who adopts it tells the run the same."""
+    """The process that adopts the turn sends the run the same answer."""
     one = fleet.start()
     chat = fleet.chat(one, user)
     heard = asked(chat, fake)

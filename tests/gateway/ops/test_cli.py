@@ -70,7 +70,7 @@ def test_apps_and_keys_are_listed(command: Command, database_url: str) -> None:
 
 
 def test_applying_an_unchanged_app_makes_no_version(command: Command, tmp_path: Path) -> None:
-    """Whatever the file is called, once it says which app it is about."""
+    """The name of the file does not matter once the file itself names its app."""
     file = tmp_path / "my-app.yaml"
     file.write_text("name: x")
     assert command("app", "apply", "my-app.yaml").output.startswith("my-app: created, version 1;")

@@ -55,7 +55,7 @@ def test_the_gateway_is_not_ready_without_the_schema(
 def test_a_process_listens_once_it_knows_its_database(
     postgres_url: str, fake: ScriptedBackend, user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who connects to it as soon as that is possible is served, also where the database takes its time."""
+    """A client that connects as early as possible is served, even when the database is slow."""
     listened: list[bool] = []
 
     async def slowly(database: Database) -> bool:
@@ -74,7 +74,7 @@ def test_a_process_listens_once_it_knows_its_database(
 def test_a_draining_process_is_alive_but_not_ready(
     start_gateway: StartGateway, database_url: str, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
-    """No new turns, not ready, but alive, and what runs goes on to its end."""
+    """No new turns, not ready, but alive, and the running turn continues to its end."""
     server = start_gateway(limits=TAKEN_OVER)
     alone = not database_url.startswith("postgresql")
     if not alone:

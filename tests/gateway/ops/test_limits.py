@@ -149,7 +149,7 @@ def test_requests_beyond_the_rate_limit_are_refused(
             for mode in ("streaming", "blocking", "background"):
                 too_many(chat.post(response_mode=mode))
             assert fake.posts == begun
-            # What only goes on with a turn is no request of its own.
+            # A request that only continues a turn is not counted.
             assert chat.blocking(headers=once) == turn
             assert chat.resumed(turn["task_id"]).last["event"] == "message_end"
             chat.stop(turn["task_id"])

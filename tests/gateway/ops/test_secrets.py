@@ -191,7 +191,7 @@ def test_a_turn_exposes_no_credentials_and_logs_no_texts(
     user: str,
     tmp_path: Path,
 ) -> None:
-    """Whatever the backend does, with all that real ones put into their errors."""
+    """The backend succeeds, or fails with all the details that real ones put into their errors."""
     tickets: set[str] = set()
     with client_of(secretive, seen) as client:
         chat = Chat(client, user)

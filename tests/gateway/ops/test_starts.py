@@ -377,7 +377,7 @@ def test_an_agent_can_fetch_files_on_any_port(fake: ScriptedBackend, tmp_path: P
 
 @pytest.mark.slow
 def test_a_replaced_worker_has_the_settings_of_the_first(fleet: Fleet, tmp_path: Path) -> None:
-    """Whatever has become of the files since then; two of them are ready again."""
+    """The files may have changed since then; two workers are ready again."""
     file = tmp_path / "app.yaml"
     file.write_text("name: Before")
     process = fleet.process("--workers", "2", APP_FILE=file)

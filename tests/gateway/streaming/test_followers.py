@@ -21,7 +21,7 @@ LONG_LEASE = 60.0
 def test_a_follower_gets_the_same_bytes_live(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, mode: str
 ) -> None:
-    """Not only the end: what the run says is there before the run goes on."""
+    """Not only the end: the text of the run is there before the run continues."""
     one, two = fleet.start(), fleet.start()
     steps = [*thinking("hm ", "so"), *tool_call("1", "clock", {}), *tool_result("1", "clock", "9")]
     fake.script = script(*steps, said("It is ", "nine"), gate, delta(" sharp."), succeed())
@@ -75,7 +75,7 @@ def test_readers_of_a_dead_process_share_one_stream_elsewhere(
         wait_until(two.gateway.live.running)
         gate.open()
         assert {reader.rest().answer for reader in readers} == {"So far"}
-    # One to follow, one to go on as the owner.
+    # One to follow, one to continue as the owner.
     assert len(fake.streams) <= 3
 
 
@@ -129,7 +129,7 @@ def test_readers_of_an_embedded_run_elsewhere_wait_for_the_stored_answer(fleet: 
 
 
 def test_an_embedded_run_fails_when_its_process_dies(fleet: Fleet, user: str) -> None:
-    """It can not be gone on with: the turn ends visibly, and the conversation goes on."""
+    """No other process can continue it: the turn ends visibly, and the conversation continues."""
     one, two = (fleet.start(backend_url="") for _ in range(2))
     with fleet.chat(one, user).open("Tell me a story") as stream:
         event = stream.next()

@@ -75,7 +75,7 @@ def test_the_size_of_a_kept_turn_counts_everything(
         size = server.gateway.live._ended.size
         assert 40_000 + len(heard.raw) < size < 1_000_000
         assert texts_of(live, frames) < size
-        # Whoever reads it in another form makes it no larger.
+        # A reader in another form makes it no larger.
         for mode in ("agent-chat", "agent"):
             assert chat.resumed(heard.task_id, mode=mode).answer.startswith("word ")
         assert texts_of(live, frames) < size

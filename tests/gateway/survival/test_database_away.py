@@ -88,7 +88,7 @@ def blocked_backends(url: str) -> int:
 def test_a_running_turn_survives_a_database_outage(
     fragile: GatewayServer, proxy: TcpProxy, postgres_url: str, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
-    """It goes on streaming, waits with its end, pings, and says message_end when it is stored."""
+    """It continues to stream, waits with its end, pings, and says message_end when it is stored."""
     fake.script = script(said("So ", "far, "), gate, delta("so good"), succeed())
     with fragile.client() as client:
         chat = Chat(client, user)
@@ -167,7 +167,7 @@ def test_an_event_source_of_an_unknown_turn_gets_not_found_after_the_outage(
 def test_a_turn_keeps_its_owner_after_failed_heartbeats(
     proxy: TcpProxy, postgres_url: str, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:
-    """The lease runs out during the outage; as nobody took the turn, it goes on."""
+    """The lease runs out during the outage; as nobody took the turn, it continues."""
     fake.script = script(said("So far"), gate, succeed())
     url = through(proxy, postgres_url)
     with (
@@ -211,7 +211,7 @@ def test_begin_during_the_outage_can_be_repeated_after_it(
 def test_an_ended_turn_is_replayed_once_the_database_is_back(
     fragile: GatewayServer, proxy: TcpProxy, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:
-    """A reader on another replica waits and pings while the rows can not be read."""
+    """A reader on another replica waits, and gets pings, while the rows cannot be read."""
     fake.script = script(said("So far"), gate, succeed())
     url = fragile.settings.database_url
     with (
@@ -364,7 +364,7 @@ def test_a_process_can_stop_while_the_database_is_away(
 def test_a_turn_waits_for_space_on_a_full_disk(
     sqlite_template: Path, fake: ScriptedBackend, gate: Gate, tmp_path: Path, user: str
 ) -> None:
-    """A running turn waits with its end, new ones are refused; with room again, all goes on."""
+    """A running turn waits with its end, new ones are refused; with room again, all continues."""
     (tmp_path / sqlite_template.name).write_bytes(sqlite_template.read_bytes())
     url, pages = sqlite_url(tmp_path), [1]
 

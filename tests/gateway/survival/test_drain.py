@@ -80,7 +80,7 @@ def test_a_draining_process_hands_its_turns_over(
 
 
 def test_a_drain_ends_in_time(fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str) -> None:
-    """Whoever still reads then is cut; the turn goes on, for it is somebody else's by now."""
+    """A client that still reads then is cut off; the turn continues, because another process has it now."""
     one, two = (fleet.start(lease_seconds=LONG_LEASE) for _ in range(2))
     fake.script = script(said("So far"), gate, succeed())
     with fleet.chat(one, user).open() as plain:
@@ -206,7 +206,7 @@ def test_turns_posted_during_sigterm_are_refused_or_answered_once(
     assert len(ids) == len(set(ids))
 
 
-# -- what can not be handed over -------------------------------------------------------------------
+# -- turns that cannot be handed over --------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -234,7 +234,7 @@ def test_embedded_runs_continue_until_the_end_of_the_drain(fleet: Fleet, user: s
 def test_a_single_process_serves_its_turns_to_their_end_while_draining(
     fake: ScriptedBackend, gate: Gate, user: str, tmp_path: Path
 ) -> None:
-    """Nobody could take them over: they go on where they are, with all their readers."""
+    """Nobody could take them over: they continue where they are, with all their readers."""
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     with GatewayServer(tmp_path, backend_url=fake.url) as server, server.client() as client:
         chat = Chat(client, user)
@@ -257,7 +257,7 @@ def test_a_single_process_serves_its_turns_to_their_end_while_draining(
 def test_workers_share_a_port_and_drain_under_live_streams(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
-    """`serve --workers 2`: SIGTERM hands all turns to another process, and the clients go on there."""
+    """`serve --workers 2`: SIGTERM hands all turns to another process, and the clients continue there."""
     workers = fleet.process("--workers", "2", DRAIN_SECONDS=LONG_DRAIN, LEASE_SECONDS=LONG_LEASE)
     other = fleet.start(lease_seconds=LONG_LEASE)
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())

@@ -2,7 +2,7 @@
 
 Whatever it is: one terminal event, or the HTTP status when nothing was sent yet, with a text that
 is safe; the message is stored as failed with what was said so far; the old session snapshot stays;
-the conversation goes on; nothing is left running.
+the conversation continues; nothing is left running.
 """
 
 import threading

@@ -115,7 +115,7 @@ def test_I1_the_message_is_committed_before_the_run_is_created(
 def test_I2_message_end_comes_after_the_commit_of_everything(
     chat: Chat, server: GatewayServer, fake: ScriptedBackend
 ) -> None:
-    """Who has read message_end finds answer, usage, steps and snapshot in the database."""
+    """A client that has read message_end finds answer, usage, steps and snapshot in the database."""
     steps = [*thinking("hm"), *tool_call("1", "clock", {}), *tool_result("1", "clock", "9")]
     fake.script = script(*steps, said("It is ", "nine."), succeed())
     for _ in range(5):
@@ -399,7 +399,7 @@ def _in_transaction(url: str) -> int:
 def test_I6_disconnect_stop_and_drain_end_differently_and_are_stored(
     start_gateway: StartGateway, database_url: str, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
-    """Who goes away changes nothing; who stops gets what there is; who is told to go leaves it to others."""
+    """A disconnect changes nothing; a stop stores the partial answer; a drain leaves the turn to others."""
     server = installed(start_gateway())
     fake.script = script(said("So far"), gate, delta(", so good"), succeed())
     with server.client() as client:
@@ -433,7 +433,7 @@ def test_I6_disconnect_stop_and_drain_end_differently_and_are_stored(
     ]
     assert [rows.message.answer for rows in found] == ["So far, so good", "So far", ""]
     assert found[2].turn.owner is None
-    # What is left to others is not cancelled; whoever starts next goes on with it.
+    # A turn that is left to others is not cancelled; the process that starts next continues it.
     assert {cancel.run_id for cancel in fake.cancels} == {found[1].turn.run_id}
     with installed(start_gateway()).client() as client:
         last.open()

@@ -163,7 +163,7 @@ def test_an_old_entry_is_dropped_although_the_backend_is_away(
 def test_entries_beyond_the_concurrency_limit_run_when_there_is_room(
     start_gateway: StartGateway, fake: ScriptedBackend, gate: Gate, database_url: str, user: str
 ) -> None:
-    """More than are done at once: the rest follow as soon as there is room, and turns go on meanwhile."""
+    """More than are done at once: the rest follow as soon as there is room, and turns continue meanwhile."""
     server = start_gateway()
     with server.client() as client:
         chat = Chat(client, user)

@@ -48,7 +48,7 @@ def test_sigterm_lets_a_stream_end(database_url: str, tmp_path: Path, user: str)
 
 @pytest.mark.slow
 def test_sigterm_ends_a_stream_that_takes_too_long(tmp_path: Path, user: str) -> None:
-    """Its reader is told, the partial answer is stored, and the next process goes on from there."""
+    """Its reader gets an error, the partial answer is stored, and the next process continues from there."""
     with (
         GatewayProcess(tmp_path, API_KEY=API_KEY, DRAIN_SECONDS="0.3") as process,
         process.client() as client,

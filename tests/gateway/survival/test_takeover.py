@@ -1,4 +1,4 @@
-"""A process dies, hangs or loses its database: another one goes on with its turns, and nobody can tell."""
+"""A process dies, hangs or loses its database: another one continues its turns, and nobody can tell."""
 
 import asyncio
 import signal
@@ -316,7 +316,7 @@ def test_an_adopted_turn_uses_the_fold_it_began_with(
 def test_a_checkpoint_contains_a_held_half_character(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
-    """The log was trimmed up to the half: who goes on from the checkpoint still has it."""
+    """The log was trimmed up to the half: the process that continues from the checkpoint still has it."""
     fleet.limits = Limits(maintenance=MaintenanceIntervals(checkpoint_seconds=0.1))
     one, two = fleet.start(), fleet.start()
     fake.script = script(said("So"), delta(" half \ud83d"), gate, delta("\ude00 done"), succeed())
