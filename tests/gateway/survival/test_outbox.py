@@ -91,8 +91,7 @@ def test_another_process_cancels_the_run_of_a_process_that_died(
     heard = timed_out(one, fleet.chat(one, user))
     fake.wait_until(lambda: len(fake.cancels) == 1)
     die(one)
-    [owed] = outbox_entries(fleet.database_url)
-    assert (owed.kind, owed.tries) == ("cancel_run", 0)
+    assert [owed.kind for owed in outbox_entries(fleet.database_url)] == ["cancel_run"]
     run = fake.runs[str(fleet.rows(heard.task_id).turn.run_id)]
     run.script = replace(run.script, cancel=200)
     due_now(fleet.database_url)
