@@ -86,7 +86,7 @@ async def end_turn(resources: Resources, ending: Ending, folding: Folding) -> Re
     end = folding.fold.run_end
     if result is not None and result.outcome is Outcome.FAILED and end is not None:
         why = cause(end.error_type, end.reason) if end.type == "run_failed" else end.type
-        logger.warning("run %s failed: %s", ending.run_id, why)
+        logger.warning("the run failed: %s", why, extra={"run_id": ending.run_id})
     return result
 
 

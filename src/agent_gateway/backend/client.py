@@ -165,7 +165,7 @@ class HTTPBackend:
                 if not _is_passing(cut):
                     raise
                 error = cut
-            logger.info("the stream of run %s was cut (%s)", run_id, error)
+            logger.info("the stream of the run was cut (%s)", error, extra={"run_id": run_id})
             await budget.pause(error)
 
     async def cancel(self, run_id: RunId) -> None:

@@ -47,6 +47,6 @@ async def cancel_quietly(backend: Backend, run_id: RunId, seconds: float) -> boo
         async with asyncio.timeout(seconds):
             await backend.cancel(run_id)
     except Exception as error:  # noqa: BLE001 - in a task group, one failure would end every turn
-        logger.warning("run %s: cancel failed: %s", run_id, type(error).__name__)
+        logger.warning("the cancel failed: %s", type(error).__name__, extra={"run_id": run_id})
         return False
     return True

@@ -237,12 +237,13 @@ class Runs:
         except RunInterrupted as interrupted:
             run.end_as_asked(interrupted.leftovers)
         except RunFailed as failure:
-            logger.warning("run %s failed: %s", run.id, failure.error)
+            logger.warning("the run failed: %s", failure.error, extra={"run_id": run.id})
             run.fail(failure)
         except Exception as error:  # noqa: BLE001 - a run must end, whatever its agent does
             # Its text may hold credentials or a user's words, so only its type and place are logged.
             frame = traceback.extract_tb(error.__traceback__)[-1]
-            logger.error("a run broke: %s at %s:%s", type(error).__name__, frame.filename, frame.lineno)
+            where = f"{frame.filename}:{frame.lineno}"
+            logger.error("the run broke: %s at %s", type(error).__name__, where, extra={"run_id": run.id})
             run.fail(RunFailed("the agent run failed unexpectedly"))
 
     def _settle(self, run: Run) -> None:
