@@ -53,8 +53,8 @@ def _heard(query: asyncio.Future[Any]) -> None:
 )
 async def test_a_useless_connection_costs_one_request_at_most(postgres: Database, spoil: Spoil) -> None:
     """And so do all that were open with it: they are of the same server."""
-    await at_once(postgres, 5, read)
-    await at_once(postgres, 5, lambda: spoiled(postgres, spoil))
+    await concurrently(postgres, 5, read)
+    await concurrently(postgres, 5, lambda: spoiled(postgres, spoil))
     failures = 0
     for _ in range(6):
         try:
@@ -62,7 +62,7 @@ async def test_a_useless_connection_costs_one_request_at_most(postgres: Database
         except StoreUnavailable:
             failures += 1
     assert failures <= 1
-    await at_once(postgres, 5, lambda: write(postgres))
+    await concurrently(postgres, 5, lambda: write(postgres))
     await postgres.ping()
 
 
@@ -75,14 +75,14 @@ async def test_a_query_plan_from_before_a_migration_is_replaced(
         async with postgres.reading() as session:
             await session.execute(select(apps.c.id, apps.c.tenant_id))
 
-    await at_once(postgres, 5, read_slugs)
+    await concurrently(postgres, 5, read_slugs)
     other = Database(postgres_url)
     async with other.transaction() as connection:
         await connection.execute(text("ALTER TABLE apps ALTER COLUMN tenant_id TYPE varchar(200)"))
     await other.close()
     with pytest.raises(StoreUnavailable):
         await read_slugs()
-    await at_once(postgres, 5, read_slugs)
+    await concurrently(postgres, 5, read_slugs)
 
 
 async def test_a_role_that_lost_its_rights_is_unavailable_until_restored(postgres: Database) -> None:
@@ -132,7 +132,7 @@ async def frozen(pid: int) -> AsyncGenerator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-async def at_once(database: Database, times: int, work: Callable[..., Awaitable[object]]) -> None:
+async def concurrently(database: Database, times: int, work: Callable[..., Awaitable[object]]) -> None:
     """So often at the same time, on as many connections; `read` is given the database."""
     arguments = (database,) if work is read else ()
     await asyncio.gather(*(work(*arguments) for _ in range(times)))

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import pytest
@@ -29,6 +29,8 @@ from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.migrations import exclusive, migrate
 from alembic import command
 from tests.support.paths import ROOT
+
+T = TypeVar("T")
 
 KINDS = ("sqlite", "postgres")
 SQLITE_FILE = "gateway.db"
@@ -157,7 +159,7 @@ def administer(statement: str, url: str = "") -> None:
         finally:
             await connection.close()
 
-    _complete(run())
+    complete(run())
 
 
 def _migrate(url: str) -> None:
@@ -168,13 +170,13 @@ def _migrate(url: str) -> None:
         finally:
             await opened.close()
 
-    _complete(run())
+    complete(run())
 
 
-def _complete(work: Coroutine[Any, Any, None]) -> None:
-    """In a thread of its own: the fixtures are not async (tests need not be), but a loop may be running."""
+def complete(work: Coroutine[Any, Any, T]) -> T:
+    """In a thread of its own: fixtures and scripts are not async, but a loop may be running."""
     with ThreadPoolExecutor(1) as executor:
-        executor.submit(asyncio.run, work).result()
+        return executor.submit(asyncio.run, work).result()
 
 
 async def run_alembic(database: Database, what: str, *arguments: Any) -> None:

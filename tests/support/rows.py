@@ -2,8 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -33,6 +32,7 @@ from agent_gateway.store.db.tables import (
 )
 from agent_gateway.store.db.url import async_url
 from agent_gateway.store.keys import KeyStore
+from tests.support.databases import complete
 from tests.support.gateway_server import SECRET_KEY, GatewayServer, wait_until
 
 T = TypeVar("T")
@@ -60,13 +60,7 @@ def look(url: str, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
             return await work(session)
 
-    return _complete(run())
-
-
-def _complete(work: Coroutine[Any, Any, T]) -> T:
-    """In its own thread: a backend's script may look as well, and there a loop is running."""
-    with ThreadPoolExecutor(1) as executor:
-        return executor.submit(asyncio.run, work).result()
+    return complete(run())
 
 
 def rows_of(url: str, task_id: str) -> Rows:
@@ -193,7 +187,7 @@ def with_database(url: str, work: Callable[[Database], Awaitable[T]]) -> T:
         finally:
             await database.close()
 
-    return _complete(run())
+    return complete(run())
 
 
 def apply_app(url: str, slug: str, **config: Any) -> ApplyResult:

@@ -1,7 +1,7 @@
 """Conversations: listed, named and deleted by the end user who owns them."""
 
 import logging
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
 
@@ -25,17 +25,14 @@ from agent_gateway.routes.schemas.conversations import (
     DeleteConversationBody,
     RenameConversationBody,
 )
-from agent_gateway.store.conversations import Conversation
+from agent_gateway.store.conversations import Conversation, SortBy
 
 GIVEN_NAME_LENGTH: Final = 255
 
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["conversations"], responses=RESOURCE_ERRORS)
 
-SortBy = Annotated[
-    Literal["created_at", "-created_at", "updated_at", "-updated_at"],
-    Query(description="The field to sort by; with a minus, newest first."),
-]
+SortByQuery = Annotated[SortBy, Query(description="The field to sort by; with a minus, newest first.")]
 
 
 @router.get(
@@ -50,7 +47,7 @@ async def get_conversations(
     user: UserQuery = DEFAULT_USER,
     last_id: Annotated[str | None, Query(description="Last id of the page before.")] = None,
     limit: Limit = 20,
-    sort_by: SortBy = "-updated_at",
+    sort_by: SortByQuery = "-updated_at",
 ) -> ConversationPage:
     """A page of this user's conversations."""
     page = await state.conversations.page(

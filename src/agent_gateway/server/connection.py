@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
         if not self._buffer and self._exchange is None:
             self._deadline = min(self._deadline or 0, self._loop.time() + self._limits.head_seconds)
         self._buffer += data
-        self._go_on()
+        self._process_buffer()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
             )
             self._deadline = self._loop.time() + seconds
             # Called later, so that the task that sends the response ends first.
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self._process_buffer)
         elif self._body is not None or self._buffer or self._paused:
             self._linger()
         else:
@@ -191,7 +191,7 @@ class Connection(asyncio.Protocol):
 
     # -- requests ---------------------------------------------------------------------------------------
 
-    def _go_on(self) -> None:
+    def _process_buffer(self) -> None:
         """Process the buffer as far as the order of requests allows."""
         if self._lost or self._lingering or self.transport.is_closing():
             return

@@ -19,7 +19,7 @@ from agent_gateway.turns.form_waiters import FormWaiters
 from agent_gateway.turns.outbox_worker import OutboxWorker
 from agent_gateway.turns.registry import LiveTurn, LiveTurns
 
-CHECKPOINTS: Final = 50
+CHECKPOINT_BATCH: Final = 50
 """Folds dumped in one go; other work runs between two."""
 
 CANCEL_SECONDS: Final = 1.0
@@ -258,8 +258,8 @@ class Maintenance:
     async def save_checkpoints(self) -> None:
         """Store the folds that have grown since they were stored last."""
         running = self._live.running()
-        for start in range(0, len(running), CHECKPOINTS):
-            batch = running[start : start + CHECKPOINTS]
+        for start in range(0, len(running), CHECKPOINT_BATCH):
+            batch = running[start : start + CHECKPOINT_BATCH]
             taken = [(live, state) for live in batch if (state := live.runner.checkpoint()) is not None]
             if taken:
                 await self._store.owned.save_checkpoints([(live.turn, state) for live, state in taken])
