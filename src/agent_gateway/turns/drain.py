@@ -58,7 +58,8 @@ class Drain:
         await self._wait_for_the_others(seconds)
         done = await self._hand_over_all(until)
         if self._replayable and done:
-            # The process that starts next takes the rest; the store keeps turns in `sending` back: their runs would be lost.
+            # The process that starts next takes the rest. The store keeps turns in `sending`: they would lose
+            # their runs.
             done = await self._in_time(self._handover.release(self._releasable()), until)
         self._end_what_is_left()
         await self._until_ended()
