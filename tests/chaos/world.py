@@ -147,7 +147,7 @@ async def open_world(config: Config, postgres: ChaosPostgres) -> AsyncGenerator[
     finally:
         for replica in world.replicas:
             await replica.close()
-        await asyncio.to_thread(world.backend.stop)
+        await asyncio.to_thread(world.backend.close)
         await postgres.drop_database(database)
         shutil.rmtree(folder, ignore_errors=True)
 

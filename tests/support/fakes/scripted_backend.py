@@ -137,6 +137,11 @@ class ScriptedBackend:
             thread.join(10)
             self._running = None
 
+    def close(self) -> None:
+        """Stop for good, and let the port go."""
+        self.stop()
+        self._held.close()
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -144,8 +149,7 @@ class ScriptedBackend:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
-        self._held.close()
+        self.close()
 
     async def _serve(self, listener: socket.socket, ready: threading.Event) -> None:
         stopping = asyncio.Event()
