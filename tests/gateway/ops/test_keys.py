@@ -223,7 +223,7 @@ def test_a_new_secret_key_creates_a_new_first_key(
 def test_a_short_secret_key_is_warned_about(
     start_gateway: StartGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With Postgres it is refused (tests/unit/test_settings.py)."""
+    """With Postgres it is refused (test_settings.py)."""
     start_gateway(secret_key="x" * 32).stop()
     assert "fewer than 32 characters" not in caplog.text
     start_gateway(secret_key="swordfish").stop()
