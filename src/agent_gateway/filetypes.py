@@ -155,10 +155,9 @@ def clean_name(name: str) -> str:
     seen = " ".join(seen.split()).strip(". ")
     if len(seen) <= MAX_NAME:
         return seen
-    extension = _extension(seen)
-    return (
-        f"{seen[: MAX_NAME - 1 - len(extension)]}.{extension}" if extension else seen[:MAX_NAME].rstrip(". ")
-    )
+    if extension := _extension(seen):
+        return f"{seen[: MAX_NAME - 1 - len(extension)]}.{extension}"
+    return seen[:MAX_NAME].rstrip(". ")
 
 
 def served_as(mime_type: str) -> str:
