@@ -11,7 +11,7 @@ from tests.support.databases import administer
 from tests.support.fakes.script import Gate, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.gateway_server import BOUND, GatewayServer, wait_until
+from tests.support.gateway_server import GatewayServer, wait_until
 from tests.support.rows import installed, terminate_backends
 
 
@@ -47,7 +47,7 @@ def test_writes_resume_once_the_database_is_writable_again(
         wait_until(lambda: readiness(server) == 200)
         assert Chat(client, user).blocking()["answer"] == "So far"
         assert stream.rest().last["event"] == "message_end"
-        assert time.monotonic() - back < BOUND
+        assert time.monotonic() - back < 10
         # No read-only connection was kept: every next one can write.
         for _ in range(10):
             assert Chat(client, user).post().status_code == 200

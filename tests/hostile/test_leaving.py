@@ -37,7 +37,7 @@ from tests.support.rows import installed
 
 LONG_LEASE = 60.0
 DRAIN = 2.0
-A_MOMENT = 7.0
+A_MOMENT = 5.0
 """How much longer than the drain an exit may take here: of it, most is for a busy machine."""
 
 

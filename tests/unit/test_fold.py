@@ -286,7 +286,7 @@ def test_a_growing_thought_is_emitted_when_it_has_doubled_and_at_its_end() -> No
 
 def test_a_long_thought_is_split_into_several_steps() -> None:
     text = "".join(chr(0x4E00 + number % 1000) for number in range(3 * MAX_THOUGHT + 7))
-    for size in (7, MAX_THOUGHT, len(text)):
+    for size in (1, MAX_THOUGHT, len(text)):
         fold, told = fed(*(think(text[i : i + size]) for i in range(0, len(text), size)), succeeded())
         assert "".join(step.thought for step in fold.steps) == text
         assert [len(step.thought) for step in fold.steps] == [MAX_THOUGHT] * 3 + [7]
