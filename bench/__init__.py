@@ -1,0 +1,1 @@
+"""Measures the gateway beside yardsticks: `dev/bench --help`, docs/performance.md."""

@@ -1,0 +1,68 @@
+"""`dev/bench`: measures the gateway beside nginx and a straightforward gateway. See docs/performance.md."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+from bench.bench import Bench
+from bench.machine import description
+from bench.results import Results
+from bench.scenario import SYSTEMS, Scenario
+from bench.scenarios import ALL
+from bench.table import table
+from bench.yardsticks import nginx_program
+
+
+def main() -> int:
+    """The exit status."""
+    options = _options()
+    rounds = 1 if options.smoke else options.rounds
+    systems = [name for name in options.systems if name != "nginx" or nginx_program()]
+    results = Results(description(), rounds)
+    with Bench(smoke=options.smoke) as bench:
+        for name in options.only:
+            _play(bench, ALL[name], systems, 1 if ALL[name].once else rounds, results)
+    _say(table(results))
+    if options.json:
+        results.write(options.json)
+    return 0
+
+
+def _play(bench: Bench, scenario: Scenario, systems: list[str], rounds: int, results: Results) -> None:
+    """Each system in turn, again and again, so that a noisy minute hits all of them."""
+    for number in range(rounds):
+        for system in systems:
+            if system not in scenario.systems:
+                continue
+            began = time.monotonic()
+            figures = scenario.measure(bench, system)
+            results.add(scenario.name, system, figures)
+            shown = ", ".join(f"{name} {value:,.5g}" for name, value in figures.items())
+            _say(
+                f"{scenario.name} {number + 1}/{rounds} {system}: {shown} ({time.monotonic() - began:.0f} s)",
+                sys.stderr,
+            )
+
+
+def _say(text: str, stream: TextIO = sys.stdout) -> None:
+    print(text, file=stream, flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="dev/bench", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=ALL, default=list(ALL), metavar="SCENARIO",
+                        help="only these: " + ", ".join(ALL))  # fmt: skip
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="SYSTEM",
+                        help="only these: " + ", ".join(SYSTEMS))  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s; the medians count")
+    parser.add_argument(
+        "--smoke", action="store_true", help="everything in tiny: proves that the bench works"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

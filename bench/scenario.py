@@ -1,0 +1,73 @@
+"""What a scenario is: what it measures of which systems, and the goals of the figures."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from bench.bench import Bench
+
+SYSTEMS: Final = {
+    "nginx": "nginx",
+    "natural": "straightforward gateway",
+    "sqlite": "this, SQLite",
+    "postgres": "this, Postgres",
+}
+"""The systems that are measured, and what the table calls them."""
+OURS: Final = ("sqlite", "postgres")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure of our systems is at most, or at least, so much: `times` or `above` that of another."""
+
+    at_most: float | None = None
+    at_least: float | None = None
+    times: str = ""
+    above: str = ""
+    system: str = ""
+    """Only for this system; empty: for each of ours."""
+
+    def applies(self, system: str) -> bool:
+        """Whether it is a goal of this system."""
+        return system == self.system if self.system else system in OURS
+
+    def holds(self, value: float) -> bool:
+        """Whether a figure, related to the other system, reaches it."""
+        if self.at_most is not None and value > self.at_most:
+            return False
+        return self.at_least is None or value >= self.at_least
+
+    def related(self, value: float, other: float) -> float:
+        """A figure in relation to that of the other system, in the same round."""
+        if self.times:
+            return value / other if other else float("inf")
+        return value - other if self.above else value
+
+    @property
+    def other(self) -> str:
+        """The system to which ours are compared; empty: none."""
+        return self.times or self.above
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a scenario."""
+
+    title: str
+    unit: str
+    digits: int = 0
+    goals: tuple[Goal, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`measure` plays it once on one system and returns its figures, named as in `metrics`."""
+
+    name: str
+    title: str
+    metrics: Mapping[str, Metric]
+    measure: "Callable[[Bench, str], Mapping[str, float]]"
+    systems: tuple[str, ...] = tuple(SYSTEMS)
+    once: bool = False
+    """Played in one round only: it takes long and varies little."""

@@ -1,0 +1,110 @@
+"""Servers as processes of their own: started on their cores, measured, stopped."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+from bench.machine import cpu_seconds, pinned, resident_bytes
+
+START_SECONDS = 90.0
+STOP_SECONDS = 60.0
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def status_of(url: str) -> int:
+    """The status of a GET; 0 when nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Look again and again. Raises RuntimeError after so long."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise RuntimeError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.02)
+
+
+class Server:
+    """A server process; its output goes to a file in `folder`."""
+
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        port: int,
+        *,
+        cores: frozenset[int],
+        folder: Path,
+        ready: str = "/",
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.output = folder / f"{name}-{port}.log"
+        others = {key: text for key, text in os.environ.items() if not key.startswith("AGENT_GATEWAY_")}
+        with self.output.open("wb") as output, pinned(cores):
+            self._process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={**others, **(environ or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            wait_until(lambda: self._answers(ready), START_SECONDS, f"{name} is ready")
+        except BaseException:
+            self.kill()
+            raise
+
+    def _answers(self, path: str) -> bool:
+        if self._process.poll() is not None:
+            raise RuntimeError(f"{self.name} has ended:\n{self.output.read_text()[-2000:]}")
+        return status_of(self.url + path) not in (0, 503)
+
+    def cpu(self) -> float:
+        """CPU seconds of the process and its children so far."""
+        return cpu_seconds(self._process.pid)
+
+    def memory(self) -> int:
+        """Resident bytes of the process and its children now."""
+        return resident_bytes(self._process.pid)
+
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        self._process.kill()
+        self._process.wait(STOP_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            # A second signal ends the drain of a gateway: nobody waits for what runs there.
+            for number in (signal.SIGTERM, signal.SIGTERM):
+                self._process.send_signal(number)
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.kill()
