@@ -3,14 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 
 from agent_gateway.backend.fold.artifacts import Artifact, as_stored
 from agent_gateway.backend.fold.conclusion import conclude, cut_short
 from agent_gateway.backend.fold.reasons import cause
 from agent_gateway.backend.fold.translate import Fold
-from agent_gateway.backend.protocol import Backend
+from agent_gateway.backend.protocol import Backend, RunEvent
 from agent_gateway.domain.events import GATEWAY_END, Endings, Result, TurnEvent
 from agent_gateway.domain.files import StoredFile
 from agent_gateway.domain.ids import RunId
@@ -96,11 +95,13 @@ async def _final_read(
     """Fold the run's log once more from its start: a terminal event found there decides after all (R8)."""
     fold = Fold(turn.opening, turn.fold_version)
     events: list[TurnEvent] = []
+
+    def feed(read: list[RunEvent]) -> None:
+        events.extend(fold.feed(read))
+
     try:
         async with asyncio.timeout(seconds):
-            async with aclosing(backend.stream(run_id)) as batches:
-                async for batch in batches:
-                    events += fold.feed(batch)
+            await backend.stream(run_id, feed)
     except (BackendError, TimeoutError):
         pass
     except Exception:

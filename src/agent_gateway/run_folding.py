@@ -1,10 +1,9 @@
 """The run of a turn, folded into the turn's events; owner and follower do the same."""
 
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 
 from agent_gateway.backend.fold.translate import Fold
-from agent_gateway.backend.protocol import Backend
+from agent_gateway.backend.protocol import Backend, RunEvent
 from agent_gateway.domain.events import FormAnswered, MessageReplace, Result, TurnEvent, rest_of
 from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.turns import Turn
@@ -39,13 +38,14 @@ class Folding:
 
         Raises what `Backend.stream` raises, and RunLost when the stream ends without a terminal event.
         """
-        async with aclosing(self._backend.stream(run_id, self.fold.cursors)) as batches:
-            async for batch in batches:
-                self._emit(self.fold.feed(batch))
-                if self.run_has_ended:
-                    return
-                on_progress()
-        raise RunLost("the stream ended without a terminal event")
+
+        def fold(events: list[RunEvent]) -> None:
+            self._emit(self.fold.feed(events))
+            on_progress()
+
+        await self._backend.stream(run_id, fold, self.fold.cursors)
+        if not self.run_has_ended:
+            raise RunLost("the stream ended without a terminal event")
 
     def continue_with(self, fold: Fold, events: Sequence[TurnEvent]) -> None:
         """Continue with another fold of the same run, which is at least as far; `events` are all of it."""

@@ -5,7 +5,7 @@ import json
 import logging
 import threading
 from collections.abc import AsyncGenerator, Generator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,6 +54,7 @@ from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fakes.session import history_of
 from tests.support.fakes.strict import complaints, openapi
 from tests.support.paths import RECORDED
+from tests.support.run_reader import Reader, events_of
 
 pytestmark = pytest.mark.anyio
 
@@ -88,16 +89,6 @@ def request(query: str = "Hello there", snapshot: msgspec.Raw | None = None) -> 
         Layer(name="llm", type="x.llm", config={"credentials": {"api_key": SECRET}}),
     ]
     return CreateRunRequest(Composition(1, layers), session_snapshot=snapshot)
-
-
-async def events_of(backend: Backend, run_id: RunId) -> list[RunEvent]:
-    async with aclosing(backend.stream(run_id)) as batches:
-        return [event async for batch in batches for event in batch]
-
-
-async def follow(backend: Backend, run_id: RunId, events: list[RunEvent]) -> None:
-    async for batch in backend.stream(run_id):
-        events += batch
 
 
 async def run(backend: Backend, query: str = "Hello there") -> list[RunEvent]:
@@ -525,14 +516,15 @@ class TestStream:
         gate = Gate()
         fake.script = script(text("a"), gate)
         run_id = await client.create_run(request())
-        async with aclosing(client.stream(run_id)) as batches:
-            events = list(await anext(batches))
+        async with Reader(client, run_id) as reader:
+            events = await reader.batch()
             fake.stop()
-            following = asyncio.ensure_future(anext(batches))
+            following = asyncio.ensure_future(reader.batch())
             await asyncio.wait({following}, timeout=0.2)
             fake.runs[run_id].emit(fail("shutdown"))
             fake.start()
             events += await following
+            await reader.end()
         assert [event.type for event in events] == ["run_started", *["pydantic_ai_event"] * 3, "run_failed"]
 
     async def test_a_stream_is_resumed_after_server_errors(
@@ -555,17 +547,16 @@ class TestStream:
         assert sum(event.type in TERMINAL for event in events) == 1
         assert len(fake.streams) == 1
 
-    async def test_keepalives_yield_no_events(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
+    async def test_keepalives_hand_over_no_events(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
         gate = Gate()
         fake.script = script(Keepalive(), text("a"), gate, Keepalive(), Keepalive(), succeed())
         run_id = await client.create_run(request())
-        async with aclosing(client.stream(run_id)) as batches:
-            assert said(await anext(batches)) == "a"
+        async with Reader(client, run_id) as reader:
+            assert said(await reader.batch()) == "a"
             gate.open()
-            [event] = await anext(batches)
+            [event] = await reader.batch()
             assert event.type == "run_succeeded"
-            with pytest.raises(StopAsyncIteration):
-                await anext(batches)
+            await reader.end()
 
     async def test_a_large_terminal_frame_is_read(self, fake: ScriptedBackend, client: HTTPBackend) -> None:
         answer = "Ünï\u2028" * 40_000
@@ -586,7 +577,7 @@ class TestLostStreams:
             assert said(await events_of(client, run_id)) == "abc"
             return
         with pytest.raises(RunGap):
-            await follow(client, run_id, events)
+            await client.stream(run_id, events.extend)
         assert said(events) == "ab"
 
     async def test_a_log_that_lost_its_start_is_a_gap(
@@ -627,7 +618,7 @@ class TestLostStreams:
         run_id = await client.create_run(request())
         events: list[RunEvent] = []
         with pytest.raises(BackendGarbage):
-            await follow(client, run_id, events)
+            await client.stream(run_id, events.extend)
         # Events before it are delivered, even from the same read.
         assert said(events) == "a"
         assert len(fake.streams) == 1
@@ -665,11 +656,11 @@ class TestLostStreams:
         fake.script = script(text("a"), Gate())
         backend = HTTPBackend(fake.url, reconnect_seconds=0.4)
         run_id = await backend.create_run(request())
-        async with aclosing(backend.stream(run_id)) as batches:
-            await anext(batches)
+        async with Reader(backend, run_id) as reader:
+            await reader.batch()
             fake.stop()
             with pytest.raises(BackendUnreachable):
-                await anext(batches)
+                await reader.end()
         await backend.aclose()
 
 
@@ -700,14 +691,21 @@ class TestManyStreams:
             assert all(reader.cancelled() for reader in readers)
             await fake.until(lambda: fake.open_streams == 0)
 
-    async def test_closing_early_closes_the_connection(
+    async def test_an_error_of_the_caller_ends_the_stream_and_closes_its_connection(
         self, fake: ScriptedBackend, client: HTTPBackend
     ) -> None:
         fake.script = script(text("a"), Gate())
-        async with aclosing(client.stream(await client.create_run(request()))) as batches:
-            await anext(batches)
-            assert fake.open_streams == 1
+        got: list[str] = []
+
+        def refuse_events(events: list[RunEvent]) -> None:
+            got.append(said(events))
+            raise LookupError(f"{fake.open_streams} open")
+
+        with pytest.raises(LookupError, match="1 open"):
+            await client.stream(await client.create_run(request()), refuse_events)
         await fake.until(lambda: fake.open_streams == 0)
+        assert got == ["a"]
+        assert len(fake.streams) == 1
 
 
 class TestCancel:

@@ -27,6 +27,7 @@ from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.turns import Usage
 from agent_gateway.errors import BackendUnreachable, ConfigError, RunLost
 from tests.support.fakes.model_server import ModelServer
+from tests.support.run_reader import Reader, events_of
 
 pytestmark = pytest.mark.anyio
 
@@ -89,7 +90,7 @@ class Told:
 
 
 async def listen(backend: EmbeddedBackend, run_id: RunId) -> Told:
-    told = Told([event async for batch in backend.stream(run_id) for event in batch])
+    told = Told(await events_of(backend, run_id))
     assert told.types[0] == "run_started"
     assert [kind for kind in told.types if kind in TERMINAL] == [told.types[-1]]
     return told
@@ -276,9 +277,9 @@ def _with_llm(told: Told) -> bytes:
 
 
 async def first_words(backend: EmbeddedBackend, run_id: RunId) -> None:
-    async for batch in backend.stream(run_id):
-        if any(event.agent_message_delta for event in batch):
-            return
+    async with Reader(backend, run_id) as reader:
+        while not any(event.agent_message_delta for event in await reader.batch()):
+            pass
 
 
 async def test_a_run_cancelled_in_the_middle_keeps_its_text() -> None:

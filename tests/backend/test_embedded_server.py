@@ -22,6 +22,7 @@ from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer
 from agent_gateway.server.config import server_config
 from tests.support.gateway_process import START_SECONDS
 from tests.support.paths import RECORDED
+from tests.support.run_reader import events_of
 
 pytestmark = pytest.mark.anyio
 
@@ -234,7 +235,7 @@ async def test_a_conversation_of_a_schema_2_backend_is_continued(client: httpx.A
     wish.composition.layers[4] = Layer("llm")  # no model: the demo agent
     here = HTTPBackend(str(client.base_url))
     run_id = await here.create_run(wish)
-    *_, last = [event async for batch in here.stream(run_id) for event in batch]
+    *_, last = await events_of(here, run_id)
     await here.aclose()
     assert last.type == "run_succeeded", last
     assert "What is my name?" in msgspec.json.decode(last.data)["output"]

@@ -21,7 +21,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from agent_gateway.backend.generation_detection import Recognition
 from agent_gateway.backend.generations import in_generation
-from agent_gateway.backend.protocol import START, TERMINAL, CreateRunRequest, Cursors, RunEvent
+from agent_gateway.backend.protocol import START, TERMINAL, CreateRunRequest, Cursors, OnEvents, RunEvent
 from agent_gateway.backend.reconnect import ReconnectBudget, ResumePoint
 from agent_gateway.backend.sse import FrameDecoder
 from agent_gateway.domain.ids import Generation, RunId
@@ -144,11 +144,11 @@ class HTTPBackend:
     async def _openapi(self) -> bytes:
         return (await self._call("GET", "openapi.json", self._limits.call_seconds, {200})).content
 
-    async def stream(self, run_id: RunId, after: Cursors = START) -> AsyncGenerator[list[RunEvent]]:
-        """The events of a run after a resume point up to the first terminal one, one list per network read.
+    async def stream(self, run_id: RunId, on_events: OnEvents, after: Cursors = START) -> None:
+        """Hand over the events of a run after a resume point up to the first terminal one, once per read.
 
-        Raises RunLost, RunGap, BackendRefused and BackendGarbage. When no event arrives within the reconnect
-        budget, it raises the last error.
+        Raises RunLost, RunGap, BackendRefused and BackendGarbage, and what `on_events` raises. When no event
+        arrives within the reconnect budget, it raises the last error.
         """
         point = ResumePoint(after)
         budget = ReconnectBudget(self._reconnect_seconds, self._limits)
@@ -157,7 +157,7 @@ class HTTPBackend:
                 async with aclosing(self._connection(run_id, point, budget)) as batches:
                     async for batch in batches:
                         budget.renew()
-                        yield batch
+                        on_events(batch)
                         if batch[-1].type in TERMINAL:
                             return
                 error: BackendError = BackendUnreachable("the stream ended before the run")

@@ -7,7 +7,7 @@ parsed, and a session snapshot stays the bytes that arrived.
 """
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -119,6 +119,10 @@ class CreateRunRequest(msgspec.Struct, omit_defaults=True):
     on_exit: OnExit | None = None
 
 
+OnEvents = Callable[[list[RunEvent]], object]
+"""Takes the events of one read; what it returns is ignored."""
+
+
 class Backend(Protocol):
     """The interface that the runner drives: the HTTP client or the embedded backend.
 
@@ -137,11 +141,12 @@ class Backend(Protocol):
         """
         ...
 
-    def stream(self, run_id: RunId, after: Cursors = START) -> AsyncGenerator[list[RunEvent]]:
-        """The events of a run after a resume point, in batches as they arrive, up to the first terminal one.
+    async def stream(self, run_id: RunId, on_events: OnEvents, after: Cursors = START) -> None:
+        """Hand over the events of a run after a resume point as they arrive; return behind the terminal one.
 
         After a cut the stream is opened again from the cursor. Raises RunLost, RunGap, or BackendUnreachable
-        when that fails for longer than the budget. Close it (`aclosing`) when you leave early.
+        when that fails for longer than the budget; and whatever `on_events` raises. Nothing is handed over
+        once this has returned or raised.
         """
         ...
 

@@ -7,7 +7,6 @@ never into a conversation's session, never into logs.
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import aclosing
 
 from agent_gateway.backend.auxiliary_outputs import name_in, questions_in
 from agent_gateway.backend.compose import compose_auxiliary, compose_closing
@@ -77,11 +76,7 @@ class AuxiliaryRuns:
 
     async def _fold(self, run_id: RunId) -> str:
         fold = Fold()
-        async with aclosing(self._backend.stream(run_id)) as batches:
-            async for batch in batches:
-                fold.feed(batch)
-                if fold.run_end is not None:
-                    break
+        await self._backend.stream(run_id, fold.feed)
         if fold.run_end is None:
             raise RunLost("the stream ended without a terminal event")
         return _output_of(fold.run_end) or fold.answer

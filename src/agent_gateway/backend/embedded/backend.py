@@ -1,6 +1,5 @@
 """The embedded backend: it implements `protocol.Backend` with runs in this process."""
 
-from collections.abc import AsyncGenerator
 from typing import Final
 
 from agent_gateway.backend.embedded.runs import FROM_START, Cancellation, Runs, Stopping, parse_cursor
@@ -9,7 +8,7 @@ from agent_gateway.backend.protocol import (
     START,
     CreateRunRequest,
     Cursors,
-    RunEvent,
+    OnEvents,
     decode_event,
 )
 from agent_gateway.domain.ids import RunId
@@ -42,13 +41,13 @@ class EmbeddedBackend:
         except Stopping:
             raise BackendUnreachable("the embedded backend is stopping", nothing_sent=True) from None
 
-    async def stream(self, run_id: RunId, after: Cursors = START) -> AsyncGenerator[list[RunEvent]]:
-        """The events of a run after a resume point up to the terminal one; raises RunLost."""
+    async def stream(self, run_id: RunId, on_events: OnEvents, after: Cursors = START) -> None:
+        """Hand over the events of a run after a resume point, up to the terminal one. Raises RunLost."""
         run = self.runs.get(run_id)
         cursor = parse_cursor(after[1]) if after[1] else FROM_START
         while batch := await run.next_batch(cursor):
             cursor = batch[-1].cursor
-            yield [decode_event(event.body) for event in batch]
+            on_events([decode_event(event.body) for event in batch])
 
     async def cancel(self, run_id: RunId) -> None:
         """Cancel a run. A run that has finished or is unknown is no error."""
