@@ -23,7 +23,8 @@ def main() -> int:
     results = Results(description(), rounds)
     with Bench(smoke=options.smoke) as bench:
         for name in options.only:
-            _play(bench, ALL[name], systems, 1 if ALL[name].once else rounds, results)
+            with bench.scenario():
+                _play(bench, ALL[name], systems, 1 if ALL[name].once else rounds, results)
     _say(table(results))
     if options.json:
         results.write(options.json)

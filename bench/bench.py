@@ -2,13 +2,15 @@
 
 import shutil
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Self, TypeVar
 
-from bench.gateway import gateway, migrate
+from bench.gateway import Gateway, migrate
 from bench.load import Client, Load
-from bench.machine import Cores
+from bench.machine import Cores, pinned
 from bench.postgres import Postgres
 from bench.servers import Server
 from bench.yardsticks import Stub, compiled, natural, nginx
@@ -24,13 +26,15 @@ class Bench:
 
     def __init__(self, *, smoke: bool = False) -> None:
         self.smoke = smoke
-        self.cores = Cores.of_this_machine()
+        self.cores = Cores.unpinned() if smoke else Cores.of_this_machine()
         self.programs = compiled()
         self.client = Client(self.programs, self.cores.client)
-        self._systems: dict[str, Server] = {}
+        self._shared: dict[str, Server] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            # Its own threads stay off the server's core, too.
+            stack.enter_context(pinned(self.cores.client))
             self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self.folder.chmod(0o755)  # nginx's workers give up being root
@@ -45,33 +49,58 @@ class Bench:
         """How large something is in this run."""
         return smoke if self.smoke else full
 
-    @property
+    @contextmanager
+    def scenario(self) -> Generator[None]:
+        """At its end the servers that it has of its own are stopped."""
+        with ExitStack() as self._scenario:
+            self._own: dict[str, Server] = {}
+            yield
+
+    @cached_property
     def postgres(self) -> Postgres:
         """The Postgres server, started when first needed."""
-        if not hasattr(self, "_postgres"):
-            self._postgres = self._stack.enter_context(Postgres(self.cores.database))
-        return self._postgres
+        return self._stack.enter_context(Postgres(self.cores.database))
 
-    def database_url(self) -> str:
-        """A fresh, migrated database of Postgres."""
+    @cached_property
+    def _template(self) -> str:
         url = self.postgres.create_database()
         migrate(url, self.folder)
         return url
 
-    def system(self, name: str) -> Server:
-        """A system, running and warm."""
-        if name not in self._systems:
-            server = self._stack.enter_context(self.fresh(name))
-            for load in WARMING[: self.size(2, 1)]:
-                self.client.play(server, load)
-            self._systems[name] = server
-        return self._systems[name]
+    def database_url(self, system: str) -> str:
+        """A fresh, migrated database for a system; empty for SQLite, which makes its own."""
+        return self.postgres.create_database(self._template) if system == "postgres" else ""
 
-    def fresh(self, name: str) -> Server:
-        """A system of its own, for a scenario that changes it; the caller stops it."""
+    def system(self, name: str) -> Server:
+        """A system, running and warm, for all scenarios."""
+        if name not in self._shared:
+            self._shared[name] = self._warm(self._stack.enter_context(self._system(name)))
+        return self._shared[name]
+
+    def own(self, name: str, start: Callable[[], Server]) -> Server:
+        """A server of this scenario's own, warm; the same one in each round."""
+        if name not in self._own:
+            self._own[name] = self._warm(self._scenario.enter_context(start()))
+        return self._own[name]
+
+    def own_system(self, name: str) -> Server:
+        """A system that this scenario may change; a smoke run has no time for another one."""
+        return self.system(name) if self.smoke else self.own(name, lambda: self._system(name))
+
+    def _warm(self, server: Server) -> Server:
+        for load in WARMING[: self.size(2, 1)] if server.name != "embedded" else ():
+            self.client.play(server, load)
+        return server
+
+    def gateway(self, system: str, database_url: str) -> Gateway:
+        """This gateway before the stub."""
+        return Gateway(
+            system, self.cores.server, self.folder, backend_url=self.stub.url, database_url=database_url
+        )
+
+    def _system(self, name: str) -> Server:
         if name == "nginx":
             return nginx(self.stub, self.cores, self.folder)
         if name == "natural":
             return natural(self.stub, self.cores, self.folder)
-        url = self.database_url() if name == "postgres" else ""
-        return gateway(name, self.cores.server, self.folder, backend_url=self.stub.url, database_url=url)
+        return self.gateway(name, self.database_url(name))

@@ -2,7 +2,9 @@
 
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -28,6 +30,10 @@ class Load:
     """The first turns are spread over this time."""
     seconds: float = 120
     """What is not finished after this time is cut off, and counts as lost."""
+    query: str = ""
+    """For the embedded agent, which has answers of its own. Empty: what the stub understands."""
+    hold: bool = False
+    """End after `seconds`, whatever is open: nothing of it counts as lost."""
 
     @property
     def stream_seconds(self) -> float:
@@ -55,12 +61,16 @@ class Outcome(msgspec.Struct):
     out_of_order: int
     tokens: int
     frames: int
-    wall_s: float
+    reconnects: int
+    all_open_s: float
+    """When the last of the first streams had its head; 0 when one had none."""
     turns_per_s: float
     tokens_per_s: float
     first_token_us: Histogram
     token_latency_us: Histogram
     turn_us: Histogram
+    resume_us: Histogram
+    """From the loss of a stream to the next token."""
     first_error: str
     cpu_s: float = 0
     """CPU seconds of the server."""
@@ -88,15 +98,31 @@ class Client:
         self._program = programs.sseload
         self._cores = cores
 
-    def start(self, server: Server, load: Load, *more: str) -> subprocess.Popen[bytes]:
+    def start(self, server: Server, load: Load) -> subprocess.Popen[bytes]:
         """Begin to play a load; `outcome` waits for its end."""
         wanted = {
             "-c": load.streams, "-r": load.turns, "-n": load.tokens, "-d": load.delay_ms, "-R": load.ramp_ms,
             "-t": load.seconds,
         }  # fmt: skip
-        options = [text for option, value in wanted.items() for text in (option, f"{value:g}")]
-        command = [str(self._program), "-u", server.url, "-f", FACES.get(server.name, "chat")]
-        command += ["-h", f"Authorization: Bearer {API_KEY}", *options, *more]
+        options = [text for option, value in wanted.items() for text in (option, f"{value:.10g}")]
+        options += ["-q", load.query] if load.query else []
+        options += ["-H"] if load.hold else []
+        return self._run("-u", server.url, "-f", FACES.get(server.name, "chat"), *options)
+
+    def follow(
+        self, servers: Sequence[Server], paths: Path, load: Load, readers: int
+    ) -> subprocess.Popen[bytes]:
+        """Begin to read running turns as EventSource does, at the first server that is there.
+
+        `paths` has a line for each turn; `load` says how the turns were begun.
+        """
+        bases = [text for server in servers for text in ("-u", server.url)]
+        counts = ["-c", str(readers), "-r", str(readers), "-n", str(load.tokens)]
+        times = ["-R", f"{load.ramp_ms:g}", "-t", f"{load.seconds:g}"]
+        return self._run(*bases, "-f", "events", "-L", str(paths), *counts, *times)
+
+    def _run(self, *options: str) -> subprocess.Popen[bytes]:
+        command = [str(self._program), "-h", f"Authorization: Bearer {API_KEY}", *options]
         with pinned(self._cores):
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
 

@@ -35,6 +35,12 @@ class Cores:
             database=frozenset(others[2:] or others),
         )
 
+    @classmethod
+    def unpinned(cls) -> "Cores":
+        """Every role may use every core: faster, and of no use to measure."""
+        cores = frozenset(os.sched_getaffinity(0))
+        return cls(cores, cores, cores, cores)
+
     @property
     def two_servers(self) -> frozenset[int]:
         """The cores of a server with two workers: with two cores in all, it shares one with its clients."""
@@ -61,6 +67,11 @@ def cpu_seconds(pid: int) -> float:
     """User and system time that a process and its children have used so far."""
     times = [process.cpu_times() for process in _family(pid)]
     return float(sum(each.user + each.system for each in times))
+
+
+def cpu_seconds_of_children(pid: int) -> list[float]:
+    """The same of each child alone, the oldest first."""
+    return [cpu_seconds(child.pid) for child in psutil.Process(pid).children()]
 
 
 def resident_bytes(pid: int) -> int:

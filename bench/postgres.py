@@ -36,16 +36,14 @@ class Postgres:
         self._server.cleanup()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def create_database(self) -> str:
-        """The URL of a fresh, empty database."""
+    def create_database(self, template: str = "") -> str:
+        """The URL of a fresh database: a copy of the one with this URL, or empty."""
         self._databases += 1
         name = f"bench_{self._databases}"
-        self.execute(f"CREATE DATABASE {name}")
+        copied = f" TEMPLATE {make_url(template).database}" if template else ""
+        statement = f"CREATE DATABASE {name}{copied}"
+        asyncio.run(_execute(self._url.render_as_string(hide_password=False), statement))
         return self._url.set(database=name).render_as_string(hide_password=False)
-
-    def execute(self, statement: str, url: str | None = None) -> None:
-        """Run a statement, in the database of a URL if one is given."""
-        asyncio.run(_execute(url or self._url.render_as_string(hide_password=False), statement))
 
 
 async def _execute(url: str, statement: str) -> None:

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from bench.bench import Bench
+from bench.bench import Bench
 
 SYSTEMS: Final = {
     "nginx": "nginx",
-    "natural": "straightforward gateway",
+    "natural": "straightforward",
     "sqlite": "this, SQLite",
     "postgres": "this, Postgres",
 }
@@ -55,9 +54,20 @@ class Metric:
     """One figure of a scenario."""
 
     title: str
-    unit: str
+    unit: str = ""
     digits: int = 0
     goals: tuple[Goal, ...] = ()
+
+
+LOST: Final = Metric("turns or readers that were not served to the end", goals=(Goal(at_most=0),))
+
+
+@dataclass(frozen=True)
+class Plot:
+    """The figures of a scenario are points of a line for each system; their names are the x values."""
+
+    x: str
+    y: str
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,9 @@ class Scenario:
     name: str
     title: str
     metrics: Mapping[str, Metric]
-    measure: "Callable[[Bench, str], Mapping[str, float]]"
+    measure: Callable[[Bench, str], Mapping[str, float]]
     systems: tuple[str, ...] = tuple(SYSTEMS)
     once: bool = False
     """Played in one round only: it takes long and varies little."""
+    plot: Plot | None = None
+    """Shown as a plot and not in the table."""

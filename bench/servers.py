@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
-from bench.machine import cpu_seconds, pinned, resident_bytes
+from bench.machine import cpu_seconds, cpu_seconds_of_children, pinned, resident_bytes
 
 START_SECONDS = 90.0
 STOP_SECONDS = 60.0
@@ -45,7 +45,10 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 
 
 class Server:
-    """A server process; its output goes to a file in `folder`."""
+    """A server process, begun at once; a context manager, which waits until it answers `ready`.
+
+    Its output goes to a file in `folder`.
+    """
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class Server:
         self.name = name
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
+        self._ready = ready
         self.output = folder / f"{name}-{port}.log"
         others = {key: text for key, text in os.environ.items() if not key.startswith("AGENT_GATEWAY_")}
         with self.output.open("wb") as output, pinned(cores):
@@ -72,20 +76,19 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        try:
-            wait_until(lambda: self._answers(ready), START_SECONDS, f"{name} is ready")
-        except BaseException:
-            self.kill()
-            raise
 
-    def _answers(self, path: str) -> bool:
+    def _answers(self) -> bool:
         if self._process.poll() is not None:
             raise RuntimeError(f"{self.name} has ended:\n{self.output.read_text()[-2000:]}")
-        return status_of(self.url + path) not in (0, 503)
+        return status_of(self.url + self._ready) not in (0, 503)
 
     def cpu(self) -> float:
         """CPU seconds of the process and its children so far."""
         return cpu_seconds(self._process.pid)
+
+    def cpu_of_workers(self) -> list[float]:
+        """CPU seconds of each child of the process so far."""
+        return cpu_seconds_of_children(self._process.pid)
 
     def memory(self) -> int:
         """Resident bytes of the process and its children now."""
@@ -97,6 +100,11 @@ class Server:
         self._process.wait(STOP_SECONDS)
 
     def __enter__(self) -> Self:
+        try:
+            wait_until(self._answers, START_SECONDS, f"{self.name} is ready")
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -16,7 +16,7 @@ def table(results: Results) -> str:
         "|---|" + "---:|" * len(SYSTEMS) + "---|---|",
     ]
     for scenario in ALL.values():
-        if scenario.name in results.values:
+        if scenario.name in results.values and not scenario.plot:
             lines += [f"| **{scenario.title}** |" + " |" * (len(SYSTEMS) + 2)]
             lines += _rows(results, scenario)
     return "\n".join(lines)

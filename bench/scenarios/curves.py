@@ -1,0 +1,49 @@
+"""What the plots show: how a figure changes with the number of streams, and of turns at once."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from bench.bench import Bench
+from bench.load import Load
+from bench.scenario import Metric, Plot, Scenario
+
+STREAMS: Final = (10, 100, 250, 500, 1000, 1500, 2000)
+AT_ONCE: Final = (1, 4, 16, 64, 256)
+
+
+def _p99(bench: Bench, system: str) -> Mapping[str, float]:
+    server, tokens = bench.system(system), bench.size(80, 4)
+    return {
+        str(streams): bench.client.play(
+            server, Load(streams, streams, tokens, 50, ramp_ms=streams, seconds=15)
+        ).token_latency_us.p99
+        / 1e3
+        for streams in STREAMS[: bench.size(None, 2)]
+    }
+
+
+P99: Final = Scenario(
+    "p99",
+    "Latency of a token with so many streams of 20 tokens per second",
+    {str(streams): Metric(f"p99 at {streams:,} streams", "ms", 1) for streams in STREAMS},
+    _p99,
+    plot=Plot("streams of 20 tokens per second", "latency of a token, p99, ms"),
+)
+
+
+def _rate(bench: Bench, system: str) -> Mapping[str, float]:
+    server = bench.system(system)
+    figures = {}
+    for at_once in AT_ONCE[: bench.size(None, 2)]:
+        turns = bench.size(max(at_once, 4) * (100 if system == "nginx" else 10), 8)
+        figures[str(at_once)] = bench.client.play(server, Load(at_once, turns, 1)).turns_per_s
+    return figures
+
+
+RATE: Final = Scenario(
+    "rate",
+    "Turns of one token, so many at once",
+    {str(at_once): Metric(f"turns per second, {at_once} at once") for at_once in AT_ONCE},
+    _rate,
+    plot=Plot("turns at once", "turns per second"),
+)
