@@ -17,6 +17,7 @@ from agent_gateway.domain.human_input import Question
 from agent_gateway.domain.text import clean_json, clean_text
 from agent_gateway.domain.turns import Usage
 
+_USAGE_FIELDS: Final = msgspec.structs.fields(Usage)
 _DECIMAL: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,30})?")
 
 
@@ -90,7 +91,7 @@ def read_usage(data: Mapping[str, object]) -> Usage | None:
     if not data:
         return None
     values: dict[str, object] = {}
-    for field in msgspec.structs.fields(Usage):
+    for field in _USAGE_FIELDS:
         value = _usage_value(field.name, field.type, data.get(field.name))
         if value is not None:
             values[field.name] = value
