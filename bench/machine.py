@@ -82,7 +82,7 @@ def resident_bytes(pid: int) -> int:
 def description() -> dict[str, str]:
     """What a reader must know of the machine, and the versions of what was measured."""
     found = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    packages = ("uvicorn", "uvloop", "fastapi", "httptools", "aiohttp", "httpx", "asyncpg", "aiosqlite")
+    packages = ("uvicorn", "uvloop", "fastapi", "httptools", "httpx", "asyncpg", "aiosqlite")
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "commit": _first_line("git", "rev-parse", "--short", "HEAD"),

@@ -112,6 +112,8 @@ class BackendLimits:
     """The bound of every other short request."""
     open_stream_seconds: float = 10.0
     """How long the headers of an event stream may take. After them the runner watches for silence."""
+    spare_seconds: float = 2.0
+    """How long the connection of a new run is kept for its event stream."""
     first_pause_seconds: float = 0.1
     longest_pause_seconds: float = 2.0
 
