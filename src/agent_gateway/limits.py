@@ -98,6 +98,8 @@ class DatabaseLimits:
     """How long a request waits for a connection."""
     grow_seconds: float = 2.0
     """How long a process waits before it tries to open another connection after a refusal."""
+    trusted_seconds: float = 1.0
+    """How long a connection that was used is used again without a probe, which is a round trip."""
     close_seconds: float = 1.0
     """How long the close waits for shielded work, and once more after it has broken all connections."""
 

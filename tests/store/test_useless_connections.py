@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import make_url, select, text
 
 from agent_gateway.errors import StoreError, StoreUnavailable
+from agent_gateway.limits import DatabaseLimits
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.tables import apps
 
@@ -114,13 +115,33 @@ async def test_a_refused_login_is_unavailable_until_accepted(postgres_url: str) 
         await database.close()
 
 
-async def test_a_connection_that_does_not_answer_is_replaced(postgres: Database) -> None:
+async def test_an_idle_connection_that_does_not_answer_is_replaced(postgres_url: str) -> None:
     """The server's process of a connection is frozen: its answer is not waited for by everybody in turn."""
-    async with postgres.reading() as session:
-        pid = int((await session.execute(text("SELECT pg_backend_pid()"))).scalar_one())
-    async with frozen(pid), asyncio.timeout(15):
+    database = Database(postgres_url, limits=DatabaseLimits(trusted_seconds=0.0))
+    async with frozen(await process_of(database)), asyncio.timeout(15):
         for _ in range(5):
-            await write(postgres)
+            await write(database)
+    await database.close()
+
+
+async def test_a_connection_that_does_not_answer_after_its_last_use_fails_once(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is trusted for a moment, without a probe: one transaction fails, and nobody trusts it after that."""
+    monkeypatch.setattr("agent_gateway.store.db.database.COMMAND_SECONDS", 1.0)
+    database = Database(postgres_url, limits=DatabaseLimits(trusted_seconds=600.0))
+    async with frozen(await process_of(database)), asyncio.timeout(15):
+        with pytest.raises(StoreUnavailable):
+            await write(database)
+        for _ in range(5):
+            await write(database)
+    await database.close()
+
+
+async def process_of(database: Database) -> int:
+    """The number of the server's process behind the one connection that is open."""
+    async with database.reading() as session:
+        return int((await session.execute(text("SELECT pg_backend_pid()"))).scalar_one())
 
 
 @asynccontextmanager

@@ -99,6 +99,11 @@ class Connections:
         """Of all pools."""
         return [counted.engine for counted in self._pools]
 
+    async def close(self) -> None:
+        """Close every connection that is not in use."""
+        for engine in self.engines:
+            await engine.dispose()
+
     @property
     def _pools(self) -> list[_CountedPool]:
         return [self._requests, *self._reserved.values()]

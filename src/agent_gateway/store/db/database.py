@@ -1,11 +1,12 @@
 """The database: transactions and database time."""
 
 import asyncio
+import sqlite3
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -16,9 +17,12 @@ from agent_gateway.store.db.connections import Connections, Pool
 from agent_gateway.store.db.errors import mapped_errors
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.postgres import COMMAND_SECONDS, Postgres, session_limits
+from agent_gateway.store.db.prepared import PreparedForPostgres
 from agent_gateway.store.db.shielded import ShieldedTasks
 from agent_gateway.store.db.sqlite import FileConnections, sqlite_engine
 from agent_gateway.store.db.url import async_url, postgres_address
+
+T = TypeVar("T")
 
 PING_SECONDS: Final = 5.0
 
@@ -65,11 +69,14 @@ class Database:
         self._postgres: Postgres | None = None
         if self.is_sqlite:
             self._connections: Connections | FileConnections = FileConnections(
-                lambda size: sqlite_engine(self.url, size), pool_size, limits
+                lambda size: sqlite_engine(self.url, size), self.url.database or "", pool_size, limits
             )
         else:
             self._postgres = Postgres(
-                postgres_address(self.url), session_limits(lease_seconds), COMMAND_SECONDS
+                postgres_address(self.url),
+                session_limits(lease_seconds),
+                COMMAND_SECONDS,
+                trusted_seconds=limits.trusted_seconds,
             )
             self._connections = Connections(self._postgres.pooled_engine, pool_size, self.shielded, limits)
 
@@ -86,6 +93,28 @@ class Database:
         with mapped_errors:
             async with self._connections.writing(pool) as connection, connection.begin():
                 yield connection
+
+    async def fetch(
+        self, statement: PreparedForPostgres, values: Mapping[str, Any], pool: Pool = "requests"
+    ) -> list[Any]:
+        """On Postgres: one statement that is a transaction of its own, in one round trip; its rows.
+
+        Raises StoreUnavailable or StoreRejected.
+        """
+        assert self._postgres is not None
+        with mapped_errors:
+            async with self._connections.writing(pool) as connection:
+                return await self._postgres.fetch(connection, statement, values)
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """On SQLite: a function that is a transaction of its own, in the thread of the writer; its result.
+
+        It is committed when the function returns, and rolled back when it raises. Raises StoreUnavailable or
+        StoreRejected.
+        """
+        assert isinstance(self._connections, FileConnections)
+        with mapped_errors:
+            return await self._connections.write(work)
 
     @asynccontextmanager
     async def reading(self, *, anyhow: bool = False) -> AsyncGenerator[AsyncSession]:
@@ -131,8 +160,7 @@ class Database:
         if not await self.shielded.wait(self._close_seconds):
             self.abort()
             await self.shielded.wait(self._close_seconds)
-        for engine in self._connections.engines:
-            await engine.dispose()
+        await self._connections.close()
 
 
 _TIME = select(now_plus())

@@ -1,9 +1,10 @@
 """The one seam where the database's errors become ours, and which of them make a connection useless."""
 
+import sqlite3
 from typing import Final
 
 from asyncpg.exceptions import InterfaceError as DriverError
-from asyncpg.exceptions import InternalClientError, InvalidCachedStatementError
+from asyncpg.exceptions import InternalClientError, InvalidCachedStatementError, PostgresError
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -17,6 +18,8 @@ _USELESS_SQLSTATES: Final = ("08", "25", "26", "42P05", "57P")
 """After these a connection is closed, cannot be written on (25006), is not in the expected transaction, or is
 another session than before (prepared statements are missing)."""
 _FOREIGN_STATEMENTS: Final = ("26", "42P05")
+_DRIVERS: Final = (PostgresError, DriverError, InternalClientError, sqlite3.Error)
+"""What the drivers raise to those that use them directly (prepared.py)."""
 
 
 class _MappedErrors:
@@ -35,6 +38,10 @@ class _MappedErrors:
         if isinstance(error, DBAPIError):
             # Not chained: the whole text quotes what users wrote, which must not reach logs.
             raise (StoreUnavailable if _is_passing(error) else StoreRejected)(_reason(error)) from None
+        if isinstance(error, _DRIVERS):
+            raise (StoreUnavailable if _is_passing_of_driver(error) else StoreRejected)(
+                _said(error)
+            ) from None
         if isinstance(error, SQLAlchemyError):
             raise StoreRejected(type(error).__name__) from error
 
@@ -48,7 +55,7 @@ def is_useless(error: BaseException) -> bool:
     if isinstance(error, OSError | TimeoutError):
         # No answer in time: a later answer would be taken for that of the next statement.
         return True
-    driver = error.__cause__
+    driver = error if isinstance(error, _DRIVERS) else error.__cause__
     if isinstance(driver, InternalClientError):
         return True
     if isinstance(driver, DriverError):
@@ -78,10 +85,28 @@ def _sqlstate(error: BaseException | None) -> str:
 
 def _reason(error: DBAPIError) -> str:
     """The text of the error, without the value that caused it: class 22 quotes the value."""
-    cause = getattr(error.orig, "__cause__", None) or error.orig
-    sqlstate = _sqlstate(error.orig)
-    said = "" if sqlstate.startswith("22") else str(cause)
-    return " ".join(filter(None, [type(cause).__name__, sqlstate, said]))
+    return _said(getattr(error.orig, "__cause__", None) or error.orig, _sqlstate(error.orig))
+
+
+def _said(cause: BaseException | None, sqlstate: str = "") -> str:
+    sqlstate = sqlstate or _sqlstate(cause)
+    # A value that does not fit is quoted by class 22, and by the errors of the driver about arguments.
+    quotes = sqlstate.startswith("22") or isinstance(cause, ValueError)
+    return " ".join(filter(None, [type(cause).__name__, sqlstate, "" if quotes else str(cause)]))
+
+
+def _is_passing_of_driver(error: BaseException) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return isinstance(error, sqlite3.OperationalError) and _is_passing_text(error)
+    if isinstance(error, InvalidCachedStatementError):
+        return True
+    if sqlstate := _sqlstate(error):
+        return sqlstate.startswith(_PASSING_SQLSTATES)
+    return is_useless(error)
+
+
+def _is_passing_text(error: BaseException | None) -> bool:
+    return any(word in str(error).lower() for word in _PASSING_SQLITE)
 
 
 def _is_passing(error: DBAPIError) -> bool:
@@ -92,4 +117,4 @@ def _is_passing(error: DBAPIError) -> bool:
         return True
     if sqlstate := _sqlstate(error.orig):
         return sqlstate.startswith(_PASSING_SQLSTATES)
-    return any(word in str(error.orig).lower() for word in _PASSING_SQLITE)
+    return _is_passing_text(error.orig)

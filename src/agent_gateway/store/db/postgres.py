@@ -6,16 +6,18 @@ import ssl
 import time
 from collections.abc import Mapping
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import asyncpg
 from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.store.db.errors import is_foreign_session, is_useless
+from agent_gateway.store.db.prepared import PreparedForPostgres
 from agent_gateway.store.db.url import NAME, Host, PostgresAddress
 
 COMMAND_SECONDS: Final = 10.0
@@ -80,14 +82,25 @@ class Postgres:
     """Makes engines for one address, which share what any of their connections found out."""
 
     def __init__(
-        self, address: PostgresAddress, settings: Mapping[str, str], command_seconds: float | None
+        self,
+        address: PostgresAddress,
+        settings: Mapping[str, str],
+        command_seconds: float | None,
+        *,
+        trusted_seconds: float = 0.0,
     ) -> None:
-        """`settings` are those of every session; no answer within `command_seconds` is a lost one."""
+        """`settings` are those of every session; no answer within `command_seconds` is a lost one.
+
+        A connection is probed before it is used, unless it was used within the last `trusted_seconds`.
+        """
+        self._trusted_seconds = trusted_seconds
         self._address = address
         self._command_seconds = command_seconds
         self._settings = {**settings, **address.settings}
         self._hosts: list[Host | None] = [*address.hosts] or [None]
         self._distrusted = 0.0
+        self._used_at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        """When each connection of the driver was returned (monotonic seconds)."""
         self.pooled = address.pooled
         """A pooler stands before the database: the URL says so, or a connection showed it."""
 
@@ -98,11 +111,12 @@ class Postgres:
     def engine(self, **pool: Any) -> AsyncEngine:
         """An engine with a pool of this kind; dispose it."""
         engine = create_async_engine("postgresql+asyncpg://", hide_parameters=True, **pool)
-        engine.dialect.do_ping = _answers  # type: ignore[method-assign]
+        engine.dialect.do_ping = self._is_alive  # type: ignore[method-assign]
         for name, listener in (
             ("do_connect", self._connect),
             ("connect", _note_age),
             ("checkout", self._refuse_old),
+            ("checkin", self._note_use),
             ("handle_error", self._judge),
         ):
             event.listen(engine.sync_engine, name, listener)
@@ -116,15 +130,52 @@ class Postgres:
         if entry.info[_OPENED] <= self._distrusted:
             raise DisconnectionError
 
+    def _note_use(self, connection: Any, _entry: object) -> None:
+        # There is none when it was dropped.
+        if connection is not None:
+            self._used_at[connection.driver_connection] = time.monotonic()
+
+    def _is_alive(self, connection: Any) -> bool:
+        """Whether an idle connection can be used again. Otherwise another one is made."""
+        driver = connection.driver_connection
+        if driver.is_closed():
+            return False
+        if time.monotonic() - self._used_at.get(driver, 0.0) < self._trusted_seconds:
+            # If it proves dead after all, R14 decides.
+            return True
+        return _answers(connection)
+
+    async def fetch(
+        self, connection: AsyncConnection, statement: PreparedForPostgres, values: Mapping[str, Any]
+    ) -> list[Any]:
+        """Execute a statement by the driver itself, in one round trip. Raises the driver's errors."""
+        raw = await connection.get_raw_connection()
+        driver = raw.driver_connection
+        assert driver is not None
+        try:
+            if isinstance(driver, PooledConnection):
+                # Only a transaction gets our settings there.
+                async with driver.transaction():
+                    return await statement.fetch(driver, values)
+            return await statement.fetch(driver, values)
+        except BaseException as error:
+            if self._is_lost(error) or not isinstance(error, Exception):
+                await connection.invalidate()
+            raise
+
     def _judge(self, context: ExceptionContext) -> None:
         """Drop a useless connection, and with it all others: they lead to the same server."""
-        error = context.original_exception
-        if context.connection is None or not is_useless(error):
-            return
-        context.is_disconnect = True
+        if context.connection is not None and self._is_lost(context.original_exception):
+            context.is_disconnect = True
+
+    def _is_lost(self, error: BaseException) -> bool:
+        """Whether the connection with this error is useless; then no other that is open now is trusted."""
+        if not is_useless(error):
+            return False
         self.distrust()
         if is_foreign_session(error) and not self.pooled:
             self._notice_pooler()
+        return True
 
     def _notice_pooler(self) -> None:
         self.pooled = True
@@ -230,7 +281,7 @@ def _note_age(_connection: Any, entry: ConnectionPoolEntry) -> None:
 
 
 def _answers(connection: Any) -> bool:
-    """One round trip on an idle connection. After any error another connection is made."""
+    """One round trip on an idle connection; False after any error."""
 
     async def ask(driver: asyncpg.Connection) -> None:
         await driver.execute("SELECT 1", timeout=PROBE_SECONDS)

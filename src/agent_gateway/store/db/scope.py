@@ -4,16 +4,22 @@ A conversation or file belongs to one end user of one app; once deleted, it exis
 The statements take the values as the parameters `app` and `user`: bind them with `scope_of`.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, FromClause, and_, bindparam, select
 
 from agent_gateway.domain.ids import AppId
 from agent_gateway.store.db.tables import end_users
 
-END_USER: Final = select(end_users.c.id).where(
-    end_users.c.app_id == bindparam("app"), end_users.c.external_id == bindparam("user")
-)
+
+def is_end_user(
+    app: ColumnElement[Any], user: ColumnElement[Any], table: FromClause = end_users
+) -> ColumnElement[bool]:
+    """The end user of that app with that name of the caller's."""
+    return and_(table.c.app_id == app, table.c.external_id == user)
+
+
+END_USER: Final = select(end_users.c.id).where(is_end_user(bindparam("app"), bindparam("user")))
 """The id of the caller's end user; no row before their first message or upload."""
 
 
@@ -24,7 +30,18 @@ def scope_of(app_id: AppId, user: str) -> dict[str, str]:
 
 def of_app(table: FromClause) -> ColumnElement[bool]:
     """Rows of the app, whoever its end user is, that are not deleted. Needs only the parameter `app`."""
-    return and_(table.c.app_id == bindparam("app"), table.c.deleted_at.is_(None))
+    return _of(table, bindparam("app"))
+
+
+def owned_by(
+    table: FromClause, app: ColumnElement[Any], end_user_id: ColumnElement[Any]
+) -> ColumnElement[bool]:
+    """`owned` for statements about several callers, who are in columns."""
+    return and_(_of(table, app), table.c.end_user_id == end_user_id)
+
+
+def _of(table: FromClause, app: ColumnElement[Any]) -> ColumnElement[bool]:
+    return and_(table.c.app_id == app, table.c.deleted_at.is_(None))
 
 
 def owned(table: FromClause) -> ColumnElement[bool]:

@@ -1,9 +1,11 @@
 """SQLite: the engine of a file, and who uses its connections for what."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -11,6 +13,17 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from agent_gateway.limits import DatabaseLimits
 from agent_gateway.store.db.connections import Pool, latest, permit
+
+T = TypeVar("T")
+
+_PRAGMAS: Final = (
+    "journal_mode = WAL",
+    "synchronous = NORMAL",
+    "foreign_keys = ON",
+    "busy_timeout = 5000",
+)
+STATEMENTS: Final = 128
+"""Statements that a connection keeps prepared."""
 
 
 def sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
@@ -23,12 +36,7 @@ def sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
         # The driver must not begin transactions itself; `begin` does.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in (
-            "journal_mode = WAL",
-            "synchronous = NORMAL",
-            "foreign_keys = ON",
-            "busy_timeout = 5000",
-        ):
+        for pragma in _PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -59,21 +67,75 @@ def sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
     return engine
 
 
+class _WriterThread:
+    """A connection of the driver, used by one thread; for the writes that every turn makes."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+        self._connection: sqlite3.Connection | None = None
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """A transaction, which waits for no other of this process: its caller is the only writer."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
+
+    async def open(self) -> None:
+        """Open the connection now."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._opened)
+
+    async def close(self) -> None:
+        """Close it."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown(wait=False)
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=STATEMENTS)
+            for pragma in _PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
+            self._connection = connection
+        return self._connection
+
+    def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        connection = self._opened()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.rollback()
+            raise
+        return result
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
 class FileConnections:
     """The pool of a process on SQLite: many readers, and one writer at a time, on a connection of its own."""
 
-    def __init__(self, make: Callable[[int], AsyncEngine], pool_size: int, limits: DatabaseLimits) -> None:
+    def __init__(
+        self, make: Callable[[int], AsyncEngine], path: str, pool_size: int, limits: DatabaseLimits
+    ) -> None:
         self._limits = limits
         self._size = pool_size + 1
         self._engine = make(self._size)
         self._readers = asyncio.Semaphore(pool_size)
         # SQLite allows one writer at a time. Queueing here is fair and needs no polling.
         self._writer = asyncio.Lock()
+        self._writer_thread = _WriterThread(path)
 
     @property
     def engines(self) -> list[AsyncEngine]:
         """Of all pools."""
         return [self._engine]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+        await self._writer_thread.close()
 
     def abort(self) -> None:
         """Does nothing: a file always answers."""
@@ -83,6 +145,12 @@ class FileConnections:
         async with AsyncExitStack() as stack:
             for _ in range(self._size):
                 await stack.enter_async_context(self._engine.connect())
+        await self._writer_thread.open()
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Call this within a transaction, on the driver's own connection; returns its result."""
+        async with self._writer:
+            return await self._writer_thread.run(work)
 
     @asynccontextmanager
     async def writing(self, _: Pool) -> AsyncGenerator[AsyncConnection]:

@@ -448,7 +448,12 @@ class OutboxRow(Row, table=True):
 
 def is_active(table: FromClause) -> ColumnElement[bool]:
     """The turn occupies its conversation (I7). Literal, as in the partial indexes, so that they are used."""
-    return table.c.state.in_([literal_column(f"'{state}'") for state in ACTIVE_STATES])
+    return in_states(table, *ACTIVE_STATES)
+
+
+def in_states(table: FromClause, *states: str) -> ColumnElement[bool]:
+    """The turn is in one of these states."""
+    return table.c.state.in_([literal_column(f"'{state}'") for state in states])
 
 
 def is_open(table: FromClause) -> ColumnElement[bool]:

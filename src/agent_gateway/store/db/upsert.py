@@ -40,14 +40,15 @@ class Upsert:
                 index_elements=key, set_=change(new), where=only_if(new) if only_if else None
             )
 
-        self._statements = {
+        self.statements = {
             dialect: statement.returning(*returning) if returning else statement
             for dialect, statement in (
                 ("postgresql", built(postgresql.insert(table))),
                 ("sqlite", built(sqlite.insert(table))),
             )
         }
+        """By the name of the dialect."""
 
     async def run(self, connection: AsyncConnection, row: Mapping[str, Any]) -> CursorResult[Any]:
         """Insert this row, or change the one with its key; returns the `returning` columns."""
-        return await connection.execute(self._statements[connection.dialect.name], dict(row))
+        return await connection.execute(self.statements[connection.dialect.name], dict(row))

@@ -47,7 +47,8 @@ class ConversationState:
     """The form of the question that the message answers."""
 
 
-_INSERT_CONVERSATION: Final = (
+INSERT_USER: Final = insert(end_users).values(created_at=now_plus())
+INSERT_CONVERSATION: Final = (
     insert(conversations)
     .values(last_seq=1, created_at=now_plus(), updated_at=now_plus())
     .returning(conversations.c.updated_at)
@@ -64,10 +65,10 @@ async def new_conversation(
     if end_user_id is None:
         end_user_id = new_id()
         row = {"id": end_user_id, "app_id": scope["app"], "external_id": scope["user"]}
-        await connection.execute(insert(end_users).values(created_at=now_plus()), row)
+        await connection.execute(INSERT_USER, row)
     conversation_id = ConversationId(new_id())
     now = await connection.scalar(
-        _INSERT_CONVERSATION,
+        INSERT_CONVERSATION,
         {
             "id": conversation_id,
             "app_id": caller.app.id,

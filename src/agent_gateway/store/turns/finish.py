@@ -17,15 +17,15 @@ from agent_gateway.store.turns.chunk_offsets import pack_in_thread
 from agent_gateway.store.turns.locks import LockedTurn
 from agent_gateway.store.turns.queue import promote
 
-_WRITE_ANSWER: Final = (
+WRITE_ANSWER: Final = (
     update(messages)
     .where(messages.c.id == bindparam("message"))
     .values(answer=bindparam("answer"), marks=bindparam("marks"), usage=bindparam("usage"))
 )
-_TOUCH_CONVERSATION: Final = (
+TOUCH_CONVERSATION: Final = (
     update(conversations).where(conversations.c.id == bindparam("conversation")).values(updated_at=now_plus())
 )
-_END_TURN: Final = (
+END_TURN: Final = (
     update(turns)
     .where(turns.c.id == bindparam("task"))
     .values(
@@ -49,7 +49,7 @@ async def write_result(
     one.
     """
     await connection.execute(
-        _WRITE_ANSWER,
+        WRITE_ANSWER,
         {
             "message": turn.message_id,
             "answer": result.answer,
@@ -65,9 +65,9 @@ async def write_result(
         await move_snapshot(connection, turn.conversation_id, turn.seq, result.snapshot)
     if turn.form_id is not None:
         await drop_question_snapshot(connection, turn)
-    await connection.execute(_TOUCH_CONVERSATION, {"conversation": turn.conversation_id})
+    await connection.execute(TOUCH_CONVERSATION, {"conversation": turn.conversation_id})
     await connection.execute(
-        _END_TURN,
+        END_TURN,
         {
             "task": turn.id,
             "outcome": result.outcome.value,
@@ -78,7 +78,7 @@ async def write_result(
     return await promote(connection, turn.conversation_id, turn_seconds)
 
 
-_MOVE_SNAPSHOT: Final = Upsert(
+MOVE_SNAPSHOT: Final = Upsert(
     snapshots,
     ["conversation_id"],
     values={"updated_at": now_plus()},
@@ -90,4 +90,4 @@ _MOVE_SNAPSHOT: Final = Upsert(
 async def move_snapshot(connection: AsyncConnection, conversation_id: str, seq: int, snapshot: str) -> None:
     """Make this the conversation's session snapshot, unless it has that of a later turn (I7)."""
     row = {"conversation_id": conversation_id, "seq": seq, "data": snapshot}
-    await _MOVE_SNAPSHOT.run(connection, row)
+    await MOVE_SNAPSHOT.run(connection, row)

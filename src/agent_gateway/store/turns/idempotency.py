@@ -34,8 +34,8 @@ def _key_scope(caller: Caller, request: TurnRequest) -> dict[str, str | None]:
     return {"app": caller.app.id, "user": caller.user, "key": request.idempotency_key}
 
 
-def _body_hash(request: TurnRequest) -> str:
-    """Of what makes two posts with one key the same: query, inputs, conversation, files."""
+def body_hash(request: TurnRequest) -> str:
+    """The hash of what makes two posts with one key the same: query, inputs, conversation, files."""
     body = [request.query, request.inputs, request.conversation_id, request.files]
     return hashlib.sha256(msgspec.json.encode(body, order="sorted")).hexdigest()
 
@@ -50,15 +50,15 @@ async def find_turn_of_key(session: AsyncSession, caller: Caller, request: TurnR
     row = (await session.execute(_FIND, _key_scope(caller, request))).first()
     if row is None:
         return None
-    if row.body_hash != _body_hash(request):
+    if row.body_hash != body_hash(request):
         raise IdempotencyConflict("This Idempotency-Key was used before with a different body.")
     return TaskId(row.turn_id)
 
 
-_DELETE_EXPIRED_KEY: Final = delete(idempotency).where(
+DELETE_EXPIRED_KEY: Final = delete(idempotency).where(
     *_KEY_SCOPE, idempotency.c.created_at < now_plus(-IDEMPOTENCY_SECONDS)
 )
-_CLAIM: Final = insert(idempotency).values(created_at=now_plus())
+CLAIM: Final = insert(idempotency).values(created_at=now_plus())
 
 
 async def claim_key(
@@ -69,10 +69,10 @@ async def claim_key(
     Raises IntegrityError when the key is taken.
     """
     scope = _key_scope(caller, request)
-    await connection.execute(_DELETE_EXPIRED_KEY, scope)
-    row = {"turn_id": task_id, "body_hash": _body_hash(request)}
+    await connection.execute(DELETE_EXPIRED_KEY, scope)
+    row = {"turn_id": task_id, "body_hash": body_hash(request)}
     await connection.execute(
-        _CLAIM, {"app_id": scope["app"], "user_id": scope["user"], "key": scope["key"], **row}
+        CLAIM, {"app_id": scope["app"], "user_id": scope["user"], "key": scope["key"], **row}
     )
 
 

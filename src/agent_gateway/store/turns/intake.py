@@ -13,13 +13,15 @@ from agent_gateway.domain.files import InputFile
 from agent_gateway.domain.human_input import Submission
 from agent_gateway.domain.ids import AppId, ConversationId, TaskId, new_id
 from agent_gateway.domain.turns import Caller, Turn, TurnRequest, TurnState
-from agent_gateway.errors import ConversationBusy, NotFound, StoreUnavailable
+from agent_gateway.errors import ConversationBusy, NotFound, StoreRejected, StoreUnavailable
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.scope import owned, scope_of
 from agent_gateway.store.db.tables import conversations, turns
 from agent_gateway.store.message_files import resolve_files
 from agent_gateway.store.question_forms import withdraw_answer
 from agent_gateway.store.turns.admission import check_concurrency, check_query
+from agent_gateway.store.turns.common_path import CommonPath
+from agent_gateway.store.turns.common_turns import common_message, common_turn
 from agent_gateway.store.turns.conversation_state import (
     ConversationState,
     continue_conversation,
@@ -27,7 +29,7 @@ from agent_gateway.store.turns.conversation_state import (
 )
 from agent_gateway.store.turns.form_answers import expire_batch, submit_form
 from agent_gateway.store.turns.idempotency import claim_key, delete_expired_keys, find_turn_of_key
-from agent_gateway.store.turns.locks import LOCKED_TURN, LockedTurn, lock_conversation
+from agent_gateway.store.turns.locks import LOCKED_TURN, LockedTurn, lock_conversation, lock_conversation_of
 from agent_gateway.store.turns.outbox import Outbox
 from agent_gateway.store.turns.rows import NewTurn, OwnerContext, insert_turn, read_turns
 from agent_gateway.store.turns.stopping import Stopped, delete_conversation, interrupt, stop_turn
@@ -56,8 +58,16 @@ class Repeated:
 class TurnIntake:
     """Begins and stops turns on behalf of callers. Lock order: conversation, then turn (R10)."""
 
-    def __init__(self, database: Database, context: OwnerContext, outbox: Outbox, promoted: Event) -> None:
+    def __init__(
+        self,
+        database: Database,
+        context: OwnerContext,
+        outbox: Outbox,
+        promoted: Event,
+        common: CommonPath,
+    ) -> None:
         self._database = database
+        self._common = common
         self._context = context
         self._outbox = outbox
         self._promoted = promoted
@@ -73,6 +83,8 @@ class TurnIntake:
         answer was lost (R14).
         """
         task_id = task_id or TaskId(new_id())
+        if turn := await self._begin_commonly(caller, request, task_id):
+            return StartedTurn(turn)
         for _ in range(BEGIN_TRIES):
             try:
                 async with self._database.transaction() as connection:
@@ -86,6 +98,17 @@ class TurnIntake:
                     raise
         raise StoreUnavailable(f"begin met a conflict {BEGIN_TRIES} times")
 
+    async def _begin_commonly(self, caller: Caller, request: TurnRequest, task_id: TaskId) -> Turn | None:
+        message = common_message(caller, request, task_id)
+        if message is None:
+            return None
+        try:
+            begun = await self._common.begin(message)
+        except StoreRejected:
+            # The other way says what is wrong with it.
+            return None
+        return common_turn(self._context, caller, request, message, begun) if begun else None
+
     async def _repeated(self, caller: Caller, request: TurnRequest) -> Repeated | None:
         if not request.idempotency_key:
             return None
@@ -97,6 +120,9 @@ class TurnIntake:
         self, connection: AsyncConnection, caller: Caller, request: TurnRequest, task_id: TaskId
     ) -> StartedTurn:
         if request.idempotency_key:
+            if request.conversation_id:
+                # The common path locks in this order, too.
+                await lock_conversation_of(connection, caller, request.conversation_id)
             await claim_key(connection, caller, request, task_id)
         check_query(caller.app, request)
         if request.conversation_id:

@@ -6,9 +6,11 @@ from typing import Final, NamedTuple
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from agent_gateway.domain.ids import TaskId
+from agent_gateway.domain.ids import ConversationId, TaskId
+from agent_gateway.domain.turns import Caller
 from agent_gateway.json_types import JsonObject
 from agent_gateway.store.db.functions import now_plus
+from agent_gateway.store.db.scope import owned, scope_of
 from agent_gateway.store.db.tables import conversations, is_active, turns
 
 
@@ -48,6 +50,17 @@ async def lock_conversation(connection: AsyncConnection, conversation_id: str) -
     """Lock a conversation's row: the first lock of every write about its turns (R10)."""
     row = (await connection.execute(_LOCK_CONVERSATION, {"conversation": conversation_id})).one()
     return LockedConversation(*row)
+
+
+_LOCK_OF_CALLER: Final = _LOCK_CONVERSATION.where(owned(conversations))
+
+
+async def lock_conversation_of(
+    connection: AsyncConnection, caller: Caller, conversation_id: ConversationId
+) -> None:
+    """Lock a conversation of this caller, if it exists."""
+    scope = scope_of(caller.app.id, caller.user)
+    await connection.execute(_LOCK_OF_CALLER, scope | {"conversation": conversation_id})
 
 
 class NumberedConversation(NamedTuple):

@@ -11,27 +11,24 @@ from sqlalchemy import ColumnElement, bindparam, case, func, or_, select, tuple_
 from agent_gateway.domain.events import Endings, Result
 from agent_gateway.domain.ids import RunId, TaskId
 from agent_gateway.domain.turns import Turn, TurnState
+from agent_gateway.errors import StoreRejected
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import is_active, turns
 from agent_gateway.store.message_files import detach_files
 from agent_gateway.store.question_forms import open_form
+from agent_gateway.store.turns.common_path import CommonPath, OwnedTurn
+from agent_gateway.store.turns.common_turns import common_end
 from agent_gateway.store.turns.finish import write_result
 from agent_gateway.store.turns.locks import LOCKED_TURN, LockedTurn, lock_conversation
 from agent_gateway.store.turns.outbox import Outbox, enqueue_followups
 from agent_gateway.store.turns.rows import OwnerContext, read_turns
+from agent_gateway.store.turns.transitions import ARM, MARK_RUNNING, OURS
 
 ADOPTION_BATCH: Final = 50
 """Turns taken over in one transaction."""
 HEARTBEAT_BATCH: Final = 500
 """Turns renewed by one statement: thousands of pairs in one exceed what Postgres can parse."""
-
-_OURS: Final = (
-    turns.c.id == bindparam("task"),
-    turns.c.owner == bindparam("our_owner"),
-    turns.c.epoch == bindparam("our_epoch"),
-)
-"""Guards the writes of an owner (I9); `_ours` has the values."""
 
 
 class OwnedTurns:
@@ -41,8 +38,9 @@ class OwnedTurns:
     that (I9).
     """
 
-    def __init__(self, database: Database, context: OwnerContext, outbox: Outbox) -> None:
+    def __init__(self, database: Database, context: OwnerContext, outbox: Outbox, common: CommonPath) -> None:
         self._database = database
+        self._common = common
         self._context = context
         self._outbox = outbox
         self.promoted = asyncio.Event()
@@ -136,40 +134,31 @@ class OwnedTurns:
             )
             return {TaskId(task_id): stop_at is not None for task_id, stop_at in renewed}
 
-    _ARM: Final = (
-        update(turns)
-        .where(*_OURS, turns.c.state.in_((TurnState.PLANNED, TurnState.SENDING)), turns.c.stop_at.is_(None))
-        .values(state=TurnState.SENDING.value)
-    )
-
     async def arm(self, turn: Turn) -> bool:
         """`planned → sending`, before POST /runs. False: stopped meanwhile, or no longer ours (R4).
 
         May be repeated when the answer of the first try was lost (R14); so may `mark_running`.
         """
+        if await self._common.arm(OwnedTurn(turn.task_id, turn.epoch)):
+            return True
         async with self._database.transaction() as connection:
-            changed = await connection.execute(self._ARM, self._ours(turn))
+            changed = await connection.execute(ARM, self._ours(turn))
             return changed.rowcount == 1
-
-    _MARK_RUNNING: Final = (
-        update(turns)
-        .where(*_OURS, turns.c.state.in_((TurnState.SENDING, TurnState.RUNNING)))
-        .values(state=TurnState.RUNNING.value, run_id=bindparam("run_id"))
-        .returning(turns.c.stop_at)
-    )
 
     async def mark_running(self, turn: Turn, run_id: RunId) -> bool | None:
         """`sending → running` with the run's id, before the first event is sent to a client (R4).
 
         Returns whether a stop was asked for meanwhile, or None when the turn is no longer ours.
         """
+        if running := await self._common.mark_running(OwnedTurn(turn.task_id, turn.epoch, run_id)):
+            return running.stop_asked
         async with self._database.transaction() as connection:
-            changed = await connection.execute(self._MARK_RUNNING, {**self._ours(turn), "run_id": run_id})
+            changed = await connection.execute(MARK_RUNNING, {**self._ours(turn), "run_id": run_id})
             row = changed.first()
             return None if row is None else row.stop_at is not None
 
     _SAVE_CHECKPOINT: Final = (
-        update(turns).where(*_OURS, is_active(turns)).values(checkpoint=bindparam("saved"))
+        update(turns).where(*OURS, is_active(turns)).values(checkpoint=bindparam("saved"))
     )
 
     async def save_checkpoints(self, held: list[tuple[Turn, bytes]]) -> None:
@@ -181,7 +170,7 @@ class OwnedTurns:
 
     _RELEASE: Final = (
         update(turns)
-        .where(*_OURS, is_active(turns), turns.c.state != TurnState.SENDING)
+        .where(*OURS, is_active(turns), turns.c.state != TurnState.SENDING)
         .values(
             owner=None,
             epoch=turns.c.epoch + 1,
@@ -203,7 +192,7 @@ class OwnedTurns:
                     released.add(turn.task_id)
         return released
 
-    _LOCK_OURS: Final = LOCKED_TURN.where(*_OURS, is_active(turns))
+    _LOCK_OURS: Final = LOCKED_TURN.where(*OURS, is_active(turns))
 
     async def finish(self, turn: Turn, endings: Endings) -> Result | None:
         """The turn's last write: answer, marks, steps, usage and snapshot in one commit (I2, R7).
@@ -211,6 +200,8 @@ class OwnedTurns:
         Returns the one of the two ends that was stored, or None when the turn is no longer ours or has
         ended: then nothing was written.
         """
+        if await self._finish_commonly(turn, endings.normal):
+            return endings.normal
         async with self._database.transaction("duty") as connection:
             conversation = await lock_conversation(connection, turn.conversation_id)
             found = (await connection.execute(self._LOCK_OURS, self._ours(turn))).first()
@@ -231,3 +222,13 @@ class OwnedTurns:
         if due:
             self._outbox.written.set()
         return replace(result, question=None, form=form, answered=turn.form)
+
+    async def _finish_commonly(self, turn: Turn, result: Result) -> bool:
+        end = await common_end(turn, result)
+        if end is None:
+            return False
+        try:
+            return await self._common.finish(end)
+        except StoreRejected:
+            # The other way says what is wrong with it.
+            return False

@@ -81,7 +81,7 @@ class NewTurn:
     trace: Trace = NO_TRACE
 
 
-_INSERT_TURN: Final = insert(turns).values(
+INSERT_TURN: Final = insert(turns).values(
     epoch=1,
     adoptions=0,
     lease_until=now_plus(bindparam("lease_seconds")),
@@ -127,7 +127,7 @@ async def insert_turn(
     )
     await attach_files(connection, message_id, new.files)
     await connection.execute(
-        _INSERT_TURN,
+        INSERT_TURN,
         {
             "id": new.task_id,
             "app_version_id": new.app_version_id,

@@ -8,6 +8,9 @@ from agent_gateway.errors import StoreUnavailable
 from agent_gateway.retry import retry_while
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.shielded import ShieldedTasks
+from agent_gateway.store.turns.common_path import CommonPath
+from agent_gateway.store.turns.common_postgres import CommonWritesOnPostgres
+from agent_gateway.store.turns.common_sqlite import CommonWritesOnSqlite
 from agent_gateway.store.turns.intake import TurnIntake
 from agent_gateway.store.turns.outbox import Outbox
 from agent_gateway.store.turns.ownership import OwnedTurns
@@ -31,8 +34,10 @@ class TurnStores:
     def open(cls, database: Database, context: OwnerContext) -> "TurnStores":
         """The stores of a process that owns turns under these conditions."""
         outbox = Outbox(database, context)
-        owned = OwnedTurns(database, context, outbox)
-        intake = TurnIntake(database, context, outbox, owned.promoted)
+        writes = CommonWritesOnSqlite if database.is_sqlite else CommonWritesOnPostgres
+        common = CommonPath(writes(database, context), database.shielded)
+        owned = OwnedTurns(database, context, outbox, common)
+        intake = TurnIntake(database, context, outbox, owned.promoted, common)
         return cls(intake, owned, TurnReader(database, context), outbox, database.shielded)
 
     async def retried(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:

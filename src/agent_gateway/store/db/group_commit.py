@@ -1,0 +1,106 @@
+"""Group commit: writes that are due in the same moment go in one statement and one commit.
+
+Nothing waits for others: a write that finds none on its way goes at once. Those that come while it is on its
+way go together as soon as it is back, each with a result of its own.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+from agent_gateway.errors import StoreUnavailable
+from agent_gateway.store.db.shielded import ShieldedTasks
+
+Write = TypeVar("Write")
+Outcome = TypeVar("Outcome")
+
+MAX_WRITES: Final = 100
+"""Writes of one statement."""
+
+
+class GroupCommit(Generic[Write, Outcome]):
+    """Call it with a write, and await its outcome."""
+
+    def __init__(
+        self,
+        commit: Callable[[Sequence[Write]], Awaitable[Sequence[Outcome]]],
+        shielded: ShieldedTasks,
+        *,
+        of: Callable[[Write], Collection[Hashable]],
+    ) -> None:
+        """`commit` gives the outcomes in the order of its writes.
+
+        Two writes that are `of` one thing are never in one statement.
+        """
+        self._commit = commit
+        self._shielded = shielded
+        self._of = of
+        self._waiting: list[tuple[Write, asyncio.Future[Outcome]]] = []
+        self._busy = False
+
+    async def __call__(self, write: Write) -> Outcome:
+        """Commit this write, alone or with others. Raises what its own commit raises."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append((write, future))
+        if not self._busy:
+            self._busy = True
+            self._shielded.start(self._run())
+        return await future
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                await self._commit_some(self._next())
+        finally:
+            self._busy = False
+            for _, future in self._waiting:
+                # This task was cancelled: the process ends.
+                future.cancel()
+
+    def _next(self) -> list[tuple[Write, asyncio.Future[Outcome]]]:
+        """As many as may go together; their order is kept."""
+        taken: list[tuple[Write, asyncio.Future[Outcome]]] = []
+        left: list[tuple[Write, asyncio.Future[Outcome]]] = []
+        things: set[Hashable] = set()
+        for write, future in self._waiting:
+            if future.cancelled():
+                # Its caller has left before anything was sent.
+                continue
+            its = self._of(write)
+            if len(taken) == MAX_WRITES or not things.isdisjoint(its):
+                left.append((write, future))
+            else:
+                taken.append((write, future))
+            things.update(its)
+        self._waiting = left
+        return taken
+
+    async def _commit_some(self, some: list[tuple[Write, asyncio.Future[Outcome]]]) -> None:
+        if not some:
+            return
+        try:
+            outcomes = await self._commit([write for write, _ in some])
+        except StoreUnavailable as error:
+            # All or none were committed, and nobody knows which (R14).
+            for _, future in some:
+                _fail(future, StoreUnavailable(str(error)))
+        except asyncio.CancelledError:
+            for _, future in some:
+                future.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - it belongs to those that wait
+            if len(some) == 1:
+                _fail(some[0][1], error)
+                return
+            # The data of one of them. None was committed: each goes alone now, and fails alone.
+            for one in some:
+                await self._commit_some([one])
+        else:
+            for (_, future), outcome in zip(some, outcomes, strict=True):
+                if not future.done():
+                    future.set_result(outcome)
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
