@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +64,10 @@ class GatewayServer:
 
         with asyncio.Runner(loop_factory=Loop) as runner:
             runner.run(serve())
+
+    def run(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do this in the event loop of the gateway, and wait for it."""
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(BOUND)
 
     def __enter__(self) -> Self:
         self._thread.start()

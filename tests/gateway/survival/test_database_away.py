@@ -368,7 +368,7 @@ def test_a_turn_waits_for_space_on_a_full_disk(
     (tmp_path / sqlite_template.name).write_bytes(sqlite_template.read_bytes())
     url, pages = sqlite_url(tmp_path), [1]
 
-    def limit(connection: Any, record: object, proxy: object) -> None:
+    def limit(connection: Any, record: object = None, proxy: object = None) -> None:
         # SQLite itself then says that the disk is full; it never shrinks below what is there.
         connection.execute(f"PRAGMA max_page_count={pages[0]}").close()
 
@@ -382,12 +382,14 @@ def test_a_turn_waits_for_space_on_a_full_disk(
             stream.until("So far")
             engine = server.gateway.database._connections.engines[0].sync_engine
             event.listen(engine, "checkout", limit)
+            server.run(server.gateway.database.write(limit))
             gate.open()
             stream.until("...")
             pings(stream, 5)
             refused(chat.post("x" * 30_000), 503, "service_unavailable")
             assert rows_of(url, stream.task_id).turn.state == "running"
             pages[0] = 1_000_000
+            server.run(server.gateway.database.write(limit))
             heard = stream.rest()
         assert heard.kinds == ["message", "message", "message_end"]
         assert rows_of(url, heard.task_id).message.answer == heard.answer

@@ -1,6 +1,7 @@
 """A proxy between a client and a server that can be cut: an outage without stopping the server."""
 
 import asyncio
+import struct
 import threading
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
@@ -18,6 +19,10 @@ Target = str | tuple[str, int]
 Pipe = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 POSTGRES_PORT: Final = 5432
+SSL_REQUEST: Final = 80877103
+"""What a client may ask before its first message."""
+STATEMENT: Final = b"__asyncpg_stmt"
+"""In the message with which the driver executes a prepared statement."""
 
 
 class TcpProxy:
@@ -42,6 +47,7 @@ class TcpProxy:
         self._marker = b""
         self._marked: set[asyncio.Event] = set()
         self._later: int | None = None
+        self._in_transaction: set[asyncio.Event] = set()
         self._flowing = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -74,6 +80,11 @@ class TcpProxy:
                     heads.append(text.lower())
         return heads
 
+    @property
+    def round_trips(self) -> int:
+        """How often clients of Postgres have waited for the server: their Sync and Query messages."""
+        return sum(_round_trips(bytes(sent)) for sent in self._sent)
+
     def wait_for_connections(self, count: int, seconds: float = 60) -> None:
         """Until so many connections were made, cut ones too."""
         with self._connected:
@@ -92,9 +103,10 @@ class TcpProxy:
         self._loop.call_soon_threadsafe(self._flowing.clear)
 
     def lose_commit(self, of: bytes, later: int = 0) -> None:
-        """Pass on a COMMIT to Postgres, and break the connection instead of answering.
+        """Pass on a commit to Postgres, and break the connection instead of answering.
 
-        It is that of the next transaction with the bytes `of` in it, or the so many-th after it.
+        It is that of the next transaction with the bytes `of` in it, or the so many-th after it. A statement
+        outside of a transaction is one itself.
         """
         self._marker, self._later = of, later
 
@@ -164,11 +176,12 @@ class TcpProxy:
             writer.close()
 
     def _is_lost(self, data: bytes, connection: asyncio.Event) -> bool:
+        commits = self._commits(data, connection)
         if self._later is None:
             return False
         if self._marker and self._marker in data:
             self._marked.add(connection)
-        if b"COMMIT" not in data or (self._marker and connection not in self._marked):
+        if not commits or (self._marker and connection not in self._marked):
             return False
         # From here on every connection counts.
         self._marker = b""
@@ -177,6 +190,15 @@ class TcpProxy:
             return False
         self._later = None
         return True
+
+    def _commits(self, data: bytes, connection: asyncio.Event) -> bool:
+        if b"BEGIN" in data:
+            self._in_transaction.add(connection)
+        elif connection not in self._in_transaction:
+            return data.startswith(b"B\0") and STATEMENT in data
+        elif b"COMMIT" in data or b"ROLLBACK" in data:
+            self._in_transaction.discard(connection)
+        return b"COMMIT" in data
 
     async def _back(
         self,
@@ -200,6 +222,21 @@ class TcpProxy:
         if isinstance(self._target, str):
             return await asyncio.open_unix_connection(self._target)
         return await asyncio.open_connection(*self._target)
+
+
+def _round_trips(sent: bytes) -> int:
+    """The Sync and Query messages in what a client of Postgres has sent, after its first message."""
+    count, at = 0, 0
+    while at + 8 <= len(sent):
+        size, code = struct.unpack_from("!ii", sent, at)
+        at += size
+        if code != SSL_REQUEST:
+            break
+    while at + 5 <= len(sent):
+        kind, (size,) = sent[at : at + 1], struct.unpack_from("!i", sent, at + 1)
+        count += kind in (b"S", b"Q")
+        at += 1 + size
+    return count
 
 
 def http_proxy(url: str, cuts: Sequence[int]) -> TcpProxy:

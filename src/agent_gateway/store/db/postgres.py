@@ -153,7 +153,8 @@ class Postgres:
         driver = raw.driver_connection
         assert driver is not None
         try:
-            if isinstance(driver, PooledConnection):
+            # Not isinstance, which is true for any connection of this driver.
+            if type(driver) is PooledConnection:
                 # Only a transaction gets our settings there.
                 async with driver.transaction():
                     return await statement.fetch(driver, values)

@@ -34,6 +34,11 @@ class PreparedForPostgres:
         self._names: tuple[str, ...] = tuple(compiled.positiontup or ())
         self._constants: Mapping[str, Any] = dict(compiled.params)
 
+    @property
+    def parameters(self) -> int:
+        """How many it has."""
+        return len(self._names)
+
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
         """The values of its parameters, in order. A constant of the statement needs none."""
         constants = self._constants

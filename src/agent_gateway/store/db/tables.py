@@ -232,6 +232,7 @@ class TurnRow(Row, table=True):
 
     __tablename__ = "turns"
     __table_args__ = (
+        # The sweep reads it, too. None of lease_until: a heartbeat that changes no index is written in place.
         Index(
             "uq_turns_active",
             "conversation_id",
@@ -239,8 +240,6 @@ class TurnRow(Row, table=True):
             postgresql_where=text(ACTIVE),
             sqlite_where=text(ACTIVE),
         ),
-        # For the sweep. Not of lease_until: a heartbeat that changes no index is written in place.
-        Index("ix_turns_state", "state", postgresql_where=text(ACTIVE), sqlite_where=text(ACTIVE)),
         CheckConstraint("state IN ('queued', 'planned', 'sending', 'running', 'ended')", name="state"),
         CheckConstraint("(state = 'ended') = (outcome IS NOT NULL)", name="outcome"),
         # Room in each page for the next version of all its rows: they are renewed together.

@@ -15,6 +15,7 @@ from sqlalchemy import (
     CTE,
     Boolean,
     ColumnElement,
+    FromClause,
     Integer,
     LargeBinary,
     Select,
@@ -50,7 +51,6 @@ from agent_gateway.store.db.tables import (
     end_users,
     forms,
     idempotency,
-    in_states,
     is_active,
     is_open,
     messages,
@@ -131,6 +131,14 @@ def _unchanged(locked: CTE) -> ColumnElement[bool]:
     )
 
 
+def _none(table: FromClause, *which: ColumnElement[bool]) -> ColumnElement[bool]:
+    """That there is no such row, looked up by its index.
+
+    As NOT EXISTS it could become a join, which reads the active turns of all conversations.
+    """
+    return select(table.c.id).where(*which).limit(1).scalar_subquery().is_(None)
+
+
 def _locked_conversations(ids: Select[Any]) -> CTE:
     return (
         select(conversations)
@@ -184,8 +192,8 @@ def _begin() -> PreparedForPostgres:
             owned_by(locked, row.c.app, known_user.c.id),
             locked.c.app_version_id == row.c.version,
             _unchanged(locked),
-            ~exists().where(turns.c.conversation_id == locked.c.id, is_active(turns)),
-            ~exists().where(forms.c.conversation_id == locked.c.id, is_open(forms)),
+            _none(turns, turns.c.conversation_id == locked.c.id, is_active(turns)),
+            _none(forms, forms.c.conversation_id == locked.c.id, is_open(forms)),
         )
         .cte("continued")
     )
@@ -343,13 +351,21 @@ def _ours(*states: TurnState) -> tuple[CTE, CTE]:
         .where(
             turns.c.owner == bindparam("our_owner", type_=_UUID),
             turns.c.epoch == row.c.epoch,
-            in_states(turns, *states),
+            _by_id_in(*states),
         )
         .order_by(turns.c.id)
         .with_for_update(of=turns, skip_locked=True)
         .cte("locked_turns")
     )
     return row, locked
+
+
+def _by_id_in(*states: TurnState) -> ColumnElement[bool]:
+    """That a turn, which is looked up by its id, is in one of these states.
+
+    Written as a constant, the partial index of active turns would fit, and all of them could be read.
+    """
+    return turns.c.state == func.any(literal([state.value for state in states], ARRAY(Text)))
 
 
 def _arm() -> PreparedForPostgres:
@@ -399,7 +415,7 @@ def _finish() -> PreparedForPostgres:
             turns.c.conversation_id == func.any(func.coalesce(all_locked, literal_column("'{}'::uuid[]"))),
             turns.c.owner == bindparam("our_owner", type_=_UUID),
             turns.c.epoch == row.c.epoch,
-            is_active(turns),
+            _by_id_in(TurnState.PLANNED, TurnState.SENDING, TurnState.RUNNING),
             turns.c.stop_at.is_(None),
             turns.c.form_id.is_(None),
         )
@@ -416,8 +432,10 @@ def _finish() -> PreparedForPostgres:
             locked.c.deleted_at.is_(None),
             ~(row.c.may_name & (locked.c.naming == "open")),
             _unchanged(locked),
-            ~exists().where(
-                queued.c.conversation_id == row.c.conversation, queued.c.state == TurnState.QUEUED.value
+            _none(
+                queued,
+                queued.c.conversation_id == row.c.conversation,
+                queued.c.state == literal_column(f"'{TurnState.QUEUED.value}'"),
             ),
         )
         .cte("going")
