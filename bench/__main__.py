@@ -4,10 +4,10 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
 
 from bench.bench import Bench
 from bench.machine import description
+from bench.page import write_page
 from bench.results import Results
 from bench.scenario import SYSTEMS, Scenario
 from bench.scenarios import ALL
@@ -15,9 +15,9 @@ from bench.table import table
 from bench.yardsticks import nginx_program
 
 
-def main() -> int:
-    """The exit status."""
-    options = _options()
+def main(arguments: list[str] | None = None) -> int:
+    """The exit status; without arguments those of the command line count."""
+    options = _options(arguments)
     rounds = 1 if options.smoke else options.rounds
     systems = [name for name in options.systems if name != "nginx" or nginx_program()]
     results = Results(description(), rounds)
@@ -25,9 +25,11 @@ def main() -> int:
         for name in options.only:
             with bench.scenario():
                 _play(bench, ALL[name], systems, 1 if ALL[name].once else rounds, results)
-    _say(table(results))
+    print(table(results))
     if options.json:
         results.write(options.json)
+    if options.write_docs:
+        write_page(results)
     return 0
 
 
@@ -37,21 +39,19 @@ def _play(bench: Bench, scenario: Scenario, systems: list[str], rounds: int, res
         for system in systems:
             if system not in scenario.systems:
                 continue
+            bench.settle()
             began = time.monotonic()
             figures = scenario.measure(bench, system)
             results.add(scenario.name, system, figures)
             shown = ", ".join(f"{name} {value:,.5g}" for name, value in figures.items())
-            _say(
+            print(
                 f"{scenario.name} {number + 1}/{rounds} {system}: {shown} ({time.monotonic() - began:.0f} s)",
-                sys.stderr,
+                file=sys.stderr,
+                flush=True,
             )
 
 
-def _say(text: str, stream: TextIO = sys.stdout) -> None:
-    print(text, file=stream, flush=True)
-
-
-def _options() -> argparse.Namespace:
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev/bench", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=ALL, default=list(ALL), metavar="SCENARIO",
                         help="only these: " + ", ".join(ALL))  # fmt: skip
@@ -62,7 +62,15 @@ def _options() -> argparse.Namespace:
         "--smoke", action="store_true", help="everything in tiny: proves that the bench works"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures")
-    return parser.parse_args()
+    parser.add_argument(
+        "--write-docs", action="store_true", help="write the table and plots of docs/performance.md"
+    )
+    options = parser.parse_args(arguments)
+    if options.write_docs and (
+        options.smoke or options.only != list(ALL) or options.systems != list(SYSTEMS)
+    ):
+        parser.error("--write-docs needs a whole run")
+    return options
 
 
 if __name__ == "__main__":

@@ -12,13 +12,15 @@ from bench.gateway import Gateway, migrate
 from bench.load import Client, Load
 from bench.machine import Cores, pinned
 from bench.postgres import Postgres
-from bench.servers import Server
+from bench.servers import Server, wait_until
 from bench.yardsticks import Stub, compiled, natural, nginx
 
 T = TypeVar("T")
 
 WARMING = (Load(16, 200, 1), Load(16, 32, 100))
 """Played before anything is measured: connections, caches and prepared statements."""
+
+SETTLE_SECONDS = 120.0
 
 
 class Bench:
@@ -91,6 +93,10 @@ class Bench:
         for load in WARMING[: self.size(2, 1)] if server.name != "embedded" else ():
             self.client.play(server, load)
         return server
+
+    def settle(self) -> None:
+        """Wait for the runs of clients that left: they would take part in what is measured next."""
+        wait_until(lambda: self.stub.stats()["streams_open"] == 0, SETTLE_SECONDS, "all runs have ended")
 
     def gateway(self, system: str, database_url: str) -> Gateway:
         """This gateway before the stub."""

@@ -58,14 +58,15 @@ def pinned(cores: frozenset[int]) -> Generator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _family(pid: int) -> list[psutil.Process]:
+def family(pid: int) -> list[psutil.Process]:
+    """A process and its children, and theirs."""
     parent = psutil.Process(pid)
     return [parent, *parent.children(recursive=True)]
 
 
 def cpu_seconds(pid: int) -> float:
     """User and system time that a process and its children have used so far."""
-    times = [process.cpu_times() for process in _family(pid)]
+    times = [process.cpu_times() for process in family(pid)]
     return float(sum(each.user + each.system for each in times))
 
 
@@ -76,7 +77,7 @@ def cpu_seconds_of_children(pid: int) -> list[float]:
 
 def resident_bytes(pid: int) -> int:
     """Memory of a process and its children."""
-    return sum(int(process.memory_info().rss) for process in _family(pid))
+    return sum(int(process.memory_info().rss) for process in family(pid))
 
 
 def description() -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Servers as processes of their own: started on their cores, measured, stopped."""
 
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -11,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
-from bench.machine import cpu_seconds, cpu_seconds_of_children, pinned, resident_bytes
+from bench.machine import cpu_seconds, cpu_seconds_of_children, family, pinned, resident_bytes
 
 START_SECONDS = 90.0
 STOP_SECONDS = 60.0
@@ -35,13 +34,20 @@ def status_of(url: str) -> int:
         return 0
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Look again and again. Raises RuntimeError after so long."""
+def comes_true(condition: Callable[[], bool], seconds: float) -> bool:
+    """Look again and again; whether it came true in this time."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise RuntimeError(f"not within {seconds:g} s: {what}")
+            return False
         time.sleep(0.02)
+    return True
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """The same. Raises RuntimeError after so long."""
+    if not comes_true(condition, seconds):
+        raise RuntimeError(f"not within {seconds:g} s: {what}")
 
 
 class Server:
@@ -95,8 +101,10 @@ class Server:
         return resident_bytes(self._process.pid)
 
     def kill(self) -> None:
-        """End it at once, as a crash does."""
-        self._process.kill()
+        """End it and its children at once, as a crash does."""
+        if self._process.poll() is None:
+            for process in family(self._process.pid):
+                process.kill()
         self._process.wait(STOP_SECONDS)
 
     def __enter__(self) -> Self:
@@ -108,11 +116,5 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            # A second signal ends the drain of a gateway: nobody waits for what runs there.
-            for number in (signal.SIGTERM, signal.SIGTERM):
-                self._process.send_signal(number)
-            try:
-                self._process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.kill()
+        # Nobody needs its data, or waits for a drain.
+        self.kill()

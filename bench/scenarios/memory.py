@@ -7,7 +7,7 @@ from typing import Final
 from bench.bench import Bench
 from bench.load import Load, outcome
 from bench.scenario import OURS, Goal, Metric, Scenario
-from bench.servers import Server, wait_until
+from bench.servers import Server
 
 RETENTION_SECONDS: Final = 65.0
 """A gateway keeps the logs of ended turns for a minute, for readers that come back."""
@@ -25,7 +25,7 @@ def _memory(bench: Bench, system: str) -> Mapping[str, float]:
         highest = max(highest, server.memory())
         time.sleep(0.1)
     seen = outcome(playing)
-    wait_until(lambda: bench.stub.stats()["streams_open"] == 0, 60, "the runs have ended")
+    bench.settle()
     after = _at_rest(bench, server)
     turns = bench.size(20_000, 64)
     bench.client.play(server, Load(64, turns, 1, seconds=600))

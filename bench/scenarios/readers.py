@@ -11,7 +11,7 @@ from bench.bench import Bench
 from bench.gateway import API_KEY
 from bench.load import Load, outcome
 from bench.scenario import LOST, OURS, Goal, Metric, Scenario
-from bench.servers import Server, wait_until
+from bench.servers import Server
 
 
 def begun(server: Server, load: Load, paths: Path) -> None:
@@ -61,7 +61,7 @@ FAN_OUT: Final = Scenario(
 
 
 def _storm(bench: Bench, system: str) -> Mapping[str, float]:
-    turns, readers, tokens, open_seconds = bench.size((200, 2000, 500, 6.0), (4, 20, 80, 1.0))
+    turns, readers, tokens, open_seconds = bench.size((200, 2000, 500, 6.0), (4, 20, 70, 0.5))
     url = bench.database_url(system)
 
     load = Load(turns, turns, tokens, delay_ms=50, ramp_ms=open_seconds * 300, seconds=tokens / 20 + 40)
@@ -74,7 +74,7 @@ def _storm(bench: Bench, system: str) -> Mapping[str, float]:
         before = bench.stub.stats()["streams_opened"]
         first.kill()
         seen = outcome(playing)
-        wait_until(lambda: bench.stub.stats()["streams_open"] == 0, 60, "the runs have ended")
+        bench.settle()
         opened = bench.stub.stats()["streams_opened"] - before
     return {
         "resumed": seen.resume_us.count,
