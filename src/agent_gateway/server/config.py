@@ -6,6 +6,7 @@ from typing import Any
 
 import uvicorn
 
+from agent_gateway.crowd import Ticker
 from agent_gateway.limits import DEFAULTS, ServerLimits
 from agent_gateway.server.connection import Connection
 
@@ -13,7 +14,7 @@ from agent_gateway.server.connection import Connection
 def server_config(app: Any, limits: ServerLimits = DEFAULTS.server, **more: Any) -> uvicorn.Config:
     """uvicorn's configuration, with the connections and the event loop of this package."""
     given: Mapping[str, Any] = {
-        "http": partial(Connection, limits=limits),
+        "http": partial(Connection, limits=limits, looks=Ticker(limits.look_seconds)),
         "loop": "agent_gateway.server.listener:Loop",
         "ws": "none",
         "log_config": None,

@@ -16,7 +16,8 @@ from typing_extensions import override
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from agent_gateway.limits import DEFAULTS, ServerLimits
+from agent_gateway.crowd import Ticker
+from agent_gateway.limits import ServerLimits
 from agent_gateway.server.body import Body, ChunkedBody, SizedBody
 from agent_gateway.server.exchange import HIGH_WATER, STATUS_LINES, Exchange
 from agent_gateway.server.head import CHUNKED, END, MAX_HEAD, Head, Refused, too_large, too_slow
@@ -53,7 +54,8 @@ class Connection(asyncio.Protocol):
         app_state: dict[str, object],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        limits: ServerLimits = DEFAULTS.server,
+        limits: ServerLimits,
+        looks: Ticker,
     ) -> None:
         if not config.loaded:
             config.load()
@@ -63,6 +65,8 @@ class Connection(asyncio.Protocol):
         self.state = server_state
         self._config = config
         self._limits = limits
+        self._looks = looks
+        """Calls `_look` of all connections of the server."""
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
         self._writable = asyncio.Event()
@@ -107,7 +111,7 @@ class Connection(asyncio.Protocol):
         self.state.connections.add(self)  # type: ignore[arg-type]
         self._server, self._client = (_address(transport, name) for name in ("sockname", "peername"))
         self._deadline = self._loop.time() + self._limits.head_seconds
-        self._look_again = self._loop.call_later(self._limits.look_seconds, self._look)
+        self._looks.join(self._look)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -124,7 +128,7 @@ class Connection(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
-        self._look_again.cancel()
+        self._looks.leave(self._look)
         self.state.connections.discard(self)  # type: ignore[arg-type]
         self._buffer.clear()
         if self._exchange is not None:
@@ -306,7 +310,6 @@ class Connection(asyncio.Protocol):
     def _look(self) -> None:
         """Check for slow clients and deadlines, every `look_seconds`."""
         now = self._loop.time()
-        self._look_again = self._loop.call_later(self._limits.look_seconds, self._look)
         passed, self._looked = now - self._looked, now
         unsent = self.transport.get_write_buffer_size()
         if not unsent:
