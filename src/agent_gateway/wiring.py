@@ -11,6 +11,7 @@ from agent_gateway.apps.config import AppConfig
 from agent_gateway.backend.fold.translate import FOLD_VERSIONS
 from agent_gateway.backend.protocol import Backend
 from agent_gateway.bootstrap import Bootstrap
+from agent_gateway.crowd import Ticker
 from agent_gateway.domain.ids import new_id
 from agent_gateway.errors import StoreError
 from agent_gateway.filetypes import SizeLimits
@@ -20,6 +21,7 @@ from agent_gateway.routes.dependencies.state import AppState, Installed
 from agent_gateway.routes.http.api_key_cache import ApiKeyCache
 from agent_gateway.routes.http.tickets import FileTickets, Tickets
 from agent_gateway.routes.streams.frames import Frames
+from agent_gateway.routes.streams.reader import PING_TICKS
 from agent_gateway.routes.streams.turn_sources import TurnSources
 from agent_gateway.settings import SECRET_CHARACTERS, Settings
 from agent_gateway.store.apps import AppStore
@@ -89,6 +91,7 @@ async def open_gateway(
             storage.turns,
             Frames(tickets.files.url),
             limits.requests.deleted_check_seconds,
+            Ticker(settings.ping_seconds / PING_TICKS),
         ),
         ping_seconds=settings.ping_seconds,
         limits=limits.requests,

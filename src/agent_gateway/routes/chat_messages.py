@@ -126,7 +126,7 @@ async def post_chat_message(
                 "X-Task-Id": source.view.task_id,
                 "X-Turn-Events-URL": _events_url(state, caller, source.view.task_id),
             }
-            return TurnStream(source.frames(variant, after, state.ping_seconds), headers)
+            return TurnStream(source.body(variant, after), headers)
 
 
 @router.post(
@@ -222,8 +222,7 @@ async def _refuse_early_failure(live: LiveTurn, seconds: float, idempotency_key:
     log, first = live.log, live.turn.opening
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while len(log.events) <= first and not log.closed:
-                await log.wait(first, seconds)
+            await log.wait(first)
     if len(log.events) > first and isinstance(failed := log.events[first], TurnFailed):
         raise _failed(failed.code, idempotency_key)
 

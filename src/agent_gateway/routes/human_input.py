@@ -3,8 +3,6 @@
 A form is read and submitted with its token and a key of the app.
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
@@ -26,6 +24,7 @@ from agent_gateway.routes.streams.frames import PING, FrameVariant
 from agent_gateway.routes.streams.human_input_json import definition_json
 from agent_gateway.routes.streams.response import TurnStream
 from agent_gateway.routes.streams.turn_sources import TurnSource
+from agent_gateway.routes.streams.wire import StreamBody, Wire
 from agent_gateway.store.question_forms import FormStatus
 from agent_gateway.store.turns.reader import TurnView
 
@@ -112,38 +111,38 @@ async def get_workflow_events(
     variant = FrameVariant(found.view.mode, False)
     status = asked.status
     if status is None:
-        return TurnStream(found.frames(variant, 0, state.ping_seconds), {"X-Task-Id": asked.task_id})
+        return TurnStream(found.body(variant, 0), {"X-Task-Id": asked.task_id})
     if status.state is FormState.CANCELLED:
         raise NotFound("Workflow run not found.")
     if status.dropped:
         raise FormExpired
-    return TurnStream(_answer_frames(state, Caller(app, user), found.view, status), {})
+    return TurnStream(_answer_body(state, Caller(app, user), found.view, status), {})
 
 
-async def _answer_frames(
-    state: AppState, caller: Caller, question: TurnView, status: FormStatus
-) -> AsyncGenerator[bytes]:
+def _answer_body(state: AppState, caller: Caller, question: TurnView, asked: FormStatus) -> StreamBody:
     """Pings until the question is answered, then all frames of the turn that carries the answer."""
     variant = FrameVariant(question.mode, False)
-    yield PING
-    while status.state is FormState.OPEN:
-        closed = await state.form_waiters.wait(status.form_id, state.ping_seconds)
-        if closed is None:
-            if state.live.draining.is_set():
-                # Without a terminal event, like any connection that breaks: come back elsewhere.
-                return
-            yield PING
-        status = closed or status
-    found = await _answer(state, caller, status)
-    if found is None:
-        # Dropped or deleted: there will be no answer, and the stream must end with an error.
-        yield state.sources.frames.encoder(question).encode(
-            TurnFailed(GATEWAY_END, FormExpired.code), variant
-        )
-        return
-    async with aclosing(found.frames(variant, 0, state.ping_seconds)) as frames:
-        async for frame in frames:
-            yield frame
+
+    async def send(wire: Wire) -> None:
+        status = asked
+        await wire.send(PING)
+        while status.state is FormState.OPEN:
+            closed = await state.form_waiters.wait(status.form_id, state.ping_seconds)
+            if closed is None:
+                if state.live.draining.is_set():
+                    # Without a terminal event, like any connection that breaks: come back elsewhere.
+                    return
+                await wire.send(PING)
+            status = closed or status
+        found = await _answer(state, caller, status)
+        if found is not None:
+            await found.body(variant, 0)(wire)
+        else:
+            # Dropped or deleted: there will be no answer, and the stream must end with an error.
+            encoder = state.sources.frames.encoder(question)
+            await wire.send(encoder.encode(TurnFailed(GATEWAY_END, FormExpired.code), variant))
+
+    return send
 
 
 async def _answer(state: AppState, caller: Caller, status: FormStatus) -> TurnSource | None:

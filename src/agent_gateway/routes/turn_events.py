@@ -1,6 +1,5 @@
 """The events of a turn: followed from any position, again and again, with a key or a ticket."""
 
-from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -15,8 +14,9 @@ from agent_gateway.routes.http.errors import RESOURCE_ERRORS
 from agent_gateway.routes.schemas.base import User
 from agent_gateway.routes.schemas.stream_events import EVENT_STREAM
 from agent_gateway.routes.streams.frames import FrameVariant
-from agent_gateway.routes.streams.response import TurnStream, once_found
+from agent_gateway.routes.streams.response import TurnStream, body_once_found
 from agent_gateway.routes.streams.turn_sources import TurnSource
+from agent_gateway.routes.streams.wire import StreamBody
 
 router = APIRouter(tags=["chat"])
 
@@ -48,21 +48,21 @@ async def get_events(
     app_id, reader, task = await _reader(state, credentials, ticket, user, canonical_uuid(task_id))
     position = position_of(last_event_id, "Last-Event-ID") if after is None and last_event_id else after or 0
 
-    def frames(found: TurnSource) -> AsyncGenerator[bytes]:
-        return found.frames(FrameVariant(mode or found.view.mode, True), position, state.ping_seconds)
+    def body(found: TurnSource) -> StreamBody:
+        return found.body(FrameVariant(mode or found.view.mode, True), position)
 
-    async def later() -> AsyncGenerator[bytes]:
+    async def later() -> StreamBody:
         if state.live.draining.is_set():
             raise Unavailable("This server is shutting down.")
-        return frames(await state.sources.find(app_id, reader, task))
+        return body(await state.sources.find(app_id, reader, task))
 
     try:
         found = await state.sources.find(app_id, reader, task)
     except StoreUnavailable:
-        return TurnStream(once_found(later, state.ping_seconds), {"X-Task-Id": task})
+        return TurnStream(body_once_found(later, state.ping_seconds), {"X-Task-Id": task})
     if found.nothing_left(position):
         return Response(status_code=204)
-    return TurnStream(frames(found), {"X-Task-Id": task})
+    return TurnStream(body(found), {"X-Task-Id": task})
 
 
 async def _reader(

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 from agent_gateway.crowd import Ticker
 from agent_gateway.limits import ServerLimits
 from agent_gateway.server.body import Body, ChunkedBody, SizedBody
-from agent_gateway.server.exchange import HIGH_WATER, STATUS_LINES, Exchange
+from agent_gateway.server.exchange import HIGH_WATER, PUSH, STATUS_LINES, Exchange
 from agent_gateway.server.head import CHUNKED, END, MAX_HEAD, Head, Refused, too_large, too_slow
 
 logger = logging.getLogger(__name__)
@@ -232,11 +232,13 @@ class Connection(asyncio.Protocol):
         self._deadline = None
         if head.body_size:
             self._body = ChunkedBody() if head.body_size == CHUNKED else SizedBody(head.body_size)
-        self._exchange = Exchange(self, head, self._scope(head))
+        exchange = self._exchange = Exchange(self, head)
         if self._body is None:
-            self._exchange.add(b"", complete=True)
+            exchange.add(b"", complete=True)
         self._reading.rest()
-        task = self._loop.create_task(self._exchange.run(self._config.loaded_app))
+        task = self._loop.create_task(
+            self._exchange.run(self._config.loaded_app, self._scope(head, self._exchange))
+        )
         self.state.tasks.add(task)
         task.add_done_callback(self.state.tasks.discard)
 
@@ -250,7 +252,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is not None and (data or body.complete):
             self._exchange.add(data, complete=body.complete)
 
-    def _scope(self, head: Head) -> dict[str, object]:
+    def _scope(self, head: Head, exchange: Exchange) -> dict[str, object]:
         root = self._config.root_path
         return {
             "type": "http",
@@ -266,6 +268,7 @@ class Connection(asyncio.Protocol):
             "server": self._server,
             "client": self._client,
             "state": self._app_state.copy(),
+            "extensions": {PUSH: {"exchange": exchange}},
         }
 
     def _refuse(self, refused: Refused) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
 
 HIGH_WATER: Final = 64 * 1024
 """Bytes of a body that may wait for the application; then reading pauses."""
+
+PUSH: Final = "agent_gateway.push"
+"""This server's extension of ASGI: `scope["extensions"][PUSH]["exchange"]` is the Exchange.
+
+An application that has sent the start of its response may `follow` it in place of `receive`, and may `push`
+pieces of the body besides `send`. A middleware that changes bodies has to remove the extension.
+"""
 
 _NOT_IN_NAME: Final = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \\"]')
 _NOT_IN_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -35,8 +43,7 @@ STATUS_LINES: Final = {status: _status_line(status) for status in range(100, 600
 class Exchange:
     """A request and its response. Its connection owns it and feeds it."""
 
-    def __init__(self, connection: "Connection", head: Head, scope: dict[str, object]) -> None:
-        self.scope = scope
+    def __init__(self, connection: "Connection", head: Head) -> None:
         self.body = bytearray()
         """Data of the body that the application has not received yet."""
         self.gone = False
@@ -56,12 +63,14 @@ class Exchange:
         self._old = head.version == "1.0"
         self._owed: int | None = None
         """Bytes that the response has announced but not sent."""
+        self._on_leave: Callable[[], None] | None = None
 
     # -- what the connection calls -------------------------------------------------------------------
 
     def add(self, data: bytes, *, complete: bool) -> None:
         """Take more of the body."""
-        self.body += data
+        if self._on_leave is None:
+            self.body += data
         self._has_more = not complete
         self._news.set()
 
@@ -69,15 +78,18 @@ class Exchange:
         """The client has left, or was cut off."""
         self.gone = not self.complete
         self._news.set()
+        on_leave, self._on_leave = self._on_leave, None
+        if self.gone and on_leave is not None:
+            on_leave()
 
     def close_after(self) -> None:
         """Make this response the last one of its connection."""
         self._keep_alive = False
 
-    async def run(self, app: Any) -> None:
+    async def run(self, app: Any, scope: dict[str, object]) -> None:
         """Call the application. In every case the client gets one response or a broken connection."""
         try:
-            await app(self.scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except asyncio.CancelledError:
             if not self.complete:
                 self._connection.cut()
@@ -131,6 +143,29 @@ class Exchange:
         else:
             self._send_body(message)
 
+    @property
+    def full(self) -> bool:
+        """The client does not keep up: `send` would wait for it, and nothing may be pushed."""
+        return self._connection.full
+
+    def follow(self, on_leave: Callable[[], None]) -> None:
+        """Call this when the client leaves, while the response is not complete.
+
+        What is missing of the request's body is read and discarded, as if the application received it.
+        """
+        if self.gone:
+            on_leave()
+            return
+        self._on_leave = on_leave
+        self.listening = True
+        self.body.clear()
+        self._connection.read_on()
+
+    def push(self, data: bytes) -> None:
+        """Send a piece of the body as `send` does, but without a switch of tasks."""
+        if not self.gone:
+            self._write_body(data, more=True)
+
     def _start(self, message: Any) -> None:
         if message["type"] != "http.response.start":
             raise RuntimeError(f"a response begins with its start, not with {message['type']}")
@@ -165,10 +200,13 @@ class Exchange:
         self._connection.write(b"".join(lines))
 
     def _send_body(self, message: Any) -> None:
-        if self.complete or message["type"] != "http.response.body":
+        if message["type"] != "http.response.body":
             raise RuntimeError(f"unexpected {message['type']} in a response")
-        body: bytes = message.get("body", b"")
-        more: bool = message.get("more_body", False)
+        self._write_body(message.get("body", b""), more=message.get("more_body", False))
+
+    def _write_body(self, body: bytes, *, more: bool) -> None:
+        if self.complete or not self.started:
+            raise RuntimeError("a piece of a body without its response")
         if self._no_body:
             body = b""
         elif self._chunked:
@@ -184,5 +222,6 @@ class Exchange:
             self._connection.write(body)
         if not more:
             self.complete = True
+            self._on_leave = None
             self._news.set()
             self._connection.response_complete(keep_alive=self._keep_alive)

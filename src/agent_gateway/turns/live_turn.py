@@ -63,7 +63,7 @@ class LiveTurn:
     def hand_over(self) -> None:
         """Send the readers that can resume elsewhere: this process leaves, and another one has the turn."""
         self._handed_over = True
-        self.log.wake()
+        self.log.caught_up.call()
 
     def adopt(self, turn: Turn) -> None:
         """Drive the turn here, under this epoch; its readers may stay."""

@@ -27,7 +27,7 @@ from agent_gateway.domain.ids import ConversationId, MessageId, TaskId
 from agent_gateway.domain.turns import Outcome
 from agent_gateway.limits import Limits, ServerLimits
 from agent_gateway.routes.streams.frames import Frames, FrameVariant
-from agent_gateway.routes.streams.response import stored_frames
+from agent_gateway.routes.streams.stored import stored_frames
 from agent_gateway.store.db.tables import SnapshotRow, TurnRow
 from agent_gateway.store.turns.reader import TurnView
 from tests.support.chat import (

@@ -10,6 +10,7 @@ others.
 """
 
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from sys import getsizeof
 from typing import Final, NamedTuple
@@ -43,10 +44,21 @@ from agent_gateway.turns.log import EventLog
 
 PING: Final = b"event: ping\n\n"
 
+RETRY_MS: Final = (1000, 3000)
+"""When EventSource reconnects after a stream that broke: spread, since many break at once."""
+HANDED_OVER_RETRY_MS: Final = (50, 1000)
+"""The same for a reader that is sent elsewhere."""
+
 MAX_WRITE: Final = 256 * 1024
 """Bytes after which a read stops, so that no reader is handed a whole long log at once."""
 
 _escape = json.encoder.encode_basestring_ascii
+
+
+def retry(between: tuple[int, int]) -> bytes:
+    """Tells EventSource in how many milliseconds to come back, by chance between these two."""
+    first, last = between
+    return b"retry: %d\n\n" % (first + secrets.randbelow(last - first + 1))
 
 
 class FrameVariant(NamedTuple):

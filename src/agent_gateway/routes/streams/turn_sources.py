@@ -1,14 +1,16 @@
 """A turn to read: found in this process or in the rows, and what its readers are given."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from agent_gateway.crowd import Ticker
 from agent_gateway.domain.events import Result
 from agent_gateway.domain.ids import AppId, TaskId
 from agent_gateway.errors import NotFound, StoreError, Unavailable
 from agent_gateway.routes.streams.frames import Frames, FrameVariant
-from agent_gateway.routes.streams.response import ended_frames, live_frames
+from agent_gateway.routes.streams.reader import Reader
+from agent_gateway.routes.streams.stored import ended_body
+from agent_gateway.routes.streams.wire import StreamBody
 from agent_gateway.store.turns.reader import TurnView
 from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turns.live_turn import LiveTurn
@@ -23,6 +25,7 @@ class TurnSource:
     source: LiveTurn | Result
     """Where its events are: live in this process, or as it ended in the rows."""
     turn_frames: Frames
+    ticker: Ticker
 
     @property
     def live(self) -> LiveTurn | None:
@@ -44,12 +47,13 @@ class TurnSource:
         result = self.source if isinstance(self.source, Result) else self.source.result
         return result is not None and after >= result.end_position
 
-    def frames(self, variant: FrameVariant, after: int, ping_seconds: float) -> AsyncGenerator[bytes]:
-        """The frames of one reader."""
-        if isinstance(self.source, Result):
-            return ended_frames(self.turn_frames.encoder(self.view), self.source, variant, after)
-        cache = self.turn_frames.cache(self.source)
-        return live_frames(self.source, cache, variant, after=after, ping_seconds=ping_seconds)
+    def body(self, variant: FrameVariant, after: int) -> StreamBody:
+        """What one reader gets beyond a position."""
+        source = self.source
+        if isinstance(source, Result):
+            return ended_body(self.turn_frames.encoder(self.view), source, variant, after)
+        cache = self.turn_frames.cache(source)
+        return lambda wire: Reader(source, cache, variant, wire, self.ticker, after=after).read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class TurnSources:
     frames: Frames
     deleted_check_seconds: float
     """How long a reader of a live turn waits for the check that its conversation was not deleted."""
+    ticker: Ticker
+    """Makes the pings of all readers."""
 
     async def find(self, app_id: AppId, user: str, task_id: TaskId) -> TurnSource:
         """A turn of this app and user; NotFound when there is none."""
@@ -74,7 +80,7 @@ class TurnSources:
             read = self.stores.reader.result if view.ended else self.live.follow
             source = await read(task_id)
             if source is not None:
-                return TurnSource(view, source, self.frames)
+                return TurnSource(view, source, self.frames, self.ticker)
         raise NotFound("Task not found.")
 
     def of_live(self, live: LiveTurn) -> TurnSource:
@@ -88,7 +94,7 @@ class TurnSources:
             mode=turn.app.config.mode,
             ended=live.ended.is_set(),
         )
-        return TurnSource(view, live, self.frames)
+        return TurnSource(view, live, self.frames, self.ticker)
 
     async def _is_deleted(self, app_id: AppId, user: str, task_id: TaskId) -> bool:
         """Whether a live turn's conversation is gone, which any process may have done (R16).
