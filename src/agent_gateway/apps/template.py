@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 TURN_NAMES: Final = (
@@ -50,10 +51,12 @@ class Placeholder:
     name: str
 
 
-def parse(text: str, *, of_file: bool = False) -> list[str | Placeholder]:
+@lru_cache(maxsize=1024)
+def parse(text: str, *, of_file: bool = False) -> tuple[str | Placeholder, ...]:
     """Split a string into literal text and placeholders, in order. Raises TemplateError.
 
-    `of_file`: the placeholders are those of a file.
+    `of_file`: the placeholders are those of a file. The same few templates are parsed in every turn, so the
+    last ones are remembered.
     """
     parts: list[str | Placeholder] = []
     literal = ""
@@ -76,7 +79,7 @@ def parse(text: str, *, of_file: bool = False) -> list[str | Placeholder]:
     literal += text[position:]
     if literal:
         parts.append(literal)
-    return parts
+    return tuple(parts)
 
 
 def _placeholder(inner: str) -> Placeholder:
@@ -136,7 +139,7 @@ def fill(value: Any, lookup: Callable[[Placeholder], Any]) -> Any:
             return value
 
 
-def _fill_string(parts: list[str | Placeholder], lookup: Callable[[Placeholder], Any]) -> Any:
+def _fill_string(parts: tuple[str | Placeholder, ...], lookup: Callable[[Placeholder], Any]) -> Any:
     match parts:
         case [Placeholder() as only]:
             return lookup(only)

@@ -199,11 +199,13 @@ class _Values:
 
 def _files_text(turn: Turn, file_url: Callable[[str], str]) -> str:
     """The text about the files of a message for the agent, one line each; empty when there are none."""
+    if not turn.files:
+        return ""
     parts = parse(turn.app.config.files_prompt, of_file=True)
     return "\n".join(_file_line(parts, file, file_url) for file in turn.files)
 
 
-def _file_line(parts: list[str | Placeholder], file: InputFile, file_url: Callable[[str], str]) -> str:
+def _file_line(parts: Sequence[str | Placeholder], file: InputFile, file_url: Callable[[str], str]) -> str:
     known = {
         "type": file.type,
         "name": file.name,

@@ -17,7 +17,7 @@ MAX_ENTRY_BYTES: Final = 8 * 1024 * 1024
 FILES: Final = "files"
 """Key of a prompt layer's config that may hold the list."""
 
-_ALONE: Final = [Placeholder("turn", "files")]
+_ALONE: Final = (Placeholder("turn", "files"),)
 _FORMATS: Final = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp", "image/gif": "gif"}
 """The media types that models can see, and the names of these formats."""
 

@@ -3,7 +3,7 @@
 import uuid
 from typing import Final, Literal, NewType
 
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 AppId = NewType("AppId", str)
 AppVersionId = NewType("AppVersionId", str)
