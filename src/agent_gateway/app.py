@@ -32,6 +32,7 @@ from agent_gateway.routes.dependencies.auth import check_key
 from agent_gateway.routes.http import cors, docs_page, errors, openapi
 from agent_gateway.routes.http.middleware import HeadRequests, RequestBodies, RequestIds
 from agent_gateway.routes.http.request_text import require_text
+from agent_gateway.routes.http.shortcut import Shortcut
 from agent_gateway.settings import Settings
 from agent_gateway.signals import draining_first
 from agent_gateway.startup_checks import load_config
@@ -118,6 +119,8 @@ def create_app(
     app.include_router(routes)
     app.include_router(routes, prefix="/v1", include_in_schema=False)
     app.include_router(health.router)
+    posts = ("/chat-messages", "/v1/chat-messages")
+    app.router.routes.insert(0, Shortcut(app.router, "POST", posts, chat_messages.answer_plain_message))
     app.add_middleware(RequestBodies, most=settings.max_body_bytes, check_key=check_key)
     app.add_middleware(HeadRequests)
     app.add_middleware(RequestIds)

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials
 
@@ -22,6 +22,7 @@ from agent_gateway.routes.dependencies.auth import (
     count_key,
 )
 from agent_gateway.routes.dependencies.parameters import LastEventId, ModeQuery, TaskPath, position_of
+from agent_gateway.routes.dependencies.plain_message import MAX_KEY, read_plain_message
 from agent_gateway.routes.dependencies.state import AppState, StateDep
 from agent_gateway.routes.http.errors import ERRORS, error_responses
 from agent_gateway.routes.http.input_files import input_files
@@ -47,7 +48,7 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1,
-        max_length=255,
+        max_length=MAX_KEY,
         description="The same key and body never make a second turn.",
         alias="Idempotency-Key",
     ),
@@ -127,6 +128,12 @@ async def post_chat_message(
                 "X-Turn-Events-URL": _events_url(state, caller, source.view.task_id),
             }
             return TurnStream(source.body(variant, after), headers)
+
+
+async def answer_plain_message(request: Request, body: bytes) -> Response | None:
+    """The same for a plain request, without the framework; None for any other."""
+    arguments = await read_plain_message(request, body)
+    return None if arguments is None else await post_chat_message(**arguments)
 
 
 @router.post(

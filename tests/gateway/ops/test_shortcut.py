@@ -1,0 +1,84 @@
+"""The shorter way to POST /chat-messages: nobody can tell it from the framework's own."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from agent_gateway.routes import chat_messages
+from tests.support.chat import Chat
+
+LONG_WAY = "/chat-messages?ids=false"
+"""A request with a query is not plain."""
+
+ASKED: dict[str, Any] = {"query": "Hi", "user": "ann", "inputs": {}, "response_mode": "blocking"}
+
+
+@pytest.mark.parametrize(
+    ("content", "headers"),
+    [
+        (ASKED, {}),
+        ({**ASKED, "inputs": None, "files": None, "auto_generate_name": "no"}, {}),
+        ({**ASKED, "trace_id": "t-1", "unknown": [1]}, {"X-Trace-Id": "t-2"}),
+        ({**ASKED, "query": "caf\u00e9 \U0001f600"}, {"Idempotency-Key": "k"}),
+        ({**ASKED, "query": " "}, {}),
+        ({**ASKED, "user": ""}, {}),
+        ({**ASKED, "user": "a\0b"}, {}),
+        ({**ASKED, "files": [{"type": "image"}]}, {}),
+        ({**ASKED, "conversation_id": "no id"}, {}),
+        ({**ASKED, "conversation_id": "01a22750-2d04-7235-ac01-cb66738fa7d3"}, {}),
+        ({**ASKED, "response_mode": "loud"}, {}),
+        (ASKED, {"Idempotency-Key": ""}),
+        (ASKED, {"Idempotency-Key": "k" * 256}),
+        (ASKED, {"Idempotency-Key": b"\xff"}),
+        (ASKED, {"Last-Event-ID": "1"}),
+        (ASKED, {"X-Trace-Id": "no id!"}),
+        (ASKED, {"Authorization": ""}),
+        (ASKED, {"Authorization": "Basic app-x"}),
+        (ASKED, {"Authorization": "Bearer app-nobody"}),
+        (b"", {}),
+        (b"{", {}),
+        (b"[]", {}),
+        (b'{"query": "\xff", "user": "ann"}', {}),
+        (b'{"query": "\\ud83d", "user": "ann"}', {}),
+        (b'{"query": "Hi", "user": "ann", "inputs": {"n": NaN}}', {}),
+        (b'{"query": "Hi", "user": "ann", "inputs": {"n": ' + b"9" * 5000 + b"}}", {}),
+        (b'{"query": "Hi", "user": "ann", "inputs": ' + b"[" * 300 + b"]" * 300 + b"}", {}),
+    ],
+)
+def test_both_ways_give_the_same_response(
+    chat: Chat, content: dict[str, Any] | bytes, headers: dict[str, Any]
+) -> None:
+    responses = []
+    for number, url in enumerate(("/chat-messages", LONG_WAY, "/v1/chat-messages")):
+        own = dict(headers)
+        if own.get("Idempotency-Key") == "k":
+            own["Idempotency-Key"] = f"{chat.user} {number}"
+        body = json.dumps(content).encode() if isinstance(content, dict) else content
+        responses.append(_comparable(chat.client.post(url, headers=own, content=body)))
+    assert responses[0] == responses[1] == responses[2]
+
+
+def test_a_plain_message_takes_the_short_way(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The framework resolves none of its parameters."""
+    asked = []
+    real = chat_messages.read_plain_message
+
+    async def reads(*arguments: Any) -> Any:
+        asked.append(read := await real(*arguments))
+        return read
+
+    monkeypatch.setattr(chat_messages, "read_plain_message", reads)
+    headers = {"Idempotency-Key": chat.user, "X-Request-Id": "r", "X-Trace-Id": "t"}
+    assert chat.client.post("/chat-messages", json=ASKED, headers=headers).status_code == 200
+    assert len(asked) == 1
+    assert asked[0] is not None
+
+
+def _comparable(response: httpx.Response) -> tuple[int, list[str], Any]:
+    """Without what differs from turn to turn."""
+    body: Any = response.json()
+    for name in ("id", "message_id", "task_id", "conversation_id", "created_at", "metadata"):
+        body.pop(name, None)
+    return response.status_code, sorted(set(response.headers) - {"date"}), body
