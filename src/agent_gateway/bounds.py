@@ -1,7 +1,8 @@
 """What cuts the work on a turn: its bounds in time, and what happens to it from outside."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from enum import Enum, auto
 
 from agent_gateway.limits import TurnLimits
@@ -42,16 +43,21 @@ class Bounds:
         """True between arming the row and knowing the run's id: OWNERSHIP waits for that (R4)."""
         self.idle_seconds = idle_seconds
         self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._heard = 0.0
+        """When the run said something last, or when the work began."""
         self._deadline: float | None = None
         self._stop_by: float | None = None
         self._next = Interruption.DEADLINE
         """What it means when the timer expires by itself."""
-        self._timer: asyncio.Timeout | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        """When the next bound may be reached: not later, but perhaps too early."""
+        self._cutter: asyncio.Timeout | None = None
 
     @property
     def is_working(self) -> bool:
         """True while there is work that may be cut."""
-        return self._timer is not None
+        return self._cutter is not None
 
     @property
     def stopping(self) -> bool:
@@ -61,34 +67,54 @@ class Bounds:
     def stop(self) -> None:
         """From now on the run has a moment to say how it ended."""
         if self._stop_by is None:
-            self._stop_by = asyncio.get_running_loop().time() + self._limits.stop_seconds
-            self.rearm()
+            self._stop_by = self._loop.time() + self._limits.stop_seconds
+            self.check()
 
     def cut(self, why: Interruption) -> None:
         """Cut the work now; while a run is being created, OWNERSHIP cuts it later."""
         if self.why is not Interruption.SHUTDOWN:
             self.why = why
-        self.rearm()
+        self.check()
 
     def start_over(self) -> None:
         """The runner has seen why the work was cut, and looks at its turn anew."""
         if self.why is not Interruption.SHUTDOWN:
             self.why = None
 
-    def rearm(self) -> None:
-        """Set the timer to the next bound, as after each event of the run; or to now when the work is cut."""
-        if self._timer is None or self._timer.expired():
+    @contextmanager
+    def sending_run(self) -> Generator[None]:
+        """Around the request for a run, up to knowing its id."""
+        self.sending = True
+        try:
+            yield
+        finally:
+            self.sending = False
+            self.check()
+
+    def heard(self) -> None:
+        """The run said something. This is called for every read of its events, and so it moves no timer."""
+        self._heard = self._loop.time()
+
+    def check(self) -> None:
+        """Cut the work if that is due; otherwise check again when the next bound may be reached."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._cutter is None or self._cutter.expired():
             return
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         if self.why is Interruption.SHUTDOWN or (self.why is Interruption.OWNERSHIP and not self.sending):
-            self._timer.reschedule(now)
+            self._cutter.reschedule(now)
         elif self._deadline is not None:
-            when, self._next = now + self.idle_seconds, Interruption.IDLE
+            when, self._next = self._heard + self.idle_seconds, Interruption.IDLE
             if self._deadline < when:
                 when, self._next = self._deadline, Interruption.DEADLINE
             if self._stop_by is not None and self._stop_by < when:
                 when, self._next = self._stop_by, Interruption.STOP_GRACE
-            self._timer.reschedule(when)
+            if when <= now:
+                self._cutter.reschedule(now)
+            else:
+                self._timer = self._loop.call_at(when, self.check)
 
     async def run(self, work: Callable[[], Awaitable[str | None]], deadline: float | None) -> str | None:
         """Do this until it is done or cut; returns what it returns, or the code of the interruption.
@@ -96,12 +122,14 @@ class Bounds:
         Without a deadline, as for a turn of another process, there are no bounds in time.
         """
         self._deadline = deadline
+        self._heard = self._loop.time()
         try:
-            async with asyncio.timeout(None) as self._timer:
-                self.rearm()
+            async with asyncio.timeout(None) as self._cutter:
+                self.check()
                 return await work()
         except TimeoutError:
             self.why = self.why or self._next
             return self.why.code
         finally:
-            self._timer = None
+            self._cutter = None
+            self.check()

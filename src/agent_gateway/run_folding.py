@@ -33,7 +33,7 @@ class Folding:
             self.fold = Fold(turn.opening, turn.fold_version)
             self._emit([FormAnswered(turn.opening, turn.form)])
 
-    async def read(self, run_id: RunId, on_progress: Callable[[], None]) -> None:
+    async def read(self, run_id: RunId, heard: Callable[[], None]) -> None:
         """Fold the run's events from where the fold stands until its terminal one.
 
         Raises what `Backend.stream` raises, and RunLost when the stream ends without a terminal event.
@@ -41,7 +41,7 @@ class Folding:
 
         def fold(events: list[RunEvent]) -> None:
             self._emit(self.fold.feed(events))
-            on_progress()
+            heard()
 
         await self._backend.stream(run_id, fold, self.fold.cursors)
         if not self.run_has_ended:

@@ -178,8 +178,7 @@ class TurnRunner:
         wanted = images_for_model(self.turn.app.config.composition, self.turn.files)
         images = await self._resources.files.read_images(wanted, self._resources.limits.read_images_seconds)
         request = compose(self.turn, self._resources.environ, self._resources.file_url, images)
-        self._bounds.sending = True
-        try:
+        with self._bounds.sending_run():
             if not await self._store.retried(lambda: self._store.owned.arm(self.turn)):
                 return False
             run_id = await self._created.create(request)
@@ -190,8 +189,6 @@ class TurnRunner:
                 if stored is None or stored.run_id != run_id:
                     await self._cancel_for_good(run_id)
                 return False
-        finally:
-            self._bounds.sending = False
         self.run_id = run_id
         if stop_asked:
             self.stop()
@@ -283,7 +280,7 @@ class TurnRunner:
         assert self.run_id is not None
         bind_contextvars(run_id=self.run_id)
         try:
-            await self._folding.read(self.run_id, self._bounds.rearm)
+            await self._folding.read(self.run_id, self._bounds.heard)
         except RunGap:
             stored = await self._store.retried(lambda: self._store.reader.load(self.turn.task_id))
             if stored is None or stored.checkpoint is None:
@@ -292,7 +289,7 @@ class TurnRunner:
                 self.turn = stored
             if not self._folding.restore(stored):
                 raise
-            await self._folding.read(self.run_id, self._bounds.rearm)
+            await self._folding.read(self.run_id, self._bounds.heard)
 
     def _emit_result(self, result: Result) -> None:
         self._folding.emit_rest(result)

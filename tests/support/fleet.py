@@ -135,7 +135,7 @@ def fall_silent(server: GatewayServer, task_id: str) -> None:
         live = server.gateway.live.find(TaskId(task_id))
         assert live is not None
         live.runner._bounds.idle_seconds = 0.0
-        live.runner._bounds.rearm()
+        live.runner._bounds.check()
 
     within(server, run())
 
