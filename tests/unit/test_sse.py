@@ -38,6 +38,16 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
         pytest.param(
             b"data: 1\n\r\ndata: 2\r\n\n", [Frame(b"", b"", b"1"), Frame(b"", b"", b"2")], id="mixed"
         ),
+        pytest.param(
+            BOM + b"id:  1 \nevent: a: b\ndata: \x85{\r}\n\n",
+            [Frame(b" 1 ", b"a: b", b"\x85{\r}")],
+            id="odd characters in the usual form",
+        ),
+        pytest.param(
+            b"id: 1\nevent: a\ndata: x\ndata: y\n\nid: 2\ndata: z\nevent: b\n\n",
+            [Frame(b"1", b"a", b"x\ny"), Frame(b"2", b"b", b"z")],
+            id="nearly the usual form",
+        ),
         pytest.param(BOM + b"data: x\n\n", [Frame(b"", b"", b"x")], id="bom"),
         pytest.param(b"data: x\n\n" + BOM + b"data: y\n\n", [Frame(b"", b"", b"x")], id="bom in the middle"),
         pytest.param(b": keepalive\n\n: again\n\ndata: x\n\n", [Frame(b"", b"", b"x")], id="comments"),
