@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,7 +20,15 @@ from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolC
 from agent_gateway.backend.embedded import EmbeddedBackend
 from agent_gateway.backend.embedded.calculator import calculate
 from agent_gateway.backend.embedded.demo import MAX_COUNT, answer
-from agent_gateway.backend.embedded.runs import FROM_START, Cancellation, Emit, RunFailed, Runs, Stopping
+from agent_gateway.backend.embedded.runs import (
+    FROM_START,
+    Cancellation,
+    Emit,
+    LoggedEvent,
+    RunFailed,
+    Runs,
+    Stopping,
+)
 from agent_gateway.backend.fold.translate import Fold
 from agent_gateway.backend.protocol import TERMINAL, Composition, CreateRunRequest, Layer, OnExit, RunEvent
 from agent_gateway.domain.ids import RunId
@@ -363,6 +371,53 @@ def _known(runs: Runs, run_id: str) -> bool:
     with contextlib.suppress(RunLost):
         return runs.get(run_id) is not None
     return False
+
+
+async def test_a_reader_gets_an_event_while_it_is_appended_and_its_errors_are_its_own() -> None:
+    heard: list[list[str]] = []
+    late: list[list[str]] = []
+    seen: list[int] = []
+    """How many batches the first reader had behind each event."""
+    begin, go_on = asyncio.Event(), asyncio.Event()
+
+    def types(batches: list[list[str]]) -> Callable[[list[LoggedEvent]], None]:
+        return lambda batch: batches.append([event.type for event in batch])
+
+    def broken(batch: list[LoggedEvent]) -> None:
+        if batch[-1].type != "run_started":
+            raise LookupError("mine")
+
+    async def execute(_: CreateRunRequest, emit: Emit) -> bytes:
+        await begin.wait()
+        for number in range(2):
+            emit(b"{}", b'"%d"' % number)
+            seen.append(len(heard))
+        await go_on.wait()
+        return b'{"output":""}'
+
+    async with asyncio.timeout(LIMIT):
+        runs = Runs(execute)
+        run = runs.create(request("hi"))
+        first = asyncio.ensure_future(run.read(FROM_START, types(heard)))
+        leaving = asyncio.ensure_future(run.read(FROM_START, types([])))
+        failing = asyncio.ensure_future(run.read(FROM_START, broken))
+        await asyncio.sleep(0)
+        assert len(run._readers) == 3
+        begin.set()
+        with pytest.raises(LookupError, match="mine"):
+            await failing
+        leaving.cancel()
+        await asyncio.wait({leaving})
+        second = asyncio.ensure_future(run.read(FROM_START, types(late)))
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(first, second)
+        assert run._readers == []
+        await runs.aclose()
+    event = "pydantic_ai_event"
+    assert late == [["run_started", event, event], ["run_succeeded"]]
+    assert heard == [["run_started"], [event], [event], ["run_succeeded"]]
+    assert seen == [2, 3]
 
 
 async def test_the_first_terminal_event_counts_even_if_the_task_does_not_end() -> None:

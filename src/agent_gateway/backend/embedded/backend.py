@@ -45,9 +45,7 @@ class EmbeddedBackend:
         """Hand over the events of a run after a resume point, up to the terminal one. Raises RunLost."""
         run = self.runs.get(run_id)
         cursor = parse_cursor(after[1]) if after[1] else FROM_START
-        while batch := await run.next_batch(cursor):
-            cursor = batch[-1].cursor
-            on_events([decode_event(event.body) for event in batch])
+        await run.read(cursor, lambda batch: on_events([decode_event(event.body) for event in batch]))
 
     async def cancel(self, run_id: RunId) -> None:
         """Cancel a run. A run that has finished or is unknown is no error."""

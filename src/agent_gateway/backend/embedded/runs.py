@@ -1,7 +1,8 @@
 """The runs of this process: their tasks, and an append-only, replayable log of events for each.
 
-An event is encoded once, when it is appended; every reader gets the same bytes. Readers wait for a wake-up
-and hold nothing but a cursor, so any number of them may follow a run, leave it and come back.
+An event is encoded once, when it is appended; every reader gets the same bytes. Readers are called when an
+event is appended. They hold nothing but a cursor, so any number of them may follow a run, leave it and come
+back.
 """
 
 import asyncio
@@ -11,7 +12,8 @@ import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final, Literal, NamedTuple
 
@@ -98,7 +100,7 @@ class Run:
         self.error: str | None = None
         self.events: list[LoggedEvent] = []
         self.size = 0
-        self._wake = asyncio.Event()
+        self._readers: list[Callable[[LoggedEvent], None]] = []
         self._last: Cursor = FROM_START
         self._asked: Ending | None = None
         self.created_at = self.updated_at = _now()
@@ -143,9 +145,47 @@ class Run:
 
     async def next_batch(self, cursor: Cursor) -> list[LoggedEvent]:
         """Wait for events after a cursor; empty when the run has ended and none are left."""
-        while not (batch := self.after(cursor)) and self.status == "running":
-            await self._wake.wait()
+        grown = asyncio.Event()
+        with self._calling(lambda _: grown.set()):
+            while not (batch := self.after(cursor)) and self.status == "running":
+                grown.clear()
+                await grown.wait()
         return batch
+
+    async def read(self, cursor: Cursor, take: Callable[[list[LoggedEvent]], object]) -> None:
+        """Hand over the events after a cursor, each later one when it is appended; return when the run ends.
+
+        What `take` raises ends the reading, not the run.
+        """
+        if batch := self.after(cursor):
+            take(batch)
+        if self.status != "running":
+            return
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def hear(event: LoggedEvent) -> None:
+            if ended.done():
+                return
+            try:
+                if event.cursor > cursor:
+                    take([event])
+            except Exception as error:  # noqa: BLE001 - it is raised to the reader
+                ended.set_exception(error)
+            else:
+                if self.status != "running":
+                    ended.set_result(None)
+
+        with self._calling(hear):
+            await ended
+
+    @contextmanager
+    def _calling(self, reader: Callable[[LoggedEvent], None]) -> Generator[None]:
+        """Call the reader with each event that is appended meanwhile."""
+        self._readers.append(reader)
+        try:
+            yield
+        finally:
+            self._readers.remove(reader)
 
     def _append(self, event_type: str, data: bytes, extra: bytes = b"") -> None:
         if self.status != "running":
@@ -160,12 +200,13 @@ class Run:
             f'{{"id":"{event_id}","run_id":"{self.id}","created_at":"{self.updated_at}","type":"{event_type}"'
         )
         body = b"".join((envelope.encode(), b',"data":', data, extra, b"}"))
-        self.events.append(LoggedEvent(self._last, event_id, event_type, body))
+        event = LoggedEvent(self._last, event_id, event_type, body)
+        self.events.append(event)
         self.size += len(body) + _EVENT_OVERHEAD
         if event_type in TERMINAL:
             self.status = _STATUSES[event_type]
-        wake, self._wake = self._wake, asyncio.Event()
-        wake.set()
+        for reader in tuple(self._readers):
+            reader(event)
 
 
 class Runs:
