@@ -166,7 +166,7 @@ class HTTPBackend:
         await self._call(request, self._limits.call_seconds, {200, 404, 409})
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close the connections that nobody uses. A call or a stream closes its own when it is cancelled."""
         await self._recognition.aclose()
         self._spares.close()
 
