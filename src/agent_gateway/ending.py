@@ -165,7 +165,7 @@ async def _commit(store: TurnStores, ending: Ending, endings: Endings) -> Result
     Once it is not, another process commits its end, and our readers must hear of that even though we cannot
     write.
     """
-    storing = asyncio.ensure_future(store.retried(lambda: store.owned.finish(ending.turn, endings)))
+    storing = asyncio.ensure_future(store.owner_retried(lambda: store.owned.finish(ending.turn, endings)))
     storing.add_done_callback(lambda _: ending.changed.set())
     try:
         while not storing.done():

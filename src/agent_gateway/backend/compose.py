@@ -51,7 +51,7 @@ def compose(
         files = _files_text(turn, file_url)
     except TemplateError as error:
         raise _not_composable(turn, error) from None
-    has_placeholder = any(uses(layer.config, _FILES) for layer in template.layers)
+    has_placeholder = bool(files) and any(uses(layer.config, _FILES) for layer in template.layers)
     if files and not turn.form and not has_place_for_files(template):
         logger.warning("the composition has no place for the files of the turn")
     shown = entries(turn.files, file_url, images or {})

@@ -167,6 +167,8 @@ class FileStore:
     async def read_images(self, file_ids: Sequence[str], seconds: float) -> dict[str, bytes]:
         """The bytes of these images that can be read within a bound; an agent gets the others as URLs."""
         images: dict[str, bytes] = {}
+        if not file_ids:
+            return images
         try:
             async with asyncio.timeout(seconds):
                 for file_id in file_ids:

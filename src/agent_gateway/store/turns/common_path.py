@@ -61,7 +61,7 @@ class OwnedTurn(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A turn whose run is stored."""
+    """A turn of ours that is not over."""
 
     stop_asked: bool
 
@@ -107,6 +107,10 @@ class CommonWrites(Protocol):
         """`running → ended` (R7)."""
         ...
 
+    async def renew(self, owned: Sequence[OwnedTurn]) -> list[Running | None]:
+        """Renew leases; None for turns that are not ours (R6). Waits for locked rows."""
+        ...
+
 
 class CommonPath:
     """The same for one turn at a time: those that come in the same moment are written together."""
@@ -116,6 +120,7 @@ class CommonPath:
         self.arm = GroupCommit(writes.arm, shielded, of=_of_turn)
         self.mark_running = GroupCommit(writes.mark_running, shielded, of=_of_turn)
         self.finish = GroupCommit(writes.finish, shielded, of=_of_end)
+        self.renew = writes.renew
 
 
 def _of_message(message: NewMessage) -> tuple[object, ...]:

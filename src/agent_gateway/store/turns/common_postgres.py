@@ -94,6 +94,12 @@ class CommonWritesOnPostgres:
         running = {task: Running(stop_asked) for task, stop_asked in found}
         return [running.get(turn.task) for turn in owned]
 
+    async def renew(self, owned: Sequence[OwnedTurn]) -> list[Running | None]:
+        """Renew leases (R6)."""
+        found = await self._fetch(RENEW, _columns(OwnedTurn, owned), "heartbeats")
+        renewed = {task: Running(stop_asked) for task, stop_asked in found}
+        return [renewed.get(turn.task) for turn in owned]
+
     async def finish(self, ends: Sequence[TurnEnd]) -> list[bool]:
         """`running → ended` (R7)."""
         values = _columns(TurnEnd, ends)
@@ -110,7 +116,7 @@ class CommonWritesOnPostgres:
 
 
 def _columns(kind: type[NamedTuple], rows: Sequence[NamedTuple]) -> dict[str, list[Any]]:
-    return dict(zip(kind._fields, map(list, zip(*rows, strict=True)), strict=True))
+    return {field: [row[number] for row in rows] for number, field in enumerate(kind._fields)}
 
 
 def _arrays(cte_name: str, prefix: str = "", /, **types: TypeEngine[Any]) -> CTE:
@@ -342,10 +348,10 @@ def _own_inputs(going: CTE) -> ColumnElement[Any]:
     return func.coalesce(differing, _EMPTY)
 
 
-def _ours(*states: TurnState) -> tuple[CTE, CTE]:
-    """The given turns, and those of them that are ours, in one of these states, and locked now."""
+def _ours(*states: TurnState, waits: bool = False) -> CTE:
+    """Those of the given turns that are ours, in one of these states, and locked now."""
     row = _arrays("given", task=_UUID, epoch=Integer(), run=Text())
-    locked = (
+    return (
         select(turns.c.id, row.c.run)
         .join(row, row.c.task == turns.c.id)
         .where(
@@ -354,10 +360,9 @@ def _ours(*states: TurnState) -> tuple[CTE, CTE]:
             _by_id_in(*states),
         )
         .order_by(turns.c.id)
-        .with_for_update(of=turns, skip_locked=True)
+        .with_for_update(of=turns, skip_locked=not waits)
         .cte("locked_turns")
     )
-    return row, locked
 
 
 def _by_id_in(*states: TurnState) -> ColumnElement[bool]:
@@ -369,7 +374,7 @@ def _by_id_in(*states: TurnState) -> ColumnElement[bool]:
 
 
 def _arm() -> PreparedForPostgres:
-    _, locked = _ours(TurnState.PLANNED, TurnState.SENDING)
+    locked = _ours(TurnState.PLANNED, TurnState.SENDING)
     return PreparedForPostgres(
         update(turns)
         .where(turns.c.id == locked.c.id, turns.c.stop_at.is_(None))
@@ -379,11 +384,21 @@ def _arm() -> PreparedForPostgres:
 
 
 def _mark_running() -> PreparedForPostgres:
-    _, locked = _ours(TurnState.SENDING, TurnState.RUNNING)
+    locked = _ours(TurnState.SENDING, TurnState.RUNNING)
     return PreparedForPostgres(
         update(turns)
         .where(turns.c.id == locked.c.id)
         .values(state=TurnState.RUNNING.value, run_id=locked.c.run)
+        .returning(cast(turns.c.id, Text), turns.c.stop_at.is_not(None))
+    )
+
+
+def _renew() -> PreparedForPostgres:
+    locked = _ours(TurnState.PLANNED, TurnState.SENDING, TurnState.RUNNING, waits=True)
+    return PreparedForPostgres(
+        update(turns)
+        .where(turns.c.id == locked.c.id)
+        .values(lease_until=now_plus(bindparam("lease_seconds")))
         .returning(cast(turns.c.id, Text), turns.c.stop_at.is_not(None))
     )
 
@@ -513,4 +528,5 @@ def _finish() -> PreparedForPostgres:
 BEGIN: Final = _begin()
 ARM: Final = _arm()
 MARK_RUNNING: Final = _mark_running()
+RENEW: Final = _renew()
 FINISH: Final = _finish()

@@ -33,7 +33,7 @@ from agent_gateway.store.turns.idempotency import CLAIM, DELETE_EXPIRED_KEY
 from agent_gateway.store.turns.inputs import own_inputs
 from agent_gateway.store.turns.locks import NEXT_SEQ
 from agent_gateway.store.turns.rows import INSERT_TURN, OwnerContext
-from agent_gateway.store.turns.transitions import ARM, MARK_RUNNING, OURS
+from agent_gateway.store.turns.transitions import ARM, MARK_RUNNING, OURS, RENEW
 
 Write = TypeVar("Write")
 Outcome = TypeVar("Outcome")
@@ -87,6 +87,7 @@ NEW_MESSAGE: Final = PreparedForSqlite(
 NEW_TURN: Final = PreparedForSqlite(INSERT_TURN)
 ARM_TURN: Final = PreparedForSqlite(ARM)
 STORE_RUN: Final = PreparedForSqlite(MARK_RUNNING)
+RENEW_LEASE: Final = PreparedForSqlite(RENEW)
 ENDING: Final = PreparedForSqlite(_ENDING)
 ANSWER: Final = PreparedForSqlite(WRITE_ANSWER)
 NEW_STEP: Final = PreparedForSqlite(with_parameters(insert(steps), *(column.name for column in steps.c)))
@@ -115,6 +116,10 @@ class CommonWritesOnSqlite:
     async def mark_running(self, owned: Sequence[OwnedTurn]) -> list[Running | None]:
         """`sending → running` (R4)."""
         return await self._each(owned, self._mark_running, None)
+
+    async def renew(self, owned: Sequence[OwnedTurn]) -> list[Running | None]:
+        """Renew leases (R6)."""
+        return await self._each(owned, self._renew, None)
 
     async def finish(self, ends: Sequence[TurnEnd]) -> list[bool]:
         """`running → ended` (R7)."""
@@ -184,6 +189,11 @@ class CommonWritesOnSqlite:
 
     def _mark_running(self, connection: sqlite3.Connection, turn: OwnedTurn) -> Running | None:
         row = STORE_RUN.first(connection, {**self._ours(turn), "run_id": turn.run})
+        return None if row is None else Running(row[0] is not None)
+
+    def _renew(self, connection: sqlite3.Connection, turn: OwnedTurn) -> Running | None:
+        values = {**self._ours(turn), "lease_seconds": self._context.lease_seconds}
+        row = RENEW_LEASE.first(connection, values)
         return None if row is None else Running(row[0] is not None)
 
     def _finish(self, connection: sqlite3.Connection, end: TurnEnd) -> bool:

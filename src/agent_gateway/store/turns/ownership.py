@@ -1,12 +1,12 @@
 """What the owner of turns may do: adopt, drive, release and finish them (R4-R12)."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import ColumnElement, bindparam, case, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, bindparam, case, func, or_, select, update
 
 from agent_gateway.domain.events import Endings, Result
 from agent_gateway.domain.ids import RunId, TaskId
@@ -28,14 +28,14 @@ from agent_gateway.store.turns.transitions import ARM, MARK_RUNNING, OURS
 ADOPTION_BATCH: Final = 50
 """Turns taken over in one transaction."""
 HEARTBEAT_BATCH: Final = 500
-"""Turns renewed by one statement: thousands of pairs in one exceed what Postgres can parse."""
+"""Turns renewed by one statement, which holds their rows until its commit."""
 
 
 class OwnedTurns:
     """The writes of the process that owns a turn.
 
     Each is guarded by owner, epoch and state: a write that matches no row changed nothing, and reports
-    that (I9).
+    that (I9). Arm, running and finish are not cancelled with their caller once they are on their way.
     """
 
     def __init__(self, database: Database, context: OwnerContext, outbox: Outbox, common: CommonPath) -> None:
@@ -113,26 +113,17 @@ class OwnedTurns:
 
         Returns task id → whether a stop was asked for. A turn that is not in it is not ours.
         """
-        pairs = [(turn.task_id, turn.epoch) for turn in held]
+        every = list(held)
         renewed: dict[TaskId, bool] = {}
         # Even without any turn: it proves that the database takes writes, so that leases could be renewed.
-        for start in range(0, max(1, len(pairs)), HEARTBEAT_BATCH):
-            renewed |= await self._renew(pairs[start : start + HEARTBEAT_BATCH])
+        for start in range(0, max(1, len(every)), HEARTBEAT_BATCH):
+            renewed |= await self._renew(every[start : start + HEARTBEAT_BATCH])
         return renewed
 
-    async def _renew(self, pairs: list[tuple[TaskId, int]]) -> dict[TaskId, bool]:
-        async with self._database.transaction("heartbeats") as connection:
-            renewed = await connection.execute(
-                update(turns)
-                .where(
-                    tuple_(turns.c.id, turns.c.epoch).in_(pairs),
-                    turns.c.owner == self._context.owner,
-                    is_active(turns),
-                )
-                .values(lease_until=now_plus(self._context.lease_seconds))
-                .returning(turns.c.id, turns.c.stop_at)
-            )
-            return {TaskId(task_id): stop_at is not None for task_id, stop_at in renewed}
+    async def _renew(self, held: Sequence[Turn]) -> dict[TaskId, bool]:
+        renewed = await self._common.renew([OwnedTurn(turn.task_id, turn.epoch) for turn in held])
+        found = zip(held, renewed, strict=True)
+        return {turn.task_id: state.stop_asked for turn, state in found if state is not None}
 
     async def arm(self, turn: Turn) -> bool:
         """`planned → sending`, before POST /runs. False: stopped meanwhile, or no longer ours (R4).
@@ -141,6 +132,9 @@ class OwnedTurns:
         """
         if await self._common.arm(OwnedTurn(turn.task_id, turn.epoch)):
             return True
+        return await self._database.shielded(self._arm(turn))
+
+    async def _arm(self, turn: Turn) -> bool:
         async with self._database.transaction() as connection:
             changed = await connection.execute(ARM, self._ours(turn))
             return changed.rowcount == 1
@@ -152,6 +146,9 @@ class OwnedTurns:
         """
         if running := await self._common.mark_running(OwnedTurn(turn.task_id, turn.epoch, run_id)):
             return running.stop_asked
+        return await self._database.shielded(self._mark_running(turn, run_id))
+
+    async def _mark_running(self, turn: Turn, run_id: RunId) -> bool | None:
         async with self._database.transaction() as connection:
             changed = await connection.execute(MARK_RUNNING, {**self._ours(turn), "run_id": run_id})
             row = changed.first()
@@ -202,6 +199,9 @@ class OwnedTurns:
         """
         if await self._finish_commonly(turn, endings.normal):
             return endings.normal
+        return await self._database.shielded(self._finish(turn, endings))
+
+    async def _finish(self, turn: Turn, endings: Endings) -> Result | None:
         async with self._database.transaction("duty") as connection:
             conversation = await lock_conversation(connection, turn.conversation_id)
             found = (await connection.execute(self._LOCK_OURS, self._ours(turn))).first()

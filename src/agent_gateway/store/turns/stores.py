@@ -42,4 +42,8 @@ class TurnStores:
 
     async def retried(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do it, again for as long as the database is away: a turn never ends for that reason (R7)."""
-        return await retry_while(StoreUnavailable, lambda: self.shielded(work()), "the database")
+        return await self.owner_retried(lambda: self.shielded(work()))
+
+    async def owner_retried(self, write: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The same for arm, running and finish, which are not cancelled once they are on their way."""
+        return await retry_while(StoreUnavailable, write, "the database")

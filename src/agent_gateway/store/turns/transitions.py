@@ -1,11 +1,12 @@
-"""The guarded changes of a turn's row that its owner makes before the run is known (R4)."""
+"""The guarded changes of a turn's row that its owner makes while it has not ended (R4, R6)."""
 
 from typing import Final
 
 from sqlalchemy import bindparam, update
 
 from agent_gateway.domain.turns import TurnState
-from agent_gateway.store.db.tables import in_states, turns
+from agent_gateway.store.db.functions import now_plus
+from agent_gateway.store.db.tables import in_states, is_active, turns
 
 OURS: Final = (
     turns.c.id == bindparam("task"),
@@ -26,3 +27,10 @@ MARK_RUNNING: Final = (
     .returning(turns.c.stop_at)
 )
 """`sending → running`, before the first event is sent to a client."""
+RENEW: Final = (
+    update(turns)
+    .where(*OURS, is_active(turns))
+    .values(lease_until=now_plus(bindparam("lease_seconds")))
+    .returning(turns.c.stop_at)
+)
+"""Renews the lease."""
