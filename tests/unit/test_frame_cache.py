@@ -27,10 +27,11 @@ class CountingEncoder(FrameEncoder):
         return super().encode(event, variant)
 
 
-def counted(events: list[TurnEvent]) -> tuple[EventLog, FrameCache, list[int]]:
+def counted(events: list[TurnEvent], readers: int = 2) -> tuple[EventLog, FrameCache, list[int]]:
     """A log of these events, its frames, and the positions of the events that were encoded."""
     encoder = CountingEncoder()
     log = EventLog()
+    log.readers = readers
     log.extend(events)
     return log, FrameCache(log, encoder), encoder.encoded
 
@@ -56,6 +57,17 @@ def test_readers_that_keep_up_share_each_frame() -> None:
         assert cache.read(A, number - 1) == (data, reached)
         assert (data.count(b'"event_id":%d,' % number), reached) == (1, number)
     assert encoded == [1, 2, 3]
+
+
+def test_no_frame_is_kept_for_a_lone_reader() -> None:
+    log, cache, encoded = counted([LLMChunk(number, "x") for number in range(1, 11)], readers=1)
+    first = cache.read(A, 0)
+    assert log.size == log.events_size
+    # Another one comes, and a third: from now on they share.
+    log.readers = 3
+    assert cache.read(A, 0) == cache.read(A, 0) == first
+    assert encoded == [*range(1, 11), *range(1, 11)]
+    assert log.size > log.events_size + len(first[0])
 
 
 def test_the_size_of_a_log_counts_its_events_and_frames() -> None:

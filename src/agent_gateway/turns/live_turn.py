@@ -22,7 +22,6 @@ class LiveTurn:
         self.runner = runner
         self.ended = asyncio.Event()
         self._handed_over = False
-        self._readers = 0
         self._unread_since = asyncio.get_running_loop().time()
         self._task: asyncio.Task[Any] | None = None
         self._whose = (turn.app.id, turn.user)
@@ -45,7 +44,7 @@ class LiveTurn:
     @property
     def readers(self) -> int:
         """How many read it here."""
-        return self._readers
+        return self.log.readers
 
     def belongs_to(self, app_id: str, user: str) -> bool:
         """True for the app and user whose turn this is (I11)."""
@@ -73,11 +72,11 @@ class LiveTurn:
     @contextmanager
     def reading(self) -> Generator[None]:
         """While somebody reads, a followed turn is kept."""
-        self._readers += 1
+        self.log.readers += 1
         try:
             yield
         finally:
-            self._readers -= 1
+            self.log.readers -= 1
             self.touch()
 
     def touch(self) -> None:
@@ -86,4 +85,4 @@ class LiveTurn:
 
     def unread_for(self, seconds: float) -> bool:
         """True when nobody has read it here for longer than this."""
-        return not self._readers and asyncio.get_running_loop().time() - self._unread_since > seconds
+        return not self.log.readers and asyncio.get_running_loop().time() - self._unread_since > seconds

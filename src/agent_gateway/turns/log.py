@@ -28,6 +28,8 @@ class EventLog:
         """Bytes that its events take, about."""
         self.size = 0
         """The same with what is kept beside it for its readers."""
+        self.readers = 0
+        """How many read it now, caught up or not."""
         self.caught_up = Crowd()
         """Called whenever there is news: more events, the end, or another place where to read on."""
 

@@ -5,8 +5,8 @@ per event; `message_replace` and the closing message may take several when their
 last of those carries the `id:`, and the others an `event_id` one less, so that a reader cut in between
 gets the whole again. Text deltas are filled into a template made once per turn.
 
-A frame of a live turn is encoded once per variant, for the first reader that needs it, and shared by all
-others.
+A frame of a live turn that has several readers is encoded once per variant, for the first one that needs it,
+and shared by all others.
 """
 
 import json
@@ -52,6 +52,9 @@ HANDED_OVER_RETRY_MS: Final = (50, 1000)
 MAX_WRITE: Final = 256 * 1024
 """Bytes after which a read stops, so that no reader is handed a whole long log at once."""
 
+PLACE: Final = 100
+"""Bytes that the place of a kept frame takes beside the frame, about."""
+
 _escape = json.encoder.encode_basestring_ascii
 
 
@@ -88,37 +91,40 @@ class Frames:
 
 
 class FrameCache:
-    """The frames of one event log. What they take is counted in the log's size."""
+    """The frames of one event log, kept while it has several readers. What they take is counted in its size.
+
+    The frame of a lone reader is not kept: it takes several times as much as its token. When that reader
+    resumes, it is made again.
+    """
 
     def __init__(self, log: EventLog, encoder: "FrameEncoder") -> None:
         self.encoder = encoder
         self._log = log
-        self._frames: dict[FrameVariant, list[bytes | None]] = {}
+        self._frames: dict[FrameVariant, dict[int, bytes]] = {}
 
     def read(self, variant: FrameVariant, index: int) -> tuple[bytes, int]:
         """Frames from an index on, joined, and the index to continue from; empty when there are none."""
-        frames = self._frames.setdefault(variant, [])
-        if (missing := len(self._log.events) - len(frames)) > 0:
-            # Only places: a late reader does not encode frames that it has seen already.
-            frames += [None] * missing
-        if index + 1 == len(frames):
-            return self._frame(frames, variant, index), index + 1
+        last = len(self._log.events)
+        if index + 1 == last:
+            return self._frame(variant, index), last
         found: list[bytes] = []
         end, size = index, 0
-        while end < len(frames) and size < MAX_WRITE:
-            frame = self._frame(frames, variant, end)
+        while end < last and size < MAX_WRITE:
+            frame = self._frame(variant, end)
             found.append(frame)
             size += len(frame)
             end += 1
         return b"".join(found), end
 
-    def _frame(self, frames: list[bytes | None], variant: FrameVariant, index: int) -> bytes:
-        frame = frames[index]
+    def _frame(self, variant: FrameVariant, index: int) -> bytes:
+        log = self._log
+        frames = self._frames.get(variant)
+        frame = frames.get(index) if frames is not None else None
         if frame is None:
-            frame = self.encoder.encode(self._log.events[index], variant)
-            if not self._log.frozen:
-                frames[index] = frame
-                self._log.size += getsizeof(frame)
+            frame = self.encoder.encode(log.events[index], variant)
+            if log.readers > 1 and not log.frozen:
+                self._frames.setdefault(variant, {})[index] = frame
+                log.size += PLACE + getsizeof(frame)
         return frame
 
 
