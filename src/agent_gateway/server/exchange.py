@@ -56,7 +56,9 @@ class Exchange:
         """The client waits for 100 Continue before it sends its body."""
         self._connection = connection
         self._has_more = True
-        self._news = asyncio.Event()
+        self._has_news = False
+        self._news: asyncio.Event | None = None
+        """Made for an application that waits for news: an event takes 800 bytes."""
         self._no_body = head.method == "HEAD"
         self._keep_alive = head.keep_alive
         self._chunked = False
@@ -72,12 +74,12 @@ class Exchange:
         if self._on_leave is None:
             self.body += data
         self._has_more = not complete
-        self._news.set()
+        self._tell()
 
     def leave(self) -> None:
         """The client has left, or was cut off."""
         self.gone = not self.complete
-        self._news.set()
+        self._tell()
         on_leave, self._on_leave = self._on_leave, None
         if self.gone and on_leave is not None:
             on_leave()
@@ -107,6 +109,13 @@ class Exchange:
         else:
             await self._say_500()
 
+    def _tell(self) -> None:
+        """There is news for the application."""
+        self._has_news = True
+        news, self._news = self._news, None
+        if news is not None:
+            news.set()
+
     async def _say_500(self) -> None:
         headers = [(b"content-length", b"21"), (b"content-type", b"text/plain"), (b"connection", b"close")]
         await self.send({"type": "http.response.start", "status": 500, "headers": headers})
@@ -123,10 +132,12 @@ class Exchange:
             self._connection.read_on()
             self.listening = True
             try:
-                await self._news.wait()
+                if not self._has_news:
+                    self._news = self._news or asyncio.Event()
+                    await self._news.wait()
             finally:
                 self.listening = False
-            self._news.clear()
+            self._has_news = False
         if self.gone or self.complete:
             return {"type": "http.disconnect"}
         data, self.body = bytes(self.body), bytearray()
@@ -223,5 +234,5 @@ class Exchange:
         if not more:
             self.complete = True
             self._on_leave = None
-            self._news.set()
+            self._tell()
             self._connection.response_complete(keep_alive=self._keep_alive)
