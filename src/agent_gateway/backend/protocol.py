@@ -7,7 +7,7 @@ parsed, and a session snapshot stays the bytes that arrived.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -59,6 +59,21 @@ def decode_event(data: bytes, frame_id: bytes = b"") -> RunEvent:
     if not event.id:
         raise BackendGarbage("a run event has no id")
     return event
+
+
+def decode_usual_events(frames: Sequence[tuple[bytes, bytes, bytes]]) -> list[RunEvent] | None:
+    """The same for frames (id, event, data) whose events have all that is usual; None for others.
+
+    One call decodes all of them.
+    """
+    lines = b"\n".join([data for _, _, data in frames])
+    try:
+        events = _event_decoder.decode_lines(lines)
+        if not lines.isascii():
+            lines.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return events if len(events) == len(frames) and all(event.id for event in events) else None
 
 
 def _repaired(data: bytes) -> RunEvent:

@@ -1,9 +1,9 @@
 """What a stream needs to outlive its connections: a resume point, and a budget for trying again."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from agent_gateway.backend.protocol import TERMINAL, Cursors, RunEvent, decode_event
+from agent_gateway.backend.protocol import TERMINAL, Cursors, RunEvent, decode_event, decode_usual_events
 from agent_gateway.backend.sse import Frame
 from agent_gateway.errors import BackendError, BackendGarbage, RunGap
 from agent_gateway.limits import BackendLimits
@@ -21,12 +21,14 @@ class ResumePoint:
         """The next event has to prove that no event is missing since the last connection."""
         self._unproven = True
 
-    def new_events(self, frames: Iterable[Frame]) -> tuple[list[RunEvent], BackendGarbage | None]:
+    def new_events(self, frames: Sequence[Frame]) -> tuple[list[RunEvent], BackendGarbage | None]:
         """The new events in these frames up to the first terminal one, and the error of what is no event.
 
         Events before an unreadable one are good, however the bytes were cut into reads. Raises RunGap when
         the first event after a reconnect is not the one that was delivered last.
         """
+        if len(frames) > 1 and not self._unproven and (usual := decode_usual_events(frames)):
+            return self._up_to_the_end(usual), None
         events: list[RunEvent] = []
         try:
             for frame in frames:
@@ -38,6 +40,14 @@ class ResumePoint:
         except BackendGarbage as garbage:
             return events, garbage
         return events, None
+
+    def _up_to_the_end(self, events: list[RunEvent]) -> list[RunEvent]:
+        for number, event in enumerate(events, 1):
+            if event.type in TERMINAL:
+                del events[number:]
+                break
+        self.before, self._last = events[-2].id if len(events) > 1 else self._last, events[-1].id
+        return events
 
     def _is_new(self, event: RunEvent) -> bool:
         """False for the one event that repeats the last delivered one."""

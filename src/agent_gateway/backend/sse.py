@@ -9,8 +9,8 @@ import re
 from typing import Final, NamedTuple
 
 _BOM: Final = b"\xef\xbb\xbf"
-_USUAL: Final = re.compile(rb"id: (.*)\nevent: (.*)\ndata: (.*)")
-"""A frame as known backends write it. It is read like any other, in half the time."""
+_USUAL: Final = re.compile(rb"(?:\A|(?<=\n\n))id: (.*)\nevent: (.*)\ndata: (.*)(?=\n\n|\Z)")
+"""A whole frame as known backends write it. It is read like any other, but all at once."""
 
 
 class Frame(NamedTuple):
@@ -45,6 +45,9 @@ class FrameDecoder:
         if not self._begun:
             self._begun = True
             block = block.removeprefix(_BOM)
+        usual = _USUAL.findall(block)
+        if len(usual) == block.count(b"\n\n") + 1:
+            return [Frame(*fields) for fields in usual]
         return [frame for section in block.split(b"\n\n") if (frame := _frame(section))]
 
     def _buffered(self, chunk: bytes) -> bytes | None:
@@ -72,8 +75,6 @@ class FrameDecoder:
 
 
 def _frame(section: bytes) -> Frame | None:
-    if (usual := _USUAL.fullmatch(section)) is not None:
-        return Frame(*usual.groups())
     cursor = event = b""
     data: list[bytes] = []
     for line in section.split(b"\n"):

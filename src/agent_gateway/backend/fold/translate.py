@@ -97,7 +97,14 @@ class Fold:
             if delta.__class__ is str and delta and event.type == "pydantic_ai_event":
                 if self._thinking or self._thought_half:
                     self._close_thought(out)
-                self._text(delta, out)
+                if delta.isascii() and "\0" not in delta and not self._half and len(delta) <= MAX_CHUNK:
+                    # What `_text` does with nearly all deltas.
+                    self.position += 1
+                    chunk = LLMChunk(self.position, delta)
+                    self.chunks.append(chunk)
+                    out.append(chunk)
+                else:
+                    self._text(delta, out)
             elif event.type == "pydantic_ai_event":
                 self._agent_event(event, out)
             elif event.type in TERMINAL:
