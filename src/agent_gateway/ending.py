@@ -114,6 +114,8 @@ async def _store_artifacts(files: FileStore, turn: Turn, fold: Fold, seconds: fl
     """Store what the agent made (R7); those of its files that could be stored, in order."""
     if fold.files_left_out:
         logger.warning("%d files were left out", fold.files_left_out)
+    if not fold.files:
+        return []
     stored = await asyncio.gather(*(_store_artifact(files, turn, made, seconds) for made in fold.files))
     return [file for file in stored if file is not None]
 

@@ -160,7 +160,8 @@ async def _started(
     request: TurnRequest,
 ) -> TurnSource:
     """The turn that this request begins, or has begun before with the same Idempotency-Key."""
-    if not await _is_repeated(state, caller, request):
+    limited = caller.app.config.limits.requests_per_minute is not None
+    if limited and not await _is_repeated(state, caller, request):
         await count_key(state, credentials)
     try:
         started = await state.live.start(caller, request)
@@ -173,8 +174,8 @@ async def _started(
 
 
 async def _is_repeated(state: AppState, caller: Caller, request: TurnRequest) -> bool:
-    """True for a repeated post, which is not counted. Only looked up for an app that limits requests."""
-    if caller.app.config.limits.requests_per_minute is None or not request.idempotency_key:
+    """True for a repeated post, which is not counted."""
+    if not request.idempotency_key:
         return False
     return await state.turns.reader.find_by_key(caller, request) is not None
 

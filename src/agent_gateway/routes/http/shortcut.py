@@ -8,7 +8,7 @@ is not plain takes the framework's way, where mistakes are found and explained: 
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -49,14 +49,24 @@ class Shortcut(BaseRoute):
 
     @override
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive, send)
-        body = await request.body()
-        response = await self._answer(request, body)
+        body = await _read(receive)
+        response = await self._answer(Request(scope, receive, send), body)
         if response is None:
             scope[_TRIED] = True
             await self._router(scope, _again(body, receive), send)
             return
         await response(scope, receive, send)
+
+
+async def _read(receive: Receive) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
