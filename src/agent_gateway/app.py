@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, FastAPI
 
 from agent_gateway import logs
 from agent_gateway.apps.config import AppConfig
+from agent_gateway.garbage import spare_loaded_objects
 from agent_gateway.limits import DEFAULTS, Limits
 from agent_gateway.openers import owned_database, prepare
 from agent_gateway.routes import (
@@ -52,7 +53,9 @@ def app_from_environment() -> FastAPI:
 def app_of_worker(settings: Settings, config: AppConfig) -> FastAPI:
     """The application of one of several processes, with the settings and the app that their parent read."""
     logs.configure(settings.log_format)
-    return create_app(settings, config=config)
+    app = create_app(settings, config=config)
+    spare_loaded_objects()
+    return app
 
 
 def create_app(

@@ -16,6 +16,7 @@ from agent_gateway.app import app_of_worker, create_app
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.cli.listen import url_of
 from agent_gateway.errors import ConfigError
+from agent_gateway.garbage import spare_loaded_objects
 from agent_gateway.openers import owned_database, prepare
 from agent_gateway.server.config import server_config
 from agent_gateway.settings import Settings
@@ -63,6 +64,7 @@ def serve_here(settings: Settings, config: AppConfig, sockets: list[socket.socke
     with owned_database(settings):
         asyncio.run(prepare(settings))
         app = create_app(settings, config=config, prepared=True)
+        spare_loaded_objects()
         try:
             with suppress(KeyboardInterrupt):
                 Server(_configured(settings, app)).run(sockets)

@@ -2,10 +2,14 @@
 
 import asyncio
 from collections import OrderedDict
+from typing import Final
 
 from agent_gateway.domain.ids import TaskId
 from agent_gateway.limits import RegistryLimits
 from agent_gateway.turns.live_turn import LiveTurn
+
+OBJECTS_SIZE: Final = 10 * 1024
+"""Bytes of the objects around a turn's texts: measured with 20,000 turns of one token."""
 
 
 class EndedTurns:
@@ -22,7 +26,7 @@ class EndedTurns:
         live.log.freeze()
         # The process that ran it has the texts of its result in the log; one that read it from the rows has
         # them twice.
-        size = live.log.size + (0 if live.runner.owned else live.log.events_size)
+        size = OBJECTS_SIZE + live.log.size + (0 if live.runner.owned else live.log.events_size)
         self._turns[live.turn.task_id] = (live, size)
         self.size += size
         while self.size > self._limits.keep_bytes:
