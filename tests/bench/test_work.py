@@ -22,13 +22,13 @@ from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.gateway_server import GatewayServer, StartGateway
 from tests.support.work import Each, counted
 
-TOKEN: Final = Each(calls=60, callbacks=1, switches=0, timers=0)
+TOKEN: Final = Each(calls=56, callbacks=1, switches=0, timers=0)
 """From the bytes of the backend to those of the reader, when no other token is on its way."""
 FURTHER_READER: Final = Each(calls=18, callbacks=0.05, switches=0.05, timers=0.05)
 """Of the same token, for each reader beside the first one; now and then one falls behind."""
 TURN: Final = {
-    "sqlite": Each(calls=5150, callbacks=89, switches=39, timers=20),
-    "postgres": Each(calls=6270, callbacks=103, switches=47, timers=32),
+    "sqlite": Each(calls=2550, callbacks=62, switches=28, timers=15),
+    "postgres": Each(calls=3720, callbacks=75, switches=36, timers=27),
 }
 """A streamed turn of one token, the first of its conversation, over a connection that is there."""
 
