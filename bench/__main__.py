@@ -1,6 +1,7 @@
 """`dev/bench`: measures the gateway beside nginx and a straightforward gateway. See docs/performance.md."""
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -74,4 +75,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    # Python would end at once, and leave all its servers behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     sys.exit(main())
