@@ -23,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     systems = [name for name in options.systems if name != "nginx" or nginx_program()]
     results = Results(description(), rounds)
     with Bench(smoke=options.smoke) as bench:
+        needed = {system for name in options.only for system in ALL[name].systems}
+        bench.begin(system for system in systems if system in needed)
         for name in options.only:
             with bench.scenario():
                 _play(bench, ALL[name], systems, 1 if ALL[name].once else rounds, results)

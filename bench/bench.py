@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ class Bench:
         self.programs = compiled()
         self.client = Client(self.programs, self.cores.client)
         self._shared: dict[str, Server] = {}
+        self._warmed: set[str] = set()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -73,11 +74,19 @@ class Bench:
         """A fresh, migrated database for a system; empty for SQLite, which makes its own."""
         return self.postgres.create_database(self._template) if system == "postgres" else ""
 
+    def begin(self, systems: Iterable[str]) -> None:
+        """Start systems for all scenarios, at the same time; `system` waits until one is ready."""
+        for name in systems:
+            self._shared[name] = server = self._system(name)
+            self._stack.callback(server.kill)
+
     def system(self, name: str) -> Server:
-        """A system, running and warm, for all scenarios."""
-        if name not in self._shared:
-            self._shared[name] = self._warm(self._stack.enter_context(self._system(name)))
-        return self._shared[name]
+        """A system that was begun, running and warm."""
+        server = self._shared[name]
+        if name not in self._warmed:
+            self._warm(server.ready())
+            self._warmed.add(name)
+        return server
 
     def own(self, name: str, start: Callable[[], Server]) -> Server:
         """A server of this scenario's own, warm; the same one in each round."""

@@ -19,6 +19,8 @@ class Cores:
     """Which cores each role may use. The server never shares its core with what measures it."""
 
     server: frozenset[int]
+    second_server: frozenset[int]
+    """For a server with two workers; with fewer than five cores, others have it as well."""
     backend: frozenset[int]
     client: frozenset[int]
     database: frozenset[int]
@@ -30,21 +32,17 @@ class Cores:
         server, others = cores[0], cores[1:] or cores
         return cls(
             server=frozenset({server}),
+            second_server=frozenset({others[-1]}),
             backend=frozenset({others[0]}),
             client=frozenset({others[1 % len(others)]}),
-            database=frozenset(others[2:] or others),
+            database=frozenset(others[2:-1] or others[2:] or others),
         )
 
     @classmethod
     def unpinned(cls) -> "Cores":
         """Every role may use every core: faster, and of no use to measure."""
         cores = frozenset(os.sched_getaffinity(0))
-        return cls(cores, cores, cores, cores)
-
-    @property
-    def two_servers(self) -> frozenset[int]:
-        """The cores of a server with two workers: with two cores in all, it shares one with its clients."""
-        return self.server | {max(self.database)}
+        return cls(cores, cores, cores, cores, cores)
 
 
 @contextmanager

@@ -51,9 +51,9 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 
 
 class Server:
-    """A server process, begun at once; a context manager, which waits until it answers `ready`.
+    """A server process, begun at once; a context manager, which waits until it is ready.
 
-    Its output goes to a file in `folder`.
+    It is ready when it answers a GET of the path `ready`. Its output goes to a file in `folder`.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Server:
         self.name = name
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
-        self._ready = ready
+        self._path = ready
         self.output = folder / f"{name}-{port}.log"
         others = {key: text for key, text in os.environ.items() if not key.startswith("AGENT_GATEWAY_")}
         with self.output.open("wb") as output, pinned(cores):
@@ -86,7 +86,7 @@ class Server:
     def _answers(self) -> bool:
         if self._process.poll() is not None:
             raise RuntimeError(f"{self.name} has ended:\n{self.output.read_text()[-2000:]}")
-        return status_of(self.url + self._ready) not in (0, 503)
+        return status_of(self.url + self._path) not in (0, 503)
 
     def cpu(self) -> float:
         """CPU seconds of the process and its children so far."""
@@ -107,13 +107,17 @@ class Server:
                 process.kill()
         self._process.wait(STOP_SECONDS)
 
+    def ready(self) -> Self:
+        """Wait until it serves. Raises RuntimeError when it ends, or takes too long."""
+        wait_until(self._answers, START_SECONDS, f"{self.name} is ready")
+        return self
+
     def __enter__(self) -> Self:
         try:
-            wait_until(self._answers, START_SECONDS, f"{self.name} is ready")
+            return self.ready()
         except BaseException:
             self.kill()
             raise
-        return self
 
     def __exit__(self, *_: object) -> None:
         # Nobody needs its data, or waits for a drain.

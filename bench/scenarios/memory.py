@@ -35,8 +35,8 @@ def _memory(bench: Bench, system: str) -> Mapping[str, float]:
 
 def _crowd(bench: Bench, server: Server, streams: int) -> tuple[int, float]:
     """Hold so many streams open: the most memory meanwhile, and the seconds until all were open."""
-    tokens, ramp, seconds = bench.size((12, 3000, 8), (2, 100, 1))
-    load = Load(streams, streams, tokens, 1000, ramp, seconds, hold=True)
+    delay, ramp, seconds = bench.size((1000, 3000, 8), (100, 100, 1))
+    load = Load(streams, streams, 12, delay, ramp, seconds, hold=True)
     playing = bench.client.start(server, load)
     highest = 0
     while playing.poll() is None:

@@ -54,7 +54,7 @@ def _workers(bench: Bench, system: str) -> Mapping[str, float]:
     def start() -> Gateway:
         return Gateway(
             system,
-            bench.cores.two_servers,
+            bench.cores.server | bench.cores.second_server,
             bench.folder,
             backend_url=bench.stub.url,
             database_url=bench.database_url(system),
