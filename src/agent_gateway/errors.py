@@ -289,6 +289,10 @@ class StoreUnavailable(StoreError):
     """The database fails for now: trying again later may work."""
 
 
+class StoreHeldUp(StoreUnavailable):
+    """The database gave a transaction up for the sake of another one: nothing of it was written."""
+
+
 class StoreRejected(StoreError):
     """The database will never take this write."""
 

@@ -1,8 +1,8 @@
 """The garbage collector of a process that serves.
 
-A turn leaves no cycles behind: what it made is freed at once, by reference counts. The collector found
-nothing, and took a quarter of a turn's time, since it looks at all objects of the process again and again: at
-those of the libraries, and at the turns that are kept for their readers.
+A turn leaves no cycles behind, unless a connection breaks: what it made is freed at once, by reference
+counts. The collector found nothing, and took a quarter of a turn's time, since it looks at all objects of the
+process again and again: at those of the libraries, and at the turns that are kept for their readers.
 """
 
 import gc

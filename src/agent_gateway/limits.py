@@ -37,8 +37,10 @@ class RegistryLimits:
     unread_seconds: float = 5.0
     """How long a turn without readers is followed."""
     abandon_seconds: float = 60.0
-    max_abandoned: int = 50
+    max_abandoned: int = 500
     """How long the gateway tries to end turns whose begin was not acknowledged, and how many at once."""
+    late_commit_seconds: float = 10.0
+    """When it looks once more for such a turn that was not there: a statement may go on for so long."""
 
 
 @dataclass(frozen=True, slots=True)

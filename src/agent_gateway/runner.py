@@ -182,9 +182,7 @@ class TurnRunner:
             if not await self._store.owner_retried(lambda: self._store.owned.arm(self.turn)):
                 return False
             run_id = await self._created.create(request)
-            stop_asked = await self._store.owner_retried(
-                lambda: self._store.owned.mark_running(self.turn, run_id)
-            )
+            stop_asked = await self._store.retried(lambda: self._store.owned.mark_running(self.turn, run_id))
             if stop_asked is None:
                 # Not ours any longer. The run is nobody's, unless a write that stored it lost its answer.
                 stored = await self._store.retried(lambda: self._store.reader.load(self.turn.task_id))

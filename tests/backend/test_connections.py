@@ -16,9 +16,10 @@ import pytest
 from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.backend.http.connection import MAX_SILENCE
 from agent_gateway.backend.http.dialer import Dialer
+from agent_gateway.backend.http.encodings import MAX_UNPACKED
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, RunEvent
 from agent_gateway.domain.ids import RunId
-from agent_gateway.errors import BackendUnreachable
+from agent_gateway.errors import BackendGarbage, BackendUnreachable, RunGap
 from agent_gateway.limits import BackendLimits
 from tests.support.certificates import make_certificates
 from tests.support.fakes.raw_backend import BOUND, NEW_RUN, Answer, RawBackend
@@ -99,6 +100,7 @@ STREAMS = {
     "no last chunk": CHUNKED + chunk(BODY),
     "garbage behind the end": CHUNKED + chunk(BODY + b"data: nope\n\n") + b"no chunk at all",
     "gzip": OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(BODY),
+    "gzip in parts": OK + b"Content-Encoding: gzip\r\n\r\n" + b"".join(map(gzip.compress, FRAMES)),
     "deflate": OK + b"Content-Encoding: deflate\r\n\r\n" + zlib.compress(BODY),
     "bare deflate": OK + b"Content-Encoding: deflate\r\n\r\n" + deflated(BODY),
 }
@@ -159,6 +161,32 @@ async def test_events_are_handed_over_once_per_read_in_their_order() -> None:
     assert batches == [["1-0"], ["2-0", "3-0"], ["4-0", "9-0"]]
     await client.aclose()
     server.close()
+
+
+@pytest.mark.parametrize(
+    ("frame", "error"),
+    [(b"id: 2-0\ndata: nope\n\n", BackendGarbage), (letter(7, "x"), RunGap)],
+    ids=["garbage", "gap"],
+)
+async def test_an_error_in_the_read_that_ends_the_answer_is_not_a_cut(
+    frame: bytes, error: type[Exception]
+) -> None:
+    """However the bytes are cut into reads, the reason is the same, and the stream is not read again."""
+    first = START if error is BackendGarbage else b""
+    rest = chunk(first + frame) + b"0\r\n\r\n"
+    for pieces in ([CHUNKED, rest], [CHUNKED + rest]):
+        async with RawBackend([Answer(pieces, close=True)]) as backend, client_of(backend) as client:
+            with pytest.raises(error):
+                await events_of(client, RUN_ID)
+            assert len(backend.requests) == 1
+
+
+async def test_an_answer_that_unpacks_to_too_much_is_refused() -> None:
+    bomb = gzip.compress(b"\n" * (MAX_UNPACKED + 1))
+    packed = OK + b"Content-Encoding: gzip\r\n\r\n" + bomb
+    async with RawBackend([Answer([packed], close=True)]) as backend, client_of(backend) as client:
+        with pytest.raises(BackendGarbage, match="too much"):
+            await events_of(client, RUN_ID)
 
 
 CUT = {

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url, select, text
+from sqlalchemy import make_url, select, text, update
 
 from agent_gateway.errors import StoreError, StoreUnavailable
 from agent_gateway.limits import DatabaseLimits
 from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.prepared import PreparedForPostgres
 from agent_gateway.store.db.tables import apps
 
 pytestmark = pytest.mark.anyio
@@ -52,8 +53,12 @@ def _heard(query: asyncio.Future[Any]) -> None:
     "spoil",
     [forget_statements, leave_a_transaction_open, leave_a_failed_transaction, only_read, be_in_another_query],
 )
-async def test_a_useless_connection_costs_one_request_at_most(postgres: Database, spoil: Spoil) -> None:
+@pytest.mark.parametrize("way", ["transaction", "statement"])
+async def test_a_useless_connection_costs_one_request_at_most(
+    postgres: Database, spoil: Spoil, way: str
+) -> None:
     """And so do all that were open with it: they are of the same server."""
+    write = {"transaction": write_in_transaction, "statement": write_by_statement}[way]
     await concurrently(postgres, 5, read)
     await concurrently(postgres, 5, lambda: spoiled(postgres, spoil))
     failures = 0
@@ -120,7 +125,7 @@ async def test_an_idle_connection_that_does_not_answer_is_replaced(postgres_url:
     database = Database(postgres_url, limits=DatabaseLimits(trusted_seconds=0.0))
     async with frozen(await process_of(database)), asyncio.timeout(15):
         for _ in range(5):
-            await write(database)
+            await write_in_transaction(database)
     await database.close()
 
 
@@ -132,9 +137,9 @@ async def test_a_connection_that_does_not_answer_after_its_last_use_fails_once(
     database = Database(postgres_url, limits=DatabaseLimits(trusted_seconds=600.0))
     async with frozen(await process_of(database)), asyncio.timeout(15):
         with pytest.raises(StoreUnavailable):
-            await write(database)
+            await write_in_transaction(database)
         for _ in range(5):
-            await write(database)
+            await write_in_transaction(database)
     await database.close()
 
 
@@ -164,7 +169,15 @@ async def read(database: Database) -> None:
         await session.execute(text("SELECT 1"))
 
 
-async def write(database: Database) -> None:
+async def write_by_statement(database: Database) -> None:
+    """As the four writes of a turn do."""
+    await database.fetch(WRITE, {})
+
+
+WRITE = PreparedForPostgres(update(apps).values(tenant_id=apps.c.tenant_id).returning(apps.c.id))
+
+
+async def write_in_transaction(database: Database) -> None:
     async with database.transaction() as connection:
         await connection.execute(text("UPDATE apps SET tenant_id = tenant_id"))
 

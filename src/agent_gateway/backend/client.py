@@ -36,6 +36,8 @@ from agent_gateway.limits import DEFAULTS, BackendLimits
 
 logger = logging.getLogger(__name__)
 
+CREATED: Final = frozenset({200, 202})
+"""The statuses of a new run."""
 UNPROCESSABLE: Final = 422
 """The status that proves that the backend judged the request before it made a run."""
 
@@ -183,7 +185,7 @@ class HTTPBackend:
                 try:
                     head = await connection.send(request)
                     content = await connection.body()
-                    if keep:
+                    if keep and head.status in CREATED:
                         self._spares.keep(connection)
                 finally:
                     if connection not in self._spares:

@@ -66,7 +66,10 @@ def decode_usual_events(frames: Sequence[tuple[bytes, bytes, bytes]]) -> list[Ru
 
     One call decodes all of them.
     """
-    lines = b"\n".join([data for _, _, data in frames])
+    texts = [data for _, _, data in frames]
+    if b"" in texts:
+        return None
+    lines = b"\n".join(texts)
     try:
         events = _event_decoder.decode_lines(lines)
         if not lines.isascii():

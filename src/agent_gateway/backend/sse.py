@@ -9,7 +9,7 @@ import re
 from typing import Final, NamedTuple
 
 _BOM: Final = b"\xef\xbb\xbf"
-_USUAL: Final = re.compile(rb"(?:\A|(?<=\n\n))id: (.*)\nevent: (.*)\ndata: (.*)(?=\n\n|\Z)")
+_USUAL: Final = re.compile(rb"(?:\A|(?<=\n\n))id: (.*+)\nevent: (.*+)\ndata: (.*+)(?=\n\n|\Z)")
 """A whole frame as known backends write it. It is read like any other, but all at once."""
 
 

@@ -132,8 +132,9 @@ class Connection(asyncio.Protocol):
         self._looks.leave(self._look)
         self.state.connections.discard(self)  # type: ignore[arg-type]
         self._buffer.clear()
-        if self._exchange is not None:
-            self._exchange.leave()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.leave()
         self.resume_writing()
 
     @override

@@ -180,9 +180,15 @@ class LiveTurns:
         """End a turn whose client heard that it has not begun; otherwise it is adopted, and runs once."""
         try:
             async with asyncio.timeout(self._limits.abandon_seconds):
-                await self._store.retried(lambda: self._store.intake.stop(caller, task_id, NOT_BEGUN))
+                if await self._end_unacknowledged(caller, task_id) is None:
+                    # The statement that begins it may still be on its way in the database.
+                    await asyncio.sleep(self._limits.late_commit_seconds)
+                    await self._end_unacknowledged(caller, task_id)
         except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others
             logger.error("could not be abandoned: %s", type(error).__name__, extra={"task_id": task_id})
+
+    async def _end_unacknowledged(self, caller: Caller, task_id: TaskId) -> Stopped | None:
+        return await self._store.retried(lambda: self._store.intake.stop(caller, task_id, NOT_BEGUN))
 
     @contextmanager
     def adopting(self) -> Generator[None]:

@@ -150,7 +150,9 @@ class Connection(asyncio.Protocol):
                 try:
                     self._hand_over(self._take)
                 except Exception as error:  # noqa: BLE001 - it is raised from `deliver`
+                    # Also when the end of the answer came in the same read.
                     self._error = error
+                    self._complete = self._stays = False
         else:
             self._silence += len(data)
             if self._silence > MAX_SILENCE and not self._complete:

@@ -8,6 +8,9 @@ from agent_gateway.errors import BackendGarbage
 PLAIN: Final = ("", "identity")
 PACKED: Final = ("gzip", "deflate")
 
+MAX_UNPACKED: Final = 64 * 1024 * 1024
+"""Bytes that one read of a body may unpack to."""
+
 _EITHER_HEADER: Final = 32 + zlib.MAX_WBITS
 """gzip or zlib, whichever it is."""
 _NO_HEADER: Final = -zlib.MAX_WBITS
@@ -32,7 +35,16 @@ class Unpacker:
             if data[0] & 15 != zlib.DEFLATED or int.from_bytes(data[:2]) % 31:
                 # The standard wants the header, but many servers leave it out.
                 self._inflater = zlib.decompressobj(_NO_HEADER)
+        unpacked = b""
         try:
-            return self._inflater.decompress(data)
+            while data:
+                unpacked += self._inflater.decompress(data, MAX_UNPACKED)
+                if self._inflater.unconsumed_tail or len(unpacked) > MAX_UNPACKED:
+                    raise BackendGarbage("the answer unpacks to too much")
+                data = self._inflater.unused_data
+                if data:
+                    # Another part: a stream may be packed piece by piece.
+                    self._inflater = zlib.decompressobj(_EITHER_HEADER)
         except zlib.error:
             raise BackendGarbage("the answer cannot be unpacked") from None
+        return unpacked

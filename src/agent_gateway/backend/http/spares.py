@@ -15,13 +15,14 @@ class Spares:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._kept: dict[Connection, asyncio.TimerHandle] = {}
+        self._closed = False
 
     def __contains__(self, connection: Connection) -> bool:
         return connection in self._kept
 
     def keep(self, connection: Connection) -> None:
         """Keep a connection whose answer was read, if the backend takes more requests on it."""
-        if connection.is_reusable:
+        if connection.is_reusable and not self._closed:
             loop = asyncio.get_running_loop()
             self._kept[connection] = loop.call_later(self._seconds, self._drop, connection)
 
@@ -36,7 +37,8 @@ class Spares:
         return None
 
     def close(self) -> None:
-        """Close them all."""
+        """Close them all, and keep no more."""
+        self._closed = True
         for connection, timer in self._kept.items():
             timer.cancel()
             connection.close()

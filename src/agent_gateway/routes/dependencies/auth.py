@@ -12,9 +12,6 @@ from agent_gateway.routes.dependencies.state import AppState, StateDep, get_stat
 DEFAULT_USER: Final = "DEFAULT-USER"
 """The end user of a GET without `user`."""
 
-OPENED: Final = "agent_gateway.opened"
-"""Key in the scope of a request whose body was read: the app that its key opened."""
-
 bearer = HTTPBearer(
     auto_error=False, scheme_name="ApiKey", description="API key of an app: `Authorization: Bearer <key>`."
 )
@@ -35,11 +32,9 @@ async def get_app(state: StateDep, credentials: Credentials) -> App:
     return await state.keys.open(_key(state, credentials))
 
 
-async def check_key(request: Request) -> App:
-    """The same for the middleware, which asks before anything of a body is read; remembered in the scope."""
-    app = await get_app(await get_state(request), await bearer(request))
-    request.scope[OPENED] = app
-    return app
+async def check_key(request: Request) -> None:
+    """Raise what `get_app` raises when the key of this request opens no app; for the middleware."""
+    await get_app(await get_state(request), await bearer(request))
 
 
 UncountedAppDep = Annotated[App, Depends(get_app)]

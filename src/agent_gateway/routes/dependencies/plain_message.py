@@ -6,7 +6,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from agent_gateway.routes.dependencies.auth import OPENED, bearer
+from agent_gateway.routes.dependencies.auth import bearer, get_app
 from agent_gateway.routes.dependencies.state import get_state
 from agent_gateway.routes.http.request_text import HEADERS
 from agent_gateway.routes.http.trace import TraceHeaders
@@ -17,9 +17,15 @@ MAX_KEY: Final = 255
 
 
 async def read_plain_message(request: Request, body: bytes) -> dict[str, Any] | None:
-    """The arguments of the route's function; None when anything about the request is unusual or wrong."""
+    """The arguments of the route's function; None when anything about the request is unusual or wrong.
+
+    Raises what the route's dependencies raise for a key that opens no app.
+    """
     given: dict[bytes, str] = {}
     for name, value in request.scope["headers"]:
+        if name == b"content-type" and value != b"application/json":
+            # A form, whose body the middleware has guarded in another way.
+            return None
         if name in HEADERS:
             if name in given or not value.isascii() or b"\0" in value:
                 return None
@@ -27,9 +33,8 @@ async def read_plain_message(request: Request, body: bytes) -> dict[str, Any] | 
     key = given.get(b"idempotency-key")
     if b"last-event-id" in given or (key is not None and not 0 < len(key) <= MAX_KEY):
         return None
-    app = request.scope.get(OPENED)
-    if app is None:
-        return None
+    state, credentials = await get_state(request), await bearer(request)
+    app = await get_app(state, credentials)
     try:
         message = ChatMessageBody.model_validate(json.loads(body))
     except (ValueError, RecursionError, ValidationError):
@@ -37,8 +42,8 @@ async def read_plain_message(request: Request, body: bytes) -> dict[str, Any] | 
     return {
         "body": message,
         "app": app,
-        "state": await get_state(request),
-        "credentials": await bearer(request),
+        "state": state,
+        "credentials": credentials,
         "traced": TraceHeaders(given.get(b"x-trace-id"), given.get(b"x-trace-session-id")),
         "idempotency_key": key,
     }

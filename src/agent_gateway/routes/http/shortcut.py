@@ -59,14 +59,15 @@ class Shortcut(BaseRoute):
 
 
 async def _read(receive: Receive) -> bytes:
-    body, more = b"", True
+    pieces: list[bytes] = []
+    more = True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        body += message.get("body", b"")
+        pieces.append(message.get("body", b""))
         more = message.get("more_body", False)
-    return body
+    return b"".join(pieces)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

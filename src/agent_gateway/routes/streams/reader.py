@@ -82,9 +82,9 @@ class Reader:
         """Send all there is, then all that comes; returns at the end, and raises ClientLeft."""
         with self._live.reading():
             if self._variant.ids:
-                await self._wire.send(retry(RETRY_MS))
+                await self._send(retry(RETRY_MS))
             if self._index >= len(self._log.events) and not self._log.closed:
-                await self._wire.send(PING)
+                await self._send(PING)
             await self._pull()
 
     # -- behind ---------------------------------------------------------------------------------------
@@ -105,16 +105,21 @@ class Reader:
             data, reached = self._cache.read(self._variant, self._index)
             if reached > self._index:
                 self._index = reached
-                await wire.send(data)
+                await self._send(data)
                 if len(data) >= MAX_WRITE:
                     await asyncio.sleep(0)
             elif log.closed:
                 return
             elif self._variant.ids and live.handed_over:
-                await wire.send(retry(HANDED_OVER_RETRY_MS))
+                await self._send(retry(HANDED_OVER_RETRY_MS))
                 return
             elif not await self._keep_up():
-                await wire.send(PING)
+                await self._send(PING)
+
+    async def _send(self, data: bytes) -> None:
+        if data:
+            await self._wire.send(data)
+            self._spoke = self._ticker.ticks
 
     def _is_ahead(self) -> bool:
         """Whether this reader has seen more than the log has: the run is still being folded again."""
@@ -128,7 +133,6 @@ class Reader:
             raise ClientLeft
         behind: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._behind = behind
-        self._spoke = self._ticker.ticks
         on_news = self._fall_behind if self._is_ahead() else self._on_news
         self._log.caught_up.join(on_news)
         self._ticker.join(self._on_tick)

@@ -8,7 +8,7 @@ from asyncpg.exceptions import InternalClientError, InvalidCachedStatementError,
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from agent_gateway.errors import StoreRejected, StoreUnavailable
+from agent_gateway.errors import StoreError, StoreHeldUp, StoreRejected, StoreUnavailable
 
 _PASSING_SQLSTATES: Final = ("08", "25", "26", "28", "3D", "40", "42501", "42P05", "53", "55", "57", "58")
 """Classes of connection, transaction, login, resource, lock, operator and system errors. No data causes them,
@@ -18,6 +18,8 @@ _USELESS_SQLSTATES: Final = ("08", "25", "26", "42P05", "57P")
 """After these a connection is closed, cannot be written on (25006), is not in the expected transaction, or is
 another session than before (prepared statements are missing)."""
 _FOREIGN_STATEMENTS: Final = ("26", "42P05")
+_GIVEN_UP: Final = ("40001", "40P01", "55P03", "57014")
+"""A conflict, a deadlock, a long wait for a lock, a long statement: the server says that it rolled back."""
 _DRIVERS: Final = (PostgresError, DriverError, InternalClientError, sqlite3.Error)
 """What the drivers raise to those that use them directly (prepared.py)."""
 
@@ -39,9 +41,7 @@ class _MappedErrors:
             # Not chained: the whole text quotes what users wrote, which must not reach logs.
             raise (StoreUnavailable if _is_passing(error) else StoreRejected)(_reason(error)) from None
         if isinstance(error, _DRIVERS):
-            raise (StoreUnavailable if _is_passing_of_driver(error) else StoreRejected)(
-                _said(error)
-            ) from None
+            raise _mapped_driver_error(error) from None
         if isinstance(error, SQLAlchemyError):
             raise StoreRejected(type(error).__name__) from error
 
@@ -90,9 +90,15 @@ def _reason(error: DBAPIError) -> str:
 
 def _said(cause: BaseException | None, sqlstate: str = "") -> str:
     sqlstate = sqlstate or _sqlstate(cause)
-    # A value that does not fit is quoted by class 22, and by the errors of the driver about arguments.
-    quotes = sqlstate.startswith("22") or isinstance(cause, ValueError)
+    # Values are quoted by the classes of bad and conflicting data, and by the driver's errors of arguments.
+    quotes = sqlstate.startswith(("22", "23")) or isinstance(cause, ValueError)
     return " ".join(filter(None, [type(cause).__name__, sqlstate, "" if quotes else str(cause)]))
+
+
+def _mapped_driver_error(error: BaseException) -> StoreError:
+    if _sqlstate(error) in _GIVEN_UP:
+        return StoreHeldUp(_said(error))
+    return (StoreUnavailable if _is_passing_of_driver(error) else StoreRejected)(_said(error))
 
 
 def _is_passing_of_driver(error: BaseException) -> bool:

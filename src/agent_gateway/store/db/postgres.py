@@ -152,6 +152,11 @@ class Postgres:
         raw = await connection.get_raw_connection()
         driver = raw.driver_connection
         assert driver is not None
+        if driver.is_in_transaction():
+            # The statement would join it, and nobody would commit.
+            self.distrust()
+            await connection.invalidate()
+            raise StoreUnavailable("a connection was left in a transaction")
         try:
             # Not isinstance, which is true for any connection of this driver.
             if type(driver) is PooledConnection:

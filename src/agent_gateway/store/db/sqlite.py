@@ -11,6 +11,7 @@ from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util.concurrency import in_greenlet
 
+from agent_gateway.errors import StoreUnavailable
 from agent_gateway.limits import DatabaseLimits
 from agent_gateway.store.db.connections import Pool, latest, permit
 
@@ -74,9 +75,12 @@ class _WriterThread:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._connection: sqlite3.Connection | None = None
+        self._closed = False
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """A transaction, which waits for no other of this process: its caller is the only writer."""
+        if self._closed:
+            raise StoreUnavailable("this process is leaving")
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
 
     async def open(self) -> None:
@@ -85,6 +89,7 @@ class _WriterThread:
 
     async def close(self) -> None:
         """Close it."""
+        self._closed = True
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
 
@@ -103,7 +108,11 @@ class _WriterThread:
             result = work(connection)
             connection.execute("COMMIT")
         except BaseException:
-            connection.rollback()
+            try:
+                connection.rollback()
+            except sqlite3.Error:
+                # It would stay in its transaction for ever.
+                self._close()
             raise
         return result
 

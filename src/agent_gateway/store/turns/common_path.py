@@ -1,4 +1,4 @@
-"""The four writes that every turn makes, of many turns at once: begin, arm, running, finish.
+"""The four writes that every turn makes, of many turns at once: begin, arm, running, finish; and its lease.
 
 Each is one statement of the driver (on SQLite one function), for as many turns as are due in the same moment,
 and each turn has its own result. These writes do the common case only. Under the same locks they look whether
@@ -6,9 +6,9 @@ it is one. If not they write nothing for that turn, and its caller takes the tra
 case: a busy conversation, a question, another version of the app, files, limits, a stop, a deletion.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from agent_gateway.domain.turns import Step
 from agent_gateway.store.db.group_commit import GroupCommit
@@ -47,8 +47,8 @@ class Begun(NamedTuple):
 
     now: datetime
     snapshot: str | None
-    inputs: Mapping[str, Any]
-    """Those of the conversation."""
+    inputs: str
+    """Those of the conversation, as JSON."""
 
 
 class OwnedTurn(NamedTuple):
@@ -116,10 +116,10 @@ class CommonPath:
     """The same for one turn at a time: those that come in the same moment are written together."""
 
     def __init__(self, writes: CommonWrites, shielded: ShieldedTasks) -> None:
-        self.begin = GroupCommit(writes.begin, shielded, of=_of_message)
+        self.begin = GroupCommit(writes.begin, shielded, of=_of_message, size=_size_of_message)
         self.arm = GroupCommit(writes.arm, shielded, of=_of_turn)
         self.mark_running = GroupCommit(writes.mark_running, shielded, of=_of_turn)
-        self.finish = GroupCommit(writes.finish, shielded, of=_of_end)
+        self.finish = GroupCommit(writes.finish, shielded, of=_of_end, size=_size_of_end)
         self.renew = writes.renew
 
 
@@ -129,9 +129,18 @@ def _of_message(message: NewMessage) -> tuple[object, ...]:
     return message.conversation, (message.app, message.external_id, message.key)
 
 
+def _size_of_message(message: NewMessage) -> int:
+    return len(message.query) + len(message.inputs) + len(message.files)
+
+
 def _of_turn(turn: OwnedTurn) -> tuple[str]:
     return (turn.task,)
 
 
 def _of_end(end: TurnEnd) -> tuple[str]:
     return (end.conversation,)
+
+
+def _size_of_end(end: TurnEnd) -> int:
+    steps = sum(len(step.thought) + len(step.tool_input) + len(step.observation) for step in end.steps)
+    return len(end.answer) + len(end.snapshot or "") + steps

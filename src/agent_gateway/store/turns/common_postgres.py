@@ -3,7 +3,8 @@
 A statement sees everything as it was when it began. So it skips rows that another transaction has locked, and
 conversations that changed before they were locked here. That shows in their number or time: every transaction
 that changes what these statements read of a conversation sets one of them. What is skipped takes the other
-way, which waits. Nobody waits for a row here, so these statements cannot deadlock with each other.
+way, which waits. Here nobody waits for conversations and turns, only for a key or an end user that is being
+inserted, in their order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -80,7 +81,7 @@ class CommonWritesOnPostgres:
         """Begin turns (R3)."""
         begun: list[Begun | None] = [None] * len(messages)
         for n, now, snapshot, inputs in await self._fetch(BEGIN, _columns(NewMessage, messages)):
-            begun[n - 1] = Begun(now, snapshot, msgspec.json.decode(inputs))
+            begun[n - 1] = Begun(now, snapshot, inputs)
         return begun
 
     async def arm(self, owned: Sequence[OwnedTurn]) -> list[bool]:
@@ -360,7 +361,7 @@ def _ours(*states: TurnState, waits: bool = False) -> CTE:
             _by_id_in(*states),
         )
         .order_by(turns.c.id)
-        .with_for_update(of=turns, skip_locked=not waits)
+        .with_for_update(of=turns, skip_locked=not waits, key_share=True)
         .cte("locked_turns")
     )
 
@@ -435,7 +436,7 @@ def _finish() -> PreparedForPostgres:
             turns.c.form_id.is_(None),
         )
         .order_by(turns.c.id)
-        .with_for_update(of=turns, skip_locked=True)
+        .with_for_update(of=turns, skip_locked=True, key_share=True)
         .cte("locked_turns")
     )
     going = (

@@ -107,34 +107,39 @@ class CommonWritesOnSqlite:
 
     async def begin(self, messages: Sequence[NewMessage]) -> list[Begun | None]:
         """Begin turns (R3)."""
-        return await self._each(messages, self._begin, None)
+        return await self._each(messages, self._begin, refused=None)
 
     async def arm(self, owned: Sequence[OwnedTurn]) -> list[bool]:
         """`planned → sending` (R4)."""
-        return await self._each(owned, self._arm, False)
+        return await self._database.write(lambda connection: [self._arm(connection, turn) for turn in owned])
 
     async def mark_running(self, owned: Sequence[OwnedTurn]) -> list[Running | None]:
         """`sending → running` (R4)."""
-        return await self._each(owned, self._mark_running, None)
+        return await self._database.write(
+            lambda connection: [self._mark_running(connection, turn) for turn in owned]
+        )
 
     async def renew(self, owned: Sequence[OwnedTurn]) -> list[Running | None]:
         """Renew leases (R6)."""
-        return await self._each(owned, self._renew, None)
+        return await self._database.write(
+            lambda connection: [self._renew(connection, turn) for turn in owned]
+        )
 
     async def finish(self, ends: Sequence[TurnEnd]) -> list[bool]:
         """`running → ended` (R7)."""
-        return await self._each(ends, self._finish, False)
+        return await self._each(ends, self._finish, refused=False)
 
     async def _each(
         self,
         writes: Sequence[Write],
         work: Callable[[sqlite3.Connection, Write], Outcome],
-        nothing: Outcome,
+        *,
+        refused: Outcome,
     ) -> list[Outcome]:
-        """Do this for each write, all in one transaction; `nothing` for those that the database refuses."""
+        """Do this for each write, all in one transaction; `refused` for those that the database refuses."""
 
         def all_of_them(connection: sqlite3.Connection) -> list[Outcome]:
-            return [_savepoint(connection, work, write, nothing) for write in writes]
+            return [_savepoint(connection, work, write, refused) for write in writes]
 
         return await self._database.write(all_of_them)
 
@@ -182,7 +187,7 @@ class CommonWritesOnSqlite:
                 "created_at": now,
             },
         )
-        return Begun(now, snapshot, inputs)
+        return Begun(now, snapshot, msgspec.json.encode(inputs).decode())
 
     def _arm(self, connection: sqlite3.Connection, turn: OwnedTurn) -> bool:
         return ARM_TURN.execute(connection, self._ours(turn)).rowcount == 1
@@ -275,7 +280,7 @@ def _savepoint(
     connection: sqlite3.Connection,
     work: Callable[[sqlite3.Connection, Write], Outcome],
     write: Write,
-    nothing: Outcome,
+    refused: Outcome,
 ) -> Outcome:
     connection.execute("SAVEPOINT one")
     try:
@@ -283,6 +288,6 @@ def _savepoint(
     except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, ValueError):
         # A taken key, or a value that no row takes: the other way finds out what is wrong.
         connection.execute("ROLLBACK TO one")
-        outcome = nothing
+        outcome = refused
     connection.execute("RELEASE one")
     return outcome

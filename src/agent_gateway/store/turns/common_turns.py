@@ -70,7 +70,7 @@ def common_turn(
         app=caller.app,
         user=caller.user,
         query=request.query,
-        inputs=merge_inputs(begun.inputs, sent),
+        inputs=merge_inputs(msgspec.json.decode(begun.inputs), sent),
         files=list(request.files),
         snapshot=begun.snapshot,
         epoch=1,

@@ -13,7 +13,7 @@ from agent_gateway.domain.files import InputFile
 from agent_gateway.domain.human_input import Submission
 from agent_gateway.domain.ids import AppId, ConversationId, TaskId, new_id
 from agent_gateway.domain.turns import Caller, Turn, TurnRequest, TurnState
-from agent_gateway.errors import ConversationBusy, NotFound, StoreRejected, StoreUnavailable
+from agent_gateway.errors import ConversationBusy, NotFound, StoreHeldUp, StoreRejected, StoreUnavailable
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.scope import owned, scope_of
 from agent_gateway.store.db.tables import conversations, turns
@@ -104,8 +104,8 @@ class TurnIntake:
             return None
         try:
             begun = await self._common.begin(message)
-        except StoreRejected:
-            # The other way says what is wrong with it.
+        except (StoreRejected, StoreHeldUp):
+            # The other way says what is wrong with it, or waits alone.
             return None
         return common_turn(self._context, caller, request, message, begun) if begun else None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -11,7 +12,7 @@ from sqlalchemy import ColumnElement, bindparam, case, func, or_, select, update
 from agent_gateway.domain.events import Endings, Result
 from agent_gateway.domain.ids import RunId, TaskId
 from agent_gateway.domain.turns import Turn, TurnState
-from agent_gateway.errors import StoreRejected
+from agent_gateway.errors import StoreHeldUp, StoreRejected
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import is_active, turns
@@ -130,8 +131,9 @@ class OwnedTurns:
 
         May be repeated when the answer of the first try was lost (R14); so may `mark_running`.
         """
-        if await self._common.arm(OwnedTurn(turn.task_id, turn.epoch)):
-            return True
+        with suppress(StoreHeldUp):
+            if await self._common.arm(OwnedTurn(turn.task_id, turn.epoch)):
+                return True
         return await self._database.shielded(self._arm(turn))
 
     async def _arm(self, turn: Turn) -> bool:
@@ -144,8 +146,10 @@ class OwnedTurns:
 
         Returns whether a stop was asked for meanwhile, or None when the turn is no longer ours.
         """
-        if running := await self._common.mark_running(OwnedTurn(turn.task_id, turn.epoch, run_id)):
-            return running.stop_asked
+        with suppress(StoreHeldUp):
+            running = await self._common.mark_running(OwnedTurn(turn.task_id, turn.epoch, run_id))
+            if running is not None:
+                return running.stop_asked
         return await self._database.shielded(self._mark_running(turn, run_id))
 
     async def _mark_running(self, turn: Turn, run_id: RunId) -> bool | None:
@@ -162,7 +166,8 @@ class OwnedTurns:
         """Store the fold states of running turns of ours, in one batch (R5)."""
         async with self._database.transaction("duty") as connection:
             await connection.execute(
-                self._SAVE_CHECKPOINT, [{**self._ours(turn), "saved": state} for turn, state in held]
+                self._SAVE_CHECKPOINT,
+                [{**self._ours(turn), "saved": state} for turn, state in sorted(held, key=_task_of)],
             )
 
     _RELEASE: Final = (
@@ -183,7 +188,7 @@ class OwnedTurns:
         """
         released: set[TaskId] = set()
         async with self._database.transaction("duty") as connection:
-            for turn, state in held:
+            for turn, state in sorted(held, key=_task_of):
                 changed = await connection.execute(self._RELEASE, {**self._ours(turn), "saved": state})
                 if changed.rowcount:
                     released.add(turn.task_id)
@@ -229,6 +234,11 @@ class OwnedTurns:
             return False
         try:
             return await self._common.finish(end)
-        except StoreRejected:
-            # The other way says what is wrong with it.
+        except (StoreRejected, StoreHeldUp):
+            # The other way says what is wrong with it, or waits alone.
             return False
+
+
+def _task_of(held: tuple[Turn, object]) -> TaskId:
+    """Rows of turns are locked in this order, as a heartbeat does."""
+    return held[0].task_id

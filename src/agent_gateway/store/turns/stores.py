@@ -45,5 +45,5 @@ class TurnStores:
         return await self.owner_retried(lambda: self.shielded(work()))
 
     async def owner_retried(self, write: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The same for arm, running and finish, which are not cancelled once they are on their way."""
+        """The same for arm and finish, which are not cancelled once they are on their way."""
         return await retry_while(StoreUnavailable, write, "the database")
