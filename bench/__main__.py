@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         bench.begin(system for system in systems if system in needed)
         for name in options.only:
             with bench.scenario():
-                _play(bench, ALL[name], systems, 1 if ALL[name].once else rounds, results)
+                _play(bench, ALL[name], systems, min(rounds, ALL[name].most_rounds), results)
     print(table(results))
     if options.json:
         results.write(options.json)

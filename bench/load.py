@@ -1,11 +1,11 @@
 """Load on a server, by the C client, and what the server used meanwhile."""
 
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
@@ -13,9 +13,6 @@ from bench.gateway import API_KEY
 from bench.machine import pinned
 from bench.servers import Server
 from bench.yardsticks import Programs, Stub
-
-FACES: Final = {"nginx": "runs", "natural": "chat"}
-"""nginx passes the run protocol on; all others, by default, speak the API of the gateway."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,7 @@ class Outcome(msgspec.Struct):
     incomplete: int
     unfinished: int
     out_of_order: int
+    repeated: int
     tokens: int
     frames: int
     reconnects: int
@@ -77,8 +75,8 @@ class Outcome(msgspec.Struct):
 
     @property
     def lost(self) -> int:
-        """Turns that did not end with all their tokens, in order and in time."""
-        return self.failed + self.incomplete + self.unfinished + self.out_of_order
+        """Turns that did not end with all their tokens, each once, in order and in time."""
+        return self.failed + self.incomplete + self.unfinished + self.out_of_order + self.repeated
 
     @property
     def cpu_us_per_token(self) -> float:
@@ -107,7 +105,8 @@ class Client:
         options = [text for option, value in wanted.items() for text in (option, f"{value:.10g}")]
         options += ["-q", load.query] if load.query else []
         options += ["-H"] if load.hold else []
-        return self._run("-u", server.url, "-f", FACES.get(server.name, "chat"), *options)
+        # nginx passes the run protocol on; all others speak the API of the gateway.
+        return self._run("-u", server.url, "-f", "runs" if server.name == "nginx" else "chat", *options)
 
     def follow(
         self, servers: Sequence[Server], paths: Path, load: Load, readers: int
@@ -152,4 +151,7 @@ def outcome(playing: subprocess.Popen[bytes]) -> Outcome:
     written, _ = playing.communicate()
     if not written:
         raise RuntimeError(f"the load client ended with status {playing.returncode}")
-    return msgspec.json.decode(written, type=Outcome)
+    seen = msgspec.json.decode(written, type=Outcome)
+    if seen.first_error:
+        print(f"the first that failed: {seen.first_error}", file=sys.stderr)
+    return seen

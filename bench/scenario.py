@@ -79,7 +79,7 @@ class Scenario:
     metrics: Mapping[str, Metric]
     measure: Callable[[Bench, str], Mapping[str, float]]
     systems: tuple[str, ...] = tuple(SYSTEMS)
-    once: bool = False
-    """Played in one round only: it takes long and varies little."""
+    most_rounds: int = 100
+    """Fewer for what takes long and varies little."""
     plot: Plot | None = None
     """Shown as a plot and not in the table."""

@@ -27,6 +27,7 @@ P99: Final = Scenario(
     "Latency of a token with so many streams of 20 tokens per second",
     {str(streams): Metric(f"p99 at {streams:,} streams", "ms", 1) for streams in STREAMS},
     _p99,
+    most_rounds=3,
     plot=Plot("streams of 20 tokens per second", "latency of a token, p99, ms"),
 )
 
@@ -46,5 +47,6 @@ RATE: Final = Scenario(
     "Turns of one token, so many at once",
     {str(at_once): Metric(f"turns per second, {at_once} at once") for at_once in AT_ONCE},
     _rate,
+    most_rounds=3,
     plot=Plot("turns at once", "turns per second"),
 )

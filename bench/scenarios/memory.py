@@ -67,5 +67,5 @@ MEMORY: Final = Scenario(
     },
     _memory,
     ("nginx", *OURS),
-    once=True,
+    most_rounds=1,
 )
