@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import psutil  # pyrefly: ignore[untyped-import]
+
+PACKAGES: Final = ("uvicorn", "uvloop", "fastapi", "httptools", "httpx", "asyncpg", "aiosqlite")
+"""Those that a token or a turn goes through, in one of the gateways."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,6 @@ def resident_bytes(pid: int) -> int:
 def description() -> dict[str, str]:
     """What a reader must know of the machine, and the versions of what was measured."""
     found = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    packages = ("uvicorn", "uvloop", "fastapi", "httptools", "httpx", "asyncpg", "aiosqlite")
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "commit": _first_line("git", "rev-parse", "--short", "HEAD"),
@@ -91,7 +94,7 @@ def description() -> dict[str, str]:
         "python": platform.python_version(),
         "nginx": _first_line("nginx", "-v").rpartition("/")[2],
         "gcc": _first_line("gcc", "--version").rpartition(" ")[2],
-        **{name: version(name) for name in packages},
+        **{name: version(name) for name in PACKAGES},
     }
 
 

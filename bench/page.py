@@ -1,40 +1,33 @@
 """Writes a run into docs/performance.md, between its two marks, and the plots beside it."""
 
 from pathlib import Path
+from textwrap import fill
 from typing import Final
 
+from bench.machine import PACKAGES
 from bench.plot import svg
 from bench.results import Results
 from bench.scenarios import ALL
 from bench.table import table
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "performance.md"
-PICTURE: Final = PAGE.with_suffix(".svg")
 BEGIN: Final = "<!-- measured: written by dev/bench --write-docs -->"
 END: Final = "<!-- end of measured -->"
+WIDTH: Final = 110
+"""Of a line of prose."""
 
 
-def write_page(results: Results) -> None:
+def write_page(results: Results, path: Path = PAGE) -> None:
     """Replace what stands between the marks; ValueError when they are not there."""
-    page = PAGE.read_text()
+    page = path.read_text()
     start, end = page.index(BEGIN) + len(BEGIN), page.index(END)
-    PAGE.write_text(f"{page[:start]}\n{_measured(results)}\n{page[end:]}")
-    PICTURE.write_text(svg(results, list(ALL.values())))
+    path.write_text(f"{page[:start]}\n{_measured(results)}\n{page[end:]}")
+    path.with_suffix(".svg").write_text(svg(results, list(ALL.values())))
 
 
 def _measured(results: Results) -> str:
     machine = results.machine
-    versions = (
-        "python",
-        "uvicorn",
-        "uvloop",
-        "fastapi",
-        "httptools",
-        "aiohttp",
-        "httpx",
-        "asyncpg",
-        "aiosqlite",
-    )
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("python", *PACKAGES))
     return "\n".join(
         [
             "",
@@ -42,7 +35,7 @@ def _measured(results: Results) -> str:
             "",
             f"- {machine['cores']} cores of {machine['processor']}, Linux {machine['kernel']}",
             f"- yardsticks: nginx {machine['nginx'] or 'missing'}, C programs by gcc {machine['gcc']}",
-            "- " + ", ".join(f"{name} {machine[name]}" for name in versions),
+            fill(versions, WIDTH, initial_indent="- ", subsequent_indent="  "),
             "",
             table(results),
             "",

@@ -1,12 +1,13 @@
 """The figures as a table in Markdown, with the goals and whether they hold."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from bench.results import Results, Verdict
 from bench.scenario import SYSTEMS, Goal, Metric, Scenario
 from bench.scenarios import ALL
 
-SHORT = {"nginx": "nginx", "natural": "straightforward", "sqlite": "SQLite", "postgres": "Postgres"}
+SHORT: Final = {"nginx": "nginx", "natural": "straightforward", "sqlite": "SQLite", "postgres": "Postgres"}
 
 
 def table(results: Results) -> str:
@@ -30,7 +31,7 @@ def _rows(results: Results, scenario: Scenario) -> Iterator[str]:
         goals = "; ".join(_goal(goal, metric) for goal in metric.goals)
         verdicts = list(results.verdicts(scenario, name, metric))
         title = f"{metric.title} ({metric.unit})" if metric.unit else metric.title
-        yield f"| {title} | " + " | ".join(figures) + f" | {goals} | {_verdict(verdicts)} |"
+        yield f"| {title} | " + " | ".join(figures) + f" | {goals} | {_verdict(verdicts, metric)} |"
 
 
 def _number(value: float | None, metric: Metric) -> str:
@@ -38,20 +39,23 @@ def _number(value: float | None, metric: Metric) -> str:
 
 
 def _goal(goal: Goal, metric: Metric) -> str:
+    if goal.at_most == 0:
+        return "none"
     bound = goal.at_most if goal.at_most is not None else goal.at_least
-    text = f"{'≤' if goal.at_most is not None else '≥'} {bound:,g}"
-    if goal.times:
-        return f"{text} × {SHORT[goal.times]}"
-    text = f"{text} {metric.unit}".rstrip()
-    if goal.above:
-        return f"{text} above {SHORT[goal.above]}"
+    text = f"{'≤' if goal.at_most is not None else '≥'} {bound:,g} {_unit(goal, metric)}".rstrip()
     return f"{text} ({SHORT[goal.system]})" if goal.system else text
 
 
-def _verdict(verdicts: list[Verdict]) -> str:
+def _unit(goal: Goal, metric: Metric) -> str:
+    if goal.times:
+        return f"× {SHORT[goal.times]}"
+    return f"{metric.unit} above {SHORT[goal.above]}" if goal.above else metric.unit
+
+
+def _verdict(verdicts: list[Verdict], metric: Metric) -> str:
     missed = [verdict for verdict in verdicts if not verdict.holds]
     if not missed:
         return "yes" if verdicts else ""
     return "**no**: " + ", ".join(
-        f"{SHORT[each.system]} {each.value:,.3g}{' ×' if each.goal.times else ''}" for each in missed
+        f"{SHORT[each.system]} {each.value:,.3g} {_unit(each.goal, metric)}".rstrip() for each in missed
     )

@@ -1,12 +1,13 @@
 """The bench measures everything that its table has: a tiny run of all scenarios, in which no time counts."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from bench.__main__ import main
-from bench.plot import svg
+from bench.page import BEGIN, PAGE, write_page
 from bench.results import Results
 from bench.scenarios import ALL
 from bench.table import table
@@ -28,8 +29,13 @@ def test_a_smoke_run_measures_every_scenario(tmp_path: Path, capsys: pytest.Capt
     assert results.figure("storm", "streams_per_turn", "postgres") == 1
 
     assert capsys.readouterr().out.strip() == table(results)
-    picture = svg(results, list(ALL.values()))
-    assert picture.count("<g ") == sum(scenario.plot is not None for scenario in ALL.values())
+    page = tmp_path / "performance.md"
+    shutil.copy(PAGE, page)
+    write_page(results, page)
+    assert f"{BEGIN}\n\nMeasured on " in page.read_text()
+    assert f"\n{table(results)}\n" in page.read_text()
+    plots = sum(scenario.plot is not None for scenario in ALL.values())
+    assert page.with_suffix(".svg").read_text().count("<g ") == plots
 
 
 def systems(results: Results, scenario: str) -> set[str]:
