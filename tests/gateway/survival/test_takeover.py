@@ -24,6 +24,7 @@ from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import TurnRow
 from agent_gateway.store.turns.ownership import OwnedTurns
 from agent_gateway.turns import maintenance
+from agent_gateway.turns.live_turn import LiveTurn
 from tests.support.chat import Heard
 from tests.support.fakes.script import (
     Gate,
@@ -92,6 +93,7 @@ def test_any_cursor_gets_its_rest_after_an_adoption(
         stream.until("!")
         task_id = stream.task_id
         die(one)
+        story = stream.rest().ids[-1]
     wait_until(lambda: drives(two, task_id) or drives(three, task_id))
     chats = [fleet.chat(two, user), fleet.chat(three, user)]
     heard: dict[tuple[int, int], Heard] = {}
@@ -104,12 +106,9 @@ def test_any_cursor_gets_its_rest_after_an_adoption(
     ]
     for reader in readers:
         reader.start()
-    wait_until(
-        lambda: (
-            sum(live.readers for each in (two, three) for live in list(each.gateway.live._running.values()))
-            == len(readers)
-        )
-    )
+    wait_until(lambda: sum(live.readers for live in _live(two, three)) == len(readers))
+    # One that hears of the end before it has read the story shows each step once, as it was at the end.
+    wait_until(lambda: all(live.runner.position >= story for live in _live(two, three)))
     gate.open()
     for reader in readers:
         reader.join(BOUND)
@@ -281,6 +280,13 @@ def run_id_of(fleet: Fleet, task_id: str) -> str:
     run_id = fleet.rows(task_id).turn.run_id
     assert run_id is not None
     return run_id
+
+
+def _live(*servers: GatewayServer) -> list[LiveTurn]:
+    """The turns that these gateways drive or follow."""
+    return [
+        live for server in servers for live in server.gateway.live.running() + server.gateway.live.followed()
+    ]
 
 
 def _saved_position(fleet: Fleet, task_id: str) -> int | None:
