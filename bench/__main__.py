@@ -22,18 +22,24 @@ def main(arguments: list[str] | None = None) -> int:
     rounds = 1 if options.smoke else options.rounds
     systems = [name for name in options.systems if name != "nginx" or nginx_program()]
     results = Results(description(), rounds)
+    failed = 0
     with Bench(smoke=options.smoke) as bench:
         needed = {system for name in options.only for system in ALL[name].systems}
         bench.begin(system for system in systems if system in needed)
         for name in options.only:
-            with bench.scenario():
-                _play(bench, ALL[name], systems, min(rounds, ALL[name].most_rounds), results)
+            try:
+                with bench.scenario():
+                    _play(bench, ALL[name], systems, min(rounds, ALL[name].most_rounds), results)
+            except RuntimeError as error:
+                # The figures of an hour are not lost for it.
+                failed += 1
+                print(f"{name} failed: {error}", file=sys.stderr)
     print(table(results))
     if options.json:
         results.write(options.json)
     if options.write_docs:
         write_page(results)
-    return 0
+    return 1 if failed else 0
 
 
 def _play(bench: Bench, scenario: Scenario, systems: list[str], rounds: int, results: Results) -> None:

@@ -129,6 +129,7 @@ class Client:
         """Play a load to its end."""
         before = server.cpu()
         seen = outcome(self.start(server, load))
+        server.require_running()
         seen.cpu_s = server.cpu() - before
         return seen
 
@@ -142,6 +143,7 @@ class Client:
         time.sleep(max(load.stream_seconds - load.ramp_ms / 1000 - 2 * margin, margin))
         used, sent = server.cpu() - middle, stub.stats()["events"] - events
         seen = outcome(playing)
+        server.require_running()
         seen.cpu_s = server.cpu() - before
         return seen, used * 1e6 / max(sent, 1)
 

@@ -84,9 +84,13 @@ class Server:
             )
 
     def _answers(self) -> bool:
+        self.require_running()
+        return status_of(self.url + self._path) not in (0, 503)
+
+    def require_running(self) -> None:
+        """Raise RuntimeError when it has ended: it would look as if it cost nothing."""
         if self._process.poll() is not None:
             raise RuntimeError(f"{self.name} has ended:\n{self.output.read_text()[-2000:]}")
-        return status_of(self.url + self._path) not in (0, 503)
 
     def cpu(self) -> float:
         """CPU seconds of the process and its children so far."""

@@ -13,13 +13,15 @@ AT_ONCE: Final = (1, 4, 16, 64, 256)
 
 def _p99(bench: Bench, system: str) -> Mapping[str, float]:
     server, tokens = bench.system(system), bench.size(80, 4)
-    return {
-        str(streams): bench.client.play(
-            server, Load(streams, streams, tokens, 50, ramp_ms=streams, seconds=15)
-        ).token_latency_us.p99
-        / 1e3
-        for streams in STREAMS[: bench.size(None, 2)]
-    }
+    figures = {}
+    for streams in STREAMS[: bench.size(None, 2)]:
+        seen = bench.client.play(server, Load(streams, streams, tokens, 50, ramp_ms=streams, seconds=15))
+        if seen.lost:
+            # More than it carries: its line ends here.
+            break
+        figures[str(streams)] = seen.token_latency_us.p99 / 1e3
+        bench.settle()
+    return figures
 
 
 P99: Final = Scenario(
@@ -38,7 +40,10 @@ def _rate(bench: Bench, system: str) -> Mapping[str, float]:
     for at_once in AT_ONCE[: bench.size(None, 2)]:
         # Some seconds of each system.
         turns = bench.size(min(max(at_once, 4) * 10, 1000) * (10 if system == "nginx" else 1), 8)
-        figures[str(at_once)] = bench.client.play(server, Load(at_once, turns, 1)).turns_per_s
+        seen = bench.client.play(server, Load(at_once, turns, 1))
+        if seen.lost:
+            break
+        figures[str(at_once)] = seen.turns_per_s
     return figures
 
 

@@ -61,10 +61,9 @@ FAN_OUT: Final = Scenario(
 
 
 def _storm(bench: Bench, system: str) -> Mapping[str, float]:
-    turns, readers, tokens, open_seconds = bench.size((200, 2000, 500, 6.0), (4, 20, 70, 0.5))
+    turns, readers, tokens, open_seconds = bench.size((200, 2000, 125, 6.0), (4, 20, 18, 0.5))
     url = bench.database_url(system)
-
-    load = Load(turns, turns, tokens, delay_ms=50, ramp_ms=open_seconds * 300, seconds=tokens / 20 + 40)
+    load = Load(turns, turns, tokens, delay_ms=200, ramp_ms=open_seconds * 300, seconds=tokens / 5 + 40)
     paths = bench.folder / "storm"
     processes = [bench.gateway(system, url) for _ in range(2)]
     with processes[0] as first, processes[1] as second:
@@ -89,7 +88,7 @@ def _storm(bench: Bench, system: str) -> Mapping[str, float]:
 
 STORM: Final = Scenario(
     "storm",
-    "Storm: 2,000 readers of 200 turns, and the process that serves them is killed",
+    "Storm: 2,000 readers of 200 turns of 5 tokens per second, and the process that serves them is killed",
     {
         "resumed": Metric("readers that the other process went on serving"),
         "p50_s": Metric("from the kill to the next token, median", "s", 2),
