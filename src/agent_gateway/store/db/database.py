@@ -69,7 +69,11 @@ class Database:
         self._postgres: Postgres | None = None
         if self.is_sqlite:
             self._connections: Connections | FileConnections = FileConnections(
-                lambda size: sqlite_engine(self.url, size), self.url.database or "", pool_size, limits
+                lambda size: sqlite_engine(self.url, size),
+                self.url.database or "",
+                pool_size,
+                self.shielded,
+                limits,
             )
         else:
             self._postgres = Postgres(

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, TypeVar
@@ -14,8 +14,11 @@ from sqlalchemy.util.concurrency import in_greenlet
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.limits import DatabaseLimits
 from agent_gateway.store.db.connections import Pool, latest, permit
+from agent_gateway.store.db.shielded import ShieldedTasks
 
 T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], Any]
+"""A part of a transaction."""
 
 _PRAGMAS: Final = (
     "journal_mode = WAL",
@@ -69,7 +72,11 @@ def sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
 
 
 class _WriterThread:
-    """A connection of the driver, used by one thread; for the writes that every turn makes."""
+    """A connection of the driver, used by one thread; for the writes that every turn makes.
+
+    What is due in the same moment shares one transaction: turns write the same few pages again and again, and
+    a commit writes each of its pages once.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -77,11 +84,14 @@ class _WriterThread:
         self._connection: sqlite3.Connection | None = None
         self._closed = False
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """A transaction, which waits for no other of this process: its caller is the only writer."""
+    async def run(self, works: Sequence[Work]) -> list[Any]:
+        """A transaction, which waits for no other of this process: its caller is the only writer.
+
+        Returns for each work its result, or the exception that it raised; then only it was taken back.
+        """
         if self._closed:
             raise StoreUnavailable("this process is leaving")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, works)
 
     async def open(self) -> None:
         """Open the connection now."""
@@ -101,11 +111,11 @@ class _WriterThread:
             self._connection = connection
         return self._connection
 
-    def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _transaction(self, works: Sequence[Work]) -> list[Any]:
         connection = self._opened()
         connection.execute("BEGIN IMMEDIATE")
         try:
-            result = work(connection)
+            results = [_part(connection, work) for work in works]
             connection.execute("COMMIT")
         except BaseException:
             try:
@@ -114,7 +124,7 @@ class _WriterThread:
                 # It would stay in its transaction for ever.
                 self._close()
             raise
-        return result
+        return results
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -122,19 +132,42 @@ class _WriterThread:
             self._connection = None
 
 
+def _part(connection: sqlite3.Connection, work: Work) -> Any:
+    connection.execute("SAVEPOINT part")
+    try:
+        result = work(connection)
+    except Exception as error:
+        if not connection.in_transaction:
+            # The database has taken back everything, as it does when the disk is full.
+            raise
+        connection.execute("ROLLBACK TO part")
+        result = error
+    connection.execute("RELEASE part")
+    return result
+
+
 class FileConnections:
     """The pool of a process on SQLite: many readers, and one writer at a time, on a connection of its own."""
 
     def __init__(
-        self, make: Callable[[int], AsyncEngine], path: str, pool_size: int, limits: DatabaseLimits
+        self,
+        make: Callable[[int], AsyncEngine],
+        path: str,
+        pool_size: int,
+        shielded: ShieldedTasks,
+        limits: DatabaseLimits,
     ) -> None:
         self._limits = limits
+        self._shielded = shielded
         self._size = pool_size + 1
         self._engine = make(self._size)
         self._readers = asyncio.Semaphore(pool_size)
         # SQLite allows one writer at a time. Queueing here is fair and needs no polling.
         self._writer = asyncio.Lock()
         self._writer_thread = _WriterThread(path)
+        self._due: list[tuple[Work, asyncio.Future[Any]]] = []
+        """What the writer's thread has not begun."""
+        self._is_writing = False
 
     @property
     def engines(self) -> list[AsyncEngine]:
@@ -158,8 +191,43 @@ class FileConnections:
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Call this within a transaction, on the driver's own connection; returns its result."""
-        async with self._writer:
-            return await self._writer_thread.run(work)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._due.append((work, future))
+        if not self._is_writing:
+            self._is_writing = True
+            # Not the task of a caller: when that is cancelled, the others must get their results.
+            self._shielded.start(self._write_due())
+        return await future
+
+    async def _write_due(self) -> None:
+        try:
+            while self._due:
+                async with self._writer:
+                    await self._write_some()
+        finally:
+            self._is_writing = False
+            for _, future in self._due:
+                # Only when the process ends.
+                future.cancel()
+
+    async def _write_some(self) -> None:
+        due = [(work, future) for work, future in self._due if not future.cancelled()]
+        self._due = []
+        try:
+            results = await self._writer_thread.run([work for work, _ in due])
+        except asyncio.CancelledError:
+            for _, future in due:
+                future.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - it belongs to those that wait
+            results = [error] * len(due)
+        for (_, future), result in zip(due, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
 
     @asynccontextmanager
     async def writing(self, _: Pool) -> AsyncGenerator[AsyncConnection]:
