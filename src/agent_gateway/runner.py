@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+import msgspec
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from agent_gateway.backend.compose import compose
@@ -53,7 +54,8 @@ class TurnRunner:
         self._store = resources.store
         self._folding = Folding(resources.backend, turn, emit)
         self._bounds = Bounds(resources.limits, resources.idle_seconds)
-        self._created = RunHandle(resources.backend, resources.limits.cancel_seconds)
+        self._created: RunHandle | None = None
+        """The run whose creation has begun, until its id is stored."""
         self._changed = asyncio.Event()
         """Ownership, the row or the run's id may have changed."""
         self._saw_run_end = False
@@ -181,6 +183,7 @@ class TurnRunner:
         with self._bounds.sending_run():
             if not await self._store.owner_retried(lambda: self._store.owned.arm(self.turn)):
                 return False
+            self._created = RunHandle(self._backend, self._resources.limits.cancel_seconds)
             run_id = await self._created.create(request)
             stop_asked = await self._store.retried(lambda: self._store.owned.mark_running(self.turn, run_id))
             if stop_asked is None:
@@ -189,7 +192,7 @@ class TurnRunner:
                 if stored is None or stored.run_id != run_id:
                     await self._cancel_for_good(run_id)
                 return False
-        self.run_id = run_id
+        self.run_id, self._created = run_id, None
         if stop_asked:
             self.stop()
         return True
@@ -198,8 +201,10 @@ class TurnRunner:
 
     def release_memory(self) -> None:
         """Let go of what only a running turn needs; its log and result stay for late readers."""
-        self.turn = replace(self.turn, query="", inputs={}, files=[], snapshot=None, checkpoint=None)
-        if self.result is not None:
+        self.turn = msgspec.structs.replace(
+            self.turn, query="", inputs={}, files=[], snapshot=None, checkpoint=None
+        )
+        if self.result is not None and self.result.snapshot is not None:
             self.result = replace(self.result, snapshot=None)
         self._saw_run_end = self._folding.run_has_ended
         self._folding.release_memory()
@@ -212,7 +217,7 @@ class TurnRunner:
         """
         if not self.owned or self.result is None or self._saw_run_end:
             return
-        if self.run_id is None:
+        if self.run_id is None and self._created is not None:
             self.run_id = await self._created.abandon()
         if self.run_id is not None:
             await self._cancel_for_good(self.run_id)

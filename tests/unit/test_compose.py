@@ -262,7 +262,7 @@ def answered(tool_call_id: str) -> Turn:
         expires_at=1_800_000_000,
         answer=answer,
     )
-    return replace(turn_of(app_of([{"name": "history"}])), form=form)
+    return replace_struct(turn_of(app_of([{"name": "history"}])), form=form)
 
 
 def test_a_form_answer_is_sent_as_recorded() -> None:
@@ -307,7 +307,7 @@ TOLD = (
 def test_files_are_listed_after_the_query_or_at_their_placeholder(config: Any, wanted: Any) -> None:
     """Files are also listed where the app has a place for them, but never within the user's own text."""
     app = app_of([{"name": "a", "config": config}, {"name": "b"}])
-    turn = replace(turn_of(app), files=FILES)
+    turn = replace_struct(turn_of(app), files=FILES)
     assert sent(turn)["composition"]["layers"][0]["config"] == wanted
 
 
@@ -320,7 +320,7 @@ def test_files_become_entries_of_a_newer_prompt_layer() -> None:
         InputFile("image", "remote_url", "https://x.test/d"),
     ]
     app = app_of([{"name": "a", "config": {"text": "${query}", "files": "${files}"}}])
-    turn = replace(turn_of(app), files=given)
+    turn = replace_struct(turn_of(app), files=given)
     assert images_for_model(app.composition, given) == ["id-1", "id-2"]
     request = compose(turn, {}, url_of, {"id-1": b"image-a"})
     [layer] = json.loads(msgspec.json.encode(request))["composition"]["layers"]
@@ -375,7 +375,7 @@ def test_files_dropped_for_want_of_a_place_are_logged(
     assert has_place_for_files(app.composition) is has_place
     sent(turn_of(app))
     assert not caplog.messages
-    sent(replace(turn_of(app), files=FILES))
+    sent(replace_struct(turn_of(app), files=FILES))
     assert caplog.messages == (
         [] if has_place else ["the composition has no place for the files of the turn"]
     )
@@ -388,15 +388,15 @@ def test_a_turn_without_files_sends_an_empty_list() -> None:
     assert config_sent(config) == {"text": "Hello", "files": []}
     small = app_of([{"name": "a"}], naming={"composition": {"layers": [{"name": "p", "config": config}]}})
     assert small.naming is not None
-    exchange = AnsweredTurn(replace(turn_of(small), files=FILES), "Hi")
+    exchange = AnsweredTurn(replace_struct(turn_of(small), files=FILES), "Hi")
     [layer] = compose_auxiliary(small.naming.composition, exchange, {}).composition.layers
     assert layer.config == {"text": "Hello", "files": []}
 
 
 def test_files_sent_with_a_form_answer_are_listed_in_its_message() -> None:
-    turn = replace(answered("call_ask_1"), files=FILES)
+    turn = replace_struct(answered("call_ask_1"), files=FILES)
     assert turn.form is not None
-    spoken = replace(turn, form=replace(turn.form, answer=FormAnswer("submitted", message="Here.")))
+    spoken = replace_struct(turn, form=replace(turn.form, answer=FormAnswer("submitted", message="Here.")))
     for answer, message in ((turn, TOLD), (spoken, f"Here.\n\n{TOLD}")):
         [result] = sent(answer)["deferred_tool_results"]["calls"].values()
         assert result["message"] == message

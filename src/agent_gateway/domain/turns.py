@@ -74,8 +74,7 @@ class TurnRequest:
     trace: Trace = NO_TRACE
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """A turn that has started: everything that its runner and the frames of its events need."""
 
     task_id: TaskId

@@ -59,6 +59,12 @@ class LiveTurn:
         if self._task is not None:
             self._task.cancel()
 
+    def end(self) -> None:
+        """Nothing more comes. Its readers read on in the log."""
+        self._task = None
+        self.log.close()
+        self.ended.set()
+
     def hand_over(self) -> None:
         """Send the readers that can resume elsewhere: this process leaves, and another one has the turn."""
         self._handed_over = True

@@ -232,8 +232,7 @@ class LiveTurns:
             # the kind of error is logged: databases quote texts of the row they refused.
             logger.error("the end was not stored: %s", type(error).__name__)
         finally:
-            live.log.close()
-            live.ended.set()
+            live.end()
             if self._running.get(live.turn.task_id) is live:
                 del self._running[live.turn.task_id]
             if live.result is not None:

@@ -50,7 +50,7 @@ def texts_of(*roots: object) -> int:
 
 
 def kept(server: Any) -> list[LiveTurn]:
-    return [live for live, _ in server.gateway.live._ended._turns.values()]
+    return [live for live, *_ in server.gateway.live._ended._turns.values()]
 
 
 def test_the_size_of_a_kept_turn_counts_everything(

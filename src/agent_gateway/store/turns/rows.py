@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
@@ -191,7 +191,7 @@ async def read_turns(
             "this release cannot read the configuration of the turn's app", extra={"task_id": row.id}
         )
         if row.deadline_at < row.now:
-            found.append(replace(_turn(row, context, default_app()), runnable=False))
+            found.append(msgspec.structs.replace(_turn(row, context, default_app()), runnable=False))
     return found
 
 
