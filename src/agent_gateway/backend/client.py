@@ -177,21 +177,17 @@ class HTTPBackend:
     ) -> _Answer:
         """Send a request on a new connection: on a used one, a lost request could look like a lost answer.
 
-        With `keep` the connection is then a spare one.
+        The whole answer has to come within `seconds`. With `keep` the connection is then a spare one.
         """
+        connection = await self._dialer.dial()
         try:
-            async with asyncio.timeout(seconds):
-                connection = await self._dialer.dial()
-                try:
-                    head = await connection.send(request)
-                    content = await connection.body()
-                    if keep and head.status in CREATED:
-                        self._spares.keep(connection)
-                finally:
-                    if connection not in self._spares:
-                        connection.close()
-        except TimeoutError:
-            raise BackendUnreachable("no answer in time") from None
+            head = await connection.send(request, seconds)
+            content = await connection.body()
+            if keep and head.status in CREATED:
+                self._spares.keep(connection)
+        finally:
+            if connection not in self._spares:
+                connection.close()
         if head.status not in expected:
             raise BackendRefused(head.status)
         encoding = head.header(b"content-encoding")
@@ -201,11 +197,7 @@ class HTTPBackend:
         """Read the events after a cursor from one connection, until it ends or the run does."""
         query = f"?{urlencode({'after': after})}" if after else ""
         request = self._address.get(f"{_path(run_id)}/events/sse{query}", _EVENT_STREAM)
-        try:
-            async with asyncio.timeout(self._limits.open_stream_seconds):
-                connection, head = await self._open(request)
-        except TimeoutError:
-            raise BackendUnreachable("no answer in time") from None
+        connection, head = await self._open(request)
         try:
             reader.connected(self._unpacker(head))
             await connection.deliver(reader.take)
@@ -221,7 +213,7 @@ class HTTPBackend:
         while True:
             connection = spare or await self._dialer.dial()
             try:
-                return connection, await connection.send(request)
+                return connection, await connection.send(request, self._limits.open_stream_seconds)
             except BaseException as error:
                 connection.close()
                 if connection is not spare or not isinstance(error, BackendUnreachable):

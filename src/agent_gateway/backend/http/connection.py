@@ -70,14 +70,15 @@ class Connection(asyncio.Protocol):
         self._silence = 0
         """Bytes since the last piece of a body."""
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_reusable(self) -> bool:
         """Whether another request may be sent; the backend may still close before it answers."""
         return self._complete and self._stays and not self._transport.is_closing()
 
-    async def send(self, request: bytes) -> Head:
-        """Send a request, and wait for the head of its answer."""
+    async def send(self, request: bytes, seconds: float) -> Head:
+        """Send a request, and wait for the head of its answer; at most so long, also for `body` after it."""
         if self._transport.is_closing():
             raise self._error or BackendUnreachable("the connection was closed")
         self._parser = httptools.HttpResponseParser(self)
@@ -87,6 +88,7 @@ class Connection(asyncio.Protocol):
         self._answered = self._complete = self._stays = False
         self._take = None
         self._silence = 0
+        self._timer = self._loop.call_later(seconds, self._give_up)
         self._transport.write(request)
         while not self._answered:
             await self._wait()
@@ -95,8 +97,12 @@ class Connection(asyncio.Protocol):
     async def deliver(self, take: Take) -> None:
         """Hand over the body of the answer, read by read, until its end or until `take` returns True.
 
-        Raises what `take` raises; nothing is handed over after that.
+        It may take any time. Raises what `take` raises; nothing is handed over after that.
         """
+        self._stop_timer()
+        await self._deliver(take)
+
+    async def _deliver(self, take: Take) -> None:
         self._take = take
         if self._pieces:
             self._hand_over(take)
@@ -115,13 +121,15 @@ class Connection(asyncio.Protocol):
                 raise BackendUnreachable("the answer is too long")
             pieces.append(data)
 
-        await self.deliver(take)
+        await self._deliver(take)
+        self._stop_timer()
         return b"".join(pieces)
 
     def close(self) -> None:
         """Close at once. Nothing more is handed over."""
         self._take = None
         self._parser = None
+        self._stop_timer()
         self._transport.abort()
 
     # -- what the event loop calls --------------------------------------------------------------------
@@ -224,6 +232,17 @@ class Connection(asyncio.Protocol):
             await self._waiter
         finally:
             self._waiter = None
+
+    def _give_up(self) -> None:
+        if self._error is None:
+            self._error = BackendUnreachable("no answer in time")
+        self.close()
+        self._wake()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
