@@ -122,10 +122,15 @@ def create_app(
     app.include_router(routes)
     app.include_router(routes, prefix="/v1", include_in_schema=False)
     app.include_router(health.router)
-    posts = ("/chat-messages", "/v1/chat-messages")
-    app.router.routes.insert(0, Shortcut(app.router, "POST", posts, chat_messages.answer_plain_message))
     app.add_middleware(RequestBodies, most=settings.max_body_bytes, check_key=check_key)
     app.add_middleware(HeadRequests)
+    app.add_middleware(
+        Shortcut,
+        method="POST",
+        paths=("/chat-messages", "/v1/chat-messages"),
+        most=settings.max_body_bytes,
+        answer=chat_messages.answer_plain_message,
+    )
     app.add_middleware(RequestIds)
     cors.install(app, settings.cors_origins)
     errors.install(app)

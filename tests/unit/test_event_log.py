@@ -8,6 +8,7 @@ from agent_gateway.domain.events import LLMChunk
 from agent_gateway.turns.log import EventLog
 
 READERS = 1_000
+BOUND = 30.0
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +20,7 @@ async def test_every_reader_gets_every_event() -> None:
     async def read() -> str:
         index, heard = 0, ""
         while True:
-            await log.wait(index)
+            await log.wait(index, BOUND)
             if log.closed and len(log.events) == index:
                 return heard
             texts = [event.text for event in log.events[index:] if isinstance(event, LLMChunk)]

@@ -1,7 +1,5 @@
 """Turns: begun with a message, and stopped."""
 
-import asyncio
-from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -130,9 +128,9 @@ async def post_chat_message(
             return TurnStream(source.body(variant, after), headers)
 
 
-async def answer_plain_message(request: Request, body: bytes) -> Response | None:
+async def answer_plain_message(request: Request) -> Response | None:
     """The same for a plain request, without the framework; None for any other."""
-    arguments = await read_plain_message(request, body)
+    arguments = await read_plain_message(request)
     return None if arguments is None else await post_chat_message(**arguments)
 
 
@@ -228,9 +226,7 @@ async def _refuse_early_failure(live: LiveTurn, seconds: float, idempotency_key:
     """Raise the error of a turn that fails before it says anything: its stream gets a real status."""
     # The form's answer that a turn carries comes first, and says nothing about its run.
     log, first = live.log, live.turn.opening
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await log.wait(first)
+    await log.wait(first, seconds)
     if len(log.events) > first and isinstance(failed := log.events[first], TurnFailed):
         raise _failed(failed.code, idempotency_key)
 

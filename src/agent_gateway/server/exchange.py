@@ -63,6 +63,8 @@ class Exchange:
         self._keep_alive = head.keep_alive
         self._chunked = False
         self._old = head.version == "1.0"
+        self._head = b""
+        """The head of the response until it is written, nearly always with the first of the body."""
         self._owed: int | None = None
         """Bytes that the response has announced but not sent."""
         self._on_leave: Callable[[], None] | None = None
@@ -208,7 +210,14 @@ class Exchange:
                 self._chunked = True
                 lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n")
-        self._connection.write(b"".join(lines))
+        self._head = b"".join(lines)
+        asyncio.get_running_loop().call_soon(self._write_head)
+
+    def _write_head(self) -> None:
+        """Write the head if no body has come with it: the first of it may take time."""
+        head, self._head = self._head, b""
+        if head and not self.gone:
+            self._connection.write(head)
 
     def _send_body(self, message: Any) -> None:
         if message["type"] != "http.response.body":
@@ -229,6 +238,9 @@ class Exchange:
             self._owed -= len(body)
             if self._owed < 0 or (self._owed and not more):
                 raise RuntimeError("the body of a response has not the size that its head says")
+        if self._head:
+            body = self._head + body
+            self._head = b""
         if body:
             self._connection.write(body)
         if not more:

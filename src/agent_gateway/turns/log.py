@@ -12,7 +12,7 @@ from sys import getsizeof
 import msgspec
 
 from agent_gateway.crowd import Crowd
-from agent_gateway.domain.events import AgentThought, LLMChunk, TurnEvent
+from agent_gateway.domain.events import AgentThought, LLMChunk, MessageEnd, TurnEvent, TurnFailed
 
 
 class EventLog:
@@ -22,6 +22,8 @@ class EventLog:
         self.events: list[TurnEvent] = []
         self.closed = False
         """True after the terminal event, or when the turn continues in another process."""
+        self.closes = False
+        """True once the terminal event is there: in the same step of the loop it is closed."""
         self.frozen = False
         """True once nothing more may be kept for its readers."""
         self.events_size = 0
@@ -40,6 +42,7 @@ class EventLog:
             size = sum(map(_size_of, events))
             self.events_size += size
             self.size += size
+            self.closes = isinstance(events[-1], MessageEnd | TurnFailed)
             self.caught_up.call()
 
     def close(self) -> None:
@@ -55,16 +58,26 @@ class EventLog:
         """Index of the first event beyond a position."""
         return bisect_right(self.events, position, key=lambda event: event.position)
 
-    async def wait(self, index: int) -> None:
-        """Wait until there is an event at `index` or the log is closed; the caller sets a bound."""
-        news = asyncio.Event()
-        self.caught_up.join(news.set)
+    async def wait(self, index: int, seconds: float) -> None:
+        """Wait until there is an event at `index` or the log is closed, but at most so long."""
+        over = asyncio.get_running_loop().create_future()
+
+        def end() -> None:
+            if not over.done():
+                over.set_result(None)
+
+        def look() -> None:
+            if len(self.events) > index or self.closed:
+                end()
+
+        self.caught_up.join(look)
+        timer = over.get_loop().call_later(seconds, end)
         try:
-            while len(self.events) <= index and not self.closed:
-                news.clear()
-                await news.wait()
+            look()
+            await over
         finally:
-            self.caught_up.leave(news.set)
+            timer.cancel()
+            self.caught_up.leave(look)
 
 
 def _size_of(event: TurnEvent) -> int:

@@ -7,7 +7,7 @@ from typing import Final
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars
 
 from agent_gateway.domain.ids import new_id
 from agent_gateway.errors import GatewayError, InvalidParam, StoreError
@@ -44,14 +44,14 @@ class RequestIds:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Bind the id while the request is answered; tasks that begin meanwhile inherit it."""
+        """Bind the id in the request's own task; tasks that it begins inherit it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given.decode() if _REQUEST_ID.fullmatch(given) else new_id()
-        with bound_contextvars(request_id=request_id):
-            await self._app(scope, receive, send)
+        bind_contextvars(request_id=request_id)
+        await self._app(scope, receive, send)
 
 
 class RequestBodies:
@@ -94,7 +94,8 @@ class RequestBodies:
             size += len(message.get("body", b""))
             if most is not None and size > most:
                 raise HTTPException(413, f"The body is larger than {most} bytes.")
-            if counter is not None:
+            if counter is not None and (size > MAX_VALUES or message.get("more_body")):
+                # A body of fewer bytes cannot have more values.
                 counter.feed(message.get("body", b""))
                 if counter.values > MAX_VALUES:
                     raise BodyNotRead(InvalidParam(f"The body has more than {MAX_VALUES} values."))

@@ -4,8 +4,8 @@
      behind ─────────────────────────────▶ caught up
         ▲                                      │
         └──────────────────────────────────────┘
-          its socket takes no more, the log closed, the turn
-          was handed over, it needs a ping, or its client left
+          its socket takes no more, the turn ends or was handed
+          over, it needs a ping, or its client left
 
 *Behind*, its task pulls frames and sends them, as fast as the client reads. *Caught up*, the task sleeps, and
 the log calls the reader inside of the very event that brought the news: the shared frame goes to the socket
@@ -105,6 +105,9 @@ class Reader:
             data, reached = self._cache.read(self._variant, self._index)
             if reached > self._index:
                 self._index = reached
+                if log.closed and reached == len(log.events) and len(data) <= MAX_WRITE:
+                    wire.last = data
+                    return
                 await self._send(data)
                 if len(data) >= MAX_WRITE:
                     await asyncio.sleep(0)
@@ -153,7 +156,8 @@ class Reader:
         """
         if self._behind is None or self._behind.done():
             return
-        if not self._wire.takes_more:
+        if not self._wire.takes_more or self._log.closes:
+            # The last frame is sent together with the end of the response.
             self._fall_behind()
             return
         try:

@@ -20,11 +20,13 @@ class Wire:
     switch of tasks.
     """
 
-    __slots__ = ("_exchange", "_send", "left", "on_leave")
+    __slots__ = ("_exchange", "_send", "last", "left", "on_leave")
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.left = False
         """The client has left."""
+        self.last = b""
+        """The end of the body, which goes with the end of the response."""
         self.on_leave: Callable[[], None] | None = None
         """Called when the client leaves."""
         self._send = send
