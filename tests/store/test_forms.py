@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import select, update
 
@@ -77,7 +78,7 @@ async def test_a_question_is_stored_with_the_end_of_its_turn(world: World) -> No
     assert answer.form.answer.values == {"size": "s"}
     loaded = await world.process().reader.load(answer.task_id)
     assert loaded is not None
-    assert replace(loaded, seconds_left=answer.seconds_left) == answer
+    assert msgspec.structs.replace(loaded, seconds_left=answer.seconds_left) == answer
     assert await world.turns.owned.arm(answer)
 
 

@@ -1,8 +1,8 @@
 """A turn's writes while it runs: arm, running, heartbeat, stop, and turns that were left behind."""
 
 import asyncio
-import dataclasses
 
+import msgspec
 import pytest
 from sqlalchemy import update
 
@@ -114,7 +114,7 @@ async def test_a_heartbeat_without_turns_does_nothing(world: World) -> None:
 async def test_a_heartbeat_renews_more_turns_than_one_statement_takes(world: World) -> None:
     """More than one statement takes: the first and the last are renewed."""
     first, last = await world.begin(), await world.begin()
-    held = [first, *(dataclasses.replace(first, task_id=TaskId(new_id())) for _ in range(1000)), last]
+    held = [first, *(msgspec.structs.replace(first, task_id=TaskId(new_id())) for _ in range(1000)), last]
     assert await world.turns.owned.heartbeat(held) == {first.task_id: False, last.task_id: False}
 
 
