@@ -16,8 +16,10 @@ from agent_gateway.domain.turns import Turn
 from agent_gateway.errors import StoreRejected
 from agent_gateway.limits import DatabaseLimits
 from agent_gateway.store.db.database import Database
-from agent_gateway.store.turns.common_postgres import ARM, BEGIN, FINISH, MARK_RUNNING
 from agent_gateway.store.turns.intake import StartedTurn
+from agent_gateway.store.turns.postgres_statements.begin import BEGIN
+from agent_gateway.store.turns.postgres_statements.finish import FINISH
+from agent_gateway.store.turns.postgres_statements.ownership import ARM, MARK_RUNNING
 from agent_gateway.store.turns.stores import TurnStores
 from tests.support.fakes.tcp_proxy import TcpProxy, postgres_proxy, through
 from tests.support.store_world import World, ask, completed

@@ -1,0 +1,1 @@
+"""The statements of common turns on Postgres: each decides about many turns at once, and then writes."""
