@@ -9,8 +9,9 @@ from sqlalchemy import JSON, Connection
 from sqlmodel import AutoString
 
 from agent_gateway.settings import Settings
+from agent_gateway.store.db.column_types import UtcDateTime
 from agent_gateway.store.db.migrations import exclusive
-from agent_gateway.store.db.tables import Row, UtcDateTime
+from agent_gateway.store.db.tables import Row
 from agent_gateway.store.db.url import async_url
 from alembic import context
 

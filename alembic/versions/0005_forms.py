@@ -11,7 +11,7 @@ down_revision: str | None = "0004"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# The types of store/db/tables.py as they are on this day; SQLite keeps times as Unix seconds.
+# The types of store/db/column_types.py as they are on this day; SQLite keeps times as Unix seconds.
 UUID = sa.Uuid(as_uuid=False)
 TIME = sa.DateTime(timezone=True).with_variant(sa.Float(), "sqlite")
 

@@ -12,7 +12,7 @@ down_revision: str | None = "0006"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# The type of store/db/tables.py as it is on this day.
+# The type of store/db/column_types.py as it is on this day.
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 

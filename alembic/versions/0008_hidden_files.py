@@ -11,7 +11,7 @@ down_revision: str | None = "0007"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# The type of store/db/tables.py as it is on this day; SQLite keeps times as Unix seconds.
+# The type of store/db/column_types.py as it is on this day; SQLite keeps times as Unix seconds.
 TIME = sa.DateTime(timezone=True).with_variant(sa.Float(), "sqlite")
 DELETED = sa.text("deleted_at IS NOT NULL")
 

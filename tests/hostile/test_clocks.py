@@ -12,7 +12,8 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import agent_gateway
-from agent_gateway.store.db.tables import Row, UtcDateTime
+from agent_gateway.store.db.column_types import UtcDateTime
+from agent_gateway.store.db.tables import Row
 from tests.support.fakes.script import Gate, delta, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend

@@ -9,7 +9,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.functions import FunctionElement
 
-from agent_gateway.store.db.tables import UtcDateTime
+from agent_gateway.store.db.column_types import UtcDateTime
 
 
 def now_plus(seconds: float | BindParameter[Any] = 0.0) -> ColumnElement[datetime]:

@@ -1,18 +1,14 @@
 """The rows (docs/design/durability.md, Rows). One module so that the schema can be read as a whole."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
     ColumnElement,
-    DateTime,
-    Dialect,
-    Float,
     ForeignKey,
     FromClause,
     Index,
@@ -22,17 +18,14 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
-    Uuid,
     false,
     literal_column,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, SQLModel
-from typing_extensions import override
 
 from agent_gateway.json_types import JsonObject
+from agent_gateway.store.db.column_types import UtcDateTime, json_type, uuid_type
 
 NAMING = {
     "ix": "ix_%(column_0_label)s",
@@ -46,43 +39,6 @@ ACTIVE_STATES = ("planned", "sending", "running")
 ACTIVE = f"state IN {ACTIVE_STATES!r}"
 OPEN = "state = 'open'"
 DELETED = "deleted_at IS NOT NULL"
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC time: timestamptz on Postgres, Unix seconds on SQLite (which has no such type)."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    @override
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Pick the column type of this dialect."""
-        kind: TypeEngine[Any] = Float() if dialect.name == "sqlite" else DateTime(timezone=True)
-        return dialect.type_descriptor(kind)
-
-    @override
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """To the database."""
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value.timestamp()
-
-    @override
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """From the database."""
-        if value is None or isinstance(value, datetime):
-            return value
-        return datetime.fromtimestamp(value, UTC)
-
-
-def json_type() -> TypeEngine[Any]:
-    """JSONB on Postgres, JSON text elsewhere."""
-    return JSON().with_variant(JSONB(), "postgresql")
-
-
-def uuid_type() -> TypeEngine[str]:
-    """A native UUID where there is one; a canonical string in Python."""
-    return Uuid(as_uuid=False)
 
 
 def _id() -> Any:

@@ -21,8 +21,9 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from agent_gateway.domain.turns import TurnState
+from agent_gateway.store.db.column_types import uuid_type
 from agent_gateway.store.db.functions import now_plus
-from agent_gateway.store.db.tables import conversations, turns, uuid_type
+from agent_gateway.store.db.tables import conversations, turns
 
 UUID: Final = uuid_type()
 MOMENT: Final = select(now_plus().label("now")).cte("moment")
