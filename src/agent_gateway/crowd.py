@@ -38,6 +38,10 @@ class Crowd:
         """Call every member at least once from now: the first ones before this returns."""
         if self._due:
             self._again = True
+        elif len(self._members) == 1:
+            # Most turns have one reader.
+            for member in tuple(self._members):
+                _call(member)
         elif self._members:
             self._due = list(self._members)
             self._due.reverse()
@@ -48,10 +52,7 @@ class Crowd:
         del self._due[-AT_ONCE:]
         for member in some:
             if member in self._members:
-                try:
-                    member()
-                except Exception as error:  # noqa: BLE001 - one member's failure must not stop the others
-                    _report(error)
+                _call(member)
         if self._due:
             asyncio.get_running_loop().call_soon(self._call_some)
         elif self._again:
@@ -87,7 +88,10 @@ class Ticker:
             self._crowd.call()
 
 
-def _report(error: Exception) -> None:
-    asyncio.get_running_loop().call_exception_handler(
-        {"message": "a member of a crowd failed", "exception": error}
-    )
+def _call(member: Member) -> None:
+    try:
+        member()
+    except Exception as error:  # noqa: BLE001 - one member's failure must not stop the others
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "a member of a crowd failed", "exception": error}
+        )

@@ -46,7 +46,7 @@ def envelopes(name: str) -> list[bytes]:
     """The JSON of every run event of a recording."""
     wire = (RECORDED / name).read_bytes()
     if name.endswith(".sse"):
-        return [frame.data for frame in FrameDecoder().feed(wire)]
+        return [data for _, _, data in FrameDecoder().feed(wire)]
     return [json.dumps(event, ensure_ascii=False).encode() for event in json.loads(wire)["events"]]
 
 
@@ -191,7 +191,7 @@ def test_the_fold_is_the_same_however_the_bytes_were_split(name: str) -> None:
         assert whole == [
             event
             for piece in pieces
-            for event in fold.feed([decode_event(frame.data, frame.id) for frame in decoder.feed(piece)])
+            for event in fold.feed([decode_event(data, cursor) for cursor, _, data in decoder.feed(piece)])
         ]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from agent_gateway.backend.lenient import as_dict, as_str, loads
+from agent_gateway.backend.sse import Frame
 from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.text import clean_text
 from agent_gateway.errors import BackendGarbage
@@ -61,8 +62,8 @@ def decode_event(data: bytes, frame_id: bytes = b"") -> RunEvent:
     return event
 
 
-def decode_usual_events(frames: Sequence[tuple[bytes, bytes, bytes]]) -> list[RunEvent] | None:
-    """The same for frames (id, event, data) whose events have all that is usual; None for others.
+def decode_usual_events(frames: Sequence[Frame]) -> list[RunEvent] | None:
+    """The same for frames whose events have all that is usual; None for others.
 
     One call decodes all of them.
     """

@@ -31,8 +31,8 @@ class ResumePoint:
             return self._up_to_the_end(usual), None
         events: list[RunEvent] = []
         try:
-            for frame in frames:
-                event = decode_event(frame.data, frame.id)
+            for cursor, _, data in frames:
+                event = decode_event(data, cursor)
                 if self._is_new(event):
                     events.append(event)
                 if event.type in TERMINAL:

@@ -6,20 +6,15 @@ ignored, and an id belongs to its own frame only.
 """
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
 _BOM: Final = b"\xef\xbb\xbf"
-_USUAL: Final = re.compile(rb"(?:\A|(?<=\n\n))id: (.*+)\nevent: (.*+)\ndata: (.*+)(?=\n\n|\Z)")
-"""A whole frame as known backends write it. It is read like any other, but all at once."""
+_USUAL: Final = re.compile(rb"(?m:^)id: (.*)\nevent: (.*)\ndata: (.*)\n\n")
+"""A whole frame as known backends write it, of four line ends. It is read like any other, but all at once."""
 
 
-class Frame(NamedTuple):
-    """One dispatched event; a field that the frame does not have is empty."""
-
-    id: bytes
-    event: bytes
-    data: bytes
-    """All data lines, joined by LF."""
+Frame = tuple[bytes, bytes, bytes]
+"""The id, the type and the data of one dispatched event, its data lines joined by LF; b"" for none."""
 
 
 class FrameDecoder:
@@ -35,31 +30,26 @@ class FrameDecoder:
         """The frames that this chunk completes, in order. Frames without a data line are dropped."""
         if self._held_cr or b"\r" in chunk:
             chunk = self._without_cr(chunk)
-        if not self._buffer and chunk.endswith(b"\n\n"):
-            # Whole frames, as nearly always: they need not pass the buffer.
-            block = chunk[:-2]
-        else:
-            block = self._buffered(chunk)
-            if block is None:
-                return []
-        if not self._begun:
+        # Whole frames, as nearly always, need not pass the buffer.
+        block = chunk if not self._buffer and chunk.endswith(b"\n\n") else self._buffered(chunk)
+        if not self._begun and block:
             self._begun = True
             block = block.removeprefix(_BOM)
-        usual = _USUAL.findall(block)
-        if len(usual) == block.count(b"\n\n") + 1:
-            return [Frame(*fields) for fields in usual]
+        usual: list[Frame] = _USUAL.findall(block)
+        if 4 * len(usual) == block.count(b"\n"):
+            return usual
         return [frame for section in block.split(b"\n\n") if (frame := _frame(section))]
 
-    def _buffered(self, chunk: bytes) -> bytes | None:
-        """What is complete with this chunk, without the blank line at its end; None for half a frame."""
+    def _buffered(self, chunk: bytes) -> bytes:
+        """What is complete with this chunk, up to the blank line at its end; empty for half a frame."""
         buffer = self._buffer
         buffer += chunk
         # Only bytes not seen before are searched, so a huge frame in small pieces costs linear time.
         end = buffer.rfind(b"\n\n", self._searched)
         if end < 0:
             self._searched = max(len(buffer) - 1, 0)
-            return None
-        block = bytes(buffer[:end])
+            return b""
+        block = bytes(buffer[: end + 2])
         del buffer[: end + 2]
         self._searched = 0
         return block
@@ -88,4 +78,4 @@ def _frame(section: bytes) -> Frame | None:
             cursor = value
         elif name == b"event":
             event = value
-    return Frame(cursor, event, b"\n".join(data)) if data else None
+    return (cursor, event, b"\n".join(data)) if data else None

@@ -154,7 +154,7 @@ class Result:
         """The whole text of the answer."""
         if self.text is not None:
             return self.text
-        return "".join(chunk.text for chunk in self.chunks)
+        return "".join([chunk.text for chunk in self.chunks])
 
 
 @dataclass(frozen=True, slots=True)
