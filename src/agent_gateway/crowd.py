@@ -40,8 +40,8 @@ class Crowd:
             self._again = True
         elif len(self._members) == 1:
             # Most turns have one reader.
-            for member in tuple(self._members):
-                _call(member)
+            (member,) = self._members
+            _call(member)
         elif self._members:
             self._due = list(self._members)
             self._due.reverse()

@@ -22,13 +22,13 @@ from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.gateway_server import GatewayServer, StartGateway
 from tests.support.work import Each, counted
 
-TOKEN: Final = Each(calls=56, callbacks=1, switches=0, timers=0)
+TOKEN: Final = Each(calls=52, callbacks=1, switches=0, timers=0)
 """From the bytes of the backend to those of the reader, when no other token is on its way."""
-FURTHER_READER: Final = Each(calls=18, callbacks=0.05, switches=0.05, timers=0.05)
+FURTHER_READER: Final = Each(calls=17, callbacks=0.05, switches=0.05, timers=0.05)
 """Of the same token, for each reader beside the first one; now and then one falls behind."""
 TURN: Final = {
-    "sqlite": Each(calls=2610, callbacks=71, switches=30, timers=15),
-    "postgres": Each(calls=3800, callbacks=85, switches=37, timers=27),
+    "sqlite": Each(calls=2340, callbacks=71, switches=29, timers=10.5),
+    "postgres": Each(calls=3530, callbacks=85, switches=37, timers=22.5),
 }
 """A streamed turn of one token, the first of its conversation, over a connection that is there."""
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import re
+import sqlite3
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -248,3 +250,40 @@ async def test_no_write_of_a_turn_reads_a_whole_table(postgres_url: str) -> None
             assert set(re.findall(r" using (\w+) on", plan)) == indexes, plan
     finally:
         await connection.close()
+
+
+async def test_on_sqlite_the_writes_of_one_moment_share_a_commit(tmp_path: Path) -> None:
+    """Whatever they are; one that raises takes back nothing but itself."""
+    database = Database(f"sqlite:///{tmp_path / 'shared.db'}")
+    commits: list[str] = []
+
+    def prepare(connection: sqlite3.Connection) -> None:
+        connection.execute("CREATE TABLE seen (name TEXT)")
+        connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+
+    def insert(name: str, error: Exception | None = None) -> Callable[[sqlite3.Connection], str]:
+        def work(connection: sqlite3.Connection) -> str:
+            connection.execute("INSERT INTO seen VALUES (?)", (name,))
+            if error is not None:
+                raise error
+            return name
+
+        return work
+
+    await database.write(prepare)
+    commits.clear()
+    try:
+        results = await asyncio.gather(
+            database.write(insert("one")),
+            database.write(insert("two", ValueError("no"))),
+            database.write(insert("three")),
+            database.write(insert("four")),
+            return_exceptions=True,
+        )
+        assert list(map(str, results)) == ["one", "no", "three", "four"]
+        # The first one was alone; the others came while it was on its way.
+        assert len(commits) == 2
+        names = await database.write(lambda connection: list(connection.execute("SELECT name FROM seen")))
+        assert names == [("one",), ("three",), ("four",)]
+    finally:
+        await database.close()

@@ -156,11 +156,6 @@ class Exchange:
         else:
             self._send_body(message)
 
-    @property
-    def full(self) -> bool:
-        """The client does not keep up: `send` would wait for it, and nothing may be pushed."""
-        return self._connection.full
-
     def follow(self, on_leave: Callable[[], None]) -> None:
         """Call this when the client leaves, while the response is not complete.
 
@@ -174,10 +169,16 @@ class Exchange:
         self.body.clear()
         self._connection.read_on()
 
-    def push(self, data: bytes) -> None:
-        """Send a piece of the body as `send` does, but without a switch of tasks."""
+    def push(self, data: bytes) -> bool:
+        """Send a piece of the body as `send` does, but without a switch of tasks.
+
+        False when the client does not keep up: `send` would wait for it, and nothing was sent.
+        """
+        if self._connection.full:
+            return False
         if not self.gone:
             self._write_body(data, more=True)
+        return True
 
     def _start(self, message: Any) -> None:
         if message["type"] != "http.response.start":

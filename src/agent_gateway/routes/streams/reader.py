@@ -156,14 +156,16 @@ class Reader:
         """
         if self._behind is None or self._behind.done():
             return
-        if not self._wire.takes_more or self._log.closes:
+        if self._log.closes:
             # The last frame is sent together with the end of the response.
             self._fall_behind()
             return
         try:
             data, reached = self._cache.read(self._variant, self._index)
             if data:
-                self._wire.push(data)
+                if not self._wire.push(data):
+                    self._fall_behind()
+                    return
                 self._spoke = self._ticker.ticks
         except Exception as error:  # noqa: BLE001 - it is this reader's failure, not that of the event
             self._behind.set_exception(error)
@@ -177,8 +179,7 @@ class Reader:
         """Ping after a silence, if the client reads; else the task waits until it does."""
         if self._ticker.ticks - self._spoke < PING_TICKS or self._behind is None or self._behind.done():
             return
-        if self._wire.takes_more:
-            self._wire.push(PING)
+        if self._wire.push(PING):
             self._spoke = self._ticker.ticks
         else:
             self._fall_behind(is_news=False)

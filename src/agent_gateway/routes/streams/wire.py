@@ -48,11 +48,6 @@ class Wire:
                 listening.cancel()
         return not self.left
 
-    @property
-    def takes_more(self) -> bool:
-        """Whether `push` may be called now."""
-        return self._exchange is not None and not self._exchange.full
-
     async def send(self, data: bytes) -> None:
         """Send whole frames. Waits while the client does not read; raises ClientLeft."""
         # One long text is one long frame: it, too, is not handed to the server at once.
@@ -62,10 +57,9 @@ class Wire:
             body = data[start : start + MAX_WRITE]
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
-    def push(self, data: bytes) -> None:
-        """Send whole frames at once; only while it `takes_more`."""
-        if self._exchange is not None:
-            self._exchange.push(data)
+    def push(self, data: bytes) -> bool:
+        """Send whole frames at once; False when the client takes no more now, and nothing was sent."""
+        return self._exchange is not None and self._exchange.push(data)
 
     async def _wait_for_disconnect(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

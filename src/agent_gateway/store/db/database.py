@@ -72,7 +72,6 @@ class Database:
                 lambda size: sqlite_engine(self.url, size),
                 self.url.database or "",
                 pool_size,
-                self.shielded,
                 limits,
             )
         else:

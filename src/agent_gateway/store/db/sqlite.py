@@ -14,7 +14,6 @@ from sqlalchemy.util.concurrency import in_greenlet
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.limits import DatabaseLimits
 from agent_gateway.store.db.connections import Pool, latest, permit
-from agent_gateway.store.db.shielded import ShieldedTasks
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], Any]
@@ -154,11 +153,9 @@ class FileConnections:
         make: Callable[[int], AsyncEngine],
         path: str,
         pool_size: int,
-        shielded: ShieldedTasks,
         limits: DatabaseLimits,
     ) -> None:
         self._limits = limits
-        self._shielded = shielded
         self._size = pool_size + 1
         self._engine = make(self._size)
         self._readers = asyncio.Semaphore(pool_size)
@@ -167,7 +164,6 @@ class FileConnections:
         self._writer_thread = _WriterThread(path)
         self._due: list[tuple[Work, asyncio.Future[Any]]] = []
         """What the writer's thread has not begun."""
-        self._is_writing = False
 
     @property
     def engines(self) -> list[AsyncEngine]:
@@ -190,44 +186,32 @@ class FileConnections:
         await self._writer_thread.open()
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Call this within a transaction, on the driver's own connection; returns its result."""
+        """Call this within a transaction, on the driver's own connection; returns its result.
+
+        Not to be cancelled: the first that has the writer writes what is due for all others, too.
+        """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._due.append((work, future))
-        if not self._is_writing:
-            self._is_writing = True
-            # Not the task of a caller: when that is cancelled, the others must get their results.
-            self._shielded.start(self._write_due())
-        return await future
+        async with self._writer:
+            if not future.done():
+                await self._write_due()
+        return future.result()
 
     async def _write_due(self) -> None:
-        try:
-            while self._due:
-                async with self._writer:
-                    await self._write_some()
-        finally:
-            self._is_writing = False
-            for _, future in self._due:
-                # Only when the process ends.
-                future.cancel()
-
-    async def _write_some(self) -> None:
-        due = [(work, future) for work, future in self._due if not future.cancelled()]
+        due = self._due
         self._due = []
+        # Unless there are others; after a cancellation at the end of the process there are none.
+        results: list[Any] = [StoreUnavailable("this process is leaving")] * len(due)
         try:
             results = await self._writer_thread.run([work for work, _ in due])
-        except asyncio.CancelledError:
-            for _, future in due:
-                future.cancel()
-            raise
         except Exception as error:  # noqa: BLE001 - it belongs to those that wait
             results = [error] * len(due)
-        for (_, future), result in zip(due, results, strict=True):
-            if future.done():
-                continue
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        finally:
+            for (_, future), result in zip(due, results, strict=True):
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
 
     @asynccontextmanager
     async def writing(self, _: Pool) -> AsyncGenerator[AsyncConnection]:

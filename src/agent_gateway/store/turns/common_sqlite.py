@@ -121,8 +121,8 @@ class CommonWritesOnSqlite:
 
     async def renew(self, owned: Sequence[OwnedTurn]) -> list[Running | None]:
         """Renew leases (R6)."""
-        return await self._database.write(
-            lambda connection: [self._renew(connection, turn) for turn in owned]
+        return await self._database.shielded(
+            self._database.write(lambda connection: [self._renew(connection, turn) for turn in owned])
         )
 
     async def finish(self, ends: Sequence[TurnEnd]) -> list[bool]:
