@@ -22,24 +22,30 @@ def main(arguments: list[str] | None = None) -> int:
     rounds = 1 if options.smoke else options.rounds
     systems = [name for name in options.systems if name != "nginx" or nginx_program()]
     results = Results(description(), rounds)
+    if options.json and options.json.exists():
+        results.continue_from(options.json)
     failed = 0
     with Bench(smoke=options.smoke) as bench:
         needed = {system for name in options.only for system in ALL[name].systems}
         bench.begin(system for system in systems if system in needed)
         for name in options.only:
+            results.forget(name)
             try:
                 with bench.scenario():
                     _play(bench, ALL[name], systems, min(rounds, ALL[name].most_rounds), results)
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:
                 # The figures of an hour are not lost for it.
                 failed += 1
                 print(f"{name} failed: {error}", file=sys.stderr)
     print(table(results))
     if options.json:
         results.write(options.json)
+    if failed:
+        print(f"{failed} scenarios failed; the documentation stays as it was", file=sys.stderr)
+        return 1
     if options.write_docs:
         write_page(results)
-    return 1 if failed else 0
+    return 0
 
 
 def _play(bench: Bench, scenario: Scenario, systems: list[str], rounds: int, results: Results) -> None:
@@ -70,15 +76,19 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--smoke", action="store_true", help="everything in tiny: proves that the bench works"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write all figures; those of other scenarios that are in it already are kept",
+    )
     parser.add_argument(
         "--write-docs", action="store_true", help="write the table and plots of docs/performance.md"
     )
     options = parser.parse_args(arguments)
-    if options.write_docs and (
-        options.smoke or options.only != list(ALL) or options.systems != list(SYSTEMS)
-    ):
-        parser.error("--write-docs needs a whole run")
+    parts = options.only != list(ALL) and not (options.json and options.json.exists())
+    if options.write_docs and (options.smoke or parts or options.systems != list(SYSTEMS)):
+        parser.error("--write-docs needs a whole run, or the --json of one")
     return options
 
 

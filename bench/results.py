@@ -39,6 +39,14 @@ class Results:
                     related = [goal.related(*pair) for pair in zip(values, others, strict=False)]
                     yield Verdict(goal, system, median(related))
 
+    def continue_from(self, path: Path) -> None:
+        """Take over the figures of a run that was written to this file."""
+        self.values = json.loads(path.read_text())["values"]
+
+    def forget(self, scenario: str) -> None:
+        """Its figures are to be measured anew."""
+        self.values.pop(scenario, None)
+
     def write(self, path: Path) -> None:
         """Write all figures as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)

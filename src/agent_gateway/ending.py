@@ -141,8 +141,9 @@ async def _store_artifact(files: FileStore, turn: Turn, made: Artifact, seconds:
 def _endings(fold: Fold, code: str | None, files: Sequence[StoredFile]) -> Endings:
     """How a turn ends; `code` says what went wrong if its run has no end of its own."""
     if fold.run_end is not None:
-        normal = conclude(fold, stop_asked=False, files=files)
-        return Endings(normal, conclude(fold, stop_asked=True, files=files))
+        said = fold.answer
+        normal = conclude(fold, stop_asked=False, files=files, said=said)
+        return Endings(normal, conclude(fold, stop_asked=True, files=files, said=said))
     # A caller that asked to stop gets a stopped turn, even if something else went wrong meanwhile (R9).
     normal = cut_short(fold, code or "turn_interrupted", files)
     return Endings(normal, if_stopped=cut_short(fold, None, files))

@@ -33,7 +33,8 @@ class RegistryLimits:
 
     keep_seconds: float = 60.0
     keep_bytes: int = 64 * 1024 * 1024
-    """Logs of ended turns stay within these bounds for readers that are about to reconnect (R13)."""
+    """Logs of ended turns stay so long, or a little longer, and at most so large, for readers that are about
+    to reconnect (R13)."""
     unread_seconds: float = 5.0
     """How long a turn without readers is followed."""
     abandon_seconds: float = 60.0
@@ -108,7 +109,7 @@ class DatabaseLimits:
 
 @dataclass(frozen=True, slots=True)
 class BackendLimits:
-    """Bounds of the requests to an agent backend, in seconds."""
+    """Bounds of the requests to an agent backend, in seconds; each begins when there is a connection."""
 
     connect_seconds: float = 5.0
     create_seconds: float = 30.0

@@ -322,6 +322,19 @@ async def test_a_connection_that_ends_before_its_second_answer_is_replaced_at_on
         assert not caplog.records
 
 
+async def test_a_backend_that_does_not_answer_on_a_spare_connection_is_not_asked_at_once_again() -> None:
+    """It is there, but silent: that is a cut, which has its pause and its budget."""
+    async with (
+        RawBackend([None]) as backend,
+        client_of(backend, reconnect_seconds=0.0, open_stream_seconds=0.2) as client,
+    ):
+        run_id = await client.create_run(request())
+        with pytest.raises(BackendUnreachable, match="no answer in time"):
+            await events_of(client, run_id)
+        assert backend.connections == 2
+        await backend.until(open_connections=0)
+
+
 async def test_a_new_connection_that_ends_before_its_answer_is_a_cut() -> None:
     async with RawBackend([Answer(close=True)]) as backend, client_of(backend, 0.0) as client:
         with pytest.raises(BackendUnreachable):

@@ -37,6 +37,14 @@ def test_a_smoke_run_measures_every_scenario(tmp_path: Path, capsys: pytest.Capt
     plots = sum(scenario.plot is not None for scenario in ALL.values())
     assert page.with_suffix(".svg").read_text().count("<g ") == plots
 
+    # One scenario once more, into the same file.
+    assert main(["--smoke", "--only", "turns", "--systems", "sqlite", "--json", str(written)]) == 0
+    values = json.loads(written.read_text())["values"]
+    assert {name: values[name] for name in ALL if name != "turns"} == {
+        name: document["values"][name] for name in ALL if name != "turns"
+    }
+    assert set(values["turns"]["turns_per_s"]) == {"sqlite"}
+
 
 def systems(results: Results, scenario: str) -> set[str]:
     """The systems of which this scenario was measured."""

@@ -252,38 +252,59 @@ async def test_no_write_of_a_turn_reads_a_whole_table(postgres_url: str) -> None
         await connection.close()
 
 
-async def test_on_sqlite_the_writes_of_one_moment_share_a_commit(tmp_path: Path) -> None:
-    """Whatever they are; one that raises takes back nothing but itself."""
-    database = Database(f"sqlite:///{tmp_path / 'shared.db'}")
+async def test_on_sqlite_the_writes_of_one_moment_share_a_commit(shared: Database) -> None:
     commits: list[str] = []
 
-    def prepare(connection: sqlite3.Connection) -> None:
-        connection.execute("CREATE TABLE seen (name TEXT)")
+    def count(connection: sqlite3.Connection) -> None:
         connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
 
-    def insert(name: str, error: Exception | None = None) -> Callable[[sqlite3.Connection], str]:
-        def work(connection: sqlite3.Connection) -> str:
-            connection.execute("INSERT INTO seen VALUES (?)", (name,))
-            if error is not None:
-                raise error
-            return name
-
-        return work
-
-    await database.write(prepare)
+    await shared.write(count)
     commits.clear()
-    try:
-        results = await asyncio.gather(
-            database.write(insert("one")),
-            database.write(insert("two", ValueError("no"))),
-            database.write(insert("three")),
-            database.write(insert("four")),
-            return_exceptions=True,
-        )
-        assert list(map(str, results)) == ["one", "no", "three", "four"]
-        # The first one was alone; the others came while it was on its way.
-        assert len(commits) == 2
-        names = await database.write(lambda connection: list(connection.execute("SELECT name FROM seen")))
-        assert names == [("one",), ("three",), ("four",)]
-    finally:
-        await database.close()
+    names = ["one", "two", "three", "four"]
+    assert await asyncio.gather(*(shared.write(insert(name)) for name in names)) == names
+    # The first one was alone; the others came while it was on its way.
+    assert len(commits) == 2
+    assert await names_in(shared) == names
+
+
+@pytest.mark.parametrize("all_is_gone", [False, True], ids=["an error", "a full disk"])
+async def test_on_sqlite_a_write_that_fails_takes_back_nothing_of_others(
+    shared: Database, all_is_gone: bool
+) -> None:
+    """A disk that is full makes the database take back the whole transaction."""
+
+    def fail(connection: sqlite3.Connection) -> str:
+        connection.execute("INSERT INTO seen VALUES ('two')")
+        if all_is_gone:
+            connection.rollback()
+        raise ValueError("no")
+
+    results = await asyncio.gather(
+        *(shared.write(work) for work in (insert("one"), fail, insert("three"), insert("four"))),
+        return_exceptions=True,
+    )
+    assert list(map(str, results)) == ["one", "no", "three", "four"]
+    assert await names_in(shared) == ["one", "three", "four"]
+
+
+@pytest.fixture
+async def shared(tmp_path: Path) -> AsyncGenerator[Database]:
+    """With one table."""
+    database = Database(f"sqlite:///{tmp_path / 'shared.db'}")
+    await database.write(lambda connection: connection.execute("CREATE TABLE seen (name TEXT)").fetchone())
+    yield database
+    await database.close()
+
+
+def insert(name: str) -> Callable[[sqlite3.Connection], str]:
+    def work(connection: sqlite3.Connection) -> str:
+        connection.execute("INSERT INTO seen VALUES (?)", (name,))
+        return name
+
+    return work
+
+
+async def names_in(database: Database) -> list[str]:
+    return await database.write(
+        lambda connection: [name for (name,) in connection.execute("SELECT name FROM seen")]
+    )

@@ -216,7 +216,7 @@ class HTTPBackend:
                 return connection, await connection.send(request, self._limits.open_stream_seconds)
             except BaseException as error:
                 connection.close()
-                if connection is not spare or not isinstance(error, BackendUnreachable):
+                if connection is not spare or connection.gave_up or not isinstance(error, BackendUnreachable):
                     raise
                 spare = None
 

@@ -92,3 +92,17 @@ def test_kept_turns_beyond_the_limit_are_dropped(
             frames = server.gateway.sources.frames
             assert sum(texts_of(live, frames.cache(live)) for live in kept(server)) < 300_000
         wait_until(lambda: 3 <= len(kept(server)) < 8)
+
+
+def test_kept_turns_are_forgotten_after_their_time(
+    start_gateway: StartGateway, fake: ScriptedBackend, user: str
+) -> None:
+    """The first one and the last one; and one that ends after all were forgotten."""
+    server = start_gateway(limits=Limits(registry=RegistryLimits(keep_seconds=0.5)))
+    fake.script = script(text("x"), succeed())
+    with server.client() as client:
+        for _ in range(2):
+            for number in range(3):
+                Chat(client, f"{user}-{number}").streaming()
+            wait_until(lambda: not kept(server))
+            assert server.gateway.live._ended.size == 0

@@ -12,14 +12,16 @@ from agent_gateway.domain.files import StoredFile
 from agent_gateway.domain.turns import Outcome
 
 
-def conclude(fold: Fold, *, stop_asked: bool, files: Sequence[StoredFile] = ()) -> Result:
+def conclude(
+    fold: Fold, *, stop_asked: bool, files: Sequence[StoredFile] = (), said: str | None = None
+) -> Result:
     """The end that the terminal run event decides. `stop_asked`: the turn's stop_at was set first (R9).
 
-    `files` are those artifacts of the fold that were stored.
+    `files` are those artifacts of the fold that were stored; `said` is its answer, where that is known.
     """
     end = fold.run_end
     assert end is not None
-    chunks, position = list(fold.chunks), fold.position
+    chunks, position = tuple(fold.chunks), fold.position
     outcome, code = _outcome(end, stop_asked=stop_asked)
     text = end.text if outcome is Outcome.COMPLETED else ""
     question = end.question if outcome is Outcome.COMPLETED else None
@@ -27,12 +29,13 @@ def conclude(fold: Fold, *, stop_asked: bool, files: Sequence[StoredFile] = ()) 
         text = "\n\n" + text
     if text and (question or not chunks):
         pieces = split_text(text, position + 1)
-        chunks += pieces
+        chunks += tuple(pieces)
         position += len(pieces)
+        said = None if said is None else said + text
     made = number_artifacts(files, position)
     return Result(
         outcome=outcome,
-        chunks=tuple(chunks),
+        chunks=chunks,
         steps=tuple(fold.steps),
         files=made,
         # The position before message_end belongs to the closing message, in every app mode (R1). The form of
@@ -43,6 +46,7 @@ def conclude(fold: Fold, *, stop_asked: bool, files: Sequence[StoredFile] = ()) 
         # No later turn can continue from an open question: the snapshot from before it stays.
         snapshot=None if end.question else end.snapshot,
         question=replace(question, snapshot=end.snapshot) if question else None,
+        text=said,
     )
 
 

@@ -151,7 +151,7 @@ class Fold:
     @property
     def answer(self) -> str:
         """The text so far."""
-        return "".join(chunk.text for chunk in self.chunks)
+        return "".join([chunk.text for chunk in self.chunks])
 
     def _text(self, text: str, out: list[TurnEvent]) -> None:
         if self._half or (self._newer and ends_in_half(text)):

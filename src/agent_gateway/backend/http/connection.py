@@ -70,6 +70,8 @@ class Connection(asyncio.Protocol):
         self._silence = 0
         """Bytes since the last piece of a body."""
         self._waiter: asyncio.Future[None] | None = None
+        self.gave_up = False
+        """No answer came in time; the backend did not close the connection."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -234,6 +236,7 @@ class Connection(asyncio.Protocol):
             self._waiter = None
 
     def _give_up(self) -> None:
+        self.gave_up = True
         if self._error is None:
             self._error = BackendUnreachable("no answer in time")
         self.close()

@@ -44,7 +44,7 @@ class RequestIds:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Bind the id in the request's own task; tasks that it begins inherit it."""
+        """Bind the id in the task of the request, for that task alone; tasks that it begins inherit it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -42,7 +42,7 @@ class Shortcut:
         """For the log, as that of the route."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a plain request; pass on any other, untouched."""
+        """Answer a plain request; pass on any other, with all that was received of it."""
         if not self._may_be_plain(scope):
             await self._app(scope, receive, send)
             return
@@ -67,9 +67,8 @@ class Shortcut:
             or scope["query_string"]
         ):
             return False
-        # The server has checked that it is a number.
-        size = next((value for name, value in scope["headers"] if name == b"content-length"), None)
-        return size is not None and int(size) <= self._most
+        size = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+        return size.isdigit() and int(size) <= self._most
 
 
 class _Received:

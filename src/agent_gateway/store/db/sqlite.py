@@ -86,11 +86,11 @@ class _WriterThread:
     async def run(self, works: Sequence[Work]) -> list[Any]:
         """A transaction, which waits for no other of this process: its caller is the only writer.
 
-        Returns for each work its result, or the exception that it raised; then only it was taken back.
+        Returns for each work its result, or the exception that it raised.
         """
         if self._closed:
             raise StoreUnavailable("this process is leaving")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, works)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._each, works)
 
     async def open(self) -> None:
         """Open the connection now."""
@@ -110,11 +110,20 @@ class _WriterThread:
             self._connection = connection
         return self._connection
 
+    def _each(self, works: Sequence[Work]) -> list[Any]:
+        try:
+            return self._transaction(works)
+        except Exception as error:  # noqa: BLE001 - it belongs to one of those that wait
+            if len(works) == 1:
+                return [error]
+        # Nothing was committed: each goes alone now, and fails alone. The disk may be full for the largest.
+        return [result for work in works for result in self._each([work])]
+
     def _transaction(self, works: Sequence[Work]) -> list[Any]:
         connection = self._opened()
         connection.execute("BEGIN IMMEDIATE")
         try:
-            results = [_part(connection, work) for work in works]
+            results = [work(connection) for work in works]
             connection.execute("COMMIT")
         except BaseException:
             try:
@@ -129,20 +138,6 @@ class _WriterThread:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def _part(connection: sqlite3.Connection, work: Work) -> Any:
-    connection.execute("SAVEPOINT part")
-    try:
-        result = work(connection)
-    except Exception as error:
-        if not connection.in_transaction:
-            # The database has taken back everything, as it does when the disk is full.
-            raise
-        connection.execute("ROLLBACK TO part")
-        result = error
-    connection.execute("RELEASE part")
-    return result
 
 
 class FileConnections:
@@ -188,30 +183,30 @@ class FileConnections:
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Call this within a transaction, on the driver's own connection; returns its result.
 
-        Not to be cancelled: the first that has the writer writes what is due for all others, too.
+        The transaction has others' work, too, and may be tried twice. Not to be cancelled: the first one
+        that is due writes for all that come before it has the writer.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._due.append((work, future))
-        async with self._writer:
-            if not future.done():
+        if len(self._due) == 1:
+            async with self._writer:
                 await self._write_due()
-        return future.result()
+        return await future
 
     async def _write_due(self) -> None:
         due = self._due
         self._due = []
-        # Unless there are others; after a cancellation at the end of the process there are none.
-        results: list[Any] = [StoreUnavailable("this process is leaving")] * len(due)
         try:
             results = await self._writer_thread.run([work for work, _ in due])
         except Exception as error:  # noqa: BLE001 - it belongs to those that wait
             results = [error] * len(due)
-        finally:
-            for (_, future), result in zip(due, results, strict=True):
-                if isinstance(result, Exception):
-                    future.set_exception(result)
-                else:
-                    future.set_result(result)
+        for (_, future), result in zip(due, results, strict=True):
+            if future.cancelled():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
 
     @asynccontextmanager
     async def writing(self, _: Pool) -> AsyncGenerator[AsyncConnection]:

@@ -1,6 +1,6 @@
 """The four writes of a turn on SQLite: functions in the thread of its one writer, many turns in one commit.
 
-Nobody else writes meanwhile, so what a function has read stays true until its commit. Each turn has a
+Nobody else writes meanwhile, so what a function has read stays true until it returns. Each turn has a
 savepoint: one that the database refuses takes back nothing but itself.
 """
 
