@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from agent_gateway.backend.fold.artifacts import Artifact, as_stored
 from agent_gateway.backend.fold.conclusion import conclude, cut_short
@@ -29,6 +30,9 @@ from agent_gateway.run_folding import Folding
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turn_resources import Resources
+
+MANY_CHUNKS: Final = 50_000
+"""Pieces of an answer that are joined in a thread: 50,000 take a few milliseconds."""
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +142,14 @@ async def _store_artifact(files: FileStore, turn: Turn, made: Artifact, seconds:
     return file
 
 
-def _endings(fold: Fold, code: str | None, files: Sequence[StoredFile]) -> Endings:
+async def _endings(fold: Fold, code: str | None, files: Sequence[StoredFile]) -> Endings:
+    """How a turn ends; in a thread when its answer has many pieces, so that the event loop is not held up."""
+    if len(fold.chunks) < MANY_CHUNKS:
+        return _make_endings(fold, code, files)
+    return await asyncio.to_thread(_make_endings, fold, code, files)
+
+
+def _make_endings(fold: Fold, code: str | None, files: Sequence[StoredFile]) -> Endings:
     """How a turn ends; `code` says what went wrong if its run has no end of its own."""
     if fold.run_end is not None:
         said = fold.answer
@@ -154,7 +165,7 @@ async def _commit_whatever(
 ) -> Result | None:
     """Commit the end, or a minimal one when it cannot be made or the database refuses it (R7)."""
     try:
-        return await _commit(store, ending, _endings(fold, ending.code, files))
+        return await _commit(store, ending, await _endings(fold, ending.code, files))
     except Exception as error:  # noqa: BLE001 - whatever it is, the turn must end
         # Bad data. Only the kind of error is logged: databases quote the row they refused, with its texts.
         logger.error("the result was refused: %s", type(error).__name__)

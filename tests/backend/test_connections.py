@@ -6,6 +6,7 @@ import logging
 import socket
 import ssl
 import zlib
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -117,6 +118,36 @@ async def test_a_stream_is_read_in_whatever_framing(name: str, in_bytes: bool) -
         assert said(events) == "ab\U0001f600"
         await backend.until(open_connections=0)
         assert backend.lines == ["GET /openapi.json", "POST /runs", "GET /runs/run-1/events/sse"]
+
+
+async def test_a_flood_of_events_lets_others_run_in_between() -> None:
+    """Counted: the bytes of events that were handed over in one round of the event loop."""
+    first, delta, *_, last = FRAMES
+    deltas = [delta.replace(b"2-0", b"%d-0" % number) for number in range(2, 40_002)]
+    body = b"".join([first, *deltas, last.replace(b"9-0", b"40002-0")])
+    loop = asyncio.get_running_loop()
+    in_round: Counter[int] = Counter()
+    number = 0
+    running: asyncio.Handle | None = None
+
+    def next_round() -> None:
+        nonlocal number, running
+        number += 1
+        running = loop.call_soon(next_round)
+
+    def take(events: list[RunEvent]) -> None:
+        in_round[number] += len(events) * len(delta)
+
+    async with (
+        RawBackend([Answer([OK + b"Content-Length: %d\r\n\r\n" % len(body) + body])]) as backend,
+        client_of(backend) as client,
+    ):
+        next_round()
+        await client.stream(RUN_ID, take)
+        assert running is not None
+        running.cancel()
+    assert in_round.total() == 40_002 * len(delta)
+    assert max(in_round.values()) < 400_000
 
 
 @pytest.mark.parametrize("name", ["chunks of 7 bytes", "extensions and trailers", "a length"])

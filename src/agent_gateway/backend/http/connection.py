@@ -15,6 +15,8 @@ from agent_gateway.errors import BackendUnreachable
 
 MAX_SILENCE: Final = 64 * 1024
 """Bytes without a piece of a body: the longest head with interim answers before it, or trailers."""
+LARGE_READ: Final = 64 * 1024
+"""Bytes of one read after which others have their turn: they are a millisecond of work."""
 MAX_BODY: Final = 64 * 1024 * 1024
 """The longest body that is read whole."""
 
@@ -142,6 +144,10 @@ class Connection(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
+        if len(data) >= LARGE_READ:
+            # The event loop would read on, 32 times in a row, before it looked at any other connection.
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
         parser = self._parser
         if parser is None or self._complete:
             # It belongs to no request: whatever follows could not be told from it.
@@ -234,6 +240,10 @@ class Connection(asyncio.Protocol):
             await self._waiter
         finally:
             self._waiter = None
+
+    def _read_on(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _give_up(self) -> None:
         self.gave_up = True
