@@ -44,8 +44,9 @@ from agent_gateway.turns.log import EventLog
 
 PING: Final = b"event: ping\n\n"
 
-RETRY_MS: Final = (1000, 3000)
-"""When EventSource reconnects after a stream that broke: spread, since many break at once."""
+RETRY_MS: Final = (500, 2000)
+"""When EventSource reconnects after a stream that broke: spread, since many break at once, and soon enough
+for the thousands of a process that died to be served again within seconds."""
 HANDED_OVER_RETRY_MS: Final = (50, 1000)
 """The same for a reader that is sent elsewhere."""
 

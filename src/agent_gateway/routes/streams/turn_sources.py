@@ -72,7 +72,7 @@ class TurnSources:
         """A turn of this app and user; NotFound when there is none."""
         live = self.live.find(task_id)
         if live is not None and live.belongs_to(app_id, user):
-            if await self._is_deleted(app_id, user, task_id):
+            if await self._is_deleted(task_id):
                 raise NotFound("Task not found.")
             return self.of_live(live)
         view = await self.stores.reader.view(app_id, user, task_id)
@@ -96,13 +96,13 @@ class TurnSources:
         )
         return TurnSource(view, live, self.frames, self.ticker)
 
-    async def _is_deleted(self, app_id: AppId, user: str, task_id: TaskId) -> bool:
+    async def _is_deleted(self, task_id: TaskId) -> bool:
         """Whether a live turn's conversation is gone, which any process may have done (R16).
 
         A database that does not answer is no reason to cut readers off from a turn that runs here.
         """
         try:
             async with asyncio.timeout(self.deleted_check_seconds):
-                return await self.stores.shielded(self.stores.reader.view(app_id, user, task_id)) is None
+                return await self.stores.reader.is_deleted(task_id)
         except (StoreError, TimeoutError):
             return False

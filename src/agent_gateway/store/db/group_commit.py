@@ -1,7 +1,8 @@
 """Group commit: writes that are due in the same moment go in one statement and one commit.
 
 Nothing waits for others: a write that finds none on its way goes at once. Those that come while it is on its
-way go together as soon as it is back, each with a result of its own.
+way go together as soon as it is back, each with a result of its own. Questions can be asked in the same way:
+none shares a query that began before it was asked.
 """
 
 import asyncio

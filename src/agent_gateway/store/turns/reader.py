@@ -1,5 +1,6 @@
 """Reading turns: for clients, and for a process that follows the turn of another one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,7 @@ from agent_gateway.domain.events import GATEWAY_END, Result
 from agent_gateway.domain.ids import AppId, ConversationId, MessageId, RunId, TaskId
 from agent_gateway.domain.turns import AnsweredTurn, Caller, Outcome, Turn, TurnRequest, TurnState, Usage
 from agent_gateway.store.db.database import Database
+from agent_gateway.store.db.group_commit import GroupCommit
 from agent_gateway.store.db.scope import owned, scope_of
 from agent_gateway.store.db.tables import (
     ACTIVE_STATES,
@@ -61,6 +63,20 @@ class TurnReader:
     def __init__(self, database: Database, context: OwnerContext) -> None:
         self._database = database
         self._context = context
+        self.is_deleted = GroupCommit(self._deleted, database.shielded, of=lambda _: ())
+        """Whether a turn's conversation is gone. Thousands of readers may ask at once, when their process has
+        died: those that come during a query share the next one."""
+
+    _LIVING: Final = (
+        select(turns.c.id)
+        .join(conversations, conversations.c.id == turns.c.conversation_id)
+        .where(turns.c.id.in_(bindparam("tasks", expanding=True)), conversations.c.deleted_at.is_(None))
+    )
+
+    async def _deleted(self, task_ids: Sequence[TaskId]) -> list[bool]:
+        async with self._database.reading() as session:
+            living = set(await session.scalars(self._LIVING, {"tasks": list(set(task_ids))}))
+        return [task_id not in living for task_id in task_ids]
 
     _VIEW: Final = (
         select(
