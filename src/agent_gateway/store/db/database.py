@@ -17,7 +17,7 @@ from agent_gateway.store.db.connections import Connections, Pool
 from agent_gateway.store.db.errors import mapped_errors
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.postgres import COMMAND_SECONDS, Postgres, session_limits
-from agent_gateway.store.db.prepared import PreparedForPostgres, PreparedForSqlite
+from agent_gateway.store.db.prepared import PreparedForPostgres
 from agent_gateway.store.db.shielded import ShieldedTasks
 from agent_gateway.store.db.sqlite import FileConnections, sqlite_engine
 from agent_gateway.store.db.url import async_url, postgres_address
@@ -135,8 +135,7 @@ class Database:
 
         async def look() -> None:
             if self._postgres is None:
-                # One step in the writer's thread, where a reader takes six: each waits for a busy process.
-                self.clock.set(await self.write(_sqlite_time))
+                await self.now()
                 return
             async with self.reading() as session:
                 row = (await session.execute(_TIME_AND_MODE)).one()
@@ -169,16 +168,6 @@ class Database:
 
 
 _TIME = select(now_plus())
-_TIME_ON_SQLITE = PreparedForSqlite(_TIME)
-
-
-def _sqlite_time(connection: sqlite3.Connection) -> datetime:
-    row = _TIME_ON_SQLITE.first(connection, {})
-    assert row is not None
-    time_now: datetime = row[0]
-    return time_now
-
-
 _TIME_AND_MODE = select(
     now_plus().label("time"),
     # `on` also for a replica, and for a database that was set to read only.
