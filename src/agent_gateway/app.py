@@ -125,11 +125,7 @@ def create_app(
     app.add_middleware(RequestBodies, most=settings.max_body_bytes, check_key=check_key)
     app.add_middleware(HeadRequests)
     app.add_middleware(
-        Shortcut,
-        method="POST",
-        paths=("/chat-messages", "/v1/chat-messages"),
-        most=settings.max_body_bytes,
-        answer=chat_messages.answer_plain_message,
+        Shortcut, routes=(chat_messages.SHORTCUT, turn_events.SHORTCUT), most=settings.max_body_bytes
     )
     app.add_middleware(RequestIds)
     cors.install(app, settings.cors_origins)

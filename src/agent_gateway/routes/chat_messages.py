@@ -1,6 +1,7 @@
 """Turns: begun with a message, and stopped."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -20,10 +21,11 @@ from agent_gateway.routes.dependencies.auth import (
     count_key,
 )
 from agent_gateway.routes.dependencies.parameters import LastEventId, ModeQuery, TaskPath, position_of
-from agent_gateway.routes.dependencies.plain_message import MAX_KEY, read_plain_message
+from agent_gateway.routes.dependencies.plain_requests import MAX_KEY, read_plain_message
 from agent_gateway.routes.dependencies.state import AppState, StateDep
 from agent_gateway.routes.http.errors import ERRORS, error_responses
 from agent_gateway.routes.http.input_files import input_files
+from agent_gateway.routes.http.shortcut import ShortRoute
 from agent_gateway.routes.http.tickets import Ticket
 from agent_gateway.routes.http.trace import TraceDep
 from agent_gateway.routes.schemas.base import Metadata, Success, UsageBody
@@ -128,10 +130,15 @@ async def post_chat_message(
             return TurnStream(source.body(variant, after), headers)
 
 
-async def answer_plain_message(request: Request) -> Response | None:
+async def _answer_plain_message(request: Request) -> Response | None:
     """The same for a plain request, without the framework; None for any other."""
     arguments = await read_plain_message(request)
     return None if arguments is None else await post_chat_message(**arguments)
+
+
+SHORTCUT: Final = ShortRoute(
+    "POST", "/chat-messages", re.compile(r"(?:/v1)?/chat-messages"), _answer_plain_message
+)
 
 
 @router.post(

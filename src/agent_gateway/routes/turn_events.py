@@ -1,16 +1,19 @@
 """The events of a turn: followed from any position, again and again, with a key or a ticket."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials
 
 from agent_gateway.domain.ids import AppId, TaskId, canonical_uuid
 from agent_gateway.errors import InvalidParam, NotFound, StoreUnavailable, Unauthorized, Unavailable
 from agent_gateway.routes.dependencies.auth import Credentials, TicketText, get_app
 from agent_gateway.routes.dependencies.parameters import LastEventId, ModeQuery, TaskPath, position_of
+from agent_gateway.routes.dependencies.plain_requests import read_plain_reading
 from agent_gateway.routes.dependencies.state import AppState, StateDep
 from agent_gateway.routes.http.errors import RESOURCE_ERRORS
+from agent_gateway.routes.http.shortcut import ShortRoute
 from agent_gateway.routes.schemas.base import User
 from agent_gateway.routes.schemas.stream_events import EVENT_STREAM
 from agent_gateway.routes.streams.frames import FrameVariant
@@ -63,6 +66,20 @@ async def get_events(
     if found.nothing_left(position):
         return Response(status_code=204)
     return TurnStream(body(found), {"X-Task-Id": task})
+
+
+async def _answer_plain_reading(request: Request) -> Response | None:
+    """The same for a plain request, without the framework; None for any other."""
+    arguments = await read_plain_reading(request)
+    return None if arguments is None else await get_events(**arguments)
+
+
+SHORTCUT: Final = ShortRoute(
+    "GET",
+    "/chat-messages/{task_id}/events",
+    re.compile(r"(?:/v1)?/chat-messages/[0-9A-Fa-f-]{36}/events"),
+    _answer_plain_reading,
+)
 
 
 async def _reader(

@@ -1,4 +1,4 @@
-"""A shorter way to the busiest route.
+"""A shorter way to the busiest routes.
 
 The framework takes a request through ten layers and resolves its parameters anew, through a dozen
 dependencies, which costs as much as all the rest of a short turn. A shortcut reads a plain request itself and
@@ -6,7 +6,9 @@ calls the same function. Whatever is not plain takes the framework's way, where 
 explained: nobody can tell the two apart.
 """
 
-from collections.abc import Awaitable, Callable, Collection
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,42 +17,39 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from agent_gateway.routes.http.body_values import MAX_VALUES
 
 
+@dataclass(frozen=True, slots=True)
+class ShortRoute:
+    """A route that has a shortcut."""
+
+    method: str
+    path: str
+    """For the log, as that of the framework's route."""
+    pattern: re.Pattern[str]
+    answer: Callable[[Request], Awaitable[Response | None]]
+    """Gets requests that may be plain; None for one that is not. It looks at the key before the body."""
+
+
 class Shortcut:
-    """Middleware around those that stand before a body: `answer` gets plain requests before they do.
+    """Middleware around those that stand before a body, with the errors that the application handles."""
 
-    It returns None for a request that is not plain after all. It has to look at the key before the body, and
-    finds the errors that the application has handlers for handled.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        method: str,
-        paths: Collection[str],
-        most: int,
-        answer: Callable[[Request], Awaitable[Response | None]],
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, routes: Sequence[ShortRoute], most: int) -> None:
         """`most` is the size in bytes of the largest body that is accepted."""
         self._app = app
-        self._method = method
-        self._paths = frozenset(paths)
+        self._routes = routes
         # A body of so few bytes cannot have too many values.
         self._most = min(most, MAX_VALUES)
-        self._answer = answer
-        self.path = min(paths, key=len)
-        """For the log, as that of the route."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a plain request; pass on any other, with all that was received of it."""
-        if not self._may_be_plain(scope):
+        route = self._route(scope)
+        if route is None:
             await self._app(scope, receive, send)
             return
-        scope["route"] = self
+        scope["route"] = route
         received = _Received(receive)
         request = Request(scope, received)
         try:
-            response = await self._answer(request)
+            response = await route.answer(request)
         except Exception as error:  # noqa: BLE001 - raised again when nobody handles it
             response = await _handled(request, error)
         if response is None:
@@ -58,15 +57,14 @@ class Shortcut:
         else:
             await response(scope, receive, send)
 
-    def _may_be_plain(self, scope: Scope) -> bool:
-        """Whether its way and its size are those of a plain request."""
-        if (
-            scope["type"] != "http"
-            or scope["method"] != self._method
-            or scope["path"] not in self._paths
-            or scope["query_string"]
-        ):
-            return False
+    def _route(self, scope: Scope) -> ShortRoute | None:
+        if scope["type"] == "http":
+            for route in self._routes:
+                if scope["method"] == route.method and route.pattern.fullmatch(scope["path"]):
+                    return route if route.method == "GET" or self._is_small(scope) else None
+        return None
+
+    def _is_small(self, scope: Scope) -> bool:
         size = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
         return size.isdigit() and int(size) <= self._most
 
