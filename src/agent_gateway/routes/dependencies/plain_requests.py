@@ -15,10 +15,8 @@ from agent_gateway.routes.schemas.chat_messages import ChatMessageBody
 
 MAX_KEY: Final = 255
 """Characters of an Idempotency-Key."""
-
-
 MAX_DIGITS: Final = 12
-"""Of a position."""
+"""Of a cursor in a plain request."""
 
 
 async def read_plain_message(request: Request) -> dict[str, Any] | None:
@@ -60,10 +58,10 @@ async def read_plain_reading(request: Request) -> dict[str, Any] | None:
         return None
     pairs = parse_qsl(query.decode(), keep_blank_values=True)
     values = dict(pairs)
-    ticket, after, seen = values.get("ticket"), values.get("after"), given.get(b"last-event-id")
+    ticket, after = values.get("ticket"), values.get("after")
     if not ticket or len(values) < len(pairs) or values.keys() - {"ticket", "after"}:
         return None
-    if any(text is not None and not _is_position(text) for text in (after, seen)):
+    if after is not None and not (after.isdecimal() and len(after) <= MAX_DIGITS):
         return None
     return {
         "task_id": request.scope["path"].split("/")[-2],
@@ -71,12 +69,8 @@ async def read_plain_reading(request: Request) -> dict[str, Any] | None:
         "credentials": None,
         "ticket": ticket,
         "after": None if after is None else int(after),
-        "last_event_id": seen,
+        "last_event_id": given.get(b"last-event-id"),
     }
-
-
-def _is_position(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
 
 
 def _headers(request: Request) -> dict[bytes, str] | None:
