@@ -47,8 +47,8 @@ async def test_a_pool_that_stays_empty_is_unavailable(
     async with database.reading() as session:
         await session.execute(text("SELECT 1"))
         with pytest.raises(StoreUnavailable):
-            await database.ping()
-    await database.ping()
+            await database.now()
+    await database.now()
     await database.close()
 
 

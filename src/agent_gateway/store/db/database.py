@@ -17,7 +17,7 @@ from agent_gateway.store.db.connections import Connections, Pool
 from agent_gateway.store.db.errors import mapped_errors
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.postgres import COMMAND_SECONDS, Postgres, session_limits
-from agent_gateway.store.db.prepared import PreparedForPostgres
+from agent_gateway.store.db.prepared import PreparedForPostgres, PreparedForSqlite
 from agent_gateway.store.db.shielded import ShieldedTasks
 from agent_gateway.store.db.sqlite import FileConnections, sqlite_engine
 from agent_gateway.store.db.url import async_url, postgres_address
@@ -134,9 +134,13 @@ class Database:
         """Prove within a bound that the database answers and can be written; raises StoreUnavailable."""
 
         async def look() -> None:
-            if self._postgres is None:
-                await self.now()
+            if isinstance(self._connections, FileConnections):
+                # A probe comes while all are busy: a session would wait for the interpreter ten times.
+                row = await self._connections.read(lambda connection: _SQLITE_TIME.first(connection, {}))
+                assert row is not None
+                self.clock.set(row[0])
                 return
+            assert self._postgres is not None
             async with self.reading() as session:
                 row = (await session.execute(_TIME_AND_MODE)).one()
             self.clock.set(row.time)
@@ -168,6 +172,7 @@ class Database:
 
 
 _TIME = select(now_plus())
+_SQLITE_TIME = PreparedForSqlite(_TIME)
 _TIME_AND_MODE = select(
     now_plus().label("time"),
     # `on` also for a replica, and for a database that was set to read only.

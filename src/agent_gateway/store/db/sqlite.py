@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -70,24 +70,22 @@ def sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
     return engine
 
 
-class _WriterThread:
-    """A connection of the driver, used by one thread; for the writes that every turn makes.
+class _OwnThread:
+    """A connection of the driver, used by one thread: a transaction is one call of it, not one per statement.
 
     What is due in the same moment shares one transaction: turns write the same few pages again and again, and
     a commit writes each of its pages once.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, mode: Literal["IMMEDIATE", "DEFERRED"]) -> None:
         self._path = path
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+        self._begin = f"BEGIN {mode}"
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sqlite-{mode.lower()}")
         self._connection: sqlite3.Connection | None = None
         self._closed = False
 
     async def run(self, works: Sequence[Work]) -> list[Any]:
-        """A transaction, which waits for no other of this process: its caller is the only writer.
-
-        Returns for each work its result, or the exception that it raised.
-        """
+        """Call these in one transaction; returns for each its result, or the exception that it raised."""
         if self._closed:
             raise StoreUnavailable("this process is leaving")
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._each, works)
@@ -121,7 +119,7 @@ class _WriterThread:
 
     def _transaction(self, works: Sequence[Work]) -> list[Any]:
         connection = self._opened()
-        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(self._begin)
         try:
             results = [work(connection) for work in works]
             connection.execute("COMMIT")
@@ -156,7 +154,8 @@ class FileConnections:
         self._readers = asyncio.Semaphore(pool_size)
         # SQLite allows one writer at a time. Queueing here is fair and needs no polling.
         self._writer = asyncio.Lock()
-        self._writer_thread = _WriterThread(path)
+        self._writer_thread = _OwnThread(path, "IMMEDIATE")
+        self._reader_thread = _OwnThread(path, "DEFERRED")
         self._due: list[tuple[Work, asyncio.Future[Any]]] = []
         """What the writer's thread has not begun."""
 
@@ -169,6 +168,7 @@ class FileConnections:
         """Close every connection."""
         await self._engine.dispose()
         await self._writer_thread.close()
+        await self._reader_thread.close()
 
     def abort(self) -> None:
         """Does nothing: a file always answers."""
@@ -179,6 +179,7 @@ class FileConnections:
             for _ in range(self._size):
                 await stack.enter_async_context(self._engine.connect())
         await self._writer_thread.open()
+        await self._reader_thread.open()
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Call this within a transaction, on the driver's own connection; returns its result.
@@ -207,6 +208,14 @@ class FileConnections:
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Call this, which reads, on a driver's connection that no writer holds up; returns its result."""
+        [result] = await self._reader_thread.run([work])
+        if isinstance(result, Exception):
+            raise result
+        read: T = result
+        return read
 
     @asynccontextmanager
     async def writing(self, _: Pool) -> AsyncGenerator[AsyncConnection]:
