@@ -81,6 +81,12 @@ class Bounds:
         if self.why is not Interruption.SHUTDOWN:
             self.why = None
 
+    def apply(self, deadline: float) -> None:
+        """The turn is ours now: the work that is under way has bounds in time from now on."""
+        self._deadline = deadline
+        self._heard = self._loop.time()
+        self.check()
+
     @contextmanager
     def sending_run(self) -> Generator[None]:
         """Around the request for a run, up to knowing its id."""

@@ -17,6 +17,8 @@ class Folding:
         self.fold = Fold(version=turn.fold_version)
         self._backend = backend
         self._emit = emit
+        self.is_reading = False
+        """True while the run's stream is read."""
         self._saved = 0
         """Position up to which the fold is stored as a checkpoint."""
         self._dumped = 0
@@ -43,7 +45,11 @@ class Folding:
             self._emit(self.fold.feed(events))
             heard()
 
-        await self._backend.stream(run_id, fold, self.fold.cursors)
+        self.is_reading = True
+        try:
+            await self._backend.stream(run_id, fold, self.fold.cursors)
+        finally:
+            self.is_reading = False
         if not self.run_has_ended:
             raise RunLost("the stream ended without a terminal event")
 

@@ -5,7 +5,8 @@ the run, watches the bounds and commits the result. A runner can change sides at
 stay. Exactly one result is committed, here or by another process, and the terminal event is rendered from it
 (I2, I3, R2).
 
-              adopt: ours now, under a new epoch
+              adopt: ours now, under a new epoch;
+              a read of the run goes on
      following ──────────────────────────────────▶ driving ◀─┐ adopt: a newer epoch,
          │ ▲                                          │ │ └───┘ start over
          │ ├───────────── demote ─────────────────────┘ │
@@ -54,6 +55,7 @@ class TurnRunner:
         self._store = resources.store
         self._folding = Folding(resources.backend, turn, emit)
         self._bounds = Bounds(resources.limits, resources.idle_seconds)
+        self._deadline = asyncio.get_running_loop().time() + turn.seconds_left
         self._created: RunHandle | None = None
         """The run whose creation has begun, until its id is stored."""
         self._changed = asyncio.Event()
@@ -114,10 +116,20 @@ class TurnRunner:
         self._bounds.cut(Interruption.SHUTDOWN)
 
     def adopt(self, turn: Turn) -> None:
-        """The turn is ours now, under a new epoch."""
+        """The turn is ours now, under a new epoch.
+
+        If we follow its run already, the same stream goes on: when a process dies, the backend sees one
+        further stream for each of its turns.
+        """
+        plain = turn.runnable and not turn.stop_asked and turn.run_id == self.run_id
+        goes_on = not self.owned and self._folding.is_reading and plain
         self.turn, self.owned = turn, True
         self.run_id = turn.run_id or self.run_id
-        self._restart()
+        self._deadline = asyncio.get_running_loop().time() + turn.seconds_left
+        if goes_on:
+            self._bounds.apply(self._deadline)
+        else:
+            self._restart()
 
     def demote(self) -> None:
         """The turn is no longer ours: follow it. A write of ours would change nothing (I9)."""
@@ -146,10 +158,12 @@ class TurnRunner:
         self._bounds.cut(Interruption.OWNERSHIP)
 
     async def _drive(self) -> None:
-        deadline = asyncio.get_running_loop().time() + self.turn.seconds_left
         if self.turn.stop_asked:
             self.stop()
-        code = await self._work(self._do_run, deadline)
+        await self._end(await self._work(self._do_run, self._deadline))
+
+    async def _end(self, code: str | None) -> None:
+        """Store how the turn ended; `code` says what went wrong. Not if its work was cut to start over."""
         cut_to_restart = self._bounds.why is Interruption.OWNERSHIP and not self._folding.run_has_ended
         if not self.owned or cut_to_restart:
             return
@@ -241,6 +255,11 @@ class TurnRunner:
                 return
             if watching and not self._folding.run_has_ended:
                 failed = await self._work(self._watch_run, None)
+                reached = self._bounds.why not in {None, Interruption.OWNERSHIP}
+                if self.owned and (self._folding.run_has_ended or reached):
+                    # Adopted while it was read. If the read failed by itself, the owner tries again.
+                    await self._end(failed)
+                    return
                 watching = failed is None or self._bounds.why is Interruption.OWNERSHIP
                 continue
             # The end is usually committed within moments of the run's. After that the statuses, read once

@@ -138,6 +138,18 @@ async def test_without_a_deadline_only_an_interruption_cuts(clock: Clock) -> Non
 
 
 @timed
+async def test_bounds_can_begin_while_the_work_goes_on(clock: Clock) -> None:
+    """The silence before that is not counted: the one who had to watch it was another process."""
+    for deadline, moment, why in ((1000.0, 600.0, Interruption.IDLE), (5.0, 1195.0, Interruption.DEADLINE)):
+        begun = clock.time() - 1000.0
+        work = Work(clock, deadline=None)
+        await clock.pass_to(begun + moment - IDLE)
+        assert not work.task.done()
+        work.bounds.apply(clock.time() + deadline)
+        await work.is_cut_at(begun + moment - IDLE + min(IDLE, deadline), why)
+
+
+@timed
 async def test_another_owner_cuts_only_once_the_run_is_known(clock: Clock) -> None:
     """R4."""
     work = Work(clock)

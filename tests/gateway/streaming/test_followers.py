@@ -4,12 +4,24 @@ from contextlib import ExitStack
 
 import pytest
 
+from agent_gateway.domain.ids import new_id
 from agent_gateway.limits import Limits, RegistryLimits
+from agent_gateway.store.db.functions import now_plus
 from tests.support.chat import PING
-from tests.support.fakes.script import Gate, delta, refuse, script, succeed, thinking, tool_call, tool_result
+from tests.support.fakes.script import (
+    Cut,
+    Gate,
+    delta,
+    refuse,
+    script,
+    succeed,
+    thinking,
+    tool_call,
+    tool_result,
+)
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.fleet import Fleet, die
+from tests.support.fleet import Fleet, adopted, die, drives, fall_silent
 from tests.support.gateway_server import wait_until
 
 MODES = ("chat", "agent-chat", "agent")
@@ -75,8 +87,68 @@ def test_readers_of_a_dead_process_share_one_stream_elsewhere(
         wait_until(two.gateway.live.running)
         gate.open()
         assert {reader.rest().answer for reader in readers} == {"So far"}
-    # One to follow, one to continue as the owner.
-    assert len(fake.streams) <= 3
+    # That of the owner that died, and the follower's, which goes on as the owner's.
+    assert len(fake.streams) == 2
+
+
+@pytest.mark.parametrize(
+    ("event", "how"), [("error", "silence"), ("message_end", "stop"), ("message_end", "cut")]
+)
+def test_a_follower_that_adopts_a_turn_ends_it_as_its_owner(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, event: str, how: str
+) -> None:
+    """It goes on with the stream it reads, which now has an owner's bounds, stops and further attempts."""
+    one, two = fleet.start(), fleet.start()
+    fake.script = script(said("So ", "far"), gate, Cut(), delta(", so good"), succeed())
+    with fleet.chat(one, user).open() as stream:
+        stream.until("far")
+        die(one)
+    chat = fleet.chat(two, user)
+    with chat.follow(stream.task_id) as follower:
+        follower.until("far")
+        adopted(two, stream.task_id)
+        assert len(fake.streams) == 2
+        match how:
+            case "silence":
+                fall_silent(two, stream.task_id)
+            case "stop":
+                chat.stop(stream.task_id)
+            case _:
+                gate.open()
+        heard = follower.rest()
+    answer = "So far, so good" if how == "cut" else "So far"
+    row = fleet.rows(stream.task_id).turn
+    assert (heard.kinds[-1], heard.answer, row.epoch) == (event, answer, 2)
+    assert (row.outcome, row.error_code) == {
+        "silence": ("failed", "turn_timeout"),
+        "stop": ("stopped", None),
+        "cut": ("completed", None),
+    }[how]
+    assert len(fake.cancels) == (how != "cut")
+    assert fake.posts == 1
+
+
+def test_a_follower_that_adopts_a_turn_can_lose_it_again(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    """In the middle of the same stream: it follows again, and its reader does not notice."""
+    one, two = fleet.start(), fleet.start()
+    fake.script = script(said("So ", "far"), gate, delta(", so good"), succeed())
+    with fleet.chat(one, user).open() as stream:
+        stream.until("far")
+        die(one)
+    with fleet.chat(two, user).follow(stream.task_id) as follower:
+        follower.until("far")
+        adopted(two, stream.task_id)
+        fleet.change(stream.task_id, owner=new_id(), epoch=3, lease_until=now_plus(LONG_LEASE))
+        wait_until(lambda: not drives(two, stream.task_id))
+        gate.open()
+        follower.until("good")
+        assert fleet.rows(stream.task_id).turn.outcome is None
+        fleet.change(stream.task_id, lease_until=now_plus(-1))
+        heard = follower.rest()
+    row = fleet.rows(stream.task_id).turn
+    assert (heard.kinds[-1], row.outcome, row.epoch) == ("message_end", "completed", 4)
 
 
 def test_a_follower_without_readers_is_closed(
