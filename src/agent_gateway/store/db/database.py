@@ -135,16 +135,15 @@ class Database:
 
         async def look() -> None:
             if isinstance(self._connections, FileConnections):
-                # A probe comes while all are busy: a session would wait for the interpreter ten times.
+                # A probe comes while all is busy: a session would wait for the interpreter ten times.
                 row = await self._connections.read(lambda connection: _SQLITE_TIME.first(connection, {}))
                 assert row is not None
                 self.clock.set(row[0])
                 return
             assert self._postgres is not None
-            async with self.reading() as session:
-                row = (await session.execute(_TIME_AND_MODE)).one()
-            self.clock.set(row.time)
-            if row.read_only == "on":
+            [(time_now, read_only)] = await self.fetch(_TIME_AND_MODE, {})
+            self.clock.set(time_now)
+            if read_only == "on":
                 self._postgres.distrust()
                 raise StoreUnavailable("the database can only be read: a replica, or set to read only")
 
@@ -173,8 +172,7 @@ class Database:
 
 _TIME = select(now_plus())
 _SQLITE_TIME = PreparedForSqlite(_TIME)
-_TIME_AND_MODE = select(
-    now_plus().label("time"),
-    # `on` also for a replica, and for a database that was set to read only.
-    func.current_setting("transaction_read_only").label("read_only"),
+_TIME_AND_MODE = PreparedForPostgres(
+    # The mode is `on` also for a replica, and for a database that was set to read only.
+    select(now_plus(), func.current_setting("transaction_read_only"))
 )
