@@ -132,24 +132,23 @@ class Database:
 
     async def ping(self) -> None:
         """Prove within a bound that the database answers and can be written; raises StoreUnavailable."""
-
-        async def look() -> None:
-            if isinstance(self._connections, FileConnections):
-                # A probe comes while all is busy: a session would wait for the interpreter ten times.
-                row = await self._connections.read(lambda connection: _SQLITE_TIME.first(connection, {}))
-                assert row is not None
-                self.clock.set(row[0])
-                return
-            assert self._postgres is not None
-            [(time_now, read_only)] = await self.fetch(_TIME_AND_MODE, {})
-            self.clock.set(time_now)
-            if read_only == "on":
-                self._postgres.distrust()
-                raise StoreUnavailable("the database can only be read: a replica, or set to read only")
-
         with mapped_errors:
             async with asyncio.timeout(PING_SECONDS):
-                await self.shielded(look())
+                if isinstance(self._connections, FileConnections):
+                    # A probe comes while all is busy: a session would wait for the interpreter ten times.
+                    row = await self._connections.read(lambda connection: _SQLITE_TIME.first(connection, {}))
+                    assert row is not None
+                    self.clock.set(row[0])
+                else:
+                    await self.shielded(self._prove_writable())
+
+    async def _prove_writable(self) -> None:
+        assert self._postgres is not None
+        [(time_now, read_only)] = await self.fetch(_TIME_AND_MODE, {})
+        self.clock.set(time_now)
+        if read_only == "on":
+            self._postgres.distrust()
+            raise StoreUnavailable("the database can only be read: a replica, or set to read only")
 
     def abort(self) -> None:
         """End all waiting for a database that does not answer. The database cannot be used after this."""

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -71,24 +71,29 @@ def sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
 
 
 class _OwnThread:
-    """A connection of the driver, used by one thread: a transaction is one call of it, not one per statement.
+    """A connection of the driver, used by one thread: it is called once for all, not once per statement."""
 
-    What is due in the same moment shares one transaction: turns write the same few pages again and again, and
-    a commit writes each of its pages once.
-    """
-
-    def __init__(self, path: str, mode: Literal["IMMEDIATE", "DEFERRED"]) -> None:
+    def __init__(self, path: str, name: str) -> None:
         self._path = path
-        self._begin = f"BEGIN {mode}"
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sqlite-{mode.lower()}")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sqlite-{name}")
         self._connection: sqlite3.Connection | None = None
         self._closed = False
 
-    async def run(self, works: Sequence[Work]) -> list[Any]:
-        """Call these in one transaction; returns for each its result, or the exception that it raised."""
+    async def write(self, works: Sequence[Work]) -> list[Any]:
+        """Call these in one transaction; returns for each its result, or the exception that it raised.
+
+        What is due in the same moment shares it: turns write the same few pages again and again, and a commit
+        writes each of its pages once.
+        """
         if self._closed:
             raise StoreUnavailable("this process is leaving")
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._each, works)
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Call this without a transaction; returns its result."""
+        if self._closed:
+            raise StoreUnavailable("this process is leaving")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(self._opened()))
 
     async def open(self) -> None:
         """Open the connection now."""
@@ -119,7 +124,7 @@ class _OwnThread:
 
     def _transaction(self, works: Sequence[Work]) -> list[Any]:
         connection = self._opened()
-        connection.execute(self._begin)
+        connection.execute("BEGIN IMMEDIATE")
         try:
             results = [work(connection) for work in works]
             connection.execute("COMMIT")
@@ -154,8 +159,8 @@ class FileConnections:
         self._readers = asyncio.Semaphore(pool_size)
         # SQLite allows one writer at a time. Queueing here is fair and needs no polling.
         self._writer = asyncio.Lock()
-        self._writer_thread = _OwnThread(path, "IMMEDIATE")
-        self._reader_thread = _OwnThread(path, "DEFERRED")
+        self._writer_thread = _OwnThread(path, "writer")
+        self._reader_thread = _OwnThread(path, "reader")
         self._due: list[tuple[Work, asyncio.Future[Any]]] = []
         """What the writer's thread has not begun."""
 
@@ -198,7 +203,7 @@ class FileConnections:
         due = self._due
         self._due = []
         try:
-            results = await self._writer_thread.run([work for work, _ in due])
+            results = await self._writer_thread.write([work for work, _ in due])
         except Exception as error:  # noqa: BLE001 - it belongs to those that wait
             results = [error] * len(due)
         for (_, future), result in zip(due, results, strict=True):
@@ -211,11 +216,7 @@ class FileConnections:
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Call this, which reads, on a driver's connection that no writer holds up; returns its result."""
-        [result] = await self._reader_thread.run([work])
-        if isinstance(result, Exception):
-            raise result
-        read: T = result
-        return read
+        return await self._reader_thread.read(work)
 
     @asynccontextmanager
     async def writing(self, _: Pool) -> AsyncGenerator[AsyncConnection]:
