@@ -206,7 +206,12 @@ class Connections:
                 self._used -= 1
                 self._requests.permits.release()
 
-        stack.push_async_callback(lambda: self._shielded(give_back()))
+        async def end() -> None:
+            # What waits for nobody cannot be cancelled in its middle; a task costs three rounds of the loop.
+            waits = connection.in_transaction() or self._is_given_up(pool)
+            await (self._shielded(give_back()) if waits else give_back())
+
+        stack.push_async_callback(end)
         return connection
 
     async def _give_up(self) -> None:
