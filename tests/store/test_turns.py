@@ -4,7 +4,7 @@ import asyncio
 
 import msgspec
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from agent_gateway.domain.events import GATEWAY_END, Endings, rest_of
 from agent_gateway.domain.ids import RunId, TaskId, new_id
@@ -293,6 +293,25 @@ async def test_a_view_has_the_fields_of_the_frames(world: World) -> None:
         assert (view.message_id, view.created_at) == (turn.message_id, turn.created_at)
         assert view.ended is ended
         await world.turns.intake.stop(world.ann, turn.task_id)
+
+
+async def test_i11_many_that_ask_at_once_see_their_own_turns_only(world: World) -> None:
+    """They share one query."""
+    callers = [world.ann, world.ben, world.stranger]
+    task_ids = [(await world.ended(caller)).task_id for caller in callers]
+    asked = [(caller, task_id) for caller in callers for task_id in task_ids] * 5
+    queries: list[str] = []
+
+    def note(_connection: object, _cursor: object, query: str, *_: object) -> None:
+        queries.append(query)
+
+    event.listen(world.database._connections.engines[0].sync_engine, "before_cursor_execute", note)
+    view = world.turns.reader.view
+    seen = await asyncio.gather(*(view(caller.app.id, caller.user, task_id) for caller, task_id in asked))
+    own = dict(zip(task_ids, callers, strict=True))
+    for (caller, task_id), found in zip(asked, seen, strict=True):
+        assert (found.task_id if found else None) == (task_id if own[task_id] is caller else None)
+    assert sum("app_versions" in query for query in queries) == 1
 
 
 async def test_i11_a_stranger_cannot_see_a_turn(world: World) -> None:

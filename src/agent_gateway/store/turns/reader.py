@@ -21,6 +21,7 @@ from agent_gateway.store.db.tables import (
     TurnRow,
     app_versions,
     conversations,
+    end_users,
     messages,
     turns,
 )
@@ -63,9 +64,11 @@ class TurnReader:
     def __init__(self, database: Database, context: OwnerContext) -> None:
         self._database = database
         self._context = context
+        # Thousands of readers may ask at once, when their process has died: those that come during a query
+        # share the next one.
+        self._view = GroupCommit(self._views, database.shielded, of=lambda _: ())
         self.is_deleted = GroupCommit(self._deleted, database.shielded, of=lambda _: ())
-        """Whether a turn's conversation is gone. Thousands of readers may ask at once, when their process has
-        died: those that come during a query share the next one."""
+        """Whether a turn's conversation is gone."""
 
     _LIVING: Final = (
         select(turns.c.id)
@@ -78,8 +81,11 @@ class TurnReader:
             living = set(await session.scalars(self._LIVING, {"tasks": list(set(task_ids))}))
         return [task_id not in living for task_id in task_ids]
 
-    _VIEW: Final = (
+    _VIEWS: Final = (
         select(
+            turns.c.id,
+            conversations.c.app_id,
+            end_users.c.external_id,
             turns.c.conversation_id,
             turns.c.message_id,
             messages.c.created_at,
@@ -88,25 +94,31 @@ class TurnReader:
         )
         .join(messages, messages.c.id == turns.c.message_id)
         .join(conversations, conversations.c.id == turns.c.conversation_id)
+        .join(end_users, end_users.c.id == conversations.c.end_user_id)
         .join(app_versions, app_versions.c.id == turns.c.app_version_id)
-        .where(turns.c.id == bindparam("task"), owned(conversations))
+        .where(turns.c.id.in_(bindparam("tasks", expanding=True)), conversations.c.deleted_at.is_(None))
     )
 
     async def view(self, app_id: AppId, user: str, task_id: TaskId) -> TurnView | None:
         """A turn of this app and user, or None."""
+        return await self._view((app_id, user, task_id))
+
+    async def _views(self, asked: Sequence[tuple[AppId, str, TaskId]]) -> list[TurnView | None]:
         async with self._database.reading() as session:
-            row = (await session.execute(self._VIEW, scope_of(app_id, user) | {"task": task_id})).first()
-        if row is None:
-            return None
-        conversation_id, message_id, created_at, config, state = row
-        return TurnView(
-            task_id=task_id,
-            conversation_id=ConversationId(conversation_id),
-            message_id=MessageId(message_id),
-            created_at=int(created_at.timestamp()),
-            mode=read_config(config).mode,
-            ended=state == TurnState.ENDED,
-        )
+            rows = await session.execute(self._VIEWS, {"tasks": list({task_id for _, _, task_id in asked})})
+        # Everybody asked for a turn of their own app and user, and gets no other (I11).
+        found = {
+            (app_id, user, task_id): TurnView(
+                task_id=TaskId(task_id),
+                conversation_id=ConversationId(conversation_id),
+                message_id=MessageId(message_id),
+                created_at=int(created_at.timestamp()),
+                mode=read_config(config).mode,
+                ended=state == TurnState.ENDED,
+            )
+            for task_id, app_id, user, conversation_id, message_id, created_at, config, state in rows
+        }
+        return [found.get(question) for question in asked]
 
     async def result(self, task_id: TaskId) -> Result | None:
         """How a turn ended, with all it produced; None while it has not."""
