@@ -28,7 +28,7 @@ FURTHER_READER: Final = Each(calls=17, callbacks=0.05, switches=0.05, timers=0.0
 """Of the same token, for each reader beside the first one; now and then one falls behind."""
 TURN: Final = {
     "sqlite": Each(calls=2340, callbacks=71, switches=29, timers=10.5),
-    "postgres": Each(calls=3530, callbacks=85, switches=37, timers=22.5),
+    "postgres": Each(calls=3435, callbacks=68.5, switches=31.5, timers=22.5),
 }
 """A streamed turn of one token, the first of its conversation, over a connection that is there."""
 
