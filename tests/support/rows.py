@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import Executable, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel import col
@@ -131,11 +131,24 @@ def stored_files(url: str) -> set[str]:
 @contextmanager
 def locked_conversation(url: str, conversation_id: str) -> Generator[None]:
     """Somebody else holds the lock on a conversation's row while the block lasts (Postgres)."""
+    query = select(ConversationRow).where(col(ConversationRow.id) == conversation_id)
+    with _locked(url, query.with_for_update()):
+        yield
+
+
+@contextmanager
+def no_new_turns(url: str) -> Generator[None]:
+    """Statements that write turns wait while the block lasts (Postgres)."""
+    with _locked(url, text("LOCK TABLE turns IN SHARE MODE")):
+        yield
+
+
+@contextmanager
+def _locked(url: str, statement: Executable) -> Generator[None]:
     locked, release = threading.Event(), threading.Event()
 
     async def work(session: AsyncSession) -> None:
-        query = select(ConversationRow).where(col(ConversationRow.id) == conversation_id)
-        await session.execute(query.with_for_update())
+        await session.execute(statement)
         locked.set()
         release.wait(10)
 

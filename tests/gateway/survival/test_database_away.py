@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from sqlmodel import col
 
 from agent_gateway.apps.config import default_app
 from agent_gateway.domain.ids import AppId, TaskId, new_id
+from agent_gateway.limits import Limits, RegistryLimits
 from agent_gateway.routes.http.tickets import Ticket
 from agent_gateway.store.db.tables import TurnRow
+from agent_gateway.store.turns.intake import TurnIntake
+from agent_gateway.store.turns.stopping import Stopped
 from agent_gateway.turns import maintenance
 from tests.support.chat import PING, Chat, Stream, refused
 from tests.support.databases import sqlite_url
@@ -25,7 +29,7 @@ from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fakes.session import query_of
 from tests.support.fakes.tcp_proxy import TcpProxy, postgres_proxy, through
-from tests.support.gateway_server import GatewayServer, StartGateway, wait_until
+from tests.support.gateway_server import BOUND, GatewayServer, StartGateway, wait_until
 from tests.support.rows import (
     APPLICATION,
     add_app,
@@ -36,6 +40,7 @@ from tests.support.rows import (
     look,
     never,
     newest_turn,
+    no_new_turns,
     rows_of,
     terminate_backends,
 )
@@ -343,6 +348,48 @@ def test_a_begin_without_a_key_and_with_a_lost_answer_is_ended(
         task_id = newest_turn(postgres_url, conversation)
         wait_until(lambda: rows_of(postgres_url, task_id).turn.state == "ended")
         lost = rows_of(postgres_url, task_id).turn
+        assert (lost.seq, lost.outcome, lost.stop_reason, lost.run_id) == (2, "stopped", "not begun", None)
+        assert chat.blocking("Two", conversation_id=conversation)["answer"] == "You said: Two."
+    assert [query_of(request.body) for request in fake.requests] == ["One", "Two"]
+
+
+def test_a_begin_that_commits_after_its_client_was_refused_is_ended(
+    proxy: TcpProxy,
+    postgres_url: str,
+    fake: ScriptedBackend,
+    tmp_path: Path,
+    user: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its statement waits in the database when the connection breaks: a first look does not find the turn."""
+    looks: list[Stopped | None] = []
+    stop = TurnIntake.stop
+
+    async def look_for(*args: Any) -> Stopped | None:
+        looks.append(await stop(*args))
+        return looks[-1]
+
+    monkeypatch.setattr(TurnIntake, "stop", look_for)
+    url = through(proxy, postgres_url)
+    limits = Limits(registry=RegistryLimits(late_commit_seconds=3.0))
+    with (
+        GatewayServer(
+            tmp_path, database_url=url, backend_url=fake.url, lease_seconds=60, limits=limits
+        ) as server,
+        installed(server).client() as client,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        chat = Chat(client, user)
+        conversation = chat.blocking("One")["conversation_id"]
+        with no_new_turns(postgres_url):
+            answer = thread.submit(chat.post, "Two", conversation_id=conversation)
+            wait_until(lambda: blocked_backends(postgres_url) == 1)
+            with outage(proxy):
+                refused(answer.result(BOUND), 503, "service_unavailable")
+            wait_until(lambda: bool(looks))
+        wait_until(lambda: len(looks) == 2)
+        assert [look is None for look in looks] == [True, False]
+        lost = rows_of(postgres_url, newest_turn(postgres_url, conversation)).turn
         assert (lost.seq, lost.outcome, lost.stop_reason, lost.run_id) == (2, "stopped", "not begun", None)
         assert chat.blocking("Two", conversation_id=conversation)["answer"] == "You said: Two."
     assert [query_of(request.body) for request in fake.requests] == ["One", "Two"]
