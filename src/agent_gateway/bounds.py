@@ -81,6 +81,10 @@ class Bounds:
         if self.why is not Interruption.SHUTDOWN:
             self.why = None
 
+    def heard_within(self, seconds: float) -> bool:
+        """True when the run said something so lately, or the work began."""
+        return self._loop.time() - self._heard <= seconds
+
     def apply(self, deadline: float) -> None:
         """The turn is ours now: the work that is under way has bounds in time from now on."""
         self._deadline = deadline

@@ -25,6 +25,8 @@ class TurnLimits:
     """How long it may take to read all images that the model will see."""
     recheck_seconds: float = 10.0
     """Longest pause between two reads of the row of a turn that another process ends."""
+    trusted_stream_seconds: float = 15.0
+    """How lately a followed run must have said something for its stream to go on when the turn is adopted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,10 +119,13 @@ class TurnRunner:
         """The turn is ours now, under a new epoch.
 
         If we follow its run already, the same stream goes on: when a process dies, the backend sees one
-        further stream for each of its turns.
+        further stream for each of its turns. A stream that has been silent for long may be a dead connection.
         """
         plain = turn.runnable and not turn.stop_asked and turn.run_id == self.run_id
-        goes_on = not self.owned and self._folding.is_reading and plain
+        alive = self._folding.is_reading and self._bounds.heard_within(
+            self._resources.limits.trusted_stream_seconds
+        )
+        goes_on = not self.owned and plain and alive
         self.turn, self.owned = turn, True
         self.run_id = turn.run_id or self.run_id
         self._deadline = asyncio.get_running_loop().time() + turn.seconds_left

@@ -4,12 +4,14 @@ import asyncio
 
 import msgspec
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import event, update
 
 from agent_gateway.domain.events import GATEWAY_END, Endings, rest_of
 from agent_gateway.domain.ids import RunId, TaskId, new_id
 from agent_gateway.domain.turns import Outcome, Turn, TurnState
 from agent_gateway.store.db.functions import now_plus
+from agent_gateway.store.turns.reader import TurnView
 from agent_gateway.store.turns.stopping import Stopped
 from tests.support.store_world import World, app_versions, completed
 
@@ -312,6 +314,25 @@ async def test_i11_many_that_ask_at_once_see_their_own_turns_only(world: World) 
     for (caller, task_id), found in zip(asked, seen, strict=True):
         assert (found.task_id if found else None) == (task_id if own[task_id] is caller else None)
     assert sum("app_versions" in query for query in queries) == 1
+
+
+async def test_a_turn_of_an_unreadable_app_harms_no_other_that_is_asked_for(world: World) -> None:
+    """Not even for a stranger who asks for it: the answer is that of a turn that does not exist."""
+    readable, unreadable = await world.ended(), await world.ended(world.stranger)
+    await world.execute(
+        update(app_versions)
+        .where(app_versions.c.app_id == world.stranger.app.id)
+        .values(config='{"name": "Newer", "mode": "unheard-of"}')
+    )
+    view = world.turns.reader.view
+    app, other = world.ann.app.id, world.stranger.app.id
+    asked = [(app, readable.task_id), (app, unreadable.task_id), (other, unreadable.task_id)]
+    own, strange, failed = await asyncio.gather(
+        *(view(app_id, "ann", task_id) for app_id, task_id in asked), return_exceptions=True
+    )
+    assert isinstance(own, TurnView)
+    assert strange is None
+    assert isinstance(failed, ValidationError)
 
 
 async def test_i11_a_stranger_cannot_see_a_turn(world: World) -> None:

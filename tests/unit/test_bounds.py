@@ -143,6 +143,7 @@ async def test_bounds_can_begin_while_the_work_goes_on(clock: Clock) -> None:
     for deadline, moment, why in ((1000.0, 600.0, Interruption.IDLE), (5.0, 1195.0, Interruption.DEADLINE)):
         begun = clock.time() - 1000.0
         work = Work(clock, deadline=None)
+        await clock.pass_to(begun)
         await clock.pass_to(begun + moment - IDLE)
         assert not work.task.done()
         work.bounds.apply(clock.time() + deadline)

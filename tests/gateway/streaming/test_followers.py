@@ -1,13 +1,15 @@
 """A reader on a process that does not own the turn: live, byte by byte, at the cost of one stream."""
 
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
 from agent_gateway.domain.ids import new_id
-from agent_gateway.limits import Limits, RegistryLimits
+from agent_gateway.limits import Limits, RegistryLimits, TurnLimits
 from agent_gateway.store.db.functions import now_plus
-from tests.support.chat import PING
+from tests.support.chat import PING, Stream
 from tests.support.fakes.script import (
     Cut,
     Gate,
@@ -22,7 +24,7 @@ from tests.support.fakes.script import (
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fleet import Fleet, adopted, die, drives, fall_silent
-from tests.support.gateway_server import wait_until
+from tests.support.gateway_server import GatewayServer, wait_until
 
 MODES = ("chat", "agent-chat", "agent")
 LONG_LEASE = 60.0
@@ -74,17 +76,14 @@ def test_readers_of_a_dead_process_share_one_stream_elsewhere(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """Before it has adopted the turn and after: the same stream of the backend."""
-    one, two = fleet.start(), fleet.start()
     fake.script = script(said("So ", "far"), gate, succeed())
-    with fleet.chat(one, user).open() as stream:
-        stream.until("far")
-        die(one)
-    chat = fleet.chat(two, user)
     with ExitStack() as stack:
-        readers = [stack.enter_context(chat.follow(stream.task_id)) for _ in range(30)]
-        for reader in readers:
+        two, first = stack.enter_context(orphaned(fleet, user))
+        chat = fleet.chat(two, user)
+        readers = [first, *(stack.enter_context(chat.follow(first.task_id)) for _ in range(29))]
+        for reader in readers[1:]:
             reader.until("far")
-        wait_until(two.gateway.live.running)
+        take_over(fleet, two, first.task_id)
         gate.open()
         assert {reader.rest().answer for reader in readers} == {"So far"}
     # That of the owner that died, and the follower's, which goes on as the owner's.
@@ -92,39 +91,43 @@ def test_readers_of_a_dead_process_share_one_stream_elsewhere(
 
 
 @pytest.mark.parametrize(
-    ("event", "how"), [("error", "silence"), ("message_end", "stop"), ("message_end", "cut")]
+    ("event", "how"),
+    [("error", "silence"), ("message_end", "stop"), ("message_end", "cut"), ("message_end", "loss")],
 )
 def test_a_follower_that_adopts_a_turn_ends_it_as_its_owner(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str, event: str, how: str
 ) -> None:
     """It goes on with the stream it reads, which now has an owner's bounds, stops and further attempts."""
-    one, two = fleet.start(), fleet.start()
     fake.script = script(said("So ", "far"), gate, Cut(), delta(", so good"), succeed())
-    with fleet.chat(one, user).open() as stream:
-        stream.until("far")
-        die(one)
-    chat = fleet.chat(two, user)
-    with chat.follow(stream.task_id) as follower:
-        follower.until("far")
-        adopted(two, stream.task_id)
+    # Tried again after a "loss", when the budget of the stream it has read is used up.
+    with orphaned(fleet, user, backend_reconnect_seconds=0.5) as (two, follower):
+        chat, task_id = fleet.chat(two, user), follower.task_id
+        take_over(fleet, two, task_id)
         assert len(fake.streams) == 2
         match how:
             case "silence":
-                fall_silent(two, stream.task_id)
+                fall_silent(two, task_id)
             case "stop":
-                chat.stop(stream.task_id)
+                chat.stop(task_id)
+            case "cut":
+                gate.open()
             case _:
+                # Not one to be tried again on the same stream.
+                fake.broken_streams, fake.broken_status = 1, 403
                 gate.open()
         heard = follower.rest()
-    answer = "So far, so good" if how == "cut" else "So far"
-    row = fleet.rows(stream.task_id).turn
+    answer = "So far, so good" if how in {"cut", "loss"} else "So far"
+    row = fleet.rows(task_id).turn
     assert (heard.kinds[-1], heard.answer, row.epoch) == (event, answer, 2)
     assert (row.outcome, row.error_code) == {
         "silence": ("failed", "turn_timeout"),
         "stop": ("stopped", None),
         "cut": ("completed", None),
+        "loss": ("completed", None),
     }[how]
-    assert len(fake.cancels) == (how != "cut")
+    if how in {"silence", "stop"}:
+        fake.wait_until(lambda: bool(fake.cancels))
+    assert {cancel.run_id for cancel in fake.cancels} <= {row.run_id}
     assert fake.posts == 1
 
 
@@ -132,23 +135,53 @@ def test_a_follower_that_adopts_a_turn_can_lose_it_again(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """In the middle of the same stream: it follows again, and its reader does not notice."""
-    one, two = fleet.start(), fleet.start()
     fake.script = script(said("So ", "far"), gate, delta(", so good"), succeed())
-    with fleet.chat(one, user).open() as stream:
-        stream.until("far")
-        die(one)
-    with fleet.chat(two, user).follow(stream.task_id) as follower:
-        follower.until("far")
-        adopted(two, stream.task_id)
-        fleet.change(stream.task_id, owner=new_id(), epoch=3, lease_until=now_plus(LONG_LEASE))
-        wait_until(lambda: not drives(two, stream.task_id))
+    with orphaned(fleet, user) as (two, follower):
+        task_id = follower.task_id
+        take_over(fleet, two, task_id)
+        fleet.change(task_id, owner=new_id(), epoch=3, lease_until=now_plus(LONG_LEASE))
+        wait_until(lambda: not drives(two, task_id))
         gate.open()
         follower.until("good")
-        assert fleet.rows(stream.task_id).turn.outcome is None
-        fleet.change(stream.task_id, lease_until=now_plus(-1))
+        assert fleet.rows(task_id).turn.outcome is None
+        fleet.change(task_id, lease_until=now_plus(-1))
         heard = follower.rest()
-    row = fleet.rows(stream.task_id).turn
+    row = fleet.rows(task_id).turn
     assert (heard.kinds[-1], row.outcome, row.epoch) == ("message_end", "completed", 4)
+
+
+def test_a_stream_that_was_silent_for_long_is_read_anew_by_the_owner(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    """It may be a dead connection, of which nobody would hear before the bound of a silent run."""
+    fleet.limits = Limits(turn=TurnLimits(trusted_stream_seconds=0.0))
+    fake.script = script(said("So ", "far"), gate, succeed())
+    with orphaned(fleet, user) as (two, follower):
+        take_over(fleet, two, follower.task_id)
+        fake.wait_until(lambda: len(fake.streams) == 3)
+        gate.open()
+        assert follower.rest().answer == "So far"
+
+
+@contextmanager
+def orphaned(fleet: Fleet, user: str, **settings: Any) -> Generator[tuple[GatewayServer, Stream]]:
+    """A turn whose owner has died in its middle, followed by one reader at another process.
+
+    Its lease is long: nobody adopts it before `take_over`.
+    """
+    one, two = fleet.start(lease_seconds=LONG_LEASE), fleet.start(**settings)
+    with fleet.chat(one, user).open() as stream:
+        stream.until("far")
+        with fleet.chat(two, user).follow(stream.task_id) as follower:
+            follower.until("far")
+            die(one)
+            yield two, follower
+
+
+def take_over(fleet: Fleet, server: GatewayServer, task_id: str) -> None:
+    """The lease has run out, and this process adopts the turn that it follows."""
+    fleet.change(task_id, lease_until=now_plus(-1))
+    adopted(server, task_id)
 
 
 def test_a_follower_without_readers_is_closed(

@@ -131,7 +131,10 @@ class Database:
                     yield session
 
     async def ping(self) -> None:
-        """Prove within a bound that the database answers and can be written; raises StoreUnavailable."""
+        """Prove within a bound that the database answers, and on Postgres that it can be written.
+
+        Raises StoreUnavailable. On SQLite it waits for no reader and for no writer.
+        """
         with mapped_errors:
             async with asyncio.timeout(PING_SECONDS):
                 if isinstance(self._connections, FileConnections):

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import bindparam, select
+from sqlalchemy import Row, bindparam, select
 from sqlmodel import col
 
 from agent_gateway.apps.config import AppMode, read_config
@@ -94,30 +94,33 @@ class TurnReader:
         )
         .join(messages, messages.c.id == turns.c.message_id)
         .join(conversations, conversations.c.id == turns.c.conversation_id)
-        .join(end_users, end_users.c.id == conversations.c.end_user_id)
+        .join(
+            end_users,
+            (end_users.c.id == conversations.c.end_user_id) & (end_users.c.app_id == conversations.c.app_id),
+        )
         .join(app_versions, app_versions.c.id == turns.c.app_version_id)
         .where(turns.c.id.in_(bindparam("tasks", expanding=True)), conversations.c.deleted_at.is_(None))
     )
 
     async def view(self, app_id: AppId, user: str, task_id: TaskId) -> TurnView | None:
         """A turn of this app and user, or None."""
-        return await self._view((app_id, user, task_id))
+        row = await self._view((app_id, user, task_id))
+        if row is None:
+            return None
+        return TurnView(
+            task_id=task_id,
+            conversation_id=ConversationId(row.conversation_id),
+            message_id=MessageId(row.message_id),
+            created_at=int(row.created_at.timestamp()),
+            mode=read_config(row.config).mode,
+            ended=row.state == TurnState.ENDED,
+        )
 
-    async def _views(self, asked: Sequence[tuple[AppId, str, TaskId]]) -> list[TurnView | None]:
+    async def _views(self, asked: Sequence[tuple[AppId, str, TaskId]]) -> list[Row[*tuple[Any, ...]] | None]:
         async with self._database.reading() as session:
             rows = await session.execute(self._VIEWS, {"tasks": list({task_id for _, _, task_id in asked})})
         # Everybody asked for a turn of their own app and user, and gets no other (I11).
-        found = {
-            (app_id, user, task_id): TurnView(
-                task_id=TaskId(task_id),
-                conversation_id=ConversationId(conversation_id),
-                message_id=MessageId(message_id),
-                created_at=int(created_at.timestamp()),
-                mode=read_config(config).mode,
-                ended=state == TurnState.ENDED,
-            )
-            for task_id, app_id, user, conversation_id, message_id, created_at, config, state in rows
-        }
+        found = {(row.app_id, row.external_id, row.id): row for row in rows}
         return [found.get(question) for question in asked]
 
     async def result(self, task_id: TaskId) -> Result | None:
