@@ -17,7 +17,9 @@ from typing_extensions import override
 
 from agent_gateway.server.connection import Connection
 
-ACCEPT_AT_ONCE: Final = 64
+ACCEPT_AT_ONCE: Final = 8
+"""In one round of the loop. The next round begins with the work of these: meanwhile another worker that listens
+on the same socket takes its share of a crowd."""
 PAUSE_SECONDS: Final = 0.5
 """How long the listener pauses when there are too many connections."""
 COMPLAINT_SECONDS: Final = 60.0
