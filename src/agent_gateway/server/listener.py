@@ -1,4 +1,4 @@
-"""Accepts connections: many in each round of the loop, so that they do not wait for a busy one.
+"""Accepts connections: several in each round of the loop, so that they do not wait for a busy one.
 
 uvloop accepts one connection per round, and closes new connections silently when no descriptor is left. So
 this event loop has a listener of its own.
@@ -18,8 +18,8 @@ from typing_extensions import override
 from agent_gateway.server.connection import Connection
 
 ACCEPT_AT_ONCE: Final = 8
-"""In one round of the loop. The next round begins with the work of these: meanwhile another worker that listens
-on the same socket takes its share of a crowd."""
+"""In one round of the loop. The next round begins with the work of these: meanwhile another worker that
+listens on the same socket takes its share of a crowd."""
 PAUSE_SECONDS: Final = 0.5
 """How long the listener pauses when there are too many connections."""
 COMPLAINT_SECONDS: Final = 60.0
