@@ -2,7 +2,6 @@
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import pytest
 
@@ -99,8 +98,7 @@ def test_a_follower_that_adopts_a_turn_ends_it_as_its_owner(
 ) -> None:
     """It goes on with the stream it reads, which now has an owner's bounds, stops and further attempts."""
     fake.script = script(said("So ", "far"), gate, Cut(), delta(", so good"), succeed())
-    # Tried again after a "loss", when the budget of the stream it has read is used up.
-    with orphaned(fleet, user, backend_reconnect_seconds=0.5) as (two, follower):
+    with orphaned(fleet, user) as (two, follower):
         chat, task_id = fleet.chat(two, user), follower.task_id
         take_over(fleet, two, task_id)
         assert len(fake.streams) == 2
@@ -112,7 +110,7 @@ def test_a_follower_that_adopts_a_turn_ends_it_as_its_owner(
             case "cut":
                 gate.open()
             case _:
-                # Not one to be tried again on the same stream.
+                # A stream that is refused so is given up. Its owner reads anew.
                 fake.broken_streams, fake.broken_status = 1, 403
                 gate.open()
         heard = follower.rest()
@@ -164,12 +162,12 @@ def test_a_stream_that_was_silent_for_long_is_read_anew_by_the_owner(
 
 
 @contextmanager
-def orphaned(fleet: Fleet, user: str, **settings: Any) -> Generator[tuple[GatewayServer, Stream]]:
+def orphaned(fleet: Fleet, user: str) -> Generator[tuple[GatewayServer, Stream]]:
     """A turn whose owner has died in its middle, followed by one reader at another process.
 
     Its lease is long: nobody adopts it before `take_over`.
     """
-    one, two = fleet.start(lease_seconds=LONG_LEASE), fleet.start(**settings)
+    one, two = fleet.start(lease_seconds=LONG_LEASE), fleet.start()
     with fleet.chat(one, user).open() as stream:
         stream.until("far")
         with fleet.chat(two, user).follow(stream.task_id) as follower:

@@ -133,9 +133,9 @@ class Database:
     async def ping(self) -> None:
         """Prove within a bound that the database answers, and on Postgres that it can be written.
 
-        Raises StoreUnavailable. On SQLite it waits for no reader and for no writer. It is not shielded:
-        another task would wait for rounds of the event loop, and a busy process would not look ready. If it
-        is cancelled, its connection is lost.
+        Raises StoreUnavailable. On SQLite it waits for no reader and for no writer, and does not read the
+        file. It is not shielded: another task would wait for rounds of the event loop, and a busy process
+        would not look ready. If it is cancelled on Postgres, its connection is lost.
         """
         with mapped_errors:
             async with asyncio.timeout(PING_SECONDS):
