@@ -31,9 +31,10 @@ from agent_gateway.routes import (
 )
 from agent_gateway.routes.dependencies.auth import check_key
 from agent_gateway.routes.http import cors, docs_page, errors, openapi
-from agent_gateway.routes.http.middleware import HeadRequests, RequestBodies, RequestIds
+from agent_gateway.routes.http.middleware import HeadRequests, RequestBodies
 from agent_gateway.routes.http.request_text import require_text
 from agent_gateway.routes.http.shortcut import Shortcut
+from agent_gateway.server import requests
 from agent_gateway.settings import Settings
 from agent_gateway.signals import draining_first
 from agent_gateway.startup_checks import load_config
@@ -46,13 +47,13 @@ LEAVE_SECONDS: Final = 2.0
 def app_from_environment() -> FastAPI:
     """The application with settings from the environment, for servers that call a factory."""
     settings = Settings.read()
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, settings.log_level)
     return create_app(settings)
 
 
 def app_of_worker(settings: Settings, config: AppConfig) -> FastAPI:
     """The application of one of several processes, with the settings and the app that their parent read."""
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, settings.log_level)
     app = create_app(settings, config=config)
     spare_loaded_objects()
     return app
@@ -127,8 +128,8 @@ def create_app(
     app.add_middleware(
         Shortcut, routes=(chat_messages.SHORTCUT, turn_events.SHORTCUT), most=settings.max_body_bytes
     )
-    app.add_middleware(RequestIds)
     cors.install(app, settings.cors_origins)
+    requests.install(app)
     errors.install(app)
     docs_page.install(app)
     openapi.install(app, settings.public_url)

@@ -4,11 +4,12 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from agent_gateway.apps.config import AppConfig
-from agent_gateway.errors import StoreError
+from agent_gateway.conditions import Condition
+from agent_gateway.errors import StoreError, StoreUnavailable
 from agent_gateway.limits import StartLimits
 from agent_gateway.routes.dependencies.state import Installed
 from agent_gateway.settings import Settings
@@ -41,6 +42,8 @@ class Bootstrap:
     """None with SQLite, where only one process uses the database."""
     installed: Installed
     limits: StartLimits
+    unusable: Condition = field(default_factory=lambda: Condition(logger, "the database cannot be used"))
+    """It answers, but not to this process."""
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -74,18 +77,22 @@ class Bootstrap:
         self.installed.missing = Installed.missing
         try:
             if not await schema_is_current(self.database):
-                logger.error("the database schema is behind: run `agent-gateway migrate`")
+                self.unusable.met("its schema is behind: run `agent-gateway migrate`")
                 return False
             if self.secrets is not None and not await self.secrets.are_shared():
                 self.installed.missing = OTHERS_DIFFER
-                logger.error("%s", OTHERS_DIFFER)
+                self.unusable.met(OTHERS_DIFFER)
                 return False
             # From here on the database's clock is known as well.
             await self.database.now()
             await self._install_default_app()
-        except StoreError as error:
-            logger.error("the database cannot be used: %s", error)
+        except StoreUnavailable as error:
+            logger.debug("the database cannot be used: %s", error)
             return False
+        except StoreError as error:
+            self.unusable.met(error)
+            return False
+        self.unusable.passed()
         return True
 
     async def _install_default_app(self) -> None:

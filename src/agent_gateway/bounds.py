@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from enum import Enum, auto
 
+from agent_gateway.causes import Cause, Failure
 from agent_gateway.limits import TurnLimits
 
 
@@ -22,15 +23,28 @@ class Interruption(Enum):
     """The process has to go, and no other process can take over."""
 
     @property
-    def code(self) -> str | None:
-        """The failure that the turn ends with, a key of errors.FAILURES; None for a stop."""
+    def failure(self) -> Failure | None:
+        """The failure that the turn ends with; None for a stop."""
         match self:
             case Interruption.STOP_GRACE:
                 return None
-            case Interruption.DEADLINE | Interruption.IDLE:
-                return "turn_timeout"
-            case Interruption.OWNERSHIP | Interruption.SHUTDOWN:
-                return "turn_interrupted"
+            case Interruption.DEADLINE:
+                return _too_long("TurnTooLong", "it took longer than AGENT_GATEWAY_TURN_TIMEOUT_SECONDS")
+            case Interruption.IDLE:
+                return _too_long("RunSilent", "its run said nothing for AGENT_GATEWAY_IDLE_TIMEOUT_SECONDS")
+            case Interruption.OWNERSHIP:
+                return interrupted("OwnerChanged", "the turn was cut to start over")
+            case Interruption.SHUTDOWN:
+                return interrupted("ProcessStopped", "its process stopped, and no other one could go on")
+
+
+def interrupted(kind: str, said: str) -> Failure:
+    """The failure of a turn that was interrupted before its run ended."""
+    return Failure("turn_interrupted", Cause(kind, said=said))
+
+
+def _too_long(kind: str, said: str) -> Failure:
+    return Failure("turn_timeout", Cause(kind, said=said))
 
 
 class Bounds:
@@ -126,8 +140,10 @@ class Bounds:
             else:
                 self._timer = self._loop.call_at(when, self.check)
 
-    async def run(self, work: Callable[[], Awaitable[str | None]], deadline: float | None) -> str | None:
-        """Do this until it is done or cut; returns what it returns, or the code of the interruption.
+    async def run(
+        self, work: Callable[[], Awaitable[Failure | None]], deadline: float | None
+    ) -> Failure | None:
+        """Do this until it is done or cut; returns what it returns, or the failure of the interruption.
 
         Without a deadline, as for a turn of another process, there are no bounds in time.
         """
@@ -139,7 +155,7 @@ class Bounds:
                 return await work()
         except TimeoutError:
             self.why = self.why or self._next
-            return self.why.code
+            return self.why.failure
         finally:
             self._cutter = None
             self.check()

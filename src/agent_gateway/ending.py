@@ -8,9 +8,10 @@ from typing import Final
 
 from agent_gateway.backend.fold.artifacts import Artifact, as_stored
 from agent_gateway.backend.fold.conclusion import conclude, cut_short
-from agent_gateway.backend.fold.reasons import cause
 from agent_gateway.backend.fold.translate import Fold
 from agent_gateway.backend.protocol import Backend, RunEvent
+from agent_gateway.bounds import interrupted
+from agent_gateway.causes import Cause, Failure
 from agent_gateway.domain.events import GATEWAY_END, Endings, Result, TurnEvent
 from agent_gateway.domain.files import StoredFile
 from agent_gateway.domain.ids import RunId
@@ -37,29 +38,38 @@ MANY_CHUNKS: Final = 50_000
 logger = logging.getLogger(__name__)
 
 
-def failure_code(error: Exception, turn: Turn) -> str:
-    """The failure code of a turn that met this error. The error is logged."""
+def failure_of(error: Exception) -> Failure:
+    """The failure of a turn that met this error. An unexpected one is logged here, with its traceback."""
     match error:
         case TurnError():
-            return error.code
+            return Failure(error.code, error.cause)
         case BackendError():
-            logger.warning("%s: %s", type(error).__name__, error)
-            return _backend_code(error)
+            return _backend_failure(error)
         case StoreError():
-            logger.error("store: %s", error)
+            return Failure("internal_server_error", Cause(type(error).__name__, said=str(error)))
         case _:
             logger.error("unexpected error", exc_info=error)
-    return "internal_server_error"
+            return Failure("internal_server_error", Cause(type(error).__name__))
 
 
-def _backend_code(error: BackendError) -> str:
-    match error:
-        case BackendUnreachable() | BackendRefused(status=503 | 429 | 425 | 408):
-            return "service_unavailable"
-        case RunLost() | RunGap():
-            return "turn_interrupted"
-        case _:
-            return "internal_server_error"
+def _backend_failure(error: BackendError) -> Failure:
+    kind = type(error).__name__
+    if not isinstance(error, BackendRefused):
+        # The texts of these errors are the gateway's own.
+        code = _BACKEND_CODES.get(type(error), "internal_server_error")
+        return Failure(code, Cause(kind, said=str(error)))
+    cause = Cause(kind, error.status, error.said, error.mistakes)
+    if error.status in _PASSING:
+        return Failure("service_unavailable", cause)
+    return Failure("backend_refused" if 400 <= error.status < 500 else "internal_server_error", cause)
+
+
+_PASSING: Final = frozenset({503, 429, 425, 408})
+_BACKEND_CODES: Final[dict[type[BackendError], str]] = {
+    BackendUnreachable: "service_unavailable",
+    RunLost: "turn_interrupted",
+    RunGap: "turn_interrupted",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +79,7 @@ class Ending:
     turn: Turn
     """The turn when its work ended. The commit uses its epoch."""
     run_id: RunId | None
-    code: str | None
+    failure: Failure | None
     """What went wrong, unless the run has an end of its own."""
     is_ours: Callable[[], bool]
     """False once another process has the turn."""
@@ -85,12 +95,7 @@ async def end_turn(resources: Resources, ending: Ending, folding: Folding) -> Re
         if fold.run_end is not None and fold.position >= folding.fold.position:
             folding.continue_with(fold, events)
     files = await _store_artifacts(resources.files, turn, folding.fold, limits.store_file_seconds)
-    result = await _commit_whatever(resources.store, ending, folding.fold, files)
-    end = folding.fold.run_end
-    if result is not None and result.outcome is Outcome.FAILED and end is not None:
-        why = cause(end.error_type, end.reason) if end.type == "run_failed" else end.type
-        logger.warning("the run failed: %s", why, extra={"run_id": ending.run_id})
-    return result
+    return await _commit_whatever(resources.store, ending, folding.fold, files)
 
 
 async def _final_read(
@@ -142,21 +147,21 @@ async def _store_artifact(files: FileStore, turn: Turn, made: Artifact, seconds:
     return file
 
 
-async def _endings(fold: Fold, code: str | None, files: Sequence[StoredFile]) -> Endings:
+async def _endings(fold: Fold, failure: Failure | None, files: Sequence[StoredFile]) -> Endings:
     """How a turn ends; in a thread when its answer has many pieces, so that the event loop is not held up."""
     if len(fold.chunks) < MANY_CHUNKS:
-        return _make_endings(fold, code, files)
-    return await asyncio.to_thread(_make_endings, fold, code, files)
+        return _make_endings(fold, failure, files)
+    return await asyncio.to_thread(_make_endings, fold, failure, files)
 
 
-def _make_endings(fold: Fold, code: str | None, files: Sequence[StoredFile]) -> Endings:
-    """How a turn ends; `code` says what went wrong if its run has no end of its own."""
+def _make_endings(fold: Fold, failure: Failure | None, files: Sequence[StoredFile]) -> Endings:
+    """How a turn ends; `failure` is what went wrong if its run has no end of its own."""
     if fold.run_end is not None:
         said = fold.answer
         normal = conclude(fold, stop_asked=False, files=files, said=said)
         return Endings(normal, conclude(fold, stop_asked=True, files=files, said=said))
     # A caller that asked to stop gets a stopped turn, even if something else went wrong meanwhile (R9).
-    normal = cut_short(fold, code or "turn_interrupted", files)
+    normal = cut_short(fold, failure or interrupted("RunEndless", "the run did not say how it ended"), files)
     return Endings(normal, if_stopped=cut_short(fold, None, files))
 
 
@@ -165,11 +170,12 @@ async def _commit_whatever(
 ) -> Result | None:
     """Commit the end, or a minimal one when it cannot be made or the database refuses it (R7)."""
     try:
-        return await _commit(store, ending, await _endings(fold, ending.code, files))
+        return await _commit(store, ending, await _endings(fold, ending.failure, files))
     except Exception as error:  # noqa: BLE001 - whatever it is, the turn must end
         # Bad data. Only the kind of error is logged: databases quote the row they refused, with its texts.
         logger.error("the result was refused: %s", type(error).__name__)
-        failed = Result(Outcome.FAILED, (), (), GATEWAY_END, "internal_server_error")
+        cause = Cause("ResultRefused", said=type(error).__name__)
+        failed = Result(Outcome.FAILED, (), (), GATEWAY_END, "internal_server_error", cause=cause)
         return await _commit(store, ending, Endings.always(failed))
 
 

@@ -46,13 +46,22 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal
 
+from agent_gateway.causes import Cause, Mistake
+
 FAILURES: Final[dict[str, str]] = {
     "rate_limit_error": "The model provider's rate limit was exceeded. Please try again later.",
     "provider_not_initialize": "The model provider rejected the credentials of this app.",
     "provider_quota_exceeded": "The quota of this app at the model provider is used up.",
+    "model_currently_not_support": "The model of this app does not exist at its provider.",
+    "context_length_exceeded": "The conversation is too long for the model. Please begin a new one.",
     "completion_request_error": "The model provider rejected the request.",
+    "provider_unavailable": "The model provider is not available. Please try again.",
     "agent_run_limit_exceeded": "The agent reached its limit of model calls or of time in this turn.",
+    "output_length_exceeded": "The answer reached the model's longest length before it was complete.",
+    "content_filtered": "The content filter of the model provider stopped the answer.",
+    "answer_incomplete": "The model provider broke off the answer. Please try again.",
     "service_unavailable": "The agent backend is not available. Please try again.",
+    "backend_refused": "The agent backend refused the request.",
     "turn_interrupted": "The turn was interrupted before it could be completed. Please try again.",
     "turn_timeout": "The agent did not answer in time.",
     "human_input_required": "The agent waits for an answer to its question. Please submit the form.",
@@ -60,6 +69,9 @@ FAILURES: Final[dict[str, str]] = {
     "internal_server_error": "The agent could not complete this turn.",
 }
 """Code of a failed turn → the only text about the failure that a client gets."""
+
+TRY_AGAIN: Final = frozenset({"service_unavailable", "provider_unavailable"})
+"""Codes of failures that pass by themselves soon."""
 
 RETRY_SECONDS: Final = 2
 """After this time a client should try again, unless a better one is known."""
@@ -224,12 +236,13 @@ class Unavailable(GatewayError):
 
 
 class TurnError(GatewayError):
-    """A turn failed; `code` is a key of FAILURES and decides the text."""
+    """A turn failed; `code` is a key of FAILURES and decides the text. `cause` is for the operator."""
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, cause: Cause | None = None) -> None:
         super().__init__(FAILURES[code])
         self.code = code
-        if code == Unavailable.code:
+        self.cause = cause or Cause(code)
+        if code in TRY_AGAIN:
             self.retry_after = RETRY_SECONDS
 
 
@@ -250,12 +263,18 @@ class BackendUnreachable(BackendError):
 
 
 class BackendRefused(BackendError):
-    """The backend answered with an unexpected status. The body may hold secrets, so it is not kept."""
+    """The backend answered with an unexpected status. Of its body, which may hold secrets, only what is safe.
 
-    def __init__(self, status: int) -> None:
-        redirect = ", a redirect, which is not followed: is AGENT_GATEWAY_BACKEND_URL its own address?"
-        super().__init__(f"the backend answered {status}{redirect if 300 <= status < 400 else ''}")
+    `said` is one plain word; `mistakes` say what is wrong with the request.
+    """
+
+    def __init__(self, status: int, said: str = "", mistakes: tuple[Mistake, ...] = ()) -> None:
+        if 300 <= status < 400:
+            said = "a redirect, which is not followed: is AGENT_GATEWAY_BACKEND_URL its own address?"
+        super().__init__(f"the backend answered {status}{f', {said}' if said else ''}")
         self.status = status
+        self.said = said
+        self.mistakes = mistakes
 
 
 class BackendGarbage(BackendError):
@@ -291,6 +310,13 @@ class StoreUnavailable(StoreError):
 
 class StoreHeldUp(StoreUnavailable):
     """The database gave a transaction up for the sake of another one: nothing of it was written."""
+
+
+class StoreLeft(StoreUnavailable):
+    """This process leaves, and begins nothing more in the database."""
+
+    def __init__(self) -> None:
+        super().__init__("this process is leaving")
 
 
 class StoreRejected(StoreError):

@@ -1,65 +1,110 @@
 """Logging: one line per record, as text or JSON, on standard error. Message texts never get here.
 
 A record says which turn, run and request it belongs to. Code that works for one of them binds its id with
-`structlog.contextvars`; code that works for many passes the id as `extra`.
+`structlog.contextvars`; code that works for many passes the id as `extra`. Every request and every turn has a
+line, so a line costs as little as it can: the formatter is our own.
 """
 
 import logging
 import sys
-from typing import Final, Literal
+import time
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+import msgspec
+from structlog.contextvars import get_contextvars
+from typing_extensions import override
 
-FIELDS: Final = frozenset({"task_id", "run_id", "request_id"})
+FIELDS: Final = frozenset(
+    {
+        # which turn, run and request
+        *("task_id", "run_id", "request_id", "app"),
+        # of a request
+        *("method", "route", "status", "seconds", "left"),
+        # of a turn that ended
+        *("outcome", "code", "cause", "queued_seconds", "first_event_seconds", "backend_seconds"),
+        *("chunks", "bytes", "tokens", "adoptions", "readers"),
+        # of a start
+        *("version", "database", "backend", "model", "data", "files", "public_url", "docs", "workers"),
+        # of something that went wrong for a while
+        *("failures",),
+    }
+)
 """The fields that a record may have as `extra`. Libraries use `extra` for other values."""
 
-_SHARED: Final[tuple[Processor, ...]] = (
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.add_logger_name,
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.ExtraAdder(FIELDS),
-    structlog.processors.TimeStamper("%Y-%m-%dT%H:%M:%S%z", utc=False, key="time"),
-)
+Level = Literal["debug", "info", "warning", "error"]
+
+_encoder: Final = msgspec.json.Encoder(enc_hook=str)
 
 
-def configure(style: Literal["text", "json"]) -> None:
-    """Send all logs of the process to standard error in this style."""
+def configure(style: Literal["text", "json"], level: Level = "info") -> None:
+    """Send all logs of the process to standard error in this style, from this level on."""
+    # The formatter shows none of these, and collecting them costs as much as a line.
+    for name in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
+        setattr(logging, name, False)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(style))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    lowest = logging.getLevelNamesMapping()[level.upper()]
+    # What libraries say below INFO is of no use here, and may quote what users wrote.
+    logging.basicConfig(level=max(lowest, logging.INFO), handlers=[handler], force=True)
+    logging.getLogger("agent_gateway").setLevel(lowest)
     # These log each request with its full URL, which may hold secrets.
     for name in ("httpx", "httpx2", "httpcore", "openai", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def formatter(style: Literal["text", "json"]) -> logging.Formatter:
-    """Formats records of the standard library. JSON has the keys time, level, logger and message."""
-    rendering: tuple[Processor, ...]
-    if style == "json":
-        rendering = (
-            structlog.processors.format_exc_info,
-            structlog.processors.EventRenamer("message"),
-            structlog.processors.JSONRenderer(),
-        )
-    else:
-        console = structlog.dev.ConsoleRenderer(
-            colors=False,
-            pad_event_to=0,
-            timestamp_key="time",
-            exception_formatter=structlog.dev.plain_traceback,
-        )
-        rendering = (_printable, console)
-    return structlog.stdlib.ProcessorFormatter(
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
-        foreign_pre_chain=_SHARED,
-    )
+    """Formats records of the standard library. JSON has the keys time, level, logger, message, and fields."""
+    return _Json() if style == "json" else _Text()
 
 
-def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+class _Json(logging.Formatter):
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        fields = _fields(record)
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        line = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **fields,
+        }
+        return _encoder.encode(line).decode()
+
+
+class _Text(logging.Formatter):
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {name}={_value(value)}" for name, value in _fields(record).items())
+        level, message = record.levelname.lower(), _printable(record.getMessage())
+        line = f"{_time(record)} [{level:<8}] {message} [{record.name}]{fields}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What is bound to the context, and what the record itself has; that counts more."""
+    fields = {name: value for name, value in get_contextvars().items() if name in FIELDS}
+    fields.update((name, value) for name, value in record.__dict__.items() if name in FIELDS)
+    return fields
+
+
+def _time(record: logging.LogRecord) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(record.created))
+
+
+def _value(value: object) -> str:
+    """A value of the text style: quoted when it could be taken for more than one."""
+    if not isinstance(value, str) and not isinstance(value, Mapping):
+        return _encoder.encode(value).decode()
+    text = value if isinstance(value, str) else _encoder.encode(value).decode()
+    return _printable(text if text and " " not in text and '"' not in text else repr(text))
+
+
+def _printable(text: str) -> str:
     """Escape control characters, so that a record stays one line and cannot control a terminal."""
-    event["event"] = "".join(map(_shown, str(event["event"])))
-    return event
+    return text if text.isprintable() else "".join(map(_shown, text))
 
 
 def _shown(character: str) -> str:

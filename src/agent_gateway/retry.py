@@ -42,6 +42,6 @@ async def retry_while(passing: type[Exception], work: Callable[[], Awaitable[T]]
         try:
             return await work()
         except passing as error:
-            logger.warning("%s is not available, trying again: %s", what, error)
+            logger.debug("%s is not available, trying again: %s", what, error)
         await asyncio.sleep(jittered(doubled(failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)))
         failures += 1

@@ -13,7 +13,15 @@ from agent_gateway.errors import RunLost
 class Folding:
     """Folds the run of one turn and emits its events, each once."""
 
-    def __init__(self, backend: Backend, turn: Turn, emit: Callable[[Sequence[TurnEvent]], None]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        turn: Turn,
+        emit: Callable[[Sequence[TurnEvent]], None],
+        on_event: Callable[[], None],
+    ) -> None:
+        """`on_event` is called for each read of the run that brings turn events."""
+        self._on_event = on_event
         self.fold = Fold(version=turn.fold_version)
         self._backend = backend
         self._emit = emit
@@ -42,7 +50,9 @@ class Folding:
         """
 
         def fold(events: list[RunEvent]) -> None:
-            self._emit(self.fold.feed(events))
+            if told := self.fold.feed(events):
+                self._on_event()
+                self._emit(told)
             heard()
 
         self.is_reading = True

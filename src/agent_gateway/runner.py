@@ -29,14 +29,17 @@ from structlog.contextvars import bind_contextvars, unbind_contextvars
 from agent_gateway.backend.compose import compose
 from agent_gateway.backend.run_handle import RunHandle, cancel_quietly
 from agent_gateway.backend.shown_files import images_for_model
-from agent_gateway.bounds import Bounds, Interruption
+from agent_gateway.bounds import Bounds, Interruption, interrupted
+from agent_gateway.causes import Failure
 from agent_gateway.domain.events import Result, TurnEvent
 from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.turns import Turn, TurnState
-from agent_gateway.ending import Ending, end_turn, failure_code
+from agent_gateway.ending import Ending, end_turn, failure_of
 from agent_gateway.errors import RunGap
 from agent_gateway.run_folding import Folding
+from agent_gateway.trace_context import bind_trace
 from agent_gateway.turn_resources import Resources
+from agent_gateway.turn_times import TurnTimes
 
 
 class TurnRunner:
@@ -53,7 +56,8 @@ class TurnRunner:
         self._resources = resources
         self._backend = resources.backend
         self._store = resources.store
-        self._folding = Folding(resources.backend, turn, emit)
+        self.times = TurnTimes(turn, is_new=owned and turn.taken is None)
+        self._folding = Folding(resources.backend, turn, emit, self.times.heard)
         self._bounds = Bounds(resources.limits, resources.idle_seconds)
         self._deadline = asyncio.get_running_loop().time() + turn.seconds_left
         self._created: RunHandle | None = None
@@ -61,14 +65,20 @@ class TurnRunner:
         self._changed = asyncio.Event()
         """Ownership, the row or the run's id may have changed."""
         self._saw_run_end = False
+        self.stored_end = False
+        """True once this process has stored how the turn ended."""
+        if owned:
+            self.times.driven(turn)
 
     async def run(self) -> None:
         """Drive or follow the turn to its one end. Raises only when cancelled."""
-        # This task is the turn's own: all that is logged in it says so.
+        # This task is the turn's own: all that is logged in it says so, in every process that has the turn.
+        unbind_contextvars("request_id")
         bind_contextvars(task_id=self.turn.task_id)
-        if not self.owned:
-            # The request of its first reader did not begin it.
-            unbind_contextvars("request_id")
+        trace = self.turn.trace
+        bind_trace(trace.request_id, trace.parent)
+        if trace.request_id:
+            bind_contextvars(request_id=trace.request_id)
         while self.result is None:
             self._bounds.start_over()
             self._folding.begin(self.turn)
@@ -127,6 +137,7 @@ class TurnRunner:
         )
         goes_on = not self.owned and plain and alive
         self.turn, self.owned = turn, True
+        self.times.driven(turn)
         self.run_id = turn.run_id or self.run_id
         self._deadline = asyncio.get_running_loop().time() + turn.seconds_left
         if goes_on:
@@ -165,27 +176,28 @@ class TurnRunner:
             self.stop()
         await self._end(await self._work(self._do_run, self._deadline))
 
-    async def _end(self, code: str | None) -> None:
-        """Store how the turn ended; `code` says what went wrong. Not if its work was cut to start over."""
+    async def _end(self, failure: Failure | None) -> None:
+        """Store how the turn ended; `failure` is what went wrong. Not if its work was cut to start over."""
         cut_to_restart = self._bounds.why is Interruption.OWNERSHIP and not self._folding.run_has_ended
         if not self.owned or cut_to_restart:
             return
         turn = self.turn
-        ending = Ending(turn, self.run_id, code, lambda: self.owned and self.turn is turn, self._changed)
+        ending = Ending(turn, self.run_id, failure, lambda: self.owned and self.turn is turn, self._changed)
         result = await end_turn(self._resources, ending, self._folding)
         if result is not None:
+            self.stored_end = True
             self._emit_result(result)
         elif self.turn.epoch == turn.epoch:
             self.owned = False
 
-    async def _do_run(self) -> str | None:
+    async def _do_run(self) -> Failure | None:
         if not self.turn.runnable:
             self._folding.restore(self.turn)
-            return "turn_interrupted"
+            return interrupted("NotRunnable", "its processes died too often, or it needs another release")
         if self.run_id is None:
             if self.turn.state is TurnState.SENDING:
                 # The process that armed it may have created a run that nobody knows: never a second (R4).
-                return "turn_interrupted"
+                return interrupted("RunUnknown", "its process died before it knew the id of the run")
             if not await self._create_run():
                 return None
         if self.stopping and self.run_id is not None:
@@ -200,6 +212,7 @@ class TurnRunner:
         with self._bounds.sending_run():
             if not await self._store.owner_retried(lambda: self._store.owned.arm(self.turn)):
                 return False
+            self.times.sent()
             self._created = RunHandle(self._backend, self._resources.limits.cancel_seconds)
             run_id = await self._created.create(request)
             stop_asked = await self._store.retried(lambda: self._store.owned.mark_running(self.turn, run_id))
@@ -271,13 +284,12 @@ class TurnRunner:
             await self._wait_for_change(min(0.05 * 2 ** min(reads, 10), longest))
             reads += 1
 
-    async def _watch_run(self) -> str | None:
+    async def _watch_run(self) -> None:
         while self.run_id is None:
             self._changed.clear()
             await self._wait_for_change(None)
         await self._leave_queue()
         await self._fold_run()
-        return None
 
     async def _leave_queue(self) -> None:
         """When a turn leaves the queue, its snapshot is decided, and the form whose answer it carries."""
@@ -293,12 +305,14 @@ class TurnRunner:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
 
-    async def _work(self, work: Callable[[], Awaitable[str | None]], deadline: float | None) -> str | None:
-        """Do this until it is done or cut; the code of what went wrong, or None."""
+    async def _work(
+        self, work: Callable[[], Awaitable[Failure | None]], deadline: float | None
+    ) -> Failure | None:
+        """Do this until it is done or cut; what went wrong, or None."""
         try:
             return await self._bounds.run(work, deadline)
         except Exception as error:  # noqa: BLE001 - whatever it is, the turn must end
-            return failure_code(error, self.turn)
+            return failure_of(error)
 
     async def _fold_run(self) -> None:
         """Fold the run from where the fold stands until its terminal event."""

@@ -87,6 +87,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The lowest level that is logged."""
     lease_seconds: float = Field(8.0, gt=0)
     """How long a process keeps its turns without a heartbeat; it sends three heartbeats in that time."""
     turn_timeout_seconds: float = Field(3600.0, gt=0)
@@ -141,6 +143,11 @@ class Settings(BaseSettings):
         if isinstance(value, str) and value.startswith(("tcp://", "udp://", "sctp://")):
             return cls.model_fields["port"].default
         return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _small(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("backend_schema", mode="before")
     @classmethod

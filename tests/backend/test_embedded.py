@@ -238,7 +238,6 @@ async def test_the_calculator_refuses_hostile_expressions_at_once(expression: st
         (CreateRunRequest(Composition(1, [Layer("p", "plain.prompt", config=[1])])), "must be an object"),
         (request("hi", b'{"layers":[{"name":"other"}]}'), "layer names must match"),
         (request("hi", b'"secret"'), "cannot be read"),
-        (request("hi", model="no-such-model"), "the model 'no-such-model' cannot be used (UserError)"),
     ],
 )
 async def test_an_invalid_request_fails_after_run_started(wish: CreateRunRequest, error: str) -> None:
@@ -249,13 +248,26 @@ async def test_an_invalid_request_fails_after_run_started(wish: CreateRunRequest
     assert told.end["reason"] is None
 
 
+async def test_an_unknown_model_of_a_composition_is_not_named_to_the_operator() -> None:
+    """A user may have chosen it."""
+    async with embedded() as backend:
+        told = await ask(backend, request("hi", model="no-such-model"))
+    assert told.types == ["run_started", "run_failed"]
+    assert told.end == {
+        "error": "the model 'no-such-model' cannot be used (UserError)",
+        "reason": "ModelNotFoundError",
+        "cause": "the model of the composition cannot be used (UserError)",
+    }
+
+
 async def test_an_unreadable_history_fails_the_run_without_being_repeated() -> None:
     async with embedded() as backend:
         told = await ask(backend, request("hi"))
         broken = told.snapshot.replace(b'"kind": "request"', b'"kind": "secret"')
         assert broken != told.snapshot
         told = await ask(backend, request("hi", broken))
-    assert told.end == {"error": "the session snapshot's history cannot be read", "reason": None}
+    said = "the session snapshot's history cannot be read"
+    assert told.end == {"error": said, "reason": None, "cause": said}
 
 
 async def test_a_clean_up_run_closes_the_session() -> None:
@@ -328,7 +340,8 @@ async def test_shutdown_fails_running_runs_and_refuses_new_ones() -> None:
         told = await listening
         with pytest.raises(BackendUnreachable) as refused:
             await backend.create_run(request("hi"))
-    assert told.end == {"error": "run cancelled during server shutdown", "reason": "shutdown"}
+    said = "run cancelled during server shutdown"
+    assert told.end == {"error": said, "reason": "shutdown", "cause": said}
     assert refused.value.nothing_sent
 
 
@@ -577,7 +590,7 @@ async def test_a_real_model_streams_and_remembers(model_server: ModelServer, pre
         ("m-401", "InvokeAuthorizationError"),
         ("m-403", "InvokeAuthorizationError"),
         ("m-400", "InvokeBadRequestError"),
-        ("m-404", "InvokeBadRequestError"),
+        ("m-404", "ModelNotFoundError"),
         ("m-422", "InvokeBadRequestError"),
         ("m-500", "InvokeServerUnavailableError"),
         ("m-503", "InvokeServerUnavailableError"),

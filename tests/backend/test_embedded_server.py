@@ -312,7 +312,8 @@ async def test_stopping_the_server_fails_its_runs_and_ends_their_streams() -> No
             *_, (_, kind, last) = [frame async for frame in stream]
             await stopping
         assert kind == "run_failed"
-        assert last["data"] == {"error": "run cancelled during server shutdown", "reason": "shutdown"}
+        said = "run cancelled during server shutdown"
+        assert last["data"] == {"error": said, "reason": "shutdown", "cause": said}
         assert (await client.get(f"/runs/{run_id}")).json()["status"] == "failed"
         refused = await client.post("/runs", json=body("hi"))
         assert (refused.status_code, refused.json()) == (503, {"detail": "the backend is stopping"})
@@ -320,10 +321,10 @@ async def test_stopping_the_server_fails_its_runs_and_ends_their_streams() -> No
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_stops_the_server_in_the_middle_of_a_stream(signum: signal.Signals) -> None:
-    code = "from agent_gateway.backend.embedded.server import serve_backend as s; s('127.0.0.1', 0, '', None)"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    command = ("-m", "agent_gateway", "backend", "--port", "0")
     server = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=env
+        sys.executable, *command, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=env
     )
     assert server.stderr is not None
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_gateway.backend.fold.reasons import failure_code
+from agent_gateway.backend.fold.reasons import failure_of
 from agent_gateway.routes.http.errors import STATUSES
 from tests.support.paths import ROOT
 
@@ -94,12 +94,12 @@ def test_the_error_codes_of_the_page_equal_the_code() -> None:
 
 def test_each_reason_of_the_run_protocol_has_the_documented_code() -> None:
     rows = rows_of("design/run-protocol.md", "`error_type` or `reason` | the client's error")
-    assert len(rows) == 7
+    assert len(rows) == 13
     for reasons, error in rows:
         [code] = words_of(error)
         assert STATUSES[code] == int(error.split()[0])
         for reason in words_of(reasons) or ["Unheard"]:
-            assert failure_code(reason, None) == failure_code(None, reason) == code
+            assert failure_of(reason, None, "").code == failure_of(None, reason, "").code == code
 
 
 def test_the_traps_of_the_run_protocol_were_recorded() -> None:

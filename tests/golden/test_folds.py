@@ -17,6 +17,7 @@ from agent_gateway.backend.fold.conclusion import conclude, cut_short
 from agent_gateway.backend.fold.translate import FOLD_VERSIONS, Fold
 from agent_gateway.backend.protocol import RunEvent, decode_event
 from agent_gateway.backend.sse import FrameDecoder
+from agent_gateway.causes import Cause, Failure
 from agent_gateway.domain.events import (
     AgentThought,
     ClosingMessage,
@@ -122,7 +123,7 @@ def transcript(name: str) -> str:
     lines = [f"{name}: {len(events)} run events", *told("told while it runs", running)]
     if fold.run_end is None:
         for title, code in (("cut by the deadline", "turn_timeout"), ("stopped, no answer to it", None)):
-            result = cut_short(fold, code, files_of(fold))
+            result = cut_short(fold, Failure(code, Cause("Test")) if code else None, files_of(fold))
             lines += ending(title, result, fold.position)
             lines += told(f"{title}, to a reader who is beyond", rest_of(result, fold.position + 3))
     else:

@@ -181,15 +181,15 @@ BAD_STREAMS = {
         "not an event stream",
     ),
     "html as an event stream": (Answer(200, HTML, (SSE,)), "service_unavailable", "ended before the run"),
-    "204": (Answer(204), "internal_server_error", "answered 204"),
+    "204": (Answer(204), "internal_server_error", "BackendRefused 204"),
     "a redirect": (
         Answer(302, HTML, (("Location", "http://127.0.0.1:1/login"),)),
         "internal_server_error",
-        "302, a redirect, which is not followed",
+        "302 (a redirect, which is not followed",
     ),
-    "401": (Answer(401, HTML), "internal_server_error", "answered 401"),
-    "429": (Answer(429, HTML), "service_unavailable", "answered 429"),
-    "503": (Answer(503, HTML), "service_unavailable", "answered 503"),
+    "401": (Answer(401, HTML), "backend_refused", "BackendRefused 401"),
+    "429": (Answer(429, HTML), "service_unavailable", "BackendRefused 429"),
+    "503": (Answer(503, HTML), "service_unavailable", "BackendRefused 503"),
     "json": (Answer(200, RUN, (("Content-Type", "application/json"),)), "internal_server_error", "json"),
 }
 
@@ -204,17 +204,16 @@ def test_a_response_that_is_no_event_stream_fails_the_turn(
         response = chat.post(response_mode="blocking")
         assert response.json()["code"] == code
     assert backend.count("POST /runs") == 1
-    assert [
-        one for one in caplog.records if one.name == "agent_gateway.ending" and said in one.getMessage()
-    ], caplog.text
+    [line] = [one.__dict__ for one in caplog.records if one.name == "agent_gateway.turns.end_report"]
+    assert said in line["cause"]
     assert SECRET not in caplog.text
     assert SECRET not in response.text
 
 
 BAD_CREATES = {
     "html": (Answer(200, HTML, (("Content-Type", "text/html"),)), "does not follow the run protocol"),
-    "204": (Answer(204), "answered 204"),
-    "a redirect": (Answer(307, b"", (("Location", "/elsewhere/runs"),)), "307, a redirect"),
+    "204": (Answer(204), "BackendRefused 204"),
+    "a redirect": (Answer(307, b"", (("Location", "/elsewhere/runs"),)), "307 (a redirect"),
     "a number for an id": (Answer(202, b'{"run_id":7}'), "does not follow the run protocol"),
     "an empty id": (Answer(202, b'{"run_id":""}'), "the new run has no id"),
     "an id that cannot be kept": (Answer(202, b'{"run_id":"a\\u0000b"}'), "the new run has no id"),
@@ -238,9 +237,8 @@ def test_a_malformed_run_response_fails_the_turn_without_a_retry(
         response = chat.post(response_mode="blocking")
         assert (response.status_code, response.json()["code"]) == (500, "internal_server_error")
     assert backend.count("POST /runs") == 1
-    assert [
-        one for one in caplog.records if one.name == "agent_gateway.ending" and said in one.getMessage()
-    ], caplog.text
+    [line] = [one.__dict__ for one in caplog.records if one.name == "agent_gateway.turns.end_report"]
+    assert said in line["cause"]
     assert SECRET not in caplog.text + response.text
 
 

@@ -69,7 +69,7 @@ async def test_a_stop_while_sending_still_takes_the_run_id(world: World) -> None
     await world.turns.intake.stop(world.ann, turn.task_id)
     assert not await world.turns.owned.arm(turn)
     assert await world.turns.owned.mark_running(turn, RUN) is not None
-    assert await world.turns.intake.stop(world.ann, turn.task_id) == Stopped(turn.task_id, RUN)
+    assert await world.turns.intake.stop(world.ann, turn.task_id) == Stopped(turn.task_id, RUN, ended=False)
 
 
 @pytest.mark.parametrize("lost_by", ["owner", "epoch", "end"])
@@ -134,7 +134,7 @@ async def test_i4_a_renewed_turn_does_not_expire(world: World) -> None:
 async def test_a_stopped_turn_that_was_not_sent_ends_at_once(world: World, state: str) -> None:
     turn = await world.begin()
     await world.change(turn, state=state)
-    assert await world.turns.intake.stop(world.ann, turn.task_id) == Stopped(turn.task_id, None)
+    assert await world.turns.intake.stop(world.ann, turn.task_id) == Stopped(turn.task_id, None, ended=True)
     row = await world.row(turn)
     assert (row.state, row.outcome, row.error_code) == (TurnState.ENDED, Outcome.STOPPED, None)
     assert (row.stop_at is not None, row.stop_reason) == (True, "user")
@@ -148,19 +148,23 @@ async def test_a_stopped_turn_that_was_not_sent_ends_at_once(world: World, state
 @pytest.mark.parametrize(("state", "run_id"), [("sending", None), ("running", RUN)])
 async def test_a_stopped_turn_that_was_sent_is_marked(world: World, state: str, run_id: RunId | None) -> None:
     turn = await in_state(world, state)
-    assert await world.turns.intake.stop(world.ann, turn.task_id, "user") == Stopped(turn.task_id, run_id)
+    assert await world.turns.intake.stop(world.ann, turn.task_id, "user") == Stopped(
+        turn.task_id, run_id, ended=False
+    )
     row = await world.row(turn)
     assert (row.state, row.outcome, row.stop_reason) == (state, None, "user")
     first_asked = row.stop_at
-    assert await world.turns.intake.stop(world.ann, turn.task_id) == Stopped(turn.task_id, run_id), (
-        "again is fine"
-    )
+    assert await world.turns.intake.stop(world.ann, turn.task_id) == Stopped(
+        turn.task_id, run_id, ended=False
+    ), "again is fine"
     assert (await world.row(turn)).stop_at == first_asked, "set once"
 
 
 async def test_a_stop_works_from_any_process(world: World) -> None:
     turn = await in_state(world, "running")
-    assert await world.process().intake.stop(world.ann, turn.task_id) == Stopped(turn.task_id, RUN)
+    assert await world.process().intake.stop(world.ann, turn.task_id) == Stopped(
+        turn.task_id, RUN, ended=False
+    )
     assert await world.turns.owned.heartbeat([turn]) == {turn.task_id: True}
 
 

@@ -8,10 +8,12 @@ from typing import Any
 from typing_extensions import override
 
 from agent_gateway.bounds import Bounds, Interruption
+from agent_gateway.causes import Cause, Failure
 from agent_gateway.limits import TurnLimits
 
 LIMITS = replace(TurnLimits(), stop_seconds=5.0)
 IDLE = 10.0
+DONE = Failure("internal_server_error", Cause("Done"))
 
 
 class Clock(asyncio.SelectorEventLoop):
@@ -46,9 +48,9 @@ class Work:
         self.task = asyncio.ensure_future(self.bounds.run(self._work, until))
         self._clock = clock
 
-    async def _work(self) -> str | None:
+    async def _work(self) -> Failure | None:
         await self.released.wait()
-        return "done"
+        return DONE
 
     async def is_cut_at(self, moment: float, why: Interruption) -> None:
         """It goes on until just before that moment, and is cut there."""
@@ -57,7 +59,7 @@ class Work:
         await self._clock.pass_to(moment)
         assert self.task.done()
         assert self.bounds.why is why
-        assert self.task.result() == why.code
+        assert self.task.result() == why.failure
         assert not self.bounds.is_working
 
 
@@ -123,7 +125,7 @@ async def test_events_make_no_timers(clock: Clock) -> None:
         work.bounds.heard()
     assert clock.timers - before <= 60 / (IDLE - 1)
     work.released.set()
-    assert await work.task == "done"
+    assert await work.task == DONE
 
 
 @timed
@@ -134,7 +136,7 @@ async def test_without_a_deadline_only_an_interruption_cuts(clock: Clock) -> Non
     assert not work.task.done()
     work.bounds.cut(Interruption.OWNERSHIP)
     await clock.pass_to(1e6)
-    assert work.task.result() == "turn_interrupted"
+    assert work.task.result() == Interruption.OWNERSHIP.failure
 
 
 @timed
@@ -184,7 +186,7 @@ async def test_work_that_is_done_leaves_no_timer(clock: Clock) -> None:
     work = Work(clock)
     await clock.pass_to(0)
     work.released.set()
-    assert await work.task == "done"
+    assert await work.task == DONE
     assert not work.bounds.is_working
     await clock.pass_to(1e6)
     assert work.bounds.why is None
@@ -192,7 +194,7 @@ async def test_work_that_is_done_leaves_no_timer(clock: Clock) -> None:
 
 
 def test_every_reason_but_a_stop_has_a_failure() -> None:
-    assert {why: why.code for why in Interruption} == {
+    assert {why: why.failure and why.failure.code for why in Interruption} == {
         Interruption.OWNERSHIP: "turn_interrupted",
         Interruption.DEADLINE: "turn_timeout",
         Interruption.IDLE: "turn_timeout",

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from agent_gateway.backend.fold.conclusion import conclude, cut_short
 from agent_gateway.backend.protocol import RunEvent
+from agent_gateway.causes import Cause, Failure
 from agent_gateway.domain.events import (
     GATEWAY_END,
     GATEWAY_REPLACE,
@@ -110,11 +111,15 @@ FILES = tuple(
 )
 
 
+def failure(code: str | None) -> Failure | None:
+    return Failure(code, Cause("Test")) if code else None
+
+
 @pytest.mark.parametrize("code", [None, "turn_timeout"])
 def test_files_of_a_turn_cut_short_follow_its_text(code: str | None) -> None:
     """They follow the replaced text, at positions of their own; the end follows them."""
     fold, _ = fed(delta("Hello"))
-    result = cut_short(fold, code, FILES)
+    result = cut_short(fold, failure(code), FILES)
     one, two = (MessageFile(file.position, file) for file in result.files)
     assert [one.position, two.position] == [GATEWAY_REPLACE + 1, GATEWAY_REPLACE + 2]
     failed = TurnFailed(GATEWAY_REPLACE + 4, code or "")
@@ -193,7 +198,7 @@ def test_every_reader_of_a_turn_cut_short_ends_with_the_stored_text(
 ) -> None:
     _, seen_elsewhere = fed(*run)
     fold, _ = fed(*run[:size])
-    result = cut_short(fold, code, stored(fold))
+    result = cut_short(fold, failure(code), stored(fold))
     for position in range(len(seen_elsewhere) + 1):
         rest = rest_of(result, position)
         ends_once(rest, position, result)

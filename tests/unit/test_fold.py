@@ -16,6 +16,7 @@ from agent_gateway.backend.fold.translate import (
     MAX_THOUGHT,
 )
 from agent_gateway.backend.protocol import TERMINAL, RunEvent, decode_event
+from agent_gateway.causes import Cause, Failure
 from agent_gateway.domain.events import GATEWAY_END, MAX_CHUNK, AgentThought, LLMChunk, rest_of
 from agent_gateway.domain.turns import Outcome, Step, Usage
 from agent_gateway.errors import FAILURES
@@ -311,8 +312,8 @@ def test_events_after_the_terminal_one_are_ignored() -> None:
         ("InvokeRateLimitError", "rate_limit_error"),
         ("InvokeAuthorizationError", "provider_not_initialize"),
         ("InvokeBadRequestError", "completion_request_error"),
-        ("InvokeConnectionError", "service_unavailable"),
-        ("InvokeServerUnavailableError", "service_unavailable"),
+        ("InvokeConnectionError", "provider_unavailable"),
+        ("InvokeServerUnavailableError", "provider_unavailable"),
         ("shutdown", "service_unavailable"),
         ("PluginDaemonInternalServerError", "internal_server_error"),
         ("SomethingNew", "internal_server_error"),
@@ -384,7 +385,7 @@ def test_usage_is_read_field_by_field(given: Any, usage: Usage | None) -> None:
 
 def test_a_turn_cut_short_keeps_the_events_already_emitted() -> None:
     fold, told = fed(think("Well", start=True), delta("Half"), call("a"))
-    failed, stopped = cut_short(fold, "turn_timeout"), cut_short(fold, None)
+    failed, stopped = cut_short(fold, Failure("turn_timeout", Cause("RunSilent"))), cut_short(fold, None)
     assert (failed.outcome, failed.error_code) == (Outcome.FAILED, "turn_timeout")
     assert (stopped.outcome, stopped.error_code) == (Outcome.STOPPED, None)
     for end in (failed, stopped):

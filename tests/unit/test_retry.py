@@ -44,7 +44,7 @@ async def test_work_is_retried_until_it_succeeds(caplog: pytest.LogCaptureFixtur
             raise Away("no route")
         return "done"
 
-    with caplog.at_level(logging.WARNING, logger="agent_gateway.retry"):
+    with caplog.at_level(logging.DEBUG, logger="agent_gateway.retry"):
         async with asyncio.timeout(10):
             assert await retry_while(Away, work, "the disk") == "done"
     assert len(tries) == 3

@@ -13,6 +13,7 @@ from agent_gateway.backend.fold.conclusion import conclude, cut_short
 from agent_gateway.backend.fold.tool_text import NESTED_TOO_DEEP
 from agent_gateway.backend.fold.translate import FOLD_VERSIONS, Fold
 from agent_gateway.backend.protocol import RunEvent, decode_event
+from agent_gateway.causes import Cause, Failure
 from agent_gateway.domain.events import AgentThought, LLMChunk, TurnEvent, rest_of
 from agent_gateway.store.turns import chunk_offsets
 from tests.support.fakes.run_events import agent, call, delta, file, result, succeeded, think, thought_over
@@ -130,7 +131,8 @@ def test_a_turn_cut_short_leaves_out_the_held_surrogate() -> None:
     """A reader elsewhere may have got the whole character at that position."""
     fold = Fold()
     fold.feed([wire(delta("a" + HIGH))])
-    assert [(chunk.position, chunk.text) for chunk in cut_short(fold, "turn_timeout").chunks] == [(1, "a")]
+    cut = cut_short(fold, Failure("turn_timeout", Cause("RunSilent")))
+    assert [(chunk.position, chunk.text) for chunk in cut.chunks] == [(1, "a")]
 
 
 def test_the_previous_fold_version_replaces_each_surrogate() -> None:

@@ -21,8 +21,11 @@ from agent_gateway.backend.http.connection import Connection, Head
 from agent_gateway.backend.http.dialer import Dialer
 from agent_gateway.backend.http.encodings import PACKED, PLAIN, Unpacker
 from agent_gateway.backend.http.spares import Spares
+from agent_gateway.backend.lenient import UNREADABLE, as_dict, as_list, read_json
 from agent_gateway.backend.protocol import START, CreateRunRequest, Cursors, OnEvents
 from agent_gateway.backend.reconnect import ReconnectBudget, ResumePoint
+from agent_gateway.causes import mistakes_in, plain_word
+from agent_gateway.conditions import Condition
 from agent_gateway.domain.ids import Generation, RunId
 from agent_gateway.domain.text import clean_text
 from agent_gateway.errors import (
@@ -82,6 +85,7 @@ class HTTPBackend:
         self._reconnect_seconds = reconnect_seconds
         self._limits = limits
         self._warned = False
+        self._away = Condition(logger, "the backend is away")
         self._recognition = Recognition(self._openapi, fallback)
         self._address = Address(base_url, token)
         self._dialer = Dialer(self._address, limits.connect_seconds)
@@ -102,18 +106,21 @@ class HTTPBackend:
             try:
                 answer = await self._create(msgspec.json.encode(in_generation(request, generation)))
             except BackendUnreachable as error:
+                self._away.met(error)
                 if not error.nothing_sent:
                     raise
                 await budget.pause(error)
             except BackendRefused as error:
                 if error.status != 503:
                     raise
+                self._away.met(error)
                 await budget.pause(error)
             else:
                 if answer.status != UNPROCESSABLE:
+                    self._away.passed()
                     return _run_id(answer)
                 # The backend may be another one than before, or a mixture of both generations.
-                refused = BackendRefused(UNPROCESSABLE)
+                refused = _refusal(answer)
                 other = await self._recognition.after_refusal(generation, answer.content)
                 if other is None:
                     raise refused
@@ -159,7 +166,10 @@ class HTTPBackend:
                 if not _is_passing(cut):
                     raise
                 error = cut
-            logger.info("the stream of the run was cut (%s)", error, extra={"run_id": run_id})
+            logger.debug("the stream of the run was cut (%s)", error, extra={"run_id": run_id})
+            if budget.failures:
+                # A cut alone is ordinary: the stream is opened again. Now that did not work.
+                self._away.met(error)
             await budget.pause(error)
 
     async def cancel(self, run_id: RunId) -> None:
@@ -188,10 +198,12 @@ class HTTPBackend:
         finally:
             if connection not in self._spares:
                 connection.close()
-        if head.status not in expected:
-            raise BackendRefused(head.status)
         encoding = head.header(b"content-encoding")
-        return _Answer(head.status, Unpacker(encoding).unpack(content) if encoding in PACKED else content)
+        if encoding in PACKED:
+            content = Unpacker(encoding).unpack(content)
+        if head.status not in expected:
+            raise _refusal(_Answer(head.status, content))
+        return _Answer(head.status, content)
 
     async def _read(self, run_id: RunId, after: str, reader: EventReader) -> None:
         """Read the events after a cursor from one connection, until it ends or the run does."""
@@ -200,6 +212,7 @@ class HTTPBackend:
         connection, head = await self._open(request)
         try:
             reader.connected(self._unpacker(head))
+            self._away.passed()
             await connection.deliver(reader.take)
         finally:
             connection.close()
@@ -239,6 +252,17 @@ class HTTPBackend:
             logger.warning("the backend compresses its event streams (%s): events may arrive late", encoding)
             self._warned = True
         return Unpacker(encoding)
+
+
+def _refusal(answer: _Answer) -> BackendRefused:
+    """The refusal, with what is safe of its body: one plain word, or where and how the request is wrong."""
+    try:
+        body = as_dict(read_json(answer.content))
+    except UNREADABLE:
+        body = as_dict(None)
+    detail = body.get("detail")
+    said = next(filter(None, map(plain_word, (detail, body.get("code"), body.get("error")))), "")
+    return BackendRefused(answer.status, said, mistakes_in(as_list(detail)))
 
 
 def _is_passing(error: BackendUnreachable | BackendRefused) -> bool:

@@ -17,6 +17,7 @@ from agent_gateway.apps.config import CompositionTemplate, LayerTemplate
 from agent_gateway.apps.template import ANSWER, Placeholder, TemplateError, fill, parse, uses
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer, OnExit
 from agent_gateway.backend.shown_files import FILES, entries, takes_list, url_of
+from agent_gateway.causes import Cause
 from agent_gateway.domain.files import InputFile
 from agent_gateway.domain.human_input import HumanInputForm
 from agent_gateway.domain.turns import AnsweredTurn, Turn
@@ -135,7 +136,7 @@ def _filled(
 
 def _not_composable(turn: Turn, error: TemplateError) -> TurnError:
     logger.error("app %s cannot be composed: %s", turn.app.id, error)
-    return TurnError("internal_server_error")
+    return TurnError("internal_server_error", Cause("AppNotComposable", said=str(error)))
 
 
 def _metadata(turn: Turn) -> Mapping[str, object]:

@@ -15,6 +15,7 @@ import msgspec
 
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer
 from agent_gateway.backend.snapshots import in_schema_1, in_schema_2
+from agent_gateway.causes import Cause
 from agent_gateway.domain.ids import Generation
 from agent_gateway.errors import TurnError
 
@@ -87,7 +88,8 @@ def in_generation(request: CreateRunRequest, generation: Generation) -> CreateRu
         # Only the kind of error is logged: its text may quote the conversation.
         conversation = request.metadata.get("conversation_id")
         logger.error("conversation %s: its snapshot cannot be read: %s", conversation, type(error).__name__)
-        raise TurnError("internal_server_error") from None
+        cause = Cause("SnapshotUnreadable", said=type(error).__name__)
+        raise TurnError("internal_server_error", cause) from None
     return msgspec.structs.replace(
         request,
         composition=Composition(schema_version=generation, layers=layers),

@@ -73,7 +73,8 @@ class ReconnectBudget:
         self._seconds = seconds
         self._limits = limits
         self._spent = 0.0
-        self._failures = 0
+        self.failures = 0
+        """Attempts since the last progress that failed."""
         self._down_since: float | None = asyncio.get_running_loop().time()
 
     def connected(self) -> None:
@@ -85,7 +86,7 @@ class ReconnectBudget:
     def renew(self) -> None:
         """There was progress: start again with the whole budget and with short pauses."""
         self._spent = 0.0
-        self._failures = 0
+        self.failures = 0
 
     async def pause(self, error: BackendError) -> None:
         """Wait before the next attempt; raises `error` when the budget is used up."""
@@ -93,8 +94,8 @@ class ReconnectBudget:
         if self._down_since is None:
             self._down_since = now
         first, longest = self._limits.first_pause_seconds, self._limits.longest_pause_seconds
-        seconds = full_jitter(doubled(self._failures, first, longest))
+        seconds = full_jitter(doubled(self.failures, first, longest))
         if self._spent + now - self._down_since + seconds > self._seconds:
             raise error
-        self._failures += 1
+        self.failures += 1
         await asyncio.sleep(seconds)

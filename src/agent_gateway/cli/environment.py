@@ -21,7 +21,7 @@ def read_settings(host: str | None = None, port: int | None = None) -> Settings:
     """The settings of the environment, with the options of the command line in their place."""
     given = {"host": host, "port": port}
     settings = Settings.read(**{name: value for name, value in given.items() if value is not None})
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, settings.log_level)
     return settings
 
 

@@ -5,7 +5,9 @@ import logging
 import socket
 from contextlib import suppress
 from functools import partial
+from importlib.metadata import version
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import typer
 import uvicorn
@@ -20,6 +22,7 @@ from agent_gateway.garbage import spare_loaded_objects
 from agent_gateway.openers import owned_database, prepare
 from agent_gateway.server.config import server_config
 from agent_gateway.settings import Settings
+from agent_gateway.store.db.url import async_url, described
 
 START_FAILED = 2
 
@@ -27,7 +30,11 @@ logger = logging.getLogger("uvicorn.error")
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which also prints its address when the sockets were bound before."""
+    """uvicorn's server, which also tells where it runs and with what when the sockets were bound before."""
+
+    def __init__(self, config: uvicorn.Config, summary: dict[str, object]) -> None:
+        super().__init__(config)
+        self.summary = summary
 
     # `typing.override` is newer than the oldest Python supported here.
     async def startup(  # pyrefly: ignore[missing-override-decorator]
@@ -35,7 +42,7 @@ class Server(uvicorn.Server):
     ) -> None:
         """Called in the event loop."""
         await super().startup(sockets)
-        _say_where(self.config)
+        logger.info("running on %s", url_of(self.config.host, self.config.port), extra=self.summary)
 
 
 class Supervisor(Multiprocess):
@@ -67,7 +74,7 @@ def serve_here(settings: Settings, config: AppConfig, sockets: list[socket.socke
         spare_loaded_objects()
         try:
             with suppress(KeyboardInterrupt):
-                Server(_configured(settings, app)).run(sockets)
+                Server(_configured(settings, app), summary_of(settings, workers=1)).run(sockets)
         except OSError as error:
             # Another process has bound the same address in the meantime.
             raise ConfigError(f"cannot listen on {url_of(settings.host, settings.port)}: {error}") from None
@@ -80,7 +87,8 @@ def serve_in_workers(
     asyncio.run(prepare(settings))
     app = partial(app_of_worker, settings, config)
     server = _configured(settings, app, factory=True, workers=workers)
-    _say_where(server)
+    told = summary_of(settings, workers)
+    logger.info("running on %s", url_of(settings.host, settings.port), extra=told)
     with suppress(KeyboardInterrupt):
         supervisor = Supervisor(server, sockets)
         supervisor.run()
@@ -92,5 +100,27 @@ def _configured(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
     return server_config(app, host=settings.host, port=settings.port, **more)
 
 
-def _say_where(config: uvicorn.Config) -> None:
-    logger.info("running on %s", url_of(config.host, config.port))
+def summary_of(settings: Settings, workers: int) -> dict[str, object]:
+    """What a start tells in one line: where everything is. No password, no key."""
+    here = url_of(settings.host, settings.port)
+    agent = (
+        {"backend": _without_password(settings.backend_url)}
+        if settings.backend_url
+        else {"model": settings.model or "(the demo agent)"}
+    )
+    return {
+        "version": version("agent-gateway"),
+        "database": described(async_url(settings.resolved_database_url())),
+        **agent,
+        "data": str(settings.data_dir.absolute()),
+        "files": _without_password(settings.files_url) or str((settings.data_dir / "files").absolute()),
+        "public_url": settings.public_url or "(none)",
+        "docs": f"{settings.public_url or here}/docs",
+        "workers": workers,
+    }
+
+
+def _without_password(url: str) -> str:
+    """A URL without the name and password before its host, and without its query, which may hold keys."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from agent_gateway.causes import Cause
 from agent_gateway.domain.files import StoredFile
 from agent_gateway.domain.human_input import HumanInputForm, Question
 from agent_gateway.domain.turns import Outcome, Step, Usage
@@ -84,6 +85,8 @@ class MessageEnd(msgspec.Struct, frozen=True):
     usage: Usage
     files: tuple[StoredFile, ...] = ()
     """The files that the agent made."""
+    finish_reason: str | None = None
+    """Why the model stopped answering; None when that is not known."""
 
 
 class TurnFailed(msgspec.Struct, frozen=True, gc=False):
@@ -135,6 +138,8 @@ class Result:
     error_code: str | None = None
     """Key of errors.FAILURES when the outcome is failed."""
     usage: Usage | None = None
+    finish_reason: str | None = None
+    """Why the model stopped answering: stop, length, content_filter …; None when that is not known."""
     snapshot: str | None = None
     """Raw JSON text of the new session snapshot; None leaves the old one in place."""
     question: Question | None = None
@@ -146,6 +151,8 @@ class Result:
     files: tuple[StoredFile, ...] = ()
     """The stored files that the agent made, each with the position of its event."""
 
+    cause: Cause | None = field(default=None, compare=False)
+    """Why it failed, for the operator; None where the rows were read."""
     text: str | None = field(default=None, compare=False)
     """The whole text of the answer, where it is known already."""
 
@@ -200,7 +207,7 @@ def events_after(result: Result, after: int) -> Iterator[TurnEvent]:
         yield (last := HumanInputRequired(result.end_position - 2, result.form))
     if after < result.end_position - 1 and not isinstance(last, MessageReplace):
         yield ClosingMessage(result.end_position - 1, result.answer)
-    yield MessageEnd(result.end_position, result.usage or Usage(), result.files)
+    yield MessageEnd(result.end_position, result.usage or Usage(), result.files, result.finish_reason)
 
 
 def _others(result: Result) -> list[FormAnswered | AgentThought]:

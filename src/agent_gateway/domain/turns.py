@@ -32,6 +32,17 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
+class TakenFrom(StrEnum):
+    """Where a process got a turn from that it did not begin itself."""
+
+    QUEUE = "queue"
+    """No process has worked on it yet."""
+    RELEASED = "released"
+    """From a process that stops."""
+    DEAD = "dead"
+    """From a process whose lease ran out."""
+
+
 @dataclass(frozen=True, slots=True)
 class App:
     """One published agent: its identity and the immutable version a turn is pinned to."""
@@ -39,6 +50,8 @@ class App:
     id: AppId
     version_id: AppVersionId
     config: AppConfig
+    slug: str = ""
+    """The name an operator gives it; for logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +64,16 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Ids by which a client finds a turn in the logs of the agent; empty when it sent none."""
+    """Ids by which a turn is found in the logs of clients, proxies, agents; empty where there is none."""
 
     id: str = ""
+    """Given by the client, and passed on to the agent."""
     session_id: str = ""
+    """The same for what the client counts as a session."""
+    request_id: str = ""
+    """Of the HTTP request that began the turn."""
+    parent: str = ""
+    """The `traceparent` of that request (W3C Trace Context)."""
 
 
 NO_TRACE: Final = Trace()
@@ -105,6 +124,10 @@ class Turn(msgspec.Struct, frozen=True):
     """False for a turn that must end without another run (R11)."""
     form: HumanInputForm | None = None
     """The form whose answer this turn carries."""
+    adoptions: int = 0
+    """How many processes died with it."""
+    taken: TakenFrom | None = None
+    """Where this process got it from, when it was adopted."""
     trace: Trace = NO_TRACE
 
     @property

@@ -210,7 +210,7 @@ async def _blocking(source: TurnSource, idempotency_key: str | None) -> Response
         conversation_id=view.conversation_id,
         mode="chat",
         answer=result.answer,
-        metadata=Metadata(usage=usage, retriever_resources=[]),
+        metadata=Metadata(usage=usage, retriever_resources=[], finish_reason=result.finish_reason),
         created_at=view.created_at,
     )
     return JSONResponse(message.model_dump())

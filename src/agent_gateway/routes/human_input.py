@@ -18,6 +18,7 @@ from agent_gateway.routes.dependencies.parameters import UserQuery
 from agent_gateway.routes.dependencies.state import AppState, StateDep
 from agent_gateway.routes.http.errors import error_responses
 from agent_gateway.routes.http.tickets import Ticket
+from agent_gateway.routes.http.trace import RequestTrace
 from agent_gateway.routes.schemas.human_input import FormDefinitionBody, FormSubmitBody, FormSubmitted
 from agent_gateway.routes.schemas.stream_events import EVENT_STREAM
 from agent_gateway.routes.streams.frames import PING, FrameVariant
@@ -60,14 +61,14 @@ async def get_form(form_token: FormToken, app: AppDep, state: StateDep) -> FormD
     responses=error_responses(400, 401, 404, 412, 503),
 )
 async def post_form(
-    form_token: FormToken, body: FormSubmitBody, app: AppDep, state: StateDep
+    form_token: FormToken, body: FormSubmitBody, app: AppDep, state: StateDep, trace: RequestTrace
 ) -> FormSubmitted:
     """Answer the question, once: the conversation goes on with a turn that tells the agent.
 
     An unknown action, or a required input that is missing, leaves the form open.
     """
     submission = Submission(body.action, body.inputs)
-    live = await state.live.submit(app.id, clean_text(form_token), submission)
+    live = await state.live.submit(app.id, clean_text(form_token), submission, trace)
     turn = live.turn
     return FormSubmitted(
         task_id=turn.task_id,

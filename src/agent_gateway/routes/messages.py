@@ -15,7 +15,7 @@ from agent_gateway.routes.dependencies.auth import DEFAULT_USER, AppDep
 from agent_gateway.routes.dependencies.parameters import Limit, UserQuery, optional_id
 from agent_gateway.routes.dependencies.state import AppState, StateDep
 from agent_gateway.routes.http.errors import RESOURCE_ERRORS
-from agent_gateway.routes.schemas.base import Success
+from agent_gateway.routes.schemas.base import Metadata, Success, UsageBody
 from agent_gateway.routes.schemas.files import MessageFileItem
 from agent_gateway.routes.schemas.human_input import FormSubmission, HumanInputContent
 from agent_gateway.routes.schemas.human_input import HumanInputForm as HumanInputFormItem
@@ -146,6 +146,11 @@ def _message_item(item: Message, file_url: Callable[[str], str]) -> MessageItem:
         provider_response_latency=usage.latency,
         total_price=usage.total_price,
         currency=usage.currency,
+        metadata=Metadata(
+            usage=UsageBody.model_validate(usage, from_attributes=True),
+            retriever_resources=[],
+            finish_reason=item.finish_reason,
+        ),
     )
 
 

@@ -179,8 +179,9 @@ class KeyStore:
             row = (await session.execute(_OPENED, {"hash": self._hash(key)})).first()
         if row is None:
             return None
-        key_id, app_id, version_id, config = row
-        return OpenedKey(KeyId(key_id), App(AppId(app_id), AppVersionId(version_id), read_config(config)))
+        key_id, app_id, version_id, config, slug = row
+        app = App(AppId(app_id), AppVersionId(version_id), read_config(config), slug)
+        return OpenedKey(KeyId(key_id), app)
 
     async def write_use(self, key_ids: Collection[KeyId]) -> None:
         """Note that these keys were used just now, unless that was noted less than a minute ago."""
@@ -212,7 +213,7 @@ async def _lock_app(connection: AsyncConnection, app_id: AppId) -> None:
 
 
 _OPENED: Final = (
-    select(api_keys.c.id, apps.c.id, app_versions.c.id, app_versions.c.config)
+    select(api_keys.c.id, apps.c.id, app_versions.c.id, app_versions.c.config, apps.c.slug)
     .join(apps, apps.c.id == api_keys.c.app_id)
     .join(app_versions, app_versions.c.id == apps.c.version_id)
     .where(

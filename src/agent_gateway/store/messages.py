@@ -41,6 +41,7 @@ class Message:
     """What the agent made."""
     answer: str
     usage: Usage | None
+    finish_reason: str | None
     outcome: Outcome | None
     error_code: str | None
     steps: Sequence[Step]
@@ -72,6 +73,7 @@ class _MessageRow(NamedTuple):
     linked_files: list[JsonObject] | None
     answer: str
     usage: JsonObject | None
+    finish_reason: str | None
     created_at: datetime
     outcome: str | None
     error_code: str | None
@@ -88,6 +90,7 @@ _MESSAGES: Final = (
         messages.c.linked_files,
         messages.c.answer,
         messages.c.usage,
+        messages.c.finish_reason,
         messages.c.created_at,
         turns.c.outcome,
         turns.c.error_code,
@@ -201,6 +204,7 @@ def _message(
         artifacts=artifacts,
         answer=row.answer,
         usage=msgspec.convert(row.usage, Usage) if row.usage else None,
+        finish_reason=row.finish_reason,
         outcome=Outcome(row.outcome) if row.outcome else None,
         error_code=row.error_code,
         steps=steps,

@@ -1,9 +1,13 @@
 """The file store: objects in a local folder or a bucket. The one module that speaks to it.
 
-Foreign errors are mapped here. Their texts can quote URLs and signatures, so only their type is passed on.
+Foreign errors are mapped here. Their texts can quote URLs and signatures, so only
+their type and what the system says is passed on.
 """
 
 import asyncio
+import logging
+import os
+import re
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,6 +19,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from agent_gateway.conditions import Condition
 from agent_gateway.errors import ConfigError, ObjectError, ObjectMissing, ObjectsUnavailable
 
 PART_BYTES: Final = 5 * 1024 * 1024
@@ -25,6 +30,8 @@ ANSWER_SECONDS: Final = 30.0
 REQUEST_SECONDS: Final = 600.0
 """How long a whole response may take: a reader may be slow."""
 
+logger = logging.getLogger(__name__)
+
 
 class Objects:
     """Objects by key. Puts are atomic: nobody sees half of one, and one that fails leaves nothing."""
@@ -32,6 +39,7 @@ class Objects:
     def __init__(self, url: str, folder: Path) -> None:
         """Open the store that `url` names, or the local `folder` when it is empty. Raises ConfigError."""
         self._store = _open(url, folder)
+        self._away = Condition(logger, "the file store is away")
 
     async def put(self, key: str, chunks: AsyncIterable[bytes]) -> None:
         """Store what `chunks` yields, with a few parts in memory at most.
@@ -54,12 +62,12 @@ class Objects:
             async for chunk in source:
                 yield chunk
 
-        with _mapped():
+        with self._mapped():
             await obstore.put_async(self._store, key, everything(), chunk_size=PART_BYTES, max_concurrency=1)
 
     async def put_bytes(self, key: str, data: bytes) -> None:
         """Store these bytes. Raises ObjectsUnavailable."""
-        with _mapped():
+        with self._mapped():
             await obstore.put_async(self._store, key, data, chunk_size=PART_BYTES, max_concurrency=1)
 
     async def get(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
@@ -69,16 +77,16 @@ class Objects:
         """
         if start == end:
             return _no_bytes()
-        with _mapped(ObjectMissing):
+        with self._mapped(ObjectMissing):
             async with asyncio.timeout(ANSWER_SECONDS):
                 found = await obstore.get_async(self._store, key, options={"range": (start, end)})
-        return _read(found.stream(min_chunk_size=READ_BYTES))
+        return self._read(found.stream(min_chunk_size=READ_BYTES))
 
     async def delete(self, keys: Iterable[str]) -> None:
         """Delete these objects; one that is not there is no error. Raises ObjectsUnavailable."""
         for key in keys:
             try:
-                with _mapped(ObjectMissing):
+                with self._mapped(ObjectMissing):
                     async with asyncio.timeout(ANSWER_SECONDS):
                         await obstore.delete_async(self._store, key)
             except ObjectMissing:
@@ -86,13 +94,40 @@ class Objects:
 
     async def keys(self, prefix: str, *, before: datetime) -> list[str]:
         """All keys under a prefix whose objects are older than that. Raises ObjectsUnavailable."""
-        with _mapped():
+        with self._mapped():
             return [
                 str(found["path"])
                 async for batch in obstore.list(self._store, prefix=prefix)
                 for found in batch
                 if found["last_modified"] < before
             ]
+
+    async def _read(self, stream: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        with self._mapped():
+            async for chunk in stream:
+                yield bytes(chunk)
+
+    @contextmanager
+    def _mapped(self, missing: type[ObjectError] = ObjectsUnavailable) -> Generator[None]:
+        """Foreign errors become ours; `missing` is the error for an object that does not exist."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise missing("not there") from None
+        except (BaseError, OSError, TimeoutError) as error:
+            mapped = ObjectsUnavailable(_reason(error))
+            self._away.met(mapped)
+            raise mapped from None
+        else:
+            self._away.passed()
+
+
+def _reason(error: Exception) -> str:
+    """The kind of error, and what the system says of it; other texts may hold a key or a name."""
+    # The local store has the error of the system only in its text.
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    code = int(found[1]) if found else getattr(error, "errno", None)
+    return f"{type(error).__name__} {os.strerror(code)}" if code else type(error).__name__
 
 
 def object_key(created_at: datetime, file_id: str) -> str:
@@ -108,23 +143,6 @@ def day_prefix(time: datetime) -> str:
 async def _no_bytes() -> AsyncIterator[bytes]:
     return
     yield b""
-
-
-async def _read(stream: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    with _mapped():
-        async for chunk in stream:
-            yield bytes(chunk)
-
-
-@contextmanager
-def _mapped(missing: type[ObjectError] = ObjectsUnavailable) -> Generator[None]:
-    """Foreign errors become ours; `missing` is the error for an object that does not exist."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise missing("not there") from None
-    except (BaseError, OSError, TimeoutError) as error:
-        raise ObjectsUnavailable(type(error).__name__) from None
 
 
 def _open(url: str, folder: Path) -> ObjectStore:

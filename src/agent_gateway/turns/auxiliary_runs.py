@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from agent_gateway.backend.auxiliary_outputs import name_in, questions_in
 from agent_gateway.backend.compose import compose_auxiliary, compose_closing
-from agent_gateway.backend.fold.reasons import cause
 from agent_gateway.backend.fold.terminal import RunEnd
 from agent_gateway.backend.fold.translate import Fold
 from agent_gateway.backend.protocol import Backend, CreateRunRequest
@@ -87,6 +86,6 @@ def _output_of(end: RunEnd) -> str:
         return end.text
     if end.misses_model:
         raise RunNotSucceeded("its composition has no model", misses_model=True)
-    if end.type == "run_failed":
-        raise RunNotSucceeded(cause(end.error_type, end.reason))
+    if end.failure is not None:
+        raise RunNotSucceeded(str(end.failure.cause))
     raise RunNotSucceeded(end.type if end.question is None else "it asks a human")

@@ -79,6 +79,7 @@ class LiveTurn:
     def reading(self) -> Generator[None]:
         """While somebody reads, a followed turn is kept."""
         self.log.readers += 1
+        self.log.readers_ever += 1
         try:
             yield
         finally:

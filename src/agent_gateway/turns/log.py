@@ -32,6 +32,8 @@ class EventLog:
         """The same with what is kept beside it for its readers."""
         self.readers = 0
         """How many read it now, caught up or not."""
+        self.readers_ever = 0
+        """How many have read it here, those that came back counted again."""
         self.caught_up = Crowd()
         """Called whenever there is news: more events, the end, or another place where to read on."""
 

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from agent_gateway.errors import ObjectError, StoreError, StoreUnavailable
+from agent_gateway.domain.turns import TakenFrom, Turn
+from agent_gateway.errors import ObjectError, ObjectsUnavailable, StoreError, StoreUnavailable
 from agent_gateway.limits import MaintenanceIntervals
 from agent_gateway.retry import jittered
 from agent_gateway.store.files import FileStore
@@ -163,6 +164,9 @@ class Maintenance:
             try:
                 await job.work()
                 pause = job.seconds
+            except (StoreUnavailable, ObjectsUnavailable) as error:
+                # What is away is told by its condition, not by all who need it.
+                logger.debug("%s failed: %s", name, error)
             except (StoreError, ObjectError, TimeoutError) as error:
                 logger.warning("%s failed: %s", name, str(error) or "it took too long")
             except Exception as error:  # noqa: BLE001 - a process without its jobs would keep its turns
@@ -217,7 +221,7 @@ class Maintenance:
         with self._live.adopting():
             adopted = await self._store.owned.adopt(expired=expired)
             for turn in adopted:
-                logger.info("adopted under epoch %d", turn.epoch, extra={"task_id": turn.task_id})
+                _tell_adoption(turn)
                 self._live.adopt(turn)
         return len(adopted)
 
@@ -271,3 +275,16 @@ class Maintenance:
         """Delete old idempotency keys and files."""
         await self._store.intake.delete_expired_keys()
         await self._files.tidy()
+
+
+def _tell_adoption(turn: Turn) -> None:
+    """Tell that the work on a turn goes on here. Nobody has worked on one that comes from the queue."""
+    fields = {"task_id": turn.task_id, "request_id": turn.trace.request_id, "run_id": turn.run_id or ""}
+    told = {name: value for name, value in fields.items() if value}
+    match turn.taken:
+        case TakenFrom.DEAD:
+            logger.warning("adopted from a process that died, under epoch %d", turn.epoch, extra=told)
+        case TakenFrom.RELEASED:
+            logger.info("adopted from a process that stops, under epoch %d", turn.epoch, extra=told)
+        case _:
+            logger.debug("taken from the queue", extra=told)

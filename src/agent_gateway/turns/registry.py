@@ -14,7 +14,7 @@ from typing import Any, Self
 from agent_gateway.backend.run_handle import cancel_quietly
 from agent_gateway.domain.human_input import Submission
 from agent_gateway.domain.ids import AppId, ConversationId, RunId, TaskId, new_id
-from agent_gateway.domain.turns import Caller, Turn, TurnRequest, TurnState
+from agent_gateway.domain.turns import Caller, Outcome, Trace, Turn, TurnRequest, TurnState
 from agent_gateway.errors import StoreUnavailable, Unavailable
 from agent_gateway.limits import DrainLimits, RegistryLimits
 from agent_gateway.runner import TurnRunner
@@ -22,6 +22,7 @@ from agent_gateway.store.turns.intake import NOT_BEGUN, Repeated
 from agent_gateway.store.turns.stopping import Stopped
 from agent_gateway.turn_resources import Resources
 from agent_gateway.turns.drain import Drain
+from agent_gateway.turns.end_report import report_end
 from agent_gateway.turns.file_descriptors import require_descriptors
 from agent_gateway.turns.live_turn import LiveTurn
 from agent_gateway.turns.log import EventLog
@@ -121,14 +122,14 @@ class LiveTurns:
             self._propagate_stop(stopped)
         return self._attach(begun.turn)
 
-    async def submit(self, app_id: AppId, token: str, submission: Submission) -> LiveTurn:
+    async def submit(self, app_id: AppId, token: str, submission: Submission, trace: Trace) -> LiveTurn:
         """Answer a form, and run the turn that carries the answer, or follow it while it is queued.
 
         Raises Unavailable when draining or full, and what `TurnIntake.submit` raises. After a commit whose
         answer was lost the form counts as submitted: its turn is adopted when its lease has run out.
         """
         with self._admitting():
-            turn = await self._store.intake.submit(app_id, token, submission)
+            turn = await self._store.intake.submit(app_id, token, submission, trace)
         return self._attach(turn)
 
     def _attach(self, turn: Turn) -> LiveTurn:
@@ -227,6 +228,8 @@ class LiveTurns:
     async def _run(self, live: LiveTurn) -> None:
         try:
             await live.runner.run()
+            if live.runner.stored_end and live.result is not None:
+                report_end(live, live.result)
         except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others
             # The lease runs out and somebody ends the turn; its readers are not kept waiting here. Only
             # the kind of error is logged: databases quote texts of the row they refused.
@@ -280,6 +283,9 @@ class LiveTurns:
             self._propagate_stop(stopped)
 
     def _propagate_stop(self, stopped: Stopped) -> None:
+        if stopped.ended:
+            # No process drives it that could tell its end.
+            logger.info("turn stopped", extra={"task_id": stopped.task_id, "outcome": Outcome.STOPPED.value})
         self.stop_run(stopped.task_id, stopped.run_id)
         live = self._running.get(stopped.task_id)
         if live is not None and stopped.run_id is None:

@@ -299,7 +299,7 @@ def test_deleting_ends_the_queued_turns(chat: Chat, fake: ScriptedBackend, gate:
 
 def test_without_a_session_nothing_is_closed(chat: Chat, fake: ScriptedBackend, url: str) -> None:
     fake.queue(refuse(422))
-    refused(chat.post("Fails"), 500, "internal_server_error")
+    refused(chat.post("Fails"), 502, "backend_refused")
     [item] = chat.conversations()["data"]
     deleted(chat, item["id"])
     assert outbox_entries(url) == []

@@ -280,7 +280,7 @@ def test_a_request_that_is_wrong_in_both_fails_the_turn_once(
     chat = start_chat()
     backend.speaks = speaks
     backend.queue(script(create=422))
-    refused(chat.post("sk-secret"), 500, "internal_server_error")
+    refused(chat.post("sk-secret"), 502, "backend_refused")
     assert backend.posts == 1
     assert backend.runs == {}
 

@@ -39,6 +39,7 @@ MESSAGE_FIELDS = {
     "message_files",
     "feedback",
     "retriever_resources",
+    "metadata",
     "agent_thoughts",
     "created_at",
     "extra_contents",
@@ -244,6 +245,7 @@ def test_a_listed_message_has_all_its_fields(chat: Chat, fake: ScriptedBackend) 
     message = chat.message(heard.conversation_id)
     assert message.keys() == MESSAGE_FIELDS
     thoughts = message.pop("agent_thoughts")
+    assert message.pop("metadata") == heard.last["metadata"]
     assert message == {
         "id": heard.last["message_id"],
         "conversation_id": heard.conversation_id,

@@ -16,7 +16,7 @@ from tests.support.rows import apply_app
 Command = Callable[..., Result]
 
 
-def quiet(style: str) -> None:
+def quiet(style: str, level: str) -> None:
     """In place of the process's own logging."""
 
 

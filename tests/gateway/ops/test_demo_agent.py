@@ -38,7 +38,7 @@ def backend_over_http() -> Generator[str]:
 def test_an_unsupported_app_fails_its_turn_and_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An app of another backend: the run's line names the layer, the turn's line names the run."""
+    """An app of another backend: the turn's line names the run, and the layer that the agent lacks."""
     with GatewayServer(tmp_path) as server:
         app = default_app().model_dump(exclude_unset=True) | {"name": "x"}
         app["composition"] = default_app().composition.model_copy(
@@ -47,9 +47,9 @@ def test_an_unsupported_app_fails_its_turn_and_is_logged(
         add_app(server.settings.resolved_database_url(), key := "app-of-another-backend", AppConfig(**app))
         with server.client(key) as client:
             refused(Chat(client, "ada").post("Hello"), 500, "internal_server_error")
-    [run_line] = [record for record in caplog.records if "vendor.unheard_of" in record.getMessage()]
-    [turn_line] = [record for record in caplog.records if record.name == "agent_gateway.ending"]
-    assert turn_line.__dict__["run_id"] == run_line.__dict__["run_id"]
+    [line] = [one.__dict__ for one in caplog.records if one.name == "agent_gateway.turns.end_report"]
+    assert "vendor.unheard_of" in line["cause"]
+    assert line["run_id"]
     assert "Hello" not in caplog.text
 
 

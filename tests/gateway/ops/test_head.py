@@ -9,7 +9,7 @@ from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.gateway_server import GatewayServer
 
-VARIES = {"date", "transfer-encoding"}
+VARIES = {"x-request-id", "date", "transfer-encoding"}
 
 
 def _told(response: httpx.Response) -> tuple[int, dict[str, str]]:

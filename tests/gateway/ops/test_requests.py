@@ -48,7 +48,7 @@ def test_a_blocking_turn_answers_with_its_json(chat: Chat) -> None:
         "conversation_id": answered["conversation_id"],
         "mode": "chat",
         "answer": "You said: Hi there.",
-        "metadata": {"retriever_resources": []},
+        "metadata": {"retriever_resources": [], "finish_reason": "stop"},
         "created_at": answered["created_at"],
     }
     ids = {answered[name] for name in ("task_id", "message_id", "conversation_id")}
@@ -345,7 +345,7 @@ def test_values_that_are_not_text_are_refused_by_name(chat: Chat, text: str) -> 
 def test_a_backend_refusal_becomes_an_http_status(chat: Chat, fake: ScriptedBackend, mode: str) -> None:
     fake.script = refuse(422)
     response = chat.post("sk-secret", response_mode=mode)
-    refused(response, 500, "internal_server_error")
+    refused(response, 502, "backend_refused")
     assert "sk-secret" not in response.text
 
 

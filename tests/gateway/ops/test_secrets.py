@@ -257,7 +257,7 @@ def test_a_backend_that_refuses_the_token_exposes_nothing(
     with ScriptedBackend(token="another token") as backend:
         settings = settings_of(backend, tmp_path, monkeypatch)
         with GatewayServer(tmp_path, **settings) as server, client_of(server, seen) as client:
-            refused(Chat(client, user).post(QUERY), 500, "internal_server_error")
+            refused(Chat(client, user).post(QUERY), 502, "backend_refused")
         assert backend.requests == []
     for secret in CREDENTIALS:
         assert seen.holds(secret) == []

@@ -43,7 +43,7 @@ from tests.support.rows import with_database
 Command = Callable[..., Result]
 
 
-def quiet(style: str) -> None:
+def quiet(style: str, level: str) -> None:
     """In place of the process's own logging."""
 
 

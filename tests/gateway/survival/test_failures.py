@@ -53,6 +53,13 @@ STATUSES = {
     "provider_quota_exceeded": 400,
     "completion_request_error": 400,
     "agent_run_limit_exceeded": 400,
+    "model_currently_not_support": 400,
+    "context_length_exceeded": 400,
+    "output_length_exceeded": 400,
+    "content_filtered": 400,
+    "answer_incomplete": 502,
+    "backend_refused": 502,
+    "provider_unavailable": 503,
     "service_unavailable": 503,
     "turn_interrupted": 500,
     "turn_timeout": 504,
@@ -74,9 +81,14 @@ FAILING_RUNS: dict[str, tuple[str, list[Step]]] = {
     "binding": ("completion_request_error", [fail("binding_lost", LEAK)]),
     "knowledge": ("completion_request_error", [fail("knowledge_base_not_found", LEAK, error_type="tool")]),
     "type and reason": ("rate_limit_error", [fail("InvokeRateLimitError", LEAK, error_type="SomethingNew")]),
-    "connection": ("service_unavailable", [fail("InvokeConnectionError", LEAK)]),
-    "server unavailable": ("service_unavailable", [fail("InvokeServerUnavailableError", LEAK)]),
+    "connection": ("provider_unavailable", [fail("InvokeConnectionError", LEAK)]),
+    "server unavailable": ("provider_unavailable", [fail("InvokeServerUnavailableError", LEAK)]),
     "shutdown": ("service_unavailable", [fail("shutdown", LEAK)]),
+    "model not found": ("model_currently_not_support", [fail("InvokeBadRequestError", "model_not_found")]),
+    "context too long": ("context_length_exceeded", [fail(None, f"{LEAK}: context_length_exceeded")]),
+    "longest output": ("output_length_exceeded", [fail("OutputLengthExceededError", LEAK)]),
+    "content filter": ("content_filtered", [fail("ContentFilterError", LEAK)]),
+    "broken off": ("answer_incomplete", [fail(None, "peer closed connection without sending " + SECRET)]),
     "plugin daemon": ("internal_server_error", [fail("PluginDaemonInternalServerError", LEAK)]),
     "no reason": ("internal_server_error", [fail(None, LEAK)]),
     "unknown reason": ("internal_server_error", [fail("SomethingNew", LEAK)]),
@@ -91,10 +103,10 @@ FAILING_RUNS: dict[str, tuple[str, list[Step]]] = {
 """What follows the run's start, or its first text, and the code clients get."""
 
 REFUSALS: dict[str, tuple[str, ScriptSource]] = {
-    "401": ("internal_server_error", refuse(401)),
-    "422": ("internal_server_error", refuse(422)),
+    "401": ("backend_refused", refuse(401)),
+    "422": ("backend_refused", refuse(422)),
     "500": ("internal_server_error", refuse(500)),
-    "404": ("internal_server_error", refuse(404)),
+    "404": ("backend_refused", refuse(404)),
     "garbage": ("internal_server_error", Script(create="garbage")),
     "cut after sending": ("service_unavailable", Script(create="cut")),
 }
@@ -273,11 +285,9 @@ def test_the_log_names_the_kind_of_a_failure_and_not_its_text(
         script(fail("QuotaExceededError", LEAK, error_type="quota")), script(fail(f"{SECRET} in <b>", LEAK))
     )
     assert [world.chat.post("go").status_code for _ in range(2)] == [400, 500]
-    lines = [record.getMessage() for record in caplog.records if record.name == "agent_gateway.ending"]
-    assert [line.rpartition("failed: ")[2] for line in lines] == [
-        "quota, QuotaExceededError",
-        "no reason was given",
-    ]
+    lines = [one.__dict__ for one in caplog.records if one.name == "agent_gateway.turns.end_report"]
+    assert [line["cause"] for line in lines] == ["QuotaExceededError (quota)", "run_failed"]
+    assert [line["code"] for line in lines] == ["provider_quota_exceeded", "internal_server_error"]
     assert SECRET not in caplog.text
 
 
@@ -341,7 +351,7 @@ def test_a_backend_stream_that_stays_cut_fails_within_the_budget(world: World, r
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(401, "internal_server_error"), (404, "turn_interrupted"), (200, "internal_server_error")],
+    [(401, "backend_refused"), (404, "turn_interrupted"), (200, "internal_server_error")],
 )
 def test_a_backend_stream_that_never_opens_fails_the_turn(world: World, status: int, code: str) -> None:
     with a_failing_turn(world, code, "") as conversation:

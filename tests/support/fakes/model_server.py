@@ -1,7 +1,8 @@
 """A model provider on this machine: as much of the OpenAI API as a streamed answer needs.
 
 The name of the model says what happens: `m` answers "Hi there!", `m-429` (or any status) refuses, `m-cut`
-breaks off in the middle, `m-halves` cuts
+breaks off in the middle, `m-end` ends early without a finish reason, `m-length` and `m-filter` end with one
+that is not `stop`, `m-code-X-404` refuses with the error code X, `m-halves` cuts
 characters in two between its deltas. Serves chat completions and responses.
 """
 
@@ -15,16 +16,17 @@ WORDS = ("Hi ", "there!")
 HALVES = ("half \ud83d", "\ude00 done")
 
 
-def _chunks(words: tuple[str, ...]) -> list[dict[str, Any]]:
+def _chunks(words: tuple[str, ...], finish: str | None) -> list[dict[str, Any]]:
     base = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": word} for word in words]
     choices: list[list[Any]] = [[{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas]
-    choices.append([{"index": 0, "delta": {}, "finish_reason": "stop"}])
+    if finish is not None:
+        choices.append([{"index": 0, "delta": {}, "finish_reason": finish}])
     usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
     return [base | {"choices": choice} for choice in choices] + [base | {"choices": [], "usage": usage}]
 
 
-def _response_events(words: tuple[str, ...]) -> list[dict[str, Any]]:
+def _response_events(words: tuple[str, ...], finish: str | None) -> list[dict[str, Any]]:
     response: dict[str, Any] = {
         "id": "r1", "object": "response", "created_at": 1, "model": "m", "output": [], "tools": [],
         "status": "in_progress", "parallel_tool_calls": True, "tool_choice": "auto",
@@ -51,8 +53,14 @@ def _response_events(words: tuple[str, ...]) -> list[dict[str, Any]]:
         {"type": "response.output_text.done", "text": "".join(words), "logprobs": []} | place,
         {"type": "response.content_part.done", "part": done} | place,
         {"type": "response.output_item.done", "output_index": 0, "item": item | {"content": [done]}},
-        {"type": "response.completed", "response": response | {"status": "completed", "usage": usage}},
     ]
+    if finish == "stop":
+        end = response | {"status": "completed", "usage": usage}
+        events.append({"type": "response.completed", "response": end})
+    elif finish is not None:
+        why = {"length": "max_output_tokens"}.get(finish, finish)
+        end = response | {"status": "incomplete", "incomplete_details": {"reason": why}, "usage": usage}
+        events.append({"type": "response.incomplete", "response": end})
     return [{"sequence_number": number} | event for number, event in enumerate(events)]
 
 
@@ -84,7 +92,8 @@ class ModelServer:
         status = int(match[0]) if (match := re.search(r"\d{3}$", body["model"])) else 200
         if status != 200:
             self._head(writer, status, "application/json")
-            error = {"error": {"message": f"bad key {self._repeats}", "code": "x"}}
+            code = named[1] if (named := re.search(r"-code-([a-z_]+)-", body["model"])) else "x"
+            error = {"error": {"message": f"bad key {self._repeats}", "code": code}}
             writer.write(json.dumps(error).encode())
         else:
             self._head(writer, 200, "text/event-stream")
@@ -102,7 +111,9 @@ class ModelServer:
     async def _answer(self, writer: asyncio.StreamWriter, head: bytes, model: str) -> None:
         words = HALVES if model.endswith("halves") else WORDS
         cut = model.endswith("cut")
-        events = _response_events(words) if b"/responses" in head else _chunks(words)
+        endings = {"-end": None, "-length": "length", "-filter": "content_filter"}
+        finish = next((reason for name, reason in endings.items() if model.endswith(name)), "stop")
+        events = _response_events(words, finish) if b"/responses" in head else _chunks(words, finish)
         frames = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
         for frame in frames[:3] if cut else [*frames, b"data: [DONE]\n\n"]:
             writer.write(f"{len(frame):x}\r\n".encode() + frame + b"\r\n")

@@ -34,7 +34,7 @@ from pydantic_ai.usage import RunUsage
 
 from agent_gateway.backend.embedded.demo import demo_agent
 from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
-from agent_gateway.backend.embedded.failures import run_failed
+from agent_gateway.backend.embedded.failures import INCOMPLETE, run_failed
 from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
 from agent_gateway.backend.embedded.plan import Plan, read_plan
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
@@ -80,7 +80,7 @@ class EmbeddedAgents:
         """
         plan = read_plan(request)
         if not plan.prompt:
-            return _succeeded(plan, plan.messages(), None, None)
+            return _succeeded(plan, plan.messages(), None)
         watch, history = Stopwatch(), _load(plan.messages())
         model = plan.model or self._model
         asks = plan.asks_human or not model
@@ -108,8 +108,12 @@ class EmbeddedAgents:
                 raise
             raise RunInterrupted(leftovers) from None
         except (AgentRunError, UserError) as error:
-            raise run_failed(error) from None
-        return _succeeded(plan, _dump(result.all_messages()), result.output, watch.usage(result.usage))
+            # Another model than the configured one may be a user's choice.
+            raise run_failed(error, self._model if model == self._model else "") from None
+        if _is_incomplete(result.response):
+            raise RunFailed("the provider's stream ended before the answer did", INCOMPLETE)
+        usage, reason = watch.usage(result.usage), result.response.finish_reason
+        return _succeeded(plan, _dump(result.all_messages()), result.output, usage, reason)
 
     async def aclose(self) -> None:
         """Close the connections to the model providers."""
@@ -124,7 +128,11 @@ class EmbeddedAgents:
         except (UserError, ImportError, ValueError) as error:
             # The framework's text may name the variable of a key, so only the kind of error is shown.
             kind = type(error).__name__
-            raise RunFailed(f"the model {model[:MAX_SHOWN]!r} cannot be used ({kind})") from None
+            raise RunFailed(
+                f"the model {model[:MAX_SHOWN]!r} cannot be used ({kind})",
+                "ModelNotFoundError",
+                f"the model of the composition cannot be used ({kind})",
+            ) from None
 
     def _agent(self, model: str) -> Agent[object, str]:
         agent = self._agents.pop(model, None)
@@ -175,6 +183,16 @@ def _prompt(plan: Plan) -> str | list[UserContent]:
     return [*plan.prompt, *seen]
 
 
+def _is_incomplete(response: ModelResponse) -> bool:
+    """Whether a provider's answer ended without a finish reason: its stream was cut in a polite way.
+
+    The framework takes `stop` for granted then; only the details have the provider's own word. A model
+    without a provider never has one.
+    """
+    own_word = (response.provider_details or {}).get("finish_reason")
+    return bool(response.provider_name) and not own_word and response.finish_reason in (None, "stop")
+
+
 def _text_delta(event: AgentStreamEvent) -> str | None:
     match event:
         case (
@@ -187,9 +205,15 @@ def _text_delta(event: AgentStreamEvent) -> str | None:
 
 
 def _succeeded(
-    plan: Plan, messages: bytes, output: str | DeferredToolRequests | None, usage: Usage | None
+    plan: Plan,
+    messages: bytes,
+    output: str | DeferredToolRequests | None,
+    usage: Usage | None = None,
+    finish_reason: str | None = None,
 ) -> bytes:
     data: dict[str, object] = {"session_snapshot": plan.snapshot(messages)}
+    if finish_reason is not None:
+        data["finish_reason"] = finish_reason
     if isinstance(output, DeferredToolRequests):
         data["deferred_tool_call"] = clean_json(deferred_call(output))
     else:

@@ -27,12 +27,12 @@ class EmbeddedBackend:
 
     replayable = False
 
-    def __init__(self, model: str = "", *, pace: float = DEMO_PACE) -> None:
+    def __init__(self, model: str = "", *, pace: float = DEMO_PACE, log_ends: bool = False) -> None:
         # The agent framework takes seconds to import, so it is imported only when agents run here.
         from agent_gateway.backend.embedded.agent import EmbeddedAgents
 
         self._agents = EmbeddedAgents(model, pace)
-        self.runs = Runs(self._agents.execute)
+        self.runs = Runs(self._agents.execute, log_ends=log_ends)
 
     async def create_run(self, request: CreateRunRequest) -> RunId:
         """Start a run; raises BackendUnreachable (nothing sent) when the process is going down."""

@@ -48,12 +48,16 @@ class Stopping(Exception):
 
 
 class RunFailed(Exception):
-    """The run cannot be completed. Both texts reach readers of the run, so they hold no secrets."""
+    """The run cannot be completed. Its texts reach readers of the run, so they hold no secrets.
 
-    def __init__(self, error: str, reason: str | None = None) -> None:
+    `cause` is what operators are told; give one if `error` repeats words of a user.
+    """
+
+    def __init__(self, error: str, reason: str | None = None, cause: str | None = None) -> None:
         super().__init__(error)
         self.error = error
         self.reason = reason
+        self.cause = error if cause is None else cause
 
 
 class RunInterrupted(Exception):
@@ -98,6 +102,7 @@ class Run:
         self.id = RunId(str(uuid.uuid4()))
         self.status: Status = "running"
         self.error: str | None = None
+        self.began = time.monotonic()
         self.events: list[LoggedEvent] = []
         self.size = 0
         self._readers: list[Callable[[LoggedEvent], None]] = []
@@ -118,7 +123,8 @@ class Run:
         """End with `run_failed`, unless the run has ended."""
         if self.status == "running":
             self.error = failure.error
-        self._append("run_failed", msgspec.json.encode({"error": failure.error, "reason": failure.reason}))
+        data = {"error": failure.error, "reason": failure.reason, "cause": failure.cause}
+        self._append("run_failed", msgspec.json.encode(data))
 
     def ask_to_end(self, ending: Ending) -> None:
         """Set how the run will end after its task is cancelled; only the first request counts."""
@@ -213,10 +219,19 @@ class Runs:
     """All runs of this process. It owns their tasks, and `aclose` ends each of them.
 
     Finished runs are kept until newer ones fill `keep_bytes`. `stop_seconds` is how long a cancelled task may
-    take to end before its run ends without it.
+    take to end before its run ends without it. With `log_ends` each run has a line in the log when it ends:
+    for a process that does nothing else, while in a gateway the turns have theirs.
     """
 
-    def __init__(self, execute: Execute, *, keep_bytes: int = KEEP_BYTES, stop_seconds: float = 3.0) -> None:
+    def __init__(
+        self,
+        execute: Execute,
+        *,
+        keep_bytes: int = KEEP_BYTES,
+        stop_seconds: float = 3.0,
+        log_ends: bool = False,
+    ) -> None:
+        self._log_ends = log_ends
         self._execute = execute
         self._keep_bytes = keep_bytes
         self._stop_seconds = stop_seconds
@@ -278,8 +293,9 @@ class Runs:
         except RunInterrupted as interrupted:
             run.end_as_asked(interrupted.leftovers)
         except RunFailed as failure:
-            logger.warning("the run failed: %s", failure.error, extra={"run_id": run.id})
             run.fail(failure)
+            if self._log_ends:
+                logger.warning("run failed: %s", failure.cause, extra=_told_of(run))
         except Exception as error:  # noqa: BLE001 - a run must end, whatever its agent does
             # Its text may hold credentials or a user's words, so only its type and place are logged.
             frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -290,6 +306,8 @@ class Runs:
     def _settle(self, run: Run) -> None:
         """The task of the run is done: end the run as well, and drop the oldest finished runs."""
         run.end_as_asked()  # a task that was cancelled before its first step never ran `_drive`
+        if self._log_ends and run.error is None:
+            logger.info("run %s", run.status, extra=_told_of(run))
         del self._tasks[run.id]
         self._finished.append(run)
         self._kept += run.size
@@ -297,6 +315,14 @@ class Runs:
             dropped = self._finished.popleft()
             self._kept -= dropped.size
             del self._runs[dropped.id]
+
+
+def _told_of(run: Run) -> dict[str, object]:
+    return {
+        "run_id": run.id,
+        "seconds": round(time.monotonic() - run.began, 3),
+        "chunks": len(run.events) - 2,
+    }
 
 
 def _now() -> str:

@@ -27,6 +27,7 @@ from agent_gateway.backend.embedded.runs import (
 )
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, OnExit
 from agent_gateway.errors import RunLost
+from agent_gateway.server import requests
 from agent_gateway.server.config import server_config
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
@@ -93,7 +94,7 @@ def create_backend_app(
 
     routes = _Routes(backend, keepalive_seconds)
     guard = _guard(token)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/openapi.json", _openapi, methods=["GET"]),
             Route("/runs", guard(routes.create), methods=["POST"]),
@@ -106,6 +107,8 @@ def create_backend_app(
         lifespan=lifespan,
         max_body_size=MAX_BODY_BYTES,
     )
+    requests.install(app)
+    return app
 
 
 class BackendServer(uvicorn.Server):
@@ -126,14 +129,13 @@ class BackendServer(uvicorn.Server):
 
 def serve_backend(host: str, port: int, model: str, token: str | None) -> None:
     """Serve the embedded backend over HTTP until a signal ends it; raises ConfigError."""
-    backend = EmbeddedBackend(model)
+    backend = EmbeddedBackend(model, log_ends=True)
     app = create_backend_app(backend, token)
     config = server_config(
         app,
         host=host,
         port=port,
         timeout_graceful_shutdown=CUT_SECONDS,
-        log_config=uvicorn.config.LOGGING_CONFIG,
     )
     BackendServer(config, backend).run()
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from agent_gateway.backend.fold.artifacts import number_artifacts
-from agent_gateway.backend.fold.reasons import failure_code
 from agent_gateway.backend.fold.terminal import RunEnd
 from agent_gateway.backend.fold.translate import Fold
+from agent_gateway.causes import Failure
 from agent_gateway.domain.events import GATEWAY_REPLACE, Result, gateway_end, split_text
 from agent_gateway.domain.files import StoredFile
 from agent_gateway.domain.turns import Outcome
@@ -22,7 +22,7 @@ def conclude(
     end = fold.run_end
     assert end is not None
     chunks, position = tuple(fold.chunks), fold.position
-    outcome, code = _outcome(end, stop_asked=stop_asked)
+    outcome, failure = _outcome(end, stop_asked=stop_asked)
     text = end.text if outcome is Outcome.COMPLETED else ""
     question = end.question if outcome is Outcome.COMPLETED else None
     if question and chunks and text:
@@ -41,8 +41,10 @@ def conclude(
         # The position before message_end belongs to the closing message, in every app mode (R1). The form of
         # a question comes before that.
         end_position=position + len(made) + (1 if outcome is Outcome.FAILED else 3 if question else 2),
-        error_code=code,
+        error_code=failure.code if failure else None,
+        cause=failure.cause if failure else None,
         usage=end.usage,
+        finish_reason=end.finish_reason,
         # No later turn can continue from an open question: the snapshot from before it stays.
         snapshot=None if end.question else end.snapshot,
         question=replace(question, snapshot=end.snapshot) if question else None,
@@ -50,27 +52,26 @@ def conclude(
     )
 
 
-def cut_short(fold: Fold, code: str | None, files: Sequence[StoredFile] = ()) -> Result:
-    """An end that the gateway makes itself: failed with `code`, or stopped when `code` is None (R8).
+def cut_short(fold: Fold, failure: Failure | None, files: Sequence[StoredFile] = ()) -> Result:
+    """An end that the gateway makes itself: failed, or stopped when there is no failure (R8).
 
     Half of a character that is held back is left out: in another process, a reader may already have the whole
     character at the next position.
     """
     return Result(
-        outcome=Outcome.FAILED if code else Outcome.STOPPED,
+        outcome=Outcome.FAILED if failure else Outcome.STOPPED,
         chunks=tuple(fold.chunks),
         steps=tuple(fold.steps),
         files=number_artifacts(files, GATEWAY_REPLACE),
         end_position=gateway_end(len(files)),
-        error_code=code,
+        error_code=failure.code if failure else None,
+        cause=failure.cause if failure else None,
     )
 
 
-def _outcome(end: RunEnd, *, stop_asked: bool) -> tuple[Outcome, str | None]:
+def _outcome(end: RunEnd, *, stop_asked: bool) -> tuple[Outcome, Failure | None]:
     if end.type == "run_succeeded" and not (end.question and stop_asked):
         return Outcome.COMPLETED, None
     if stop_asked:
         return Outcome.STOPPED, None
-    if end.type == "run_cancelled":
-        return Outcome.FAILED, "turn_interrupted"
-    return Outcome.FAILED, failure_code(end.error_type, end.reason)
+    return Outcome.FAILED, end.failure

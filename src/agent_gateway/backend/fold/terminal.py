@@ -10,14 +10,17 @@ from typing import Any, Final
 import msgspec
 
 from agent_gateway.backend.fold.question import read_question
-from agent_gateway.backend.fold.reasons import misses_model
+from agent_gateway.backend.fold.reasons import failure_of, misses_model
 from agent_gateway.backend.lenient import UNREADABLE, as_str, read_object
 from agent_gateway.backend.protocol import RunEvent
+from agent_gateway.causes import Cause, Failure
 from agent_gateway.domain.human_input import Question
 from agent_gateway.domain.text import clean_json, clean_text
 from agent_gateway.domain.turns import Usage
 
 _USAGE_FIELDS: Final = msgspec.structs.fields(Usage)
+FINISH_REASONS: Final = frozenset({"stop", "length", "content_filter", "tool_call", "error"})
+_FINISH: Final = re.compile(r'"finish_reason":\s*"([a-z_]{1,16})"')
 _DECIMAL: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,30})?")
 
 
@@ -29,12 +32,14 @@ class RunEnd:
     text: str = ""
     """Output as text, or the question when the run asks a human."""
     question: Question | None = None
-    error_type: str | None = None
-    reason: str | None = None
+    failure: Failure | None = None
+    """Why it failed. Nothing else of the error's text is kept."""
     misses_model: bool = False
-    """It failed because its composition has no model. Nothing else of the error's text is kept."""
+    """It failed because its composition has no model."""
     usage: Usage | None = None
     snapshot: str | None = None
+    finish_reason: str | None = None
+    """Why the model stopped answering, one of FINISH_REASONS; None when the run does not say."""
 
 
 class _RunEndData(msgspec.Struct):
@@ -42,8 +47,10 @@ class _RunEndData(msgspec.Struct):
     deferred_tool_call: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     session_snapshot: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     usage: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    finish_reason: Any = None
     error_type: Any = None
     reason: Any = None
+    cause: Any = None
     error: Any = None
 
 
@@ -61,12 +68,36 @@ def read_run_end(event: RunEvent) -> RunEnd:
         type=event.type,
         text=question.text if question else _output_text(data.output),
         question=question,
-        error_type=as_str(data.error_type) or None,
-        reason=as_str(data.reason) or None,
+        failure=_failure(event.type, data),
         misses_model=misses_model(as_str(data.error)),
         usage=read_usage(read_object(data.usage)),
         snapshot=snapshot if snapshot.startswith("{") else None,
+        finish_reason=_finish_reason(as_str(data.finish_reason), snapshot),
     )
+
+
+def _failure(kind: str, data: _RunEndData) -> Failure | None:
+    match kind:
+        case "run_failed":
+            return failure_of(
+                as_str(data.error_type) or None,
+                as_str(data.reason) or None,
+                as_str(data.error),
+                clean_text(as_str(data.cause)),
+            )
+        case "run_cancelled":
+            return Failure("turn_interrupted", Cause(kind, said="the backend cancelled the run by itself"))
+        case _:
+            return None
+
+
+def _finish_reason(given: str, snapshot: str) -> str | None:
+    """The reason that the run gives, or else that of the last answer in its session snapshot."""
+    if not given:
+        # A quotation mark inside of a text is escaped there, so this finds no text of a user.
+        found = _FINISH.match(snapshot, max(0, snapshot.rfind('"finish_reason":')))
+        given = found[1] if found else ""
+    return given if given in FINISH_REASONS else None
 
 
 def _read(raw: msgspec.Raw) -> _RunEndData:

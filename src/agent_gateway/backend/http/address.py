@@ -4,6 +4,8 @@ import base64
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
+from agent_gateway.trace_context import trace_headers
+
 _PORTS: Final = {"http": 80, "https": 443}
 _PATH_CHARACTERS: Final = "!$%&'()*+,/:;=@~"
 """What a path may hold besides letters and digits; its own percent signs stay."""
@@ -35,13 +37,13 @@ class Address:
     def get(self, path: str, accept: str) -> bytes:
         """The bytes of a GET request that is the last one on its connection."""
         return (
-            f"GET {self._prefix}/{path} HTTP/1.1\r\n{self._headers}Accept: {accept}\r\n"
+            f"GET {self._prefix}/{path} HTTP/1.1\r\n{self._headers}{trace_headers()}Accept: {accept}\r\n"
             "Connection: close\r\n\r\n"
         ).encode()
 
     def post(self, path: str, body: bytes) -> bytes:
         """The bytes of a POST request with a body of JSON."""
         return (
-            f"POST {self._prefix}/{path} HTTP/1.1\r\n{self._headers}Accept: */*\r\n"
+            f"POST {self._prefix}/{path} HTTP/1.1\r\n{self._headers}{trace_headers()}Accept: */*\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         ).encode() + body

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from agent_gateway.routes.dependencies.auth import bearer, get_app
 from agent_gateway.routes.dependencies.state import get_state
 from agent_gateway.routes.http.request_text import HEADERS
-from agent_gateway.routes.http.trace import TraceHeaders
+from agent_gateway.routes.http.trace import TraceHeaders, request_trace
 from agent_gateway.routes.schemas.chat_messages import ChatMessageBody
 
 MAX_KEY: Final = 255
@@ -46,7 +46,9 @@ async def read_plain_message(request: Request) -> dict[str, Any] | None:
         "app": app,
         "state": state,
         "credentials": credentials,
-        "traced": TraceHeaders(given.get(b"x-trace-id"), given.get(b"x-trace-session-id")),
+        "traced": TraceHeaders(
+            request_trace(request), given.get(b"x-trace-id"), given.get(b"x-trace-session-id")
+        ),
         "idempotency_key": key,
     }
 

@@ -20,6 +20,7 @@ from agent_gateway.errors import (
     StoreUnavailable,
 )
 from agent_gateway.routes.schemas.base import ErrorBody
+from agent_gateway.server.requests import route_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ STATUSES: Final[Mapping[str, int]] = {
     "provider_not_initialize": 400,
     "provider_quota_exceeded": 400,
     "completion_request_error": 400,
+    "model_currently_not_support": 400,
+    "context_length_exceeded": 400,
+    "output_length_exceeded": 400,
+    "content_filtered": 400,
     "agent_run_limit_exceeded": 400,
     "no_file_uploaded": 400,
     "too_many_files": 400,
@@ -57,6 +62,9 @@ STATUSES: Final[Mapping[str, int]] = {
     "internal_server_error": 500,
     "not_supported": 501,
     "turn_interrupted": 500,
+    "backend_refused": 502,
+    "answer_incomplete": 502,
+    "provider_unavailable": 503,
     "service_unavailable": 503,
     "turn_timeout": 504,
 }
@@ -71,7 +79,8 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
         "description": "A limit of the app, or the model provider's rate limit.",
     },
     500: {"model": ErrorBody, "description": "The turn failed."},
-    503: {"model": ErrorBody, "description": "Draining, full, or the backend or database is away."},
+    502: {"model": ErrorBody, "description": "The backend refused the turn, or its provider broke it off."},
+    503: {"model": ErrorBody, "description": "Draining, full, or the backend, database or provider is away."},
     504: {"model": ErrorBody, "description": "The turn took too long."},
 }
 """The errors of routes in the OpenAPI document."""
@@ -137,15 +146,17 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(StoreError)
     async def store_error(request: Request, error: StoreError) -> JSONResponse:
-        logger.error("%s %s: store: %s", request.method, _route(request), error)
         if isinstance(error, StoreUnavailable):
+            # What is away is told by its condition, not by every request that needs it.
+            logger.debug("%s %s: store: %s", request.method, route_of(request.scope), error)
             return envelope("service_unavailable", _DATABASE_AWAY, retry_after=2)
+        logger.error("%s %s: store: %s", request.method, route_of(request.scope), error)
         return envelope("internal_server_error", "The request could not be stored.")
 
     @app.exception_handler(ObjectError)
     async def object_error(request: Request, error: ObjectError) -> JSONResponse:
-        logger.error("%s %s: file store: %s", request.method, _route(request), error)
         if isinstance(error, ObjectMissing):
+            logger.error("%s %s: file store: %s", request.method, route_of(request.scope), error)
             return envelope(FileNotFound.code, FileNotFound().message)
         return envelope("service_unavailable", _FILES_AWAY, retry_after=2)
 
@@ -154,11 +165,6 @@ def install(app: FastAPI) -> None:
         if isinstance(not_read.error, GatewayError):
             return await gateway_error(request, not_read.error)
         return await store_error(request, not_read.error)
-
-
-def _route(request: Request) -> str:
-    """The path pattern of the route. Not the path itself: it may hold the token of a form, or any bytes."""
-    return str(getattr(request.scope.get("route"), "path", "(no route)"))
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -1,15 +1,12 @@
 """Plain ASGI middleware: nothing here wraps or buffers a stream."""
 
-import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars
 
-from agent_gateway.domain.ids import new_id
 from agent_gateway.errors import GatewayError, InvalidParam, StoreError
 from agent_gateway.routes.http.body_values import MAX_VALUES, ValueCounter
 from agent_gateway.routes.http.errors import BodyNotRead
@@ -18,7 +15,6 @@ HEAD_ONLY: Final = "agent_gateway.head_only"
 """Key in the scope of a HEAD request, which is answered as a GET without the body."""
 BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 UPLOAD_PATH: Final = "/files/upload"
-_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 class HeadRequests:
@@ -33,25 +29,9 @@ class HeadRequests:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Make a GET of a HEAD. The server keeps its own scope, and with it the method that was asked."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET", HEAD_ONLY: True}
-        await self._app(scope, receive, send)
-
-
-class RequestIds:
-    """Names every request in the log: by its header X-Request-Id, which a proxy may send, or by a new id."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Bind the id in the task of the request, for that task alone; tasks that it begins inherit it."""
-        if scope["type"] != "http":
+            await _with_scope(self._app, scope, {"method": "GET", HEAD_ONLY: True}, receive, send)
+        else:
             await self._app(scope, receive, send)
-            return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = given.decode() if _REQUEST_ID.fullmatch(given) else new_id()
-        bind_contextvars(request_id=request_id)
-        await self._app(scope, receive, send)
 
 
 class RequestBodies:
@@ -75,13 +55,14 @@ class RequestBodies:
             return
         headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
         given = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+        changed: dict[str, object] = {}
         most: int | None = self._most
         counter: ValueCounter | None = None
         if given.lower().startswith(b"multipart/"):
             if scope["path"].endswith(UPLOAD_PATH):
                 most = None
         else:
-            scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
+            changed = {"headers": [*headers, (b"content-type", b"application/json")]}
             counter = ValueCounter()
         size: int | None = None
 
@@ -101,10 +82,22 @@ class RequestBodies:
                     raise BodyNotRead(InvalidParam(f"The body has more than {MAX_VALUES} values."))
             return message
 
-        await self._app(scope, guarded, send)
+        await _with_scope(self._app, scope, changed, guarded, send)
 
     async def _require_key(self, request: Request) -> None:
         try:
             await self._check_key(request)
         except (GatewayError, StoreError) as error:
             raise BodyNotRead(error) from None
+
+
+async def _with_scope(
+    app: ASGIApp, scope: Scope, changed: Mapping[str, object], receive: Receive, send: Send
+) -> None:
+    """Call the app with a changed copy of the scope. The original learns the route that is found there."""
+    inner = {**scope, **changed}
+    try:
+        await app(inner, receive, send)
+    finally:
+        if "route" in inner:
+            scope["route"] = inner["route"]

@@ -134,6 +134,10 @@ class Metadata(BaseModel):
 
     usage: UsageBody
     retriever_resources: list[dict[str, object]]
+    finish_reason: str | None = Field(
+        description="Why the model stopped: `stop`, `length` (its longest answer), `content_filter`, "
+        "`tool_call`, `error`; null when the backend does not say."
+    )
 
 
 class Health(BaseModel):

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from agent_gateway.domain.ids import FEEDBACK_CHARACTERS, Rating
 from agent_gateway.routes.schemas.base import (
     Body,
+    Metadata,
     Observation,
     StepPosition,
     Thought,
@@ -64,6 +65,7 @@ class MessageItem(BaseModel):
     provider_response_latency: float = Field(description="Seconds.")
     total_price: str = Field(description="A decimal number.")
     currency: str
+    metadata: Metadata = Field(description="As in the `message_end` of its turn.")
 
 
 class MessagePage(BaseModel):

@@ -222,7 +222,11 @@ class FrameEncoder:
                     "url": url,
                 }
             case MessageEnd():
-                metadata: dict[str, object] = {"usage": usage_json(event.usage), "retriever_resources": []}
+                metadata: dict[str, object] = {
+                    "usage": usage_json(event.usage),
+                    "retriever_resources": [],
+                    "finish_reason": event.finish_reason,
+                }
                 files = [artifact_json(file, self._file_url) for file in event.files]
                 return "message_end", {"id": self._message_id, "metadata": metadata, "files": files}
             case TurnFailed(_, code):

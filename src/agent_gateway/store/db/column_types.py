@@ -41,6 +41,11 @@ def json_type() -> TypeEngine[Any]:
     return JSON().with_variant(JSONB(), "postgresql")
 
 
+def json_or_null_type() -> TypeEngine[Any]:
+    """The same, for a column in which None is NULL rather than the null of JSON."""
+    return JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+
 def uuid_type() -> TypeEngine[str]:
     """A native UUID where there is one; a canonical string in Python."""
     return Uuid(as_uuid=False)

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import Pool as SqlPool
 from sqlalchemy.util import greenlet_spawn
 
-from agent_gateway.errors import StoreUnavailable
+from agent_gateway.errors import StoreLeft, StoreUnavailable
 from agent_gateway.limits import DatabaseLimits
 from agent_gateway.store.db.shielded import ShieldedTasks
 
@@ -123,7 +123,7 @@ class Connections:
     @asynccontextmanager
     async def _abortable(self) -> AsyncGenerator[AsyncExitStack]:
         if self._aborted:
-            raise StoreUnavailable("this process is leaving")
+            raise StoreLeft
         async with asyncio.timeout(None) as timer, AsyncExitStack() as stack:
             self._timers.add(timer)
             try:

@@ -1,6 +1,7 @@
 """The database: transactions and database time."""
 
 import asyncio
+import logging
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -11,10 +12,11 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from agent_gateway.conditions import Condition
 from agent_gateway.errors import StoreUnavailable
 from agent_gateway.limits import DEFAULTS, DatabaseLimits
 from agent_gateway.store.db.connections import Connections, Pool
-from agent_gateway.store.db.errors import mapped_errors
+from agent_gateway.store.db.errors import MappedErrors
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.postgres import COMMAND_SECONDS, Postgres, session_limits
 from agent_gateway.store.db.prepared import PreparedForPostgres, PreparedForSqlite
@@ -25,6 +27,8 @@ from agent_gateway.store.db.url import async_url, postgres_address
 T = TypeVar("T")
 
 PING_SECONDS: Final = 5.0
+
+logger = logging.getLogger(__name__)
 
 
 class DatabaseClock:
@@ -63,6 +67,7 @@ class Database:
         self.url = async_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.clock = DatabaseClock()
+        self._errors = MappedErrors(Condition(logger, "the database is away"))
         self._close_seconds = limits.close_seconds
         self.shielded = ShieldedTasks()
         """Units of work that are not cancelled with those who wait for them: `await shielded(work)`."""
@@ -93,7 +98,7 @@ class Database:
 
         Raises StoreUnavailable or StoreRejected; IntegrityError passes for callers that expect it.
         """
-        with mapped_errors:
+        with self._errors:
             async with self._connections.writing(pool) as connection, connection.begin():
                 yield connection
 
@@ -105,7 +110,7 @@ class Database:
         Raises StoreUnavailable or StoreRejected.
         """
         assert self._postgres is not None
-        with mapped_errors:
+        with self._errors:
             async with self._connections.writing(pool) as connection:
                 return await self._postgres.fetch(connection, statement, values)
 
@@ -117,13 +122,13 @@ class Database:
         not be cancelled. Raises StoreUnavailable or StoreRejected.
         """
         assert isinstance(self._connections, FileConnections)
-        with mapped_errors:
+        with self._errors:
             return await self._connections.write(work)
 
     @asynccontextmanager
     async def reading(self, *, anyhow: bool = False) -> AsyncGenerator[AsyncSession]:
         """A unit of work that only reads; with `anyhow` on a reserved connection if there is no other."""
-        with mapped_errors:
+        with self._errors:
             async with self._connections.reading(anyhow=anyhow) as connection:
                 if self.is_sqlite:
                     await connection.execution_options(sqlite_begin="DEFERRED")
@@ -137,7 +142,7 @@ class Database:
         file. It is not shielded: another task would wait for rounds of the event loop, and a busy process
         would not look ready. If it is cancelled on Postgres, its connection is lost.
         """
-        with mapped_errors:
+        with self._errors:
             async with asyncio.timeout(PING_SECONDS):
                 if isinstance(self._connections, FileConnections):
                     # A probe comes while all is busy: a session would wait for the interpreter ten times.

@@ -8,6 +8,7 @@ from asyncpg.exceptions import InternalClientError, InvalidCachedStatementError,
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from agent_gateway.conditions import Condition
 from agent_gateway.errors import StoreError, StoreHeldUp, StoreRejected, StoreUnavailable
 
 _PASSING_SQLSTATES: Final = ("08", "25", "26", "28", "3D", "40", "42501", "42P05", "53", "55", "57", "58")
@@ -24,30 +25,56 @@ _DRIVERS: Final = (PostgresError, DriverError, InternalClientError, sqlite3.Erro
 """What the drivers raise to those that use them directly (prepared.py)."""
 
 
-class _MappedErrors:
-    """A plain class without state, because it is entered for every query."""
+class MappedErrors:
+    """`with` it, errors of the database and its driver become StoreUnavailable or StoreRejected.
+
+    A plain class, because it is entered for every query. `away` is told what went wrong and what went well.
+    """
+
+    def __init__(self, away: Condition | None = None) -> None:
+        self._away = away
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, IntegrityError):
+        if error is None:
+            if self._away is not None and self._away.holds:
+                self._away.passed()
             return
-        if isinstance(error, PoolTimeoutError | OSError | TimeoutError | MemoryError) or _is_threadless(
-            error
-        ):
-            raise StoreUnavailable(type(error).__name__) from error
-        if isinstance(error, DBAPIError):
-            # Not chained: the whole text quotes what users wrote, which must not reach logs.
-            raise (StoreUnavailable if _is_passing(error) else StoreRejected)(_reason(error)) from None
-        if isinstance(error, _DRIVERS):
-            raise _mapped_driver_error(error) from None
-        if isinstance(error, SQLAlchemyError):
-            raise StoreRejected(type(error).__name__) from error
+        mapped, hides = _mapped(error)
+        if self._away is not None and type(mapped) is StoreUnavailable:
+            # Not its kinds: what another transaction held up, and what a leaving process refuses.
+            self._away.met(mapped)
+        if mapped is not None and mapped is not error:
+            raise mapped from (None if hides else error)
 
 
-mapped_errors: Final = _MappedErrors()
-"""`with mapped_errors:` makes errors of the database and its driver StoreUnavailable or StoreRejected."""
+def _mapped(error: BaseException) -> tuple[StoreError | None, bool]:
+    """Our error for this one, None for one that passes; and whether its text must be kept out of logs."""
+    mapped: StoreError | None = None
+    if isinstance(error, StoreError):
+        mapped = error
+    elif isinstance(error, PoolTimeoutError | OSError | TimeoutError | MemoryError) or _is_threadless(error):
+        mapped = StoreUnavailable(_of_system(error))
+    elif isinstance(error, DBAPIError) and not isinstance(error, IntegrityError):
+        # The whole text quotes what users wrote.
+        return (StoreUnavailable if _is_passing(error) else StoreRejected)(_reason(error)), True
+    elif isinstance(error, _DRIVERS):
+        return _mapped_driver_error(error), True
+    elif isinstance(error, SQLAlchemyError) and not isinstance(error, IntegrityError):
+        mapped = StoreRejected(type(error).__name__)
+    return mapped, False
+
+
+def _of_system(error: BaseException) -> str:
+    """The kind of an error of the system, and what the system says of it; that has no text of a user."""
+    said = getattr(error, "strerror", None)
+    return f"{type(error).__name__} {said}" if said else type(error).__name__
+
+
+mapped_errors: Final = MappedErrors()
+"""For work outside of a `Database`."""
 
 
 def is_useless(error: BaseException) -> bool:

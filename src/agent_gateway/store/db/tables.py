@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 from agent_gateway.json_types import JsonObject
-from agent_gateway.store.db.column_types import UtcDateTime, json_type, uuid_type
+from agent_gateway.store.db.column_types import UtcDateTime, json_or_null_type, json_type, uuid_type
 
 NAMING = {
     "ix": "ix_%(column_0_label)s",
@@ -176,6 +176,8 @@ class MessageRow(Row, table=True):
     marks: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))
     """Position and length of every chunk of the answer, packed by store/turns/chunk_offsets.py (R13)."""
     usage: JsonObject | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
+    finish_reason: str | None = Field(default=None, sa_column=Column(String(16), nullable=True))
+    """Why the model stopped answering; NULL when that is not known."""
     suggestions: list[str] | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
     """Questions the user may ask next; NULL until they were made."""
     linked_files: list[JsonObject] | None = Field(default=None, sa_column=Column(json_type(), nullable=True))
@@ -223,11 +225,17 @@ class TurnRow(Row, table=True):
     checkpoint: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
     outcome: str | None = Field(default=None, sa_column=Column(String(16), nullable=True))
     error_code: str | None = None
+    cause: JsonObject | None = Field(default=None, sa_column=Column(json_or_null_type(), nullable=True))
+    """Why it failed, as JSON of domain/causes.py, for the operator alone."""
     end_position: int | None = None
     form_id: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
     """The form whose answer this turn carries. No foreign key: forms refer to turns."""
     trace_id: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
     trace_session_id: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    request_id: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    """Of the HTTP request that began it; NULL when none did, or a process of an older release."""
+    traceparent: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    """The same request's place in a W3C trace; NULL when it had none."""
     created_at: datetime = _time()
     ended_at: datetime | None = _time(nullable=True)
 

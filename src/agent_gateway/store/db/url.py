@@ -127,6 +127,15 @@ def async_url(url: str) -> URL:
     raise ConfigError(f"{NAME} is for {name}: only SQLite and Postgres are supported.")
 
 
+def described(url: URL) -> str:
+    """The database for people: the file, or the hosts and the name; never a user or a password."""
+    if url.get_backend_name() == "sqlite":
+        return f"sqlite {url.database}"
+    address = postgres_address(url)
+    hosts = ",".join(str(host) for host in address.hosts) or "(its default place)"
+    return f"postgresql {hosts}/{address.login.get('database', '')}"
+
+
 def postgres_address(url: URL) -> PostgresAddress:
     """What a URL of Postgres says; ConfigError for a parameter that cannot be honoured."""
     # Of several values the last counts, as in libpq.

@@ -53,7 +53,7 @@ async def version_of(connection: AsyncConnection, app: App, pinned: str | None) 
 
 def _app(app: App, row: _VersionRow) -> App:
     version_id, config = row
-    return App(app.id, AppVersionId(version_id), read_config(config))
+    return App(app.id, AppVersionId(version_id), read_config(config), app.slug)
 
 
 # Not the stronger FOR UPDATE: that would wait for every new row that refers to the app.

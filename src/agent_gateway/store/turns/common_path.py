@@ -40,6 +40,8 @@ class NewMessage(NamedTuple):
     body_hash: str | None
     trace_id: str | None
     trace_session_id: str | None
+    request_id: str | None
+    traceparent: str | None
 
 
 class Begun(NamedTuple):
@@ -77,8 +79,11 @@ class TurnEnd(NamedTuple):
     usage: str | None
     """JSON."""
     snapshot: str | None
+    finish_reason: str | None
     outcome: str
     error_code: str | None
+    cause: str | None
+    """JSON."""
     end_position: int
     may_name: bool
     """Whether the app names conversations whose name is open."""

@@ -182,6 +182,8 @@ class CommonWritesOnSqlite:
                 "form_id": None,
                 "trace_id": new.trace_id,
                 "trace_session_id": new.trace_session_id,
+                "request_id": new.request_id,
+                "traceparent": new.traceparent,
                 "lease_seconds": self._context.lease_seconds,
                 "turn_seconds": self._context.turn_seconds,
                 "created_at": now,
@@ -213,6 +215,7 @@ class CommonWritesOnSqlite:
                 "answer": end.answer,
                 "marks": end.marks,
                 "usage": msgspec.json.decode(end.usage) if end.usage else None,
+                "finish_reason": end.finish_reason,
             },
         )
         for step in end.steps:
@@ -227,6 +230,7 @@ class CommonWritesOnSqlite:
                 "task": end.task,
                 "outcome": end.outcome,
                 "error_code": end.error_code,
+                "cause": msgspec.json.decode(end.cause) if end.cause else None,
                 "end_position": end.end_position,
             },
         )

@@ -54,6 +54,8 @@ def common_message(caller: Caller, request: TurnRequest, task_id: TaskId) -> New
         body_hash=body_hash(request) if request.idempotency_key else None,
         trace_id=request.trace.id or None,
         trace_session_id=request.trace.session_id or None,
+        request_id=request.trace.request_id or None,
+        traceparent=request.trace.parent or None,
     )
 
 
@@ -93,8 +95,10 @@ async def common_end(turn: Turn, result: Result) -> TurnEnd | None:
         marks=await pack_in_thread(result.chunks),
         usage=_json(result.usage) if result.usage else None,
         snapshot=result.snapshot,
+        finish_reason=result.finish_reason,
         outcome=result.outcome.value,
         error_code=result.error_code,
+        cause=_json(result.cause) if result.cause else None,
         end_position=result.end_position,
         may_name=turn.app.config.naming is not None and result.outcome is Outcome.COMPLETED,
         steps=result.steps,

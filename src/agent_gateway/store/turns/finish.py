@@ -20,7 +20,12 @@ from agent_gateway.store.turns.queue import promote
 WRITE_ANSWER: Final = (
     update(messages)
     .where(messages.c.id == bindparam("message"))
-    .values(answer=bindparam("answer"), marks=bindparam("marks"), usage=bindparam("usage"))
+    .values(
+        answer=bindparam("answer"),
+        marks=bindparam("marks"),
+        usage=bindparam("usage"),
+        finish_reason=bindparam("finish_reason"),
+    )
 )
 TOUCH_CONVERSATION: Final = (
     update(conversations).where(conversations.c.id == bindparam("conversation")).values(updated_at=now_plus())
@@ -32,6 +37,7 @@ END_TURN: Final = (
         state=TurnState.ENDED.value,
         outcome=bindparam("outcome"),
         error_code=bindparam("error_code"),
+        cause=bindparam("cause"),
         end_position=bindparam("end_position"),
         lease_until=None,
         checkpoint=None,
@@ -55,6 +61,7 @@ async def write_result(
             "answer": result.answer,
             "marks": await pack_in_thread(result.chunks),
             "usage": msgspec.to_builtins(result.usage) if result.usage else None,
+            "finish_reason": result.finish_reason,
         },
     )
     if result.steps:
@@ -72,6 +79,7 @@ async def write_result(
             "task": turn.id,
             "outcome": result.outcome.value,
             "error_code": result.error_code,
+            "cause": msgspec.to_builtins(result.cause) if result.cause else None,
             "end_position": result.end_position,
         },
     )

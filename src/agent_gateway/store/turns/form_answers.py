@@ -1,6 +1,7 @@
 """Answers to forms: a human submits one, or the form expires. Each begins the conversation's next turn."""
 
 import logging
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy import bindparam, select
@@ -11,7 +12,7 @@ from agent_gateway.apps.policy import continues_after_expiry
 from agent_gateway.domain.form_rules import TIMED_OUT, answer_of, query_of
 from agent_gateway.domain.human_input import FormAnswer, FormState, Submission
 from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, MessageId, TaskId, new_id
-from agent_gateway.domain.turns import Trace, TurnState
+from agent_gateway.domain.turns import NO_TRACE, Trace, TurnState
 from agent_gateway.errors import FormAlreadySubmitted, FormExpired, NotFound
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import app_versions, conversations, forms, is_open, messages, turns
@@ -44,9 +45,16 @@ _FORM_BY_ID: Final = _FORM.where(forms.c.id == bindparam("form"))
 
 
 async def submit_form(
-    connection: AsyncConnection, context: OwnerContext, app_id: AppId, token: str, submission: Submission
+    connection: AsyncConnection,
+    context: OwnerContext,
+    app_id: AppId,
+    token: str,
+    submission: Submission,
+    trace: Trace,
 ) -> TaskId:
     """Store what a human answered and begin the turn that carries it; returns the turn's id.
+
+    `trace` is that of the request; the client's own ids are those of the turn that asked.
 
     Raises NotFound, FormAlreadySubmitted, FormExpired, and InvalidParam for a submission that does not fit
     the form, which stays open.
@@ -68,7 +76,7 @@ async def submit_form(
             raise FormExpired
         case FormState.OPEN:
             answer = answer_of(form_of(row).definition, submission)
-    return await _begin(connection, context, row, answer, context.owner)
+    return await _begin(connection, context, row, answer, context.owner, trace)
 
 
 _EXPIRED: Final = (
@@ -101,7 +109,7 @@ async def expire_batch(connection: AsyncConnection, context: OwnerContext) -> tu
         if config is None:
             logger.error("form %s: this release cannot read the configuration of its app", row.form_id)
         if continues_after_expiry(config):
-            await _begin(connection, context, row, TIMED_OUT, None)
+            await _begin(connection, context, row, TIMED_OUT, None, NO_TRACE)
             begun = True
         else:
             await close_form(connection, form_of(row), TIMED_OUT, None)
@@ -109,11 +117,16 @@ async def expire_batch(connection: AsyncConnection, context: OwnerContext) -> tu
 
 
 async def _begin(
-    connection: AsyncConnection, context: OwnerContext, asked: DbRow, answer: FormAnswer, owner: str | None
+    connection: AsyncConnection,
+    context: OwnerContext,
+    asked: DbRow,
+    answer: FormAnswer,
+    owner: str | None,
+    trace: Trace,
 ) -> TaskId:
     """Close the form with this answer, and insert the turn that carries it.
 
-    The turn has what the question's turn had: the version of the app, the inputs and the trace.
+    The turn has what the question's turn had: the version of the app, the inputs and the client's own ids.
     """
     task_id = TaskId(new_id())
     form = await close_form(connection, form_of(asked), answer, task_id)
@@ -132,7 +145,7 @@ async def _begin(
         owner=None if is_busy else owner,
         form_id=form.id,
         inputs_of=MessageId(asked.inputs_of or asked.form_message_id),
-        trace=Trace(asked.trace_id or "", asked.trace_session_id or ""),
+        trace=replace(trace, id=asked.trace_id or "", session_id=asked.trace_session_id or ""),
     )
     await insert_turn(connection, context, new, conversation.updated_at)
     return task_id

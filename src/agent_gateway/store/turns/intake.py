@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from agent_gateway.domain.files import InputFile
 from agent_gateway.domain.human_input import Submission
 from agent_gateway.domain.ids import AppId, ConversationId, TaskId, new_id
-from agent_gateway.domain.turns import Caller, Turn, TurnRequest, TurnState
+from agent_gateway.domain.turns import NO_TRACE, Caller, Trace, Turn, TurnRequest, TurnState
 from agent_gateway.errors import ConversationBusy, NotFound, StoreHeldUp, StoreRejected, StoreUnavailable
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.scope import owned, scope_of
@@ -184,7 +184,9 @@ class TurnIntake:
             trace=request.trace,
         )
 
-    async def submit(self, app_id: AppId, token: str, submission: Submission) -> Turn:
+    async def submit(
+        self, app_id: AppId, token: str, submission: Submission, trace: Trace = NO_TRACE
+    ) -> Turn:
         """Store what a human answered and begin the turn that carries it, in one transaction.
 
         The turn is `planned` and ours to run, or `queued` behind an active one. Raises NotFound,
@@ -192,7 +194,7 @@ class TurnIntake:
         stays open.
         """
         async with self._database.transaction() as connection:
-            task_id = await submit_form(connection, self._context, app_id, token, submission)
+            task_id = await submit_form(connection, self._context, app_id, token, submission, trace)
             (turn,) = await read_turns(connection, self._context, turns.c.id == task_id)
             return turn
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+import msgspec
 from sqlalchemy import ColumnElement, bindparam, case, func, or_, select, update
 
 from agent_gateway.domain.events import Endings, Result
 from agent_gateway.domain.ids import RunId, TaskId
-from agent_gateway.domain.turns import Turn, TurnState
+from agent_gateway.domain.turns import TakenFrom, Turn, TurnState
 from agent_gateway.errors import StoreHeldUp, StoreRejected
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import now_plus
@@ -62,8 +63,8 @@ class OwnedTurns:
         if everyone:
             free.append(turns.c.owner != self._context.owner)
         async with self._database.transaction("duty") as connection:
-            found = await connection.scalars(
-                select(turns.c.id)
+            found = await connection.execute(
+                select(turns.c.id, turns.c.owner, turns.c.state)
                 .where(
                     is_active(turns),
                     or_(*free),
@@ -77,7 +78,8 @@ class OwnedTurns:
                 .limit(ADOPTION_BATCH)
                 .with_for_update(skip_locked=True)
             )
-            ids = list(found)
+            taken = {row.id: _taken_from(row.owner, row.state, self._context.owner) for row in found}
+            ids = list(taken)
             if not ids:
                 return []
             # Only a turn whose owner died counts as adopted: a release clears the owner first, and this
@@ -88,7 +90,8 @@ class OwnedTurns:
                 .where(turns.c.id.in_(ids))
                 .values(adoptions=turns.c.adoptions + case((not_dead, 0), else_=1), **self._ownership())
             )
-            return await read_turns(connection, self._context, turns.c.id.in_(ids))
+            read = await read_turns(connection, self._context, turns.c.id.in_(ids))
+            return [msgspec.structs.replace(turn, taken=taken[turn.task_id]) for turn in read]
 
     async def take_back(self, task_ids: list[TaskId]) -> list[Turn]:
         """Own released turns again that no process has adopted (R12). Those that it returns are ours."""
@@ -237,6 +240,12 @@ class OwnedTurns:
         except (StoreRejected, StoreHeldUp):
             # The other way says what is wrong with it, or waits alone.
             return False
+
+
+def _taken_from(owner: str | None, state: str, ours: str) -> TakenFrom:
+    if owner is not None and owner != ours:
+        return TakenFrom.DEAD
+    return TakenFrom.QUEUE if state == TurnState.PLANNED else TakenFrom.RELEASED
 
 
 def _task_of(held: tuple[Turn, object]) -> TaskId:

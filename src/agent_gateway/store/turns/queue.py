@@ -4,6 +4,7 @@ When a turn leaves the queue it is decided from which state it continues. A mess
 turn which asked a human is either the answer or refused, as its app wants.
 """
 
+import logging
 from typing import Final, NamedTuple
 
 from sqlalchemy import bindparam, exists, select, update
@@ -11,13 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.apps.config import read_config_or_none
 from agent_gateway.apps.policy import refuses_while_asked
+from agent_gateway.causes import Cause
 from agent_gateway.domain.events import GATEWAY_END
 from agent_gateway.domain.human_input import FormAnswer
 from agent_gateway.domain.ids import TaskId
 from agent_gateway.domain.turns import Outcome, TurnState
+from agent_gateway.errors import QuestionOpen
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import app_versions, is_active, messages, turns
 from agent_gateway.store.question_forms import OPEN_FORM, close_form, form_of
+
+logger = logging.getLogger(__name__)
 
 
 class _QueuedTurn(NamedTuple):
@@ -52,13 +57,18 @@ _PROMOTE: Final = (
         form_id=bindparam("form"),
     )
 )
+_REFUSED: Final = Cause("QuestionOpen", said="the turn before it asks a human, and that takes no message")
 _REFUSE: Final = (
     update(turns)
     .where(turns.c.id == bindparam("task"))
     .values(
         state=TurnState.ENDED.value,
         outcome=Outcome.FAILED.value,
-        error_code="human_input_required",
+        error_code=QuestionOpen.code,
+        cause={
+            "kind": "QuestionOpen",
+            "said": "the turn before it asked a human, and its app takes no message",
+        },
         end_position=GATEWAY_END,
         ended_at=now_plus(),
     )
@@ -76,6 +86,9 @@ async def promote(connection: AsyncConnection, conversation_id: str, turn_second
         if asked is not None and form_id is None:
             if refuses_while_asked(read_config_or_none(queued.config)):
                 await connection.execute(_REFUSE, {"task": queued.id})
+                # Nobody drives it who could tell its end.
+                fields = {"task_id": queued.id, "outcome": Outcome.FAILED.value, "code": QuestionOpen.code}
+                logger.warning("turn failed", extra={**fields, "cause": str(_REFUSED)})
                 continue
             form_id = asked.form_id
             answer = FormAnswer("submitted", message=queued.query)

@@ -146,6 +146,7 @@ class TurnReader:
                 end_position=turn.end_position or GATEWAY_END,
                 error_code=turn.error_code,
                 usage=msgspec.convert(message.usage, Usage) if message.usage else None,
+                finish_reason=message.finish_reason,
                 form=form,
                 answered=answered,
                 files=tuple(artifacts.get(message.id, ())),

@@ -29,6 +29,7 @@ from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import (
     StepRow,
     app_versions,
+    apps,
     conversations,
     end_users,
     forms,
@@ -100,6 +101,8 @@ INSERT_TURN: Final = insert(turns).values(
             "form_id",
             "trace_id",
             "trace_session_id",
+            "request_id",
+            "traceparent",
             "created_at",
         )
     },
@@ -139,6 +142,8 @@ async def insert_turn(
             "form_id": new.form_id,
             "trace_id": new.trace.id or None,
             "trace_session_id": new.trace.session_id or None,
+            "request_id": new.trace.request_id or None,
+            "traceparent": new.trace.parent or None,
             "lease_seconds": context.lease_seconds,
             "turn_seconds": context.turn_seconds,
             "fold_version": context.fold_versions[0],
@@ -157,6 +162,7 @@ _TURN: Final = (
         messages.c.files,
         messages.c.created_at.label("message_created_at"),
         conversations.c.app_id,
+        apps.c.slug,
         end_users.c.external_id.label("user"),
         app_versions.c.config,
         snapshots.c.data.label("snapshot"),
@@ -166,6 +172,7 @@ _TURN: Final = (
     )
     .join(messages, messages.c.id == turns.c.message_id)
     .join(conversations, conversations.c.id == turns.c.conversation_id)
+    .join(apps, apps.c.id == conversations.c.app_id)
     .join(end_users, end_users.c.id == conversations.c.end_user_id)
     .join(app_versions, app_versions.c.id == turns.c.app_version_id)
     .outerjoin(asking_messages, refers())
@@ -201,7 +208,7 @@ def _turn(row: DbRow, context: OwnerContext, config: AppConfig) -> Turn:
         conversation_id=ConversationId(row.conversation_id),
         message_id=MessageId(row.message_id),
         created_at=int(row.message_created_at.timestamp()),
-        app=App(AppId(row.app_id), AppVersionId(row.app_version_id), config),
+        app=App(AppId(row.app_id), AppVersionId(row.app_version_id), config, row.slug),
         user=row.user,
         query=row.query,
         inputs=all_inputs(row.kept_inputs, row.inputs),
@@ -216,7 +223,10 @@ def _turn(row: DbRow, context: OwnerContext, config: AppConfig) -> Turn:
         checkpoint=row.checkpoint,
         runnable=row.adoptions < MAX_ADOPTIONS and row.fold_version in context.fold_versions,
         form=form_of(row) if row.form_token else None,
-        trace=Trace(row.trace_id or "", row.trace_session_id or ""),
+        adoptions=row.adoptions,
+        trace=Trace(
+            row.trace_id or "", row.trace_session_id or "", row.request_id or "", row.traceparent or ""
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 Every function here runs under the lock of the conversation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import bindparam, delete, func, select, update
@@ -21,6 +21,8 @@ from agent_gateway.store.turns.finish import move_snapshot, write_result
 from agent_gateway.store.turns.locks import LOCKED_TURN, LockedTurn
 from agent_gateway.store.turns.outbox import OutboxKind, enqueue_closing
 
+_WITHOUT_RUN: Final = frozenset({TurnState.QUEUED, TurnState.PLANNED})
+
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
@@ -28,11 +30,14 @@ class Stopped:
 
     task_id: TaskId
     run_id: RunId | None
+    ended: bool
+    """It had no run yet, and ended at once."""
 
     @classmethod
     def of(cls, turn: LockedTurn) -> "Stopped":
-        """The stopped turn of this row."""
-        return cls(TaskId(turn.id), RunId(turn.run_id) if turn.run_id else None)
+        """The turn of this row, after `stop_turn`."""
+        run_id = RunId(turn.run_id) if turn.run_id else None
+        return cls(TaskId(turn.id), run_id, ended=turn.state in _WITHOUT_RUN)
 
 
 _STOP: Final = (
@@ -48,7 +53,7 @@ async def stop_turn(connection: AsyncConnection, turn: LockedTurn, reason: str, 
     A turn without a run ends at once. Returns whether that planned a queued turn.
     """
     await connection.execute(_STOP, {"task": turn.id, "reason": reason})
-    if turn.state not in (TurnState.QUEUED, TurnState.PLANNED):
+    if turn.state not in _WITHOUT_RUN:
         return False
     result = Result(Outcome.STOPPED, (), (), GATEWAY_END)
     return await write_result(connection, turn, result, turn_seconds)
@@ -79,7 +84,7 @@ async def interrupt(
             await stop_turn(connection, turn, "interrupted", turn_seconds)
         else:
             await connection.execute(_STOP, {"task": turn.id, "reason": "interrupted"})
-        stopped.append(Stopped.of(turn))
+        stopped.append(replace(Stopped.of(turn), ended=turn.state == TurnState.QUEUED))
     return stopped
 
 

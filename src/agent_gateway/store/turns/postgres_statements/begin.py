@@ -71,6 +71,8 @@ _GIVEN: Final = arrays(
     body_hash=Text(),
     trace_id=Text(),
     trace_session_id=Text(),
+    request_id=Text(),
+    traceparent=Text(),
 )
 _EMPTY: Final = literal_column("'{}'::jsonb", JSONB())
 
@@ -271,6 +273,8 @@ def _new_turn(going: CTE) -> CTE:
         fold_version=bindparam("our_fold", type_=Integer()),
         trace_id=going.c.trace_id,
         trace_session_id=going.c.trace_session_id,
+        request_id=going.c.request_id,
+        traceparent=going.c.traceparent,
         created_at=going.c.now,
     )
 

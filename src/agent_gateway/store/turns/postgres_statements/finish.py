@@ -43,8 +43,10 @@ _GIVEN: Final = arrays(
     marks=LargeBinary(),
     usage=Text(),
     snapshot=Text(),
+    finish_reason=Text(),
     outcome=Text(),
     error_code=Text(),
+    cause=Text(),
     end_position=Integer(),
     may_name=Boolean(),
 )
@@ -72,6 +74,7 @@ def _finish() -> PreparedForPostgres:
             state=TurnState.ENDED.value,
             outcome=going.c.outcome,
             error_code=going.c.error_code,
+            cause=cast(going.c.cause, JSONB),
             end_position=going.c.end_position,
             lease_until=null(),
             checkpoint=null(),
@@ -128,7 +131,12 @@ def _answered(going: CTE) -> CTE:
     return (
         update(messages)
         .where(messages.c.id == going.c.message_id)
-        .values(answer=going.c.answer, marks=going.c.marks, usage=cast(going.c.usage, JSONB))
+        .values(
+            answer=going.c.answer,
+            marks=going.c.marks,
+            usage=cast(going.c.usage, JSONB),
+            finish_reason=going.c.finish_reason,
+        )
         .returning(messages.c.id)
         .cte("answered")
     )

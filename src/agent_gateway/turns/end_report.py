@@ -1,0 +1,42 @@
+"""What is told of a turn that ended here: one line in the log, at WARNING with its cause when it failed."""
+
+import logging
+from typing import Final
+
+from agent_gateway.domain.events import Result
+from agent_gateway.domain.turns import Outcome
+from agent_gateway.turns.live_turn import LiveTurn
+
+logger = logging.getLogger(__name__)
+
+_DIGITS: Final = 3
+
+
+def report_end(live: LiveTurn, result: Result) -> None:
+    """Write the line of a turn whose end this process has stored."""
+    runner, turn = live.runner, live.turn
+    times = runner.times
+    answer, failed = result.answer, result.outcome is Outcome.FAILED
+    fields: dict[str, object] = {
+        "app": turn.app.slug or turn.app.id,
+        "task_id": turn.task_id,
+        "run_id": runner.run_id,
+        "outcome": result.outcome.value,
+        "code": result.error_code,
+        "cause": str(result.cause) if result.cause else None,
+        "seconds": times.total,
+        "queued_seconds": times.queued,
+        "first_event_seconds": times.to_first_event,
+        "backend_seconds": times.of_backend,
+        "chunks": len(result.chunks),
+        "bytes": len(answer) if answer.isascii() else len(answer.encode()),
+        "tokens": result.usage.total_tokens if result.usage else None,
+        "adoptions": turn.adoptions,
+        "readers": live.log.readers_ever,
+    }
+    told = {
+        name: round(value, _DIGITS) if isinstance(value, float) else value
+        for name, value in fields.items()
+        if value is not None
+    }
+    logger.log(logging.WARNING if failed else logging.INFO, "turn %s", result.outcome.value, extra=told)
