@@ -278,6 +278,8 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, refused: Refused) -> None:
         """Answer an invalid request in the envelope of all errors, and close the connection."""
+        # It never becomes a request of the application, which has a line for each.
+        logger.info("a request was refused: %s", refused.message, extra={"status": refused.status})
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.leave()

@@ -12,6 +12,7 @@ import yaml
 from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from agent_gateway.logs import formatter
 from agent_gateway.server.config import server_config
 from tests.support.chat import Chat, forged, refused
 from tests.support.fakes.script import (
@@ -172,8 +173,9 @@ def not_logged(caplog: pytest.LogCaptureFixture, *secrets: str) -> None:
         if record.name != "uvicorn.access"
     ]
     assert records, "nothing was logged: this test sees nothing"
+    json_lines = formatter("json")
     for record in records:
-        shown = f"{caplog.handler.format(record)} {record.args}"
+        shown = f"{caplog.handler.format(record)} {json_lines.format(record)} {record.args}"
         for secret in secrets:
             assert secret not in shown
 

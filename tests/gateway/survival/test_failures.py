@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from agent_gateway import ending
+from agent_gateway.causes import Cause
 from agent_gateway.domain.events import Result
 from agent_gateway.errors import FAILURES
 from agent_gateway.limits import Limits, TurnLimits
@@ -43,6 +45,7 @@ from tests.support.fakes.script import (
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.gateway_server import EARLY_FAILURES_HAVE_A_STATUS, GatewayServer, wait_until
 from tests.support.json_type import Json
+from tests.support.log_lines import TURNS, kept_lines
 from tests.support.rows import newest_turn, rows_of
 
 SECRET = "sk-do-not-show"
@@ -200,7 +203,9 @@ def a_failing_turn(world: World, code: str, partial: str, *, runs: int | None = 
     conversation = first["conversation_id"]
     old = rows_of(world.database, first["task_id"]).snapshot
     posts = world.fake.posts
-    yield conversation
+    with kept_lines(TURNS) as lines:
+        yield conversation
+        wait_until(lambda: lines)
     message = world.chat.message(conversation)
     assert (message["status"], message["error"]) == ("error", FAILURES[code])
     assert message["answer"] == partial
@@ -209,6 +214,13 @@ def a_failing_turn(world: World, code: str, partial: str, *, runs: int | None = 
     rows = rows_of(world.database, newest_turn(world.database, conversation))
     assert (rows.turn.state, rows.turn.outcome, rows.turn.error_code) == ("ended", "failed", code)
     assert rows.turn.lease_until is None
+    [line] = lines
+    cause = msgspec.convert(rows.turn.cause, Cause)
+    assert (line["level"], line["outcome"], line["code"]) == ("warning", "failed", code)
+    assert (line["task_id"], line["request_id"]) == (rows.turn.id, rows.turn.request_id)
+    assert line.get("run_id") == rows.turn.run_id
+    assert (line["app"], line["cause"]) == ("default", str(cause))
+    assert SECRET not in f"{line} {cause}"
     assert old is not None
     assert rows.snapshot is not None
     assert (rows.snapshot.seq, rows.snapshot.data) == (old.seq, old.data)
