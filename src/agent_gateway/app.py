@@ -8,7 +8,7 @@ from typing import Final
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from agent_gateway import logs
+from agent_gateway import logs, metrics
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.garbage import spare_loaded_objects
 from agent_gateway.limits import DEFAULTS, Limits
@@ -29,6 +29,7 @@ from agent_gateway.routes import (
     unsupported,
     variables,
 )
+from agent_gateway.routes import metrics as metrics_route
 from agent_gateway.routes.dependencies.auth import check_key
 from agent_gateway.routes.http import cors, docs_page, errors, openapi
 from agent_gateway.routes.http.middleware import HeadRequests, RequestBodies
@@ -123,6 +124,10 @@ def create_app(
     app.include_router(routes)
     app.include_router(routes, prefix="/v1", include_in_schema=False)
     app.include_router(health.router)
+    if settings.metrics:
+        app.include_router(metrics_route.router)
+    else:
+        metrics.switch_off()
     app.add_middleware(RequestBodies, most=settings.max_body_bytes, check_key=check_key)
     app.add_middleware(HeadRequests)
     app.add_middleware(

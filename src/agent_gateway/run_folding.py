@@ -25,6 +25,8 @@ class Folding:
         self.fold = Fold(version=turn.fold_version)
         self._backend = backend
         self._emit = emit
+        self.past_lost_at = 0
+        """Position of the event that replaced a lost past; 0 when there is none."""
         self.is_reading = False
         """True while the run's stream is read."""
         self._saved = 0
@@ -76,6 +78,7 @@ class Folding:
         if fold.position <= self.fold.position:
             return False
         self.fold = fold
+        self.past_lost_at = fold.position
         self._emit([MessageReplace(fold.position, fold.answer, "past_lost")])
         return True
 

@@ -26,6 +26,7 @@ from dataclasses import replace
 import msgspec
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
+from agent_gateway import metrics
 from agent_gateway.backend.compose import compose
 from agent_gateway.backend.run_handle import RunHandle, cancel_quietly
 from agent_gateway.backend.shown_files import images_for_model
@@ -107,6 +108,11 @@ class TurnRunner:
         """True once this runner knows that a stop was asked for."""
         return self._bounds.stopping
 
+    @property
+    def past_lost_at(self) -> int:
+        """Position of the last event that was lost and replaced by the whole text; 0 when none was."""
+        return self._folding.past_lost_at
+
     def checkpoint(self) -> bytes | None:
         """The fold's whole state, or None when there is nothing new to store (R5)."""
         return self._folding.checkpoint()
@@ -119,6 +125,7 @@ class TurnRunner:
 
     def stop(self) -> None:
         """A caller asked to stop and the store knows: give the run a moment to say how it ended."""
+        self.times.stopping()
         self._bounds.stop()
 
     def interrupt(self) -> None:
@@ -187,8 +194,10 @@ class TurnRunner:
         if result is not None:
             self.stored_end = True
             self._emit_result(result)
-        elif self.turn.epoch == turn.epoch:
-            self.owned = False
+        else:
+            metrics.FENCED("finish").inc()
+            if self.turn.epoch == turn.epoch:
+                self.owned = False
 
     async def _do_run(self) -> Failure | None:
         if not self.turn.runnable:
@@ -211,12 +220,14 @@ class TurnRunner:
         request = compose(self.turn, self._resources.environ, self._resources.file_url, images)
         with self._bounds.sending_run():
             if not await self._store.owner_retried(lambda: self._store.owned.arm(self.turn)):
+                metrics.FENCED("arm").inc()
                 return False
             self.times.sent()
             self._created = RunHandle(self._backend, self._resources.limits.cancel_seconds)
             run_id = await self._created.create(request)
             stop_asked = await self._store.retried(lambda: self._store.owned.mark_running(self.turn, run_id))
             if stop_asked is None:
+                metrics.FENCED("running").inc()
                 # Not ours any longer. The run is nobody's, unless a write that stored it lost its answer.
                 stored = await self._store.retried(lambda: self._store.reader.load(self.turn.task_id))
                 if stored is None or stored.run_id != run_id:

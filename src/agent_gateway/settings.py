@@ -89,6 +89,8 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The lowest level that is logged."""
+    metrics: bool = True
+    """Whether GET /metrics answers, and anything is measured."""
     lease_seconds: float = Field(8.0, gt=0)
     """How long a process keeps its turns without a heartbeat; it sends three heartbeats in that time."""
     turn_timeout_seconds: float = Field(3600.0, gt=0)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from agent_gateway import metrics
 from agent_gateway.domain.turns import TakenFrom, Turn
 
 
@@ -11,32 +12,45 @@ class TurnTimes:
 
     def __init__(self, turn: Turn, *, is_new: bool) -> None:
         """`is_new`: this process has just begun it."""
-        now = asyncio.get_running_loop().time()
+        self._now = asyncio.get_running_loop().time
+        now = self._now()
         self._begun = now if is_new else now - max(0.0, time.time() - turn.created_at)
         self._driven: float | None = None
         self._was_queued = False
         self._sent: float | None = None
         self._first_event: float | None = None
+        self._last_event = 0.0
+        self._stopping: float | None = None
+        self.gaps = metrics.Gaps()
 
     def driven(self, turn: Turn) -> None:
         """This process drives the turn from now on."""
         if self._driven is None:
-            self._driven = asyncio.get_running_loop().time()
+            self._driven = self._now()
             self._was_queued = turn.taken is TakenFrom.QUEUE
 
     def sent(self) -> None:
         """The request for its run is sent now."""
-        self._sent = asyncio.get_running_loop().time()
+        self._sent = self._now()
 
     def heard(self) -> None:
-        """Its run brought the first turn event, or a further one."""
+        """Its run brought turn events. Called for each read of its events, with many or with one."""
+        now = self._now()
         if self._first_event is None:
-            self._first_event = asyncio.get_running_loop().time()
+            self._first_event = now
+        else:
+            self.gaps.add(now - self._last_event)
+        self._last_event = now
+
+    def stopping(self) -> None:
+        """This process knows that a stop was asked for."""
+        if self._stopping is None:
+            self._stopping = self._now()
 
     @property
     def total(self) -> float:
         """Since its begin."""
-        return asyncio.get_running_loop().time() - self._begun
+        return self._now() - self._begun
 
     @property
     def queued(self) -> float:
@@ -56,3 +70,8 @@ class TurnTimes:
         if self._first_event is None or self._sent is None:
             return None
         return self._first_event - self._sent
+
+    @property
+    def since_stop(self) -> float | None:
+        """Since this process knows that a stop was asked for; None when none was."""
+        return None if self._stopping is None else self._now() - self._stopping

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +16,7 @@ from agent_gateway.crowd import Ticker
 from agent_gateway.domain.ids import new_id
 from agent_gateway.errors import StoreError
 from agent_gateway.filetypes import SizeLimits
+from agent_gateway.gauges import LOOK_SECONDS, Gauges, LagMeter
 from agent_gateway.limits import Limits
 from agent_gateway.openers import open_backend, open_database, open_files, secret_key
 from agent_gateway.routes.dependencies.state import AppState, Installed
@@ -34,6 +36,7 @@ from agent_gateway.store.keys import USE_SECONDS, KeyStore
 from agent_gateway.store.messages import MessageStore
 from agent_gateway.store.question_forms import FormStore
 from agent_gateway.store.secret_marks import NOTE_SECONDS, Secrets
+from agent_gateway.store.turns.backlog import BacklogReader
 from agent_gateway.store.turns.rows import OwnerContext
 from agent_gateway.store.turns.stores import TurnStores
 from agent_gateway.turn_resources import Resources
@@ -61,7 +64,9 @@ async def open_gateway(
     stack.push_async_callback(backend.aclose)
     turns = await _open_turns(settings, limits, storage, backend, tickets, stack)
     keys = ApiKeyCache(storage.keys, storage.database.clock, limits.requests)
-    await _start_work(settings, config, limits, storage, turns, keys, stack)
+    gauges = Gauges(turns.live, storage.database, BacklogReader(storage.database))
+    jobs = [Job(keys.write_use, USE_SECONDS), Job(gauges.look_at_backlog, LOOK_SECONDS)]
+    await _start_work(settings, config, limits, storage, turns, jobs, stack)
     return AppState(
         installed=storage.installed,
         database=storage.database,
@@ -95,6 +100,7 @@ async def open_gateway(
         ),
         ping_seconds=settings.ping_seconds,
         limits=limits.requests,
+        sample=gauges.sample,
     )
 
 
@@ -227,11 +233,14 @@ async def _start_work(
     limits: Limits,
     storage: _Storage,
     turns: _Turns,
-    keys: ApiKeyCache,
+    jobs: Sequence[Job],
     stack: AsyncExitStack,
 ) -> None:
     """Start what runs as long as the process. The bootstrap is last: a key that it prints must work."""
-    further = [Job(keys.write_use, USE_SECONDS)]
+    lag = LagMeter()
+    lag.start()
+    stack.callback(lag.stop)
+    further = list(jobs)
     if storage.secrets is not None:
         further.append(Job(storage.secrets.note, NOTE_SECONDS))
         stack.push_async_callback(_leave, storage.database, storage.secrets)

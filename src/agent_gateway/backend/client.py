@@ -8,11 +8,12 @@ kept nor logged, whether sent or received, and neither are the foreign errors th
 import asyncio
 import logging
 import re
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 from urllib.parse import quote, urlencode
 
 import msgspec
 
+from agent_gateway import metrics
 from agent_gateway.backend.event_reader import EventReader
 from agent_gateway.backend.generation_detection import Recognition
 from agent_gateway.backend.generations import in_generation
@@ -131,7 +132,9 @@ class HTTPBackend:
     async def _create(self, body: bytes) -> _Answer:
         expected = {200, 202, UNPROCESSABLE}
         request = self._address.post("runs", body)
-        call = asyncio.ensure_future(self._call(request, self._limits.create_seconds, expected, keep=True))
+        call = asyncio.ensure_future(
+            self._call("create", request, self._limits.create_seconds, expected, keep=True)
+        )
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
@@ -145,7 +148,7 @@ class HTTPBackend:
 
     async def _openapi(self) -> bytes:
         request = self._address.get("openapi.json", "application/json")
-        return (await self._call(request, self._limits.call_seconds, {200})).content
+        return (await self._call("openapi", request, self._limits.call_seconds, {200})).content
 
     async def stream(self, run_id: RunId, on_events: OnEvents, after: Cursors = START) -> None:
         """Hand over the events of a run after a resume point up to the first terminal one, once per read.
@@ -171,11 +174,12 @@ class HTTPBackend:
                 # A cut alone is ordinary: the stream is opened again. Now that did not work.
                 self._away.met(error)
             await budget.pause(error)
+            metrics.BACKEND_RECONNECTS.inc()
 
     async def cancel(self, run_id: RunId) -> None:
         """Ask the backend to cancel a run. A run that has ended, or is unknown there, is no error."""
         request = self._address.post(f"{_path(run_id)}/cancel", CANCEL_BODY)
-        await self._call(request, self._limits.call_seconds, {200, 404, 409})
+        await self._call("cancel", request, self._limits.call_seconds, {200, 404, 409})
 
     async def aclose(self) -> None:
         """Close the connections that nobody uses. A call or a stream closes its own when it is cancelled."""
@@ -183,12 +187,19 @@ class HTTPBackend:
         self._spares.close()
 
     async def _call(
-        self, request: bytes, seconds: float, expected: set[int], *, keep: bool = False
+        self, call: str, request: bytes, seconds: float, expected: set[int], *, keep: bool = False
     ) -> _Answer:
         """Send a request on a new connection: on a used one, a lost request could look like a lost answer.
 
         The whole answer has to come within `seconds`. With `keep` the connection is then a spare one.
         """
+        with _counted(call) as count:
+            answer = await self._answered(request, seconds, expected, keep=keep)
+            if answer.status == UNPROCESSABLE:
+                count.refused()
+            return answer
+
+    async def _answered(self, request: bytes, seconds: float, expected: set[int], *, keep: bool) -> _Answer:
         connection = await self._dialer.dial()
         try:
             head = await connection.send(request, seconds)
@@ -209,13 +220,23 @@ class HTTPBackend:
         """Read the events after a cursor from one connection, until it ends or the run does."""
         query = f"?{urlencode({'after': after})}" if after else ""
         request = self._address.get(f"{_path(run_id)}/events/sse{query}", _EVENT_STREAM)
-        connection, head = await self._open(request)
+        with _counted("stream"):
+            connection, unpacker = await self._open_stream(request)
         try:
-            reader.connected(self._unpacker(head))
+            reader.connected(unpacker)
             self._away.passed()
             await connection.deliver(reader.take)
         finally:
             connection.close()
+
+    async def _open_stream(self, request: bytes) -> tuple[Connection, Unpacker | None]:
+        """The connection of an event stream, and what unpacks it."""
+        connection, head = await self._open(request)
+        try:
+            return connection, self._unpacker(head)
+        except BaseException:
+            connection.close()
+            raise
 
     async def _open(self, request: bytes) -> tuple[Connection, Head]:
         """Send the request for an event stream, and wait for the head of the answer.
@@ -252,6 +273,35 @@ class HTTPBackend:
             logger.warning("the backend compresses its event streams (%s): events may arrive late", encoding)
             self._warned = True
         return Unpacker(encoding)
+
+
+class _counted:  # noqa: N801 - it is used as a statement
+    """Counts a call of the backend by how it went; not when it was cancelled."""
+
+    def __init__(self, call: str) -> None:
+        self._call = call
+        self._result = "ok"
+
+    def refused(self) -> None:
+        """It was answered, and nevertheless refused."""
+        self._result = "refused"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        match error:
+            case None:
+                result = self._result
+            case BackendRefused():
+                result = "refused"
+            case BackendUnreachable():
+                result = "unreachable"
+            case BackendError():
+                result = "garbage"
+            case _:
+                return
+        metrics.BACKEND_CALLS(self._call, result).inc()
 
 
 def _refusal(answer: _Answer) -> BackendRefused:

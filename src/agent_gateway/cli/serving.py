@@ -2,18 +2,23 @@
 
 import asyncio
 import logging
+import os
 import socket
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import typer
 import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
+from agent_gateway import metrics
 from agent_gateway.app import app_of_worker, create_app
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.cli.listen import url_of
@@ -62,6 +67,8 @@ class Supervisor(Multiprocess):
                 self.should_exit.set()
                 return
             logger.error("worker %s has died (%s): another one is started", worker.pid, worker.exitcode)
+            if worker.pid is not None and metrics.FOLDER in os.environ:
+                mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
             self.processes[index] = Process(self.config, self.sockets)
             self.processes[index].start()
 
@@ -89,11 +96,27 @@ def serve_in_workers(
     server = _configured(settings, app, factory=True, workers=workers)
     told = summary_of(settings, workers)
     logger.info("running on %s", url_of(settings.host, settings.port), extra=told)
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt), _shared_metrics(settings):
         supervisor = Supervisor(server, sockets)
         supervisor.run()
         if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
             raise typer.Exit(START_FAILED)
+
+
+@contextmanager
+def _shared_metrics(settings: Settings) -> Generator[None]:
+    """A folder in which the workers share their metrics, whichever of them is asked."""
+    if not settings.metrics:
+        yield
+        return
+    try:
+        with TemporaryDirectory(prefix="agent-gateway-metrics-") as folder:
+            os.environ[metrics.FOLDER] = folder
+            yield
+    except OSError as error:
+        raise ConfigError(f"no temporary folder for the metrics: {error.strerror}: set TMPDIR") from None
+    finally:
+        os.environ.pop(metrics.FOLDER, None)
 
 
 def _configured(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:

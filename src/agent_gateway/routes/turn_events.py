@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials
 
+from agent_gateway import metrics
 from agent_gateway.domain.ids import AppId, TaskId, canonical_uuid
 from agent_gateway.errors import InvalidParam, NotFound, StoreUnavailable, Unauthorized, Unavailable
 from agent_gateway.routes.dependencies.auth import Credentials, TicketText, get_app
@@ -63,6 +64,12 @@ async def get_events(
         found = await state.sources.find(app_id, reader, task)
     except StoreUnavailable:
         return TurnStream(body_once_found(later, state.ping_seconds), {"X-Task-Id": task})
+    except NotFound:
+        if position:
+            metrics.RESUMES("gone").inc()
+        raise
+    if position:
+        metrics.RESUMES("replaced" if found.replaces(position) else "exact").inc()
     if found.nothing_left(position):
         return Response(status_code=204)
     return TurnStream(body(found), {"X-Task-Id": task})

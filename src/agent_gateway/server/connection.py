@@ -16,6 +16,7 @@ from typing_extensions import override
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from agent_gateway import metrics
 from agent_gateway.crowd import Ticker
 from agent_gateway.limits import ServerLimits
 from agent_gateway.server.body import Body, ChunkedBody, SizedBody
@@ -329,6 +330,7 @@ class Connection(asyncio.Protocol):
             self._deadline += passed
         if unsent and self._writing.is_stalled(now, self._written - unsent - _unheard(self.transport)):
             logger.info("a client was cut: it took nothing for %.0f s", self._limits.stall_seconds)
+            metrics.CLIENTS_CUT.inc()
             self.cut()
             return
         if self.transport.is_closing():
@@ -337,6 +339,7 @@ class Connection(asyncio.Protocol):
             self._reading.rest()
         elif self._reading.is_stalled(now, self._received):
             logger.info("a client was cut: it did not send on for %.0f s", self._limits.stall_seconds)
+            metrics.CLIENTS_CUT.inc()
             self._refuse(too_slow())
             return
         if self._deadline is not None and now >= self._deadline:

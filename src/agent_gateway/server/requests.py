@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from structlog.contextvars import bind_contextvars
 
+from agent_gateway import metrics
 from agent_gateway.domain.ids import new_id
 
 REQUEST_ID: Final = "agent_gateway.request_id"
@@ -60,7 +61,7 @@ class Requests:
         try:
             await self._app(scope, receive, sending)
         finally:
-            fields = {
+            fields: dict[str, Any] = {
                 "method": scope["method"],
                 "route": route_of(scope),
                 "status": status,
@@ -69,6 +70,7 @@ class Requests:
             if not complete:
                 fields["left"] = True
             logger.info("request", extra=fields)
+            metrics.count_request(scope["method"], fields["route"], status)
 
 
 def route_of(scope: Mapping[str, Any]) -> str:

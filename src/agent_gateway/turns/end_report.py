@@ -3,8 +3,10 @@
 import logging
 from typing import Final
 
+from agent_gateway import metrics
 from agent_gateway.domain.events import Result
 from agent_gateway.domain.turns import Outcome
+from agent_gateway.turn_times import TurnTimes
 from agent_gateway.turns.live_turn import LiveTurn
 
 logger = logging.getLogger(__name__)
@@ -40,3 +42,22 @@ def report_end(live: LiveTurn, result: Result) -> None:
         if value is not None
     }
     logger.log(logging.WARNING if failed else logging.INFO, "turn %s", result.outcome.value, extra=told)
+    _measure(result, times)
+
+
+def _measure(result: Result, times: TurnTimes) -> None:
+    outcome = result.outcome.value
+    metrics.TURNS_ENDED(outcome, result.error_code or "").inc()
+    metrics.TURN_SECONDS(outcome).observe(times.total)
+    if times.queued:
+        metrics.QUEUE_SECONDS.observe(times.queued)
+    whole, backend = times.to_first_event, times.of_backend
+    if whole is not None and backend is not None:
+        metrics.FIRST_EVENT_SECONDS("gateway").observe(max(0.0, whole - backend))
+        metrics.FIRST_EVENT_SECONDS("backend").observe(backend)
+    if times.since_stop is not None:
+        metrics.STOP_SECONDS.observe(times.since_stop)
+    if result.usage is not None:
+        metrics.TOKENS("prompt").inc(result.usage.prompt_tokens)
+        metrics.TOKENS("completion").inc(result.usage.completion_tokens)
+    times.gaps.flush()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+from agent_gateway import metrics
 from agent_gateway.domain.ids import TaskId
 from agent_gateway.limits import DrainLimits
 from agent_gateway.store.turns.stores import TurnStores
@@ -73,6 +74,7 @@ class Handover:
         if not turns:
             return []
         released = await self._store.owned.release([(live.turn, live.runner.checkpoint()) for live in turns])
+        metrics.RELEASED.inc(len(released))
         gone = [live for live in turns if live.turn.task_id in released]
         for live in gone:
             live.runner.demote()

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from agent_gateway import metrics
 from agent_gateway.domain.turns import TakenFrom, Turn
 from agent_gateway.errors import ObjectError, ObjectsUnavailable, StoreError, StoreUnavailable
 from agent_gateway.limits import MaintenanceIntervals
@@ -186,6 +187,7 @@ class Maintenance:
             if turn.ended.is_set() or turn.turn.epoch != epochs[task_id]:
                 continue
             if task_id not in renewed:
+                metrics.FENCED("heartbeat").inc()
                 turn.runner.demote()
             elif renewed[task_id] and not turn.runner.stopping:
                 self._live.stop_run(task_id, None)
@@ -283,8 +285,10 @@ def _tell_adoption(turn: Turn) -> None:
     told = {name: value for name, value in fields.items() if value}
     match turn.taken:
         case TakenFrom.DEAD:
+            metrics.ADOPTED("dead").inc()
             logger.warning("adopted from a process that died, under epoch %d", turn.epoch, extra=told)
         case TakenFrom.RELEASED:
+            metrics.ADOPTED("released").inc()
             logger.info("adopted from a process that stops, under epoch %d", turn.epoch, extra=told)
         case _:
             logger.debug("taken from the queue", extra=told)

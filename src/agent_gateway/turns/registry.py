@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from agent_gateway import metrics
 from agent_gateway.backend.run_handle import cancel_quietly
 from agent_gateway.domain.human_input import Submission
 from agent_gateway.domain.ids import AppId, ConversationId, RunId, TaskId, new_id
@@ -118,6 +119,7 @@ class LiveTurns:
                 raise
         if isinstance(begun, Repeated):
             return begun.task_id
+        metrics.TURNS_BEGUN.inc()
         for stopped in begun.interrupted:
             self._propagate_stop(stopped)
         return self._attach(begun.turn)
@@ -130,6 +132,7 @@ class LiveTurns:
         """
         with self._admitting():
             turn = await self._store.intake.submit(app_id, token, submission, trace)
+        metrics.TURNS_BEGUN.inc()
         return self._attach(turn)
 
     def _attach(self, turn: Turn) -> LiveTurn:
@@ -284,6 +287,7 @@ class LiveTurns:
 
     def _propagate_stop(self, stopped: Stopped) -> None:
         if stopped.ended:
+            metrics.TURNS_ENDED(Outcome.STOPPED.value, "").inc()
             # No process drives it that could tell its end.
             logger.info("turn stopped", extra={"task_id": stopped.task_id, "outcome": Outcome.STOPPED.value})
         self.stop_run(stopped.task_id, stopped.run_id)

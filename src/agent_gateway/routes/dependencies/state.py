@@ -1,6 +1,7 @@
 """The parts of the running service, as the routes get them."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -64,6 +65,8 @@ class AppState:
     sources: TurnSources
     ping_seconds: float
     limits: RequestLimits
+    sample: Callable[[], None]
+    """Sets the gauges of this process."""
 
 
 async def get_state(request: Request) -> AppState:

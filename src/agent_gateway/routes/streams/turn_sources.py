@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from agent_gateway.crowd import Ticker
-from agent_gateway.domain.events import Result
+from agent_gateway.domain.events import MessageReplace, Result, events_after
 from agent_gateway.domain.ids import AppId, TaskId
 from agent_gateway.errors import NotFound, StoreError, Unavailable
 from agent_gateway.routes.streams.frames import Frames, FrameVariant
@@ -46,6 +46,13 @@ class TurnSource:
         """True when the turn has ended and there is no event beyond this position."""
         result = self.source if isinstance(self.source, Result) else self.source.result
         return result is not None and after >= result.end_position
+
+    def replaces(self, after: int) -> bool:
+        """True when a reader from beyond this position gets the whole text anew: its past is lost."""
+        if isinstance(self.source, LiveTurn) and after < self.source.runner.past_lost_at:
+            return True
+        result = self.source if isinstance(self.source, Result) else self.source.result
+        return result is not None and next(events_after(result, after), None).__class__ is MessageReplace
 
     def body(self, variant: FrameVariant, after: int) -> StreamBody:
         """What one reader gets beyond a position."""

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import Pool as SqlPool
 from sqlalchemy.util import greenlet_spawn
 
+from agent_gateway import metrics
 from agent_gateway.errors import StoreLeft, StoreUnavailable
 from agent_gateway.limits import DatabaseLimits
 from agent_gateway.store.db.shielded import ShieldedTasks
@@ -52,6 +53,11 @@ class _CountedPool:
     def opened(self) -> int:
         """How many connections are open."""
         return len(self._open)
+
+    @property
+    def in_use(self) -> int:
+        """How many are in use, or asked for."""
+        return self.size - self.permits._value  # noqa: SLF001 - a semaphore tells it in no other way
 
     @property
     def closed_lately(self) -> bool:
@@ -98,6 +104,12 @@ class Connections:
     def engines(self) -> list[AsyncEngine]:
         """Of all pools."""
         return [counted.engine for counted in self._pools]
+
+    @property
+    def use(self) -> dict[str, tuple[int, int]]:
+        """Of each pool how many connections are in use, and how many it may have."""
+        pools = {"requests": self._requests, **self._reserved}
+        return {name: (counted.in_use, counted.size) for name, counted in pools.items()}
 
     async def close(self) -> None:
         """Close every connection that is not in use."""
@@ -279,11 +291,17 @@ def latest(limits: DatabaseLimits) -> float:
 
 async def permit(permits: asyncio.Semaphore, until: float) -> None:
     """Acquire one of these permits; StoreUnavailable when none is free until then."""
+    if not permits.locked():
+        await permits.acquire()
+        return
+    began = time.monotonic()
     try:
         async with asyncio.timeout_at(until):
             await permits.acquire()
     except TimeoutError:
         raise StoreUnavailable("no database connection was free") from None
+    finally:
+        metrics.POOL_WAIT_SECONDS.observe(time.monotonic() - began)
 
 
 def _is_refused(error: BaseException) -> bool:

@@ -160,6 +160,11 @@ class Database:
             self._postgres.distrust()
             raise StoreUnavailable("the database can only be read: a replica, or set to read only")
 
+    @property
+    def pool_use(self) -> dict[str, tuple[int, int]]:
+        """Of each pool how many connections are in use, and how many it may have."""
+        return self._connections.use
+
     def abort(self) -> None:
         """End all waiting for a database that does not answer. The database cannot be used after this."""
         self._connections.abort()

@@ -169,6 +169,13 @@ class FileConnections:
         """Of all pools."""
         return [self._engine]
 
+    @property
+    def use(self) -> dict[str, tuple[int, int]]:
+        """Of readers and of the one writer, how many connections are in use, and how many there may be."""
+        readers = self._size - 1
+        reading = readers - self._readers._value  # noqa: SLF001 - a semaphore tells it in no other way
+        return {"requests": (reading, readers), "writer": (int(self._writer.locked()), 1)}
+
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()

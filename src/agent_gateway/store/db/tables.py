@@ -37,6 +37,7 @@ NAMING = {
 
 ACTIVE_STATES = ("planned", "sending", "running")
 ACTIVE = f"state IN {ACTIVE_STATES!r}"
+QUEUED = "state = 'queued'"
 OPEN = "state = 'open'"
 DELETED = "deleted_at IS NOT NULL"
 
@@ -197,6 +198,12 @@ class TurnRow(Row, table=True):
             unique=True,
             postgresql_where=text(ACTIVE),
             sqlite_where=text(ACTIVE),
+        ),
+        Index(
+            "ix_turns_queued",
+            "conversation_id",
+            postgresql_where=text(QUEUED),
+            sqlite_where=text(QUEUED),
         ),
         CheckConstraint("state IN ('queued', 'planned', 'sending', 'running', 'ended')", name="state"),
         CheckConstraint("(state = 'ended') = (outcome IS NOT NULL)", name="outcome"),

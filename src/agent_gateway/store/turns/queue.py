@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from agent_gateway import metrics
 from agent_gateway.apps.config import read_config_or_none
 from agent_gateway.apps.policy import refuses_while_asked
 from agent_gateway.causes import Cause
@@ -88,6 +89,7 @@ async def promote(connection: AsyncConnection, conversation_id: str, turn_second
                 await connection.execute(_REFUSE, {"task": queued.id})
                 # Nobody drives it who could tell its end.
                 fields = {"task_id": queued.id, "outcome": Outcome.FAILED.value, "code": QuestionOpen.code}
+                metrics.TURNS_ENDED(Outcome.FAILED.value, QuestionOpen.code).inc()
                 logger.warning("turn failed", extra={**fields, "cause": str(_REFUSED)})
                 continue
             form_id = asked.form_id

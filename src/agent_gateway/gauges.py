@@ -1,0 +1,71 @@
+"""The gauges of a process: what is looked up when somebody asks, rather than counted when it happens."""
+
+import asyncio
+from importlib.metadata import version
+from typing import Final
+
+from agent_gateway import metrics
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.turns.backlog import BacklogReader
+from agent_gateway.turns.registry import LiveTurns
+
+LOOK_SECONDS: Final = 10.0
+"""Pause between two looks at the database, and between two samples where several workers share a port."""
+TICK_SECONDS: Final = 0.5
+
+
+class Gauges:
+    """Sets the gauges of this process."""
+
+    def __init__(self, live: LiveTurns, database: Database, backlog: BacklogReader) -> None:
+        self._live = live
+        self._database = database
+        self._backlog = backlog
+        metrics.BUILD(version("agent-gateway")).set(1)
+
+    def sample(self) -> None:
+        """Set what this process knows of itself."""
+        running, followed = self._live.running(), self._live.followed()
+        readers = caught_up = 0
+        for live in (*running, *followed):
+            readers += live.log.readers
+            caught_up += len(live.log.caught_up)
+        metrics.TURNS_ACTIVE().set(len(running))
+        metrics.TURNS_FOLLOWED().set(len(followed))
+        metrics.READERS_OPEN().set(readers)
+        metrics.READERS_BEHIND().set(max(0, readers - caught_up))
+        for pool, (used, size) in self._database.pool_use.items():
+            metrics.POOL_IN_USE(pool).set(used)
+            metrics.POOL_SIZE(pool).set(size)
+
+    async def look_at_backlog(self) -> None:
+        """Set what the database knows, which all processes tell alike."""
+        self.sample()
+        backlog = await self._backlog.read()
+        metrics.TURNS_QUEUED().set(backlog.queued)
+        for kind, entries in backlog.outbox.items():
+            metrics.OUTBOX_ENTRIES(kind).set(entries)
+        metrics.OUTBOX_AGE().set(backlog.oldest_seconds)
+
+
+class LagMeter:
+    """Measures how late the event loop is, twice a second, from `start` to `stop`."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+
+    def start(self) -> None:
+        """Look again in a moment."""
+        self._due = self._loop.time() + TICK_SECONDS
+        self._timer = self._loop.call_at(self._due, self._tick)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        metrics.LOOP_LAG_SECONDS.observe(max(0.0, self._loop.time() - self._due))
+        self.start()
