@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from prometheus_client import Counter, Gauge, Histogram
 
+from agent_gateway import metrics
 from agent_gateway.backend.fold.reasons import failure_of
 from agent_gateway.routes.http.errors import STATUSES
 from tests.support.paths import ROOT
@@ -100,6 +102,17 @@ def test_each_reason_of_the_run_protocol_has_the_documented_code() -> None:
         assert STATUSES[code] == int(error.split()[0])
         for reason in words_of(reasons) or ["Unheard"]:
             assert failure_of(reason, None, "").code == failure_of(None, reason, "").code == code
+
+
+def test_the_page_of_metrics_has_each_with_its_labels() -> None:
+    shown = {words_of(name)[0]: words_of(labels) for name, labels, _ in rows_of("metrics.md", "metric")}
+    made = {}
+    for value in vars(metrics).values():
+        metric = value._metric if isinstance(value, metrics.Labelled) else value
+        if isinstance(metric, Counter | Gauge | Histogram):
+            suffix = "_total" if isinstance(metric, Counter) else ""
+            made[f"{metric._name.removeprefix('agent_gateway_')}{suffix}"] = list(metric._labelnames)
+    assert shown == made
 
 
 def test_the_traps_of_the_run_protocol_were_recorded() -> None:
