@@ -54,7 +54,7 @@ def test_the_workflow_tests_every_supported_python() -> None:
 
 
 def test_the_workflow_tests_with_the_postgres_of_the_compose_file() -> None:
-    compose = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+    compose = yaml.safe_load((ROOT / "deploy/compose/compose.yaml").read_text())
     image = compose["services"]["postgres"]["image"]
     test = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]
     assert f"'{image}'" in test["services"]["postgres"]["image"]

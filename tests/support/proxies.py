@@ -116,10 +116,11 @@ def _answers(client: httpx.Client) -> bool:
         return False
 
 
-def _program(name: str) -> str:
-    program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
-    assert program, f"the tests need {name}: dev/setup installs it where it can"
-    return program
+def program(name: str) -> str:
+    """Where a program is, also one of those that only root needs."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    assert found, f"the tests need {name}: dev/setup installs it where it can"
+    return found
 
 
 def _nginx(proxy: RunningProxy, gateways: list[str], change: Callable[[str], str]) -> list[str]:
@@ -143,7 +144,7 @@ def _nginx(proxy: RunningProxy, gateways: list[str], change: Callable[[str], str
     text = replaced((DEPLOY / "nginx/agent-gateway.conf").read_text(), changes)
     (folder / "conf.d/agent-gateway.conf").write_text(change(text))
     (folder / "nginx.conf").write_text(NGINX_MAIN.format(folder=folder))
-    return [_program("nginx"), "-p", str(folder), "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf"]
+    return [program("nginx"), "-p", str(folder), "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf"]
 
 
 def _caddy(proxy: RunningProxy, gateways: list[str], change: Callable[[str], str]) -> list[str]:
@@ -156,7 +157,7 @@ def _caddy(proxy: RunningProxy, gateways: list[str], change: Callable[[str], str
         "127.0.0.1:8001": gateways[1],
     }
     (folder / "Caddyfile").write_text(change(replaced((DEPLOY / "caddy/Caddyfile").read_text(), changes)))
-    return [_program("caddy"), "run", "--config", f"{folder}/Caddyfile", "--adapter", "caddyfile"]
+    return [program("caddy"), "run", "--config", f"{folder}/Caddyfile", "--adapter", "caddyfile"]
 
 
 def _traefik(proxy: RunningProxy, gateways: list[str], change: Callable[[str], str]) -> list[str]:
@@ -181,4 +182,4 @@ def _traefik(proxy: RunningProxy, gateways: list[str], change: Callable[[str], s
     text = replaced((DEPLOY / "traefik/gateway.yaml").read_text(), dynamic)
     tls = f"tls: {{ stores: {{ default: {{ defaultCertificate: {certificate} }} }} }}\n"
     (folder / "gateway.yaml").write_text(change(text) + tls)
-    return [_program("traefik"), f"--configFile={folder}/traefik.yaml"]
+    return [program("traefik"), f"--configFile={folder}/traefik.yaml"]
