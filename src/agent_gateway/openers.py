@@ -24,7 +24,7 @@ from agent_gateway.store.db.sqlite_file import (
     usable,
 )
 from agent_gateway.store.db.url import async_url
-from agent_gateway.store.objects import Objects
+from agent_gateway.store.objects import Objects, keep_others_out
 
 
 def check_database(settings: Settings) -> Path | None:
@@ -65,6 +65,8 @@ async def prepare(settings: Settings) -> None:
     Raises ConfigError and StoreError. A failure leaves no incomplete database.
     """
     open_files(settings)
+    if not settings.files_url:
+        keep_others_out(_files_folder(settings))
     if settings.embedded_database:
         await migrate_database(settings)
         secret_key(settings, make=True)
@@ -101,7 +103,11 @@ def make_data_dir(settings: Settings) -> None:
 
 def open_files(settings: Settings) -> Objects:
     """The file store of these settings. Raises ConfigError."""
-    return Objects(settings.files_url, settings.data_dir / "files")
+    return Objects(settings.files_url, _files_folder(settings))
+
+
+def _files_folder(settings: Settings) -> Path:
+    return settings.data_dir / "files"
 
 
 def open_backend(settings: Settings, limits: BackendLimits = DEFAULTS.backend) -> Backend:

@@ -1,6 +1,7 @@
 """The settings of a command, and the database that they name."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import TypeVar
@@ -13,12 +14,18 @@ from agent_gateway.store.apps import AppStore, ListedApp
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.migrations import schema_is_current
 from agent_gateway.store.db.sqlite_file import usable
+from agent_gateway.store.objects import OTHERS
 
 T = TypeVar("T")
 
 
 def read_settings(host: str | None = None, port: int | None = None) -> Settings:
-    """The settings of the environment, with the options of the command line in their place."""
+    """The settings of the environment, with the options of the command line in their place.
+
+    From now on this process makes no file that other users can read: it holds what users sent. Who else is in
+    its group is up to the umask it was started with.
+    """
+    os.umask(os.umask(OTHERS) | OTHERS)
     given = {"host": host, "port": port}
     settings = Settings.read(**{name: value for name, value in given.items() if value is not None})
     logs.configure(settings.log_format, settings.log_level)

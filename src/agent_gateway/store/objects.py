@@ -22,6 +22,8 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from agent_gateway.conditions import Condition
 from agent_gateway.errors import ConfigError, ObjectError, ObjectMissing, ObjectsUnavailable
 
+OTHERS: Final = 0o007
+"""What users who are neither the owner nor in its group may do."""
 PART_BYTES: Final = 5 * 1024 * 1024
 """Size of one upload request: the least that S3 takes as a part of a larger object."""
 READ_BYTES: Final = 64 * 1024
@@ -128,6 +130,17 @@ def _reason(error: Exception) -> str:
     found = re.search(r"\(os error (\d+)\)", str(error))
     code = int(found[1]) if found else getattr(error, "errno", None)
     return f"{type(error).__name__} {os.strerror(code)}" if code else type(error).__name__
+
+
+def keep_others_out(folder: Path) -> None:
+    """Let no other user into a folder of files, which an earlier version may have made for everybody."""
+    try:
+        mode = folder.stat().st_mode & 0o777
+        if mode & OTHERS:
+            folder.chmod(mode & ~OTHERS)
+    except OSError as error:
+        # Somebody else's folder, or a file system without modes: an operator has chosen it.
+        logger.warning("others may read %s: its mode cannot be set (%s)", folder, error.strerror)
 
 
 def object_key(created_at: datetime, file_id: str) -> str:
