@@ -20,7 +20,7 @@ ENV PATH=/app/.venv/bin:$PATH \
     AGENT_GATEWAY_DATA_DIR=/data
 WORKDIR /app
 COPY --from=build /app/.venv ./.venv
-RUN mkdir /data && chown 10001:10001 /data
+RUN install -d -m 0750 -o 10001 -g 10001 /data
 USER 10001:10001
 VOLUME /data
 EXPOSE 8000
