@@ -147,6 +147,9 @@ def test_a_client_that_expects_100_continue_gets_it(proxy: RunningProxy, chat: C
         file.write(body)
         file.flush()
         answer = file.read()
+    # Caddy says it twice: for itself and for the gateway. Clients accept any number.
+    while answer.startswith(b"HTTP/1.1 100 "):
+        answer = answer.partition(b"\r\n\r\n")[2]
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"You said: Hello." in answer
 

@@ -149,9 +149,10 @@ def _nginx(proxy: RunningProxy, gateways: list[str], change: Callable[[str], str
 
 def _caddy(proxy: RunningProxy, gateways: list[str], change: Callable[[str], str]) -> list[str]:
     folder = proxy.folder
-    ports = f"http_port {proxy.plain_port}\n\thttps_port {proxy.port}\n\tadmin off\n"
+    ports = f"http_port {proxy.plain_port}\n\thttps_port {proxy.port}\n"
+    here = "\tdefault_bind 127.0.0.1\n\tadmin off\n"
     changes = {
-        "{\n\tservers {": f"{{\n\t{ports}\tservers {{",
+        "{\n\tservers {": f"{{\n\t{ports}{here}\tservers {{",
         f"\n{NAME} {{": f"\n127.0.0.1 {{\n\ttls {folder}/server.crt {folder}/server.key",
         "127.0.0.1:8000": gateways[0],
         "127.0.0.1:8001": gateways[1],
