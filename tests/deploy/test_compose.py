@@ -131,6 +131,14 @@ def test_processes_are_hardened_and_may_drain() -> None:
     assert all("data:/data" in services[name]["volumes"] for name in PROCESSES)
 
 
+def test_the_page_names_every_variable_that_is_no_setting() -> None:
+    named = {found[1] for found in PLACEHOLDER.finditer((FOLDER / "compose.yaml").read_text())}
+    own = {name for name in named if not name.startswith(PREFIX)}
+    assert {"GATEWAY_PORT", "POSTGRES_PASSWORD"} <= own
+    page = (DEPLOY / "README.md").read_text()
+    assert {name for name in own if f"`{name}`" not in page and f"\n{name}=" not in page} == set()
+
+
 def test_images_have_a_version() -> None:
     services = compose()["services"].values()
     assert all(":" in service["image"] for service in services if "build" not in service)

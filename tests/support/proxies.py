@@ -131,6 +131,8 @@ def _nginx(proxy: RunningProxy, gateways: list[str], change: Callable[[str], str
         place = folder / ("snippets" if "proxy" in name else "conf.d") / name
         place.write_text(change((DEPLOY / "nginx" / name).read_text()))
     changes = {
+        "listen [::]:80;": "",
+        "listen [::]:443 ssl http2;": "",
         "listen 80;": f"listen 127.0.0.1:{proxy.plain_port};",
         "listen 443 ": f"listen 127.0.0.1:{proxy.port} ",
         NAME: "127.0.0.1",
