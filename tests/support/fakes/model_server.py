@@ -9,6 +9,9 @@ characters in two between its deltas. Serves chat completions and responses.
 import asyncio
 import json
 import re
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -119,3 +122,27 @@ class ModelServer:
             writer.write(f"{len(frame):x}\r\n".encode() + frame + b"\r\n")
         writer.write(b"" if cut else b"0\r\n\r\n")
         await writer.drain()
+
+
+@contextmanager
+def serving(repeats: str) -> Generator[str]:
+    """The base URL of such a provider, which runs in a thread of its own meanwhile."""
+    ready, found = threading.Event(), [""]
+    loop = asyncio.new_event_loop()
+    ended = asyncio.Event()
+
+    async def serve() -> None:
+        async with ModelServer(repeats) as server:
+            found[0] = server.base_url
+            ready.set()
+            await ended.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield found[0]
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join(10)
+        loop.close()
