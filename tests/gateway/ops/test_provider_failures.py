@@ -108,10 +108,7 @@ def test_why_the_model_stopped_is_told_and_stored(
     assert chat.blocking("Hello")["metadata"]["finish_reason"] == reason
 
 
-@pytest.mark.parametrize("kind", ["openai-chat", "openai-responses"])
-@pytest.mark.parametrize(
-    ("model", "code"), [("m-end", "answer_incomplete"), ("m-cut", "provider_unavailable")]
-)
+@pytest.mark.parametrize(("kind", "model", "code"), BROKEN)
 def test_an_answer_that_a_provider_breaks_off_is_a_failed_turn_with_what_was_said(
     server: GatewayServer, chat_with: ChatWith, kind: str, model: str, code: str
 ) -> None:
