@@ -1,5 +1,6 @@
 """What an operator reads in the log: one line per request, one per turn, and what goes wrong for a while."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from tests.support.fakes.script import Gate, fail, refuse, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fakes.tcp_proxy import postgres_proxy, through
 from tests.support.fleet import Fleet
-from tests.support.gateway_process import GatewayProcess
+from tests.support.gateway_process import START_SECONDS, GatewayProcess, environment
 from tests.support.gateway_server import API_KEY, GatewayServer, wait_until
 from tests.support.log_lines import REQUESTS, TURNS, Line, kept_lines, lines_in
 from tests.support.raw_http import Client
@@ -210,6 +211,41 @@ def test_the_backend_gets_the_request_id_and_the_w3c_trace(
     headers = fake.requests[-1].headers
     assert headers.get("traceparent") == passed
     assert headers["x-request-id"] == answer.headers["X-Request-Id"]
+
+
+def test_the_backend_server_logs_in_the_same_way_and_with_the_same_request_id(
+    tmp_path: Path, user: str
+) -> None:
+    logged = tmp_path / "backend.log"
+    command = [sys.executable, "-m", "agent_gateway", "backend", "--port", "0"]
+    with logged.open("wb") as output:
+        environ = environment(LOG_FORMAT="json", BACKEND_TOKEN=CANARY)
+        backend = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environ)
+    try:
+        listening = re.compile(r"Uvicorn running on (http://\S+)")
+        wait_until(lambda: listening.search(logged.read_text()), START_SECONDS)
+        found = listening.search(logged.read_text())
+        assert found
+        with (
+            GatewayServer(tmp_path, backend_url=found[1], backend_token=CANARY) as server,
+            server.client() as client,
+        ):
+            client.headers["X-Request-Id"] = "request-through-both"
+            Chat(client, user).blocking("Hello canary")
+        wait_until(lambda: "run succeeded" in logged.read_text())
+    finally:
+        backend.terminate()
+        backend.wait(START_SECONDS)
+    lines = lines_in(logged.read_text())
+    told = [line for line in of(lines, REQUESTS) if line["route"] != "/openapi.json"]
+    assert {(line["method"], line["route"], line["status"]) for line in told} == {
+        ("POST", "/runs", 202),
+        ("GET", "/runs/{run_id}/events/sse", 200),
+    }
+    [run] = of(lines, "agent_gateway.backend.embedded.runs")
+    assert (run["message"], run["request_id"]) == ("run succeeded", "request-through-both")
+    assert {line["request_id"] for line in told} == {"request-through-both"}
+    assert "canary" not in logged.read_text()
 
 
 # -- what goes wrong for a while -------------------------------------------------------------------------
