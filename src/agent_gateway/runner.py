@@ -57,7 +57,7 @@ class TurnRunner:
         self._resources = resources
         self._backend = resources.backend
         self._store = resources.store
-        self.times = TurnTimes(turn, is_new=owned and turn.taken is None)
+        self.times = TurnTimes(turn, resources.clock, is_new=owned and turn.taken is None)
         self._folding = Folding(resources.backend, turn, emit, self.times.heard)
         self._bounds = Bounds(resources.limits, resources.idle_seconds)
         self._deadline = asyncio.get_running_loop().time() + turn.seconds_left

@@ -22,3 +22,5 @@ class Resources:
     environ: Mapping[str, str]
     file_url: Callable[[str], str]
     """Makes the URL under which an agent gets the stored file of that id."""
+    clock: Callable[[], float]
+    """The database's time, in Unix seconds."""

@@ -1,7 +1,7 @@
 """When what happened to one turn, as far as this process knows: seconds of the event loop's clock."""
 
 import asyncio
-import time
+from collections.abc import Callable
 
 from agent_gateway import metrics
 from agent_gateway.domain.turns import TakenFrom, Turn
@@ -10,11 +10,11 @@ from agent_gateway.domain.turns import TakenFrom, Turn
 class TurnTimes:
     """Times of one turn. The row has only its begin; the rest is forgotten with the process."""
 
-    def __init__(self, turn: Turn, *, is_new: bool) -> None:
-        """`is_new`: this process has just begun it."""
+    def __init__(self, turn: Turn, clock: Callable[[], float], *, is_new: bool) -> None:
+        """`clock` is the database's time, in Unix seconds; `is_new`: this process has just begun it."""
         self._now = asyncio.get_running_loop().time
         now = self._now()
-        self._begun = now if is_new else now - max(0.0, time.time() - turn.created_at)
+        self._begun = now if is_new else now - max(0.0, clock() - turn.created_at)
         self._driven: float | None = None
         self._was_queued = False
         self._sent: float | None = None

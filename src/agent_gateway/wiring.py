@@ -187,6 +187,7 @@ async def _open_turns(
                 idle_seconds=settings.idle_timeout_seconds,
                 environ=os.environ,
                 file_url=tickets.agent_files.url,
+                clock=storage.database.clock,
             ),
             most=settings.max_active_turns,
             shared=not settings.embedded_database,

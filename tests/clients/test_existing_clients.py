@@ -243,9 +243,9 @@ def test_a_failure_in_the_middle_is_an_error_event(told: Told) -> None:
     broken = told.report["broken"]
     assert broken["answer"] == "Half an "
     if "failure" in broken:
-        assert "service_unavailable" in broken["failure"]
+        assert "provider_unavailable" in broken["failure"]
     else:
-        assert broken["code"] == "service_unavailable"
+        assert broken["code"] == "provider_unavailable"
         assert broken["events"][-1] == "error"
     assert "secret" not in str(broken)
 

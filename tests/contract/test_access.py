@@ -39,7 +39,9 @@ with_ticket = [name for name, it in OPERATIONS.items() if it.scope is Scope.TICK
 
 def told(response: httpx.Response) -> tuple[int, bytes, dict[str, str]]:
     """All that a client can see of an answer but when it came."""
-    headers = {name: value for name, value in response.headers.items() if name != "date"}
+    headers = {
+        name: value for name, value in response.headers.items() if name not in {"date", "x-request-id"}
+    }
     return response.status_code, response.content, headers
 
 

@@ -229,7 +229,7 @@ INDEXES = {
     ),
     "arm": (ARM, {"pk_turns"}),
     "running": (MARK_RUNNING, {"pk_turns"}),
-    "finish": (FINISH, {"ix_turns_conversation_id", "pk_conversations", "pk_messages", "pk_turns"}),
+    "finish": (FINISH, {"ix_turns_queued", "pk_conversations", "pk_messages", "pk_turns"}),
 }
 
 

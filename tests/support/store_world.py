@@ -193,7 +193,7 @@ def interrupted(*, stop: bool = False) -> Result:
 
 async def _put_app(database: Database, slug: str) -> App:
     config = AppConfig(name=slug, opening_statement="Welcome", on_busy="reject")
-    app = App(AppId(new_id()), AppVersionId(new_id()), config)
+    app = App(AppId(new_id()), AppVersionId(new_id()), config, slug)
     now = datetime.now(UTC)
     async with database.transaction() as session:
         await session.execute(

@@ -143,7 +143,7 @@ def test_a_stream_is_byte_for_byte_as_specified(
             "id": message_id,
             **common,
             "event_id": 5,
-            "metadata": {"usage": usage, "retriever_resources": []},
+            "metadata": {"usage": usage, "retriever_resources": [], "finish_reason": None},
             "files": [],
         },
     ]
@@ -303,7 +303,11 @@ def test_the_app_decides_the_stream_mode(
 def test_usage_is_complete_when_the_backend_gave_none(chat: Chat, fake: ScriptedBackend) -> None:
     fake.script = script(text("Hi"), succeed(usage=ABSENT))
     assert chat.streaming().last["metadata"]["usage"] == USAGE_ZEROS
-    assert chat.blocking()["metadata"] == {"usage": USAGE_ZEROS, "retriever_resources": []}
+    assert chat.blocking()["metadata"] == {
+        "usage": USAGE_ZEROS,
+        "retriever_resources": [],
+        "finish_reason": None,
+    }
 
 
 @pytest.mark.parametrize(

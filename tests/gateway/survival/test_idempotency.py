@@ -182,7 +182,7 @@ def test_a_failed_turn_has_no_retry_after_for_the_same_key(
     fake.script = script(fail("InvokeConnectionError"))
     for mode in ("streaming", "blocking"):
         response = chat.post(response_mode=mode, headers=key)
-        refused(response, 503, "service_unavailable")
+        refused(response, 503, "provider_unavailable")
         assert "Retry-After" not in response.headers
         key = {"Idempotency-Key": str(uuid4())}
     assert fake.posts == 2

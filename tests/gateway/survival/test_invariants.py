@@ -752,7 +752,9 @@ def strangers(server: GatewayServer, user: str) -> Generator[list[Chat]]:
 
 def answer_to(response: httpx.Response) -> tuple[int, bytes, dict[str, str]]:
     """All a client can see of a response, but the time."""
-    headers = {name: value for name, value in response.headers.items() if name != "date"}
+    headers = {
+        name: value for name, value in response.headers.items() if name not in {"date", "x-request-id"}
+    }
     return response.status_code, response.content, headers
 
 
