@@ -32,11 +32,12 @@ from agent_gateway.backend.run_handle import RunHandle, cancel_quietly
 from agent_gateway.backend.shown_files import images_for_model
 from agent_gateway.bounds import Bounds, Interruption, interrupted
 from agent_gateway.causes import Failure
-from agent_gateway.domain.events import Result, TurnEvent
-from agent_gateway.domain.ids import RunId
-from agent_gateway.domain.turns import Turn, TurnState
+from agent_gateway.domain.events import GATEWAY_END, Result, TurnEvent
+from agent_gateway.domain.files import artifact_id
+from agent_gateway.domain.ids import FileId, RunId
+from agent_gateway.domain.turns import Outcome, Turn, TurnState
 from agent_gateway.ending import Ending, end_turn, failure_of
-from agent_gateway.errors import RunGap
+from agent_gateway.errors import NotFound, RunGap
 from agent_gateway.run_folding import Folding
 from agent_gateway.trace_context import bind_trace
 from agent_gateway.turn_resources import Resources
@@ -66,6 +67,10 @@ class TurnRunner:
         self._changed = asyncio.Event()
         """Ownership, the row or the run's id may have changed."""
         self._saw_run_end = False
+        self._is_gone = False
+        """True once its rows were removed, with its conversation."""
+        self._made: list[FileId] = []
+        """The files that its agent made."""
         self.stored_end = False
         """True once this process has stored how the turn ended."""
         if owned:
@@ -248,15 +253,20 @@ class TurnRunner:
         if self.result is not None and self.result.snapshot is not None:
             self.result = replace(self.result, snapshot=None)
         self._saw_run_end = self._folding.run_has_ended
+        self._made = [artifact_id(self.turn.message_id, made.number) for made in self._folding.fold.files]
         self._folding.release_memory()
 
-    async def cancel_orphaned_run(self) -> None:
+    async def clean_up(self) -> None:
         """After `release_memory`: cancel a run that we ended the turn of without having seen the run's end.
 
         The process that ended the turn tries first, being the only one that can when the run is held in its
-        memory; the outbox tries again (R8).
+        memory; the outbox tries again (R8). Of a turn whose rows are gone, no file stays either (R18).
         """
-        if not self.owned or self.result is None or self._saw_run_end:
+        if self._is_gone:
+            await self._resources.files.discard_artifacts(self.turn.created_at, self._made)
+        elif not self.owned:
+            return
+        if self.result is None or self._saw_run_end:
             return
         if self.run_id is None and self._created is not None:
             self.run_id = await self._created.abandon()
@@ -276,7 +286,12 @@ class TurnRunner:
             self._bounds.start_over()
             # Before the row is read: a change that comes meanwhile must end the wait below.
             self._changed.clear()
-            result = await self._store.retried(lambda: self._store.reader.result(self.turn.task_id))
+            try:
+                result = await self._store.retried(lambda: self._store.reader.result(self.turn.task_id))
+            except NotFound:
+                # Its conversation was removed: no other end will ever be stored (R18).
+                self._is_gone = True
+                result = Result(Outcome.STOPPED, (), (), GATEWAY_END)
             if result is not None:
                 self._emit_result(result)
                 return

@@ -104,6 +104,8 @@ class Settings(BaseSettings):
     """Turns that one process runs at once; more are refused with 503."""
     max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024)
     """The largest body of a request; more is refused with 413."""
+    retention_days: int = Field(0, ge=0, le=36_500)
+    """How long untouched conversations of apps are kept that do not say it themselves; 0: for ever."""
     cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
     """Origins whose pages may call the API, comma separated, each exact; empty: none."""
 

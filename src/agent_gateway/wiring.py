@@ -35,6 +35,7 @@ from agent_gateway.store.files import FileStore
 from agent_gateway.store.keys import USE_SECONDS, KeyStore
 from agent_gateway.store.messages import MessageStore
 from agent_gateway.store.question_forms import FormStore
+from agent_gateway.store.retention import Retention
 from agent_gateway.store.secret_marks import NOTE_SECONDS, Secrets
 from agent_gateway.store.turns.backlog import BacklogReader
 from agent_gateway.store.turns.rows import OwnerContext
@@ -221,7 +222,12 @@ async def _open_turns(
             storage.turns,
             outbox_worker,
             form_waiters,
-            storage.files,
+            Retention(
+                storage.database,
+                storage.files,
+                settings.retention_days,
+                settings.turn_timeout_seconds,
+            ),
             settings.lease_seconds,
             limits.maintenance,
         ),

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -15,11 +14,11 @@ from agent_gateway.domain.files import InputFile, StoredFile, artifact_id
 from agent_gateway.domain.ids import FileId
 from agent_gateway.domain.turns import Caller, Outcome, TurnRequest
 from agent_gateway.errors import FileNotFound
-from agent_gateway.filetypes import describe
 from agent_gateway.store.db.tables import files, message_files, messages, turns
 from agent_gateway.store.files import UNUSED_SECONDS, FileStore, Upload
 from agent_gateway.store.objects import Objects, object_key
 from agent_gateway.store.turns.intake import StartedTurn
+from tests.support.files import stored_upload
 from tests.support.store_world import World
 
 pytestmark = pytest.mark.anyio
@@ -28,15 +27,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def store(world: World, tmp_path: Path) -> FileStore:
     return FileStore(world.database, Objects("", tmp_path / "files"))
-
-
-async def upload(store: FileStore, caller: Caller, data: bytes = b"bytes") -> Upload:
-    async def chunks() -> AsyncIterator[bytes]:
-        yield data
-
-    what = describe("a.txt")
-    assert what is not None
-    return await store.add(caller, what, await store.receive(chunks()))
 
 
 async def begun(world: World, *uploads: Upload, caller: Caller | None = None) -> StartedTurn:
@@ -58,7 +48,7 @@ def on_disk(tmp_path: Path) -> set[str]:
 
 
 async def test_a_message_stores_the_details_of_its_files(world: World, store: FileStore) -> None:
-    kept = await upload(store, world.ann)
+    kept = await stored_upload(store, world.ann)
     remote = InputFile("image", "remote_url", "https://x.test/a.png", name="a.png")
     sent = [InputFile("image", "local_file", upload_file_id=kept.file.id), remote]
     found = await world.turns.intake.begin(world.ann, TurnRequest("Hi", {}, sent))
@@ -71,7 +61,7 @@ async def test_a_message_stores_the_details_of_its_files(world: World, store: Fi
 
 
 async def test_a_caller_sees_only_their_own_files(world: World, store: FileStore) -> None:
-    kept = await upload(store, world.ann)
+    kept = await stored_upload(store, world.ann)
     assert (await store.find(world.app.id, "ann", kept.file.id)).file == kept.file
     for app, user in ((world.app, "ben"), (world.other_app, "ann")):
         with pytest.raises(FileNotFound):
@@ -84,14 +74,14 @@ async def test_a_caller_sees_only_their_own_files(world: World, store: FileStore
 async def test_two_concurrent_first_uploads_of_a_user_share_one_end_user(
     world: World, store: FileStore
 ) -> None:
-    uploads = await asyncio.gather(*(upload(store, Caller(world.app, "new")) for _ in range(5)))
+    uploads = await asyncio.gather(*(stored_upload(store, Caller(world.app, "new")) for _ in range(5)))
     assert len({one.created_by for one in uploads}) == 1
 
 
 async def test_unused_uploads_are_deleted_after_a_while(
     world: World, store: FileStore, tmp_path: Path
 ) -> None:
-    young, used, unused = [await upload(store, world.ann) for _ in range(3)]
+    young, used, unused = [await stored_upload(store, world.ann) for _ in range(3)]
     turn = (await begun(world, used)).turn
     await store.tidy()
     assert on_disk(tmp_path) == {young.file.id, used.file.id, unused.file.id}
@@ -119,7 +109,7 @@ async def test_files_of_a_deleted_conversation_lose_their_bytes_first(
     world: World, store: FileStore, tmp_path: Path
 ) -> None:
     """Their age does not matter. A file of another conversation stays, and so does a file of none."""
-    gone, shared, unused = [await upload(store, world.ann) for _ in range(3)]
+    gone, shared, unused = [await stored_upload(store, world.ann) for _ in range(3)]
     turn = (await begun(world, gone, shared)).turn
     await begun(world, shared)
     await age(world, gone.file.id)
@@ -137,7 +127,7 @@ async def test_files_of_a_deleted_conversation_lose_their_bytes_first(
 
 async def test_a_file_is_not_hidden_while_it_is_attached(world: World, store: FileStore) -> None:
     """Two conversations at once: one is deleted while the other's message, with the same file, begins."""
-    kept = await upload(store, world.ann)
+    kept = await stored_upload(store, world.ann)
     turn = (await begun(world, kept)).turn
     outcomes = await asyncio.gather(
         *(begun(world, kept) for _ in range(3)),
@@ -159,7 +149,7 @@ async def test_bytes_without_a_row_are_found_by_their_day(
 ) -> None:
     """What a crash left: old enough, of yesterday or the day before. A row keeps its bytes."""
     objects = Objects("", tmp_path / "files")
-    kept = await upload(store, world.ann)
+    kept = await stored_upload(store, world.ann)
     await begun(world, kept)
     await age(world, kept.file.id)
     now = datetime.now(UTC)

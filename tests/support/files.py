@@ -1,9 +1,13 @@
 """Files of users: how they are uploaded and read, and how an agent sees them."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 
+from agent_gateway.domain.turns import Caller
+from agent_gateway.filetypes import describe
+from agent_gateway.store.files import FileStore, Upload
 from tests.support.chat import Chat
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.json_type import Json
@@ -32,3 +36,14 @@ def told(fake: ScriptedBackend) -> Any:
     layers = fake.requests[-1].body["composition"]["layers"]
     [said] = [layer["config"]["user"] for layer in layers if "user" in (layer.get("config") or {})]
     return said
+
+
+async def stored_upload(store: FileStore, caller: Caller, data: bytes = b"bytes") -> Upload:
+    """A file of this caller's, without HTTP."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield data
+
+    what = describe("a.txt")
+    assert what is not None
+    return await store.add(caller, what, await store.receive(chunks()))

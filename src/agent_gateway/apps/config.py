@@ -208,6 +208,8 @@ class AppConfig(BaseModel):
     on_change: Literal["pin", "follow"] = "pin"
     """Whether conversations that started on an earlier version stay on it or move to the new one."""
     limits: AppLimits = AppLimits()
+    retention_days: int | None = Field(default=None, ge=0, le=36_500)
+    """How long a conversation that nobody touches is kept, in days: 0 for ever, None as the settings say."""
     on_question: Literal["answer", "reject"] = "answer"
     """What happens to a message while a question to a human is open: it is the answer, or it is refused."""
     question_expires_seconds: float = Field(default=3 * 86_400.0, gt=0, le=10 * 365 * 86_400.0)

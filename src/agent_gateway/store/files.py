@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, bindparam, delete, exists, insert, select
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, delete, exists, func, insert, select
 
 from agent_gateway.domain.files import StoredFile
 from agent_gateway.domain.ids import AppId, FileId, new_id
@@ -73,23 +73,25 @@ _FILE: Final = (
     .where(files.c.id == bindparam("file"), files.c.deleted_at.is_(None), apps.c.deleted_at.is_(None))
 )
 _FILE_OF: Final = _FILE.where(owned(files))
-_UNUSED: Final = (
-    select(files.c.id)
-    .where(
+
+
+def _is_unused() -> ColumnElement[bool]:
+    return and_(
         files.c.created_at < now_plus(-UNUSED_SECONDS),
         files.c.deleted_at.is_(None),
         ~exists().where(message_files.c.file_id == files.c.id),
     )
+
+
+_UNUSED: Final = (
+    select(files.c.id)
+    .where(_is_unused())
     .order_by(files.c.created_at)
     .limit(TIDY_BATCH)
     .with_for_update(skip_locked=True)
 )
-_HIDDEN: Final = (
-    select(files.c.id, files.c.created_at)
-    .where(files.c.deleted_at.is_not(None))
-    .order_by(files.c.deleted_at)
-    .limit(TIDY_BATCH)
-)
+_FILES: Final = select(files.c.id, files.c.created_at)
+_HIDDEN: Final = _FILES.where(files.c.deleted_at.is_not(None)).order_by(files.c.deleted_at)
 
 
 class FileStore:
@@ -188,25 +190,55 @@ class FileStore:
         created_at = datetime.fromtimestamp(message_created_at, UTC)
         await self._objects.put_bytes(object_key(created_at, file_id), data)
 
-    async def tidy(self) -> None:
-        """Delete hidden files, old uploads that no message uses, and bytes that have no row."""
-        await self._delete_hidden()
+    async def discard_artifacts(self, message_created_at: int, made: Sequence[FileId]) -> None:
+        """Delete the bytes of files that an agent made and that will have no row.
+
+        Raises ObjectsUnavailable.
+        """
+        created_at = datetime.fromtimestamp(message_created_at, UTC)
+        await self._objects.delete([object_key(created_at, file_id) for file_id in made])
+
+    async def tidy(self) -> int:
+        """Delete hidden files, old uploads that no message uses, and bytes that have no row.
+
+        Returns how many files were deleted. Raises ObjectsUnavailable.
+        """
+        deleted = await self._delete_all(_HIDDEN)
         while gone := await self._forget_unused():
             await self._objects.delete(gone)
+            deleted += len(gone)
         # Bytes lose their row only in the moment of a crash, so earlier days have been checked before.
         now = await self._database.now()
         for days in (1, 2):
             await self._delete_orphans(day_prefix(now - timedelta(days=days)), now)
+        return deleted
 
-    async def _delete_hidden(self) -> None:
+    async def count_untidy(self) -> int:
+        """How many files `tidy` would delete."""
+        unused = select(func.count()).where(_is_unused())
+        hidden = select(func.count()).where(files.c.deleted_at.is_not(None))
+        async with self._database.reading() as session:
+            return (await session.scalar(unused) or 0) + (await session.scalar(hidden) or 0)
+
+    async def delete_of(self, end_user_id: str) -> int:
+        """Delete all files of an end user, which no message uses any more; returns how many there were.
+
+        Raises ObjectsUnavailable, and IntegrityError when a message uses one.
+        """
+        return await self._delete_all(_FILES.where(files.c.end_user_id == end_user_id))
+
+    async def _delete_all(self, which: Select[*tuple[Any, ...]]) -> int:
+        """Delete these files, a batch at a time: their bytes, and then their rows."""
+        deleted = 0
         while True:
             async with self._database.reading() as session:
-                rows = (await session.execute(_HIDDEN)).all()
+                rows = (await session.execute(which.limit(TIDY_BATCH))).all()
             if not rows:
-                return
+                return deleted
             await self._objects.delete(object_key(row.created_at, row.id) for row in rows)
             async with self._database.transaction() as connection:
-                await connection.execute(delete(files).where(files.c.id.in_([row.id for row in rows])))
+                gone = delete(files).where(files.c.id.in_([row.id for row in rows]))
+                deleted += (await connection.execute(gone)).rowcount
 
     async def _forget_unused(self) -> list[str]:
         async with self._database.transaction() as connection:

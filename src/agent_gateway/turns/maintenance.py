@@ -12,7 +12,7 @@ from agent_gateway.domain.turns import TakenFrom, Turn
 from agent_gateway.errors import ObjectError, ObjectsUnavailable, StoreError, StoreUnavailable
 from agent_gateway.limits import MaintenanceIntervals
 from agent_gateway.retry import jittered
-from agent_gateway.store.files import FileStore
+from agent_gateway.store.retention import Retention
 from agent_gateway.store.turns.form_answers import EXPIRY_BATCH
 from agent_gateway.store.turns.ownership import ADOPTION_BATCH
 from agent_gateway.store.turns.stores import TurnStores
@@ -101,7 +101,7 @@ class Maintenance:
         store: TurnStores,
         outbox_worker: OutboxWorker,
         form_waiters: FormWaiters,
-        files: FileStore,
+        retention: Retention,
         lease_seconds: float,
         intervals: MaintenanceIntervals,
     ) -> None:
@@ -109,7 +109,7 @@ class Maintenance:
         self._store = store
         self._outbox_worker = outbox_worker
         self._form_waiters = form_waiters
-        self._files = files
+        self._retention = retention
         self._lease_seconds = lease_seconds
         self._intervals = intervals
         self._guard = AdoptionGuard(lease_seconds, intervals.sweep_seconds)
@@ -274,9 +274,12 @@ class Maintenance:
             await asyncio.sleep(0)
 
     async def tidy(self) -> None:
-        """Delete old idempotency keys and files."""
-        await self._store.intake.delete_expired_keys()
-        await self._files.tidy()
+        """Delete what is not to be kept any longer (R18)."""
+        if self._live.draining.is_set():
+            return
+        counts = await self._retention.prune()
+        if removed := ", ".join(f"{count} {kind}" for kind, count in counts.items() if count):
+            logger.info("removed %s", removed)
 
 
 def _tell_adoption(turn: Turn) -> None:

@@ -246,9 +246,9 @@ class LiveTurns:
                 self._ended.keep(live)
         # Only now: a backend that does not answer must not delay the turn's readers.
         try:
-            await live.runner.cancel_orphaned_run()
+            await live.runner.clean_up()
         except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others
-            logger.error("the run was not cleaned up: %s", type(error).__name__)
+            logger.error("the turn was not cleaned up: %s", type(error).__name__)
 
     def find(self, task_id: TaskId) -> LiveTurn | None:
         """A turn that is live in this process, or was a moment ago."""

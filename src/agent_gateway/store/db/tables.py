@@ -140,7 +140,10 @@ class ConversationRow(Row, table=True):
     """A conversation of one end user with one app."""
 
     __tablename__ = "conversations"
-    __table_args__ = (Index("ix_conversations_scope", "app_id", "end_user_id", "updated_at", "id"),)
+    __table_args__ = (
+        # The end user comes first: the database looks for it here before it lets an end user go.
+        Index("ix_conversations_end_user", "end_user_id", "app_id", "updated_at", "id"),
+    )
     id: str = _id()
     app_id: str = _ref("apps.id")
     app_version_id: str | None = _ref("app_versions.id", nullable=True)
@@ -304,6 +307,7 @@ class FileRow(Row, table=True):
     __tablename__ = "files"
     __table_args__ = (
         Index("ix_files_created_at", "created_at"),
+        Index("ix_files_end_user_id", "end_user_id"),
         Index(
             "ix_files_deleted_at",
             "deleted_at",
@@ -357,7 +361,13 @@ class FeedbackRow(Row, table=True):
     """What a message's end user thought of its answer. Taken back, the row is gone."""
 
     __tablename__ = "feedbacks"
-    __table_args__ = (UniqueConstraint("message_id"), Index("ix_feedbacks_app", "app_id", "created_at", "id"))
+    __table_args__ = (
+        UniqueConstraint("message_id"),
+        Index("ix_feedbacks_app", "app_id", "created_at", "id"),
+        # The database looks here before it lets a conversation or an end user go.
+        Index("ix_feedbacks_conversation_id", "conversation_id"),
+        Index("ix_feedbacks_end_user_id", "end_user_id"),
+    )
     id: str = _id()
     app_id: str = _ref("apps.id")
     conversation_id: str = _ref("conversations.id")

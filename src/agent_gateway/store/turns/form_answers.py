@@ -62,7 +62,8 @@ async def submit_form(
     row = (await connection.execute(FORM_BY_TOKEN, {"app": app_id, "token": token})).first()
     if row is None:
         raise NotFound("Form not found.")
-    await lock_conversation(connection, row.conversation_id)
+    if await lock_conversation(connection, row.conversation_id) is None:
+        raise NotFound("Form not found.")
     # Read again: only now no other transaction can change it.
     row = (await connection.execute(_FORM_BY_ID, {"form": row.form_id})).one()
     match FormState(row.form_state):

@@ -10,7 +10,7 @@ import hashlib
 from typing import Final
 
 import msgspec
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import ColumnElement, bindparam, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from agent_gateway.domain.ids import TaskId
@@ -55,9 +55,12 @@ async def find_turn_of_key(session: AsyncSession, caller: Caller, request: TurnR
     return TaskId(row.turn_id)
 
 
-DELETE_EXPIRED_KEY: Final = delete(idempotency).where(
-    *_KEY_SCOPE, idempotency.c.created_at < now_plus(-IDEMPOTENCY_SECONDS)
-)
+def has_expired() -> ColumnElement[bool]:
+    """The key is no longer remembered."""
+    return idempotency.c.created_at < now_plus(-IDEMPOTENCY_SECONDS)
+
+
+DELETE_EXPIRED_KEY: Final = delete(idempotency).where(*_KEY_SCOPE, has_expired())
 CLAIM: Final = insert(idempotency).values(created_at=now_plus())
 
 
@@ -74,11 +77,3 @@ async def claim_key(
     await connection.execute(
         CLAIM, {"app_id": scope["app"], "user_id": scope["user"], "key": scope["key"], **row}
     )
-
-
-_DELETE_EXPIRED: Final = delete(idempotency).where(idempotency.c.created_at < now_plus(-IDEMPOTENCY_SECONDS))
-
-
-async def delete_expired_keys(connection: AsyncConnection) -> int:
-    """Delete the keys that are no longer remembered; returns their number."""
-    return (await connection.execute(_DELETE_EXPIRED)).rowcount

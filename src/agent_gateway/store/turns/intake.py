@@ -28,7 +28,7 @@ from agent_gateway.store.turns.conversation_state import (
     new_conversation,
 )
 from agent_gateway.store.turns.form_answers import expire_batch, submit_form
-from agent_gateway.store.turns.idempotency import claim_key, delete_expired_keys, find_turn_of_key
+from agent_gateway.store.turns.idempotency import claim_key, find_turn_of_key
 from agent_gateway.store.turns.locks import LOCKED_TURN, LockedTurn, lock_conversation, lock_conversation_of
 from agent_gateway.store.turns.outbox import Outbox
 from agent_gateway.store.turns.rows import NewTurn, OwnerContext, insert_turn, read_turns
@@ -226,9 +226,8 @@ class TurnIntake:
         scope = scope_of(caller.app.id, caller.user) | {"task": task_id}
         async with self._database.transaction() as connection:
             conversation_id = await connection.scalar(self._CONVERSATION_OF_TURN, scope)
-            if conversation_id is None:
+            if conversation_id is None or await lock_conversation(connection, conversation_id) is None:
                 return None
-            await lock_conversation(connection, conversation_id)
             row = (await connection.execute(self._UNENDED_TURN, {"task": task_id})).first()
             if row is None:
                 return None
@@ -252,8 +251,3 @@ class TurnIntake:
         if closing:
             self._outbox.written.set()
         return stopped
-
-    async def delete_expired_keys(self) -> int:
-        """Delete the Idempotency-Keys that are no longer remembered; returns their number."""
-        async with self._database.transaction() as connection:
-            return await delete_expired_keys(connection)

@@ -46,10 +46,13 @@ _LOCK_CONVERSATION: Final = (
 )
 
 
-async def lock_conversation(connection: AsyncConnection, conversation_id: str) -> LockedConversation:
-    """Lock a conversation's row: the first lock of every write about its turns (R10)."""
-    row = (await connection.execute(_LOCK_CONVERSATION, {"conversation": conversation_id})).one()
-    return LockedConversation(*row)
+async def lock_conversation(connection: AsyncConnection, conversation_id: str) -> LockedConversation | None:
+    """Lock a conversation's row: the first lock of every write about its turns (R10).
+
+    None when it was removed: then its turns are gone, too (R18).
+    """
+    row = (await connection.execute(_LOCK_CONVERSATION, {"conversation": conversation_id})).first()
+    return None if row is None else LockedConversation(*row)
 
 
 _LOCK_OF_CALLER: Final = _LOCK_CONVERSATION.where(owned(conversations))

@@ -7,12 +7,14 @@ becomes due again. So all of this work is done at least once (R7, R8, R16).
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 from sqlalchemy import and_, bindparam, delete, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.domain.events import GATEWAY_END, Result
@@ -135,12 +137,14 @@ class Outbox:
 
         The run is that of an ended turn, or one that no turn has.
         """
-        async with self._database.transaction() as connection:
-            await connection.execute(self._DELETE_CANCEL, {"task": turn.task_id})
+        # It refers to its turn. When that is gone, nobody will ask for this run again (R18).
+        with suppress(IntegrityError):
+            async with self._database.transaction() as connection:
+                await connection.execute(self._DELETE_CANCEL, {"task": turn.task_id})
+                if not done:
+                    await _enqueue(connection, OutboxKind.CANCEL_RUN, turn.task_id, run_id=run_id)
             if not done:
-                await _enqueue(connection, OutboxKind.CANCEL_RUN, turn.task_id, run_id=run_id)
-        if not done:
-            self.written.set()
+                self.written.set()
 
     # `complete` holds this row until the suggestions are stored and the entry is deleted, so that they are
     # not asked for again in between.
@@ -155,11 +159,12 @@ class Outbox:
 
     async def ask_suggestions(self, task_id: TaskId) -> None:
         """Have suggested questions made for this turn, unless they were or are being made."""
-        async with self._database.transaction() as connection:
-            if await connection.scalar(self._LOCK_SUGGESTIONS, {"task": task_id}) is not None:
-                return
-            await _enqueue(connection, OutboxKind.SUGGEST_QUESTIONS, task_id)
-        self.written.set()
+        with suppress(IntegrityError):
+            async with self._database.transaction() as connection:
+                if await connection.scalar(self._LOCK_SUGGESTIONS, {"task": task_id}) is not None:
+                    return
+                await _enqueue(connection, OutboxKind.SUGGEST_QUESTIONS, task_id)
+            self.written.set()
 
 
 def _entry(row: _ClaimedRow, answered: Mapping[TaskId, AnsweredTurn]) -> OutboxEntry:

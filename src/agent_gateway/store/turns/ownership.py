@@ -213,7 +213,7 @@ class OwnedTurns:
         async with self._database.transaction("duty") as connection:
             conversation = await lock_conversation(connection, turn.conversation_id)
             found = (await connection.execute(self._LOCK_OURS, self._ours(turn))).first()
-            if found is None:
+            if conversation is None or found is None:
                 return None
             row = LockedTurn(*found)
             result = endings.normal if row.stop_at is None else endings.if_stopped

@@ -12,6 +12,7 @@ from agent_gateway.apps.config import AppMode, read_config
 from agent_gateway.domain.events import GATEWAY_END, Result
 from agent_gateway.domain.ids import AppId, ConversationId, MessageId, RunId, TaskId
 from agent_gateway.domain.turns import AnsweredTurn, Caller, Outcome, Turn, TurnRequest, TurnState, Usage
+from agent_gateway.errors import NotFound
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.group_commit import GroupCommit
 from agent_gateway.store.db.scope import owned, scope_of
@@ -124,7 +125,10 @@ class TurnReader:
         return [found.get(question) for question in asked]
 
     async def result(self, task_id: TaskId) -> Result | None:
-        """How a turn ended, with all it produced; None while it has not."""
+        """How a turn ended, with all it produced; None while it has not.
+
+        Raises NotFound when its row is gone, with its conversation.
+        """
         async with self._database.reading(anyhow=True) as session:
             found = await session.execute(
                 select(TurnRow, MessageRow)
@@ -133,6 +137,8 @@ class TurnReader:
             )
             row = found.first()
             if row is None:
+                if await session.scalar(select(turns.c.id).where(turns.c.id == task_id)) is None:
+                    raise NotFound("Task not found.")
                 return None
             turn, message = row
             steps = await read_steps(session, [message.id])

@@ -90,10 +90,11 @@ async def interrupt(
 
 _DELETE: Final = (
     update(conversations)
-    .where(conversations.c.id == bindparam("conversation"), owned(conversations))
+    .where(conversations.c.id == bindparam("conversation"), conversations.c.deleted_at.is_(None))
     .values(deleted_at=now_plus())
     .returning(conversations.c.id)
 )
+_DELETE_OF_CALLER: Final = _DELETE.where(owned(conversations))
 # Nobody will see a name or suggestions of a deleted conversation.
 _DELETE_OUTBOX_ENTRIES: Final = delete(outbox).where(
     outbox.c.kind.in_((OutboxKind.NAME_CONVERSATION.value, OutboxKind.SUGGEST_QUESTIONS.value)),
@@ -104,14 +105,35 @@ _DELETE_OUTBOX_ENTRIES: Final = delete(outbox).where(
 async def delete_conversation(
     connection: AsyncConnection, caller: Caller, conversation_id: ConversationId, turn_seconds: float
 ) -> tuple[list[Stopped], bool] | None:
-    """Mark a conversation as deleted, stop its turns, and arrange that its session is closed (R16).
+    """Mark a caller's conversation as deleted, stop its turns, and have its session closed (R16).
 
-    Returns the turns that were stopped, and whether closing the session is due now: if a turn still
-    runs, its end makes it due. None when the caller has no such conversation.
+    Returns the turns that were stopped, and whether closing the session is due now. None when the caller has
+    no such conversation.
     """
     scope = scope_of(caller.app.id, caller.user) | {"conversation": conversation_id}
-    if await connection.scalar(_DELETE, scope) is None:
+    if await connection.scalar(_DELETE_OF_CALLER, scope) is None:
         return None
+    return await _end_conversation(connection, conversation_id, turn_seconds)
+
+
+async def mark_deleted(
+    connection: AsyncConnection, conversation_id: ConversationId, turn_seconds: float
+) -> list[Stopped]:
+    """Mark a conversation as deleted on behalf of an operator; returns the turns that were stopped."""
+    if await connection.scalar(_DELETE, {"conversation": conversation_id}) is None:
+        return []
+    stopped, _ = await _end_conversation(connection, conversation_id, turn_seconds)
+    return stopped
+
+
+async def _end_conversation(
+    connection: AsyncConnection, conversation_id: ConversationId, turn_seconds: float
+) -> tuple[list[Stopped], bool]:
+    """Stop the turns of a conversation that was just deleted, and arrange that its session is closed (R16).
+
+    Returns the turns that were stopped, and whether closing the session is due now: if a turn still
+    runs, its end makes it due.
+    """
     await _restore_asking_session(connection, conversation_id)
     await cancel_form(connection, conversation_id)
     await detach_files(connection, conversation_id)
