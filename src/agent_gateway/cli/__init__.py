@@ -2,7 +2,7 @@
 
 import sys
 
-from agent_gateway.errors import ConfigError, StoreError
+from agent_gateway.errors import ConfigError, ObjectError, StoreError
 
 
 def main() -> None:
@@ -21,6 +21,8 @@ def main() -> None:
         _fail(str(error))
     except StoreError as error:
         _fail(f"the database cannot be used: {error}")
+    except ObjectError as error:
+        _fail(f"the file store cannot be used: {error}")
 
 
 def _fail(message: str) -> None:

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from agent_gateway.app import create_app
-from agent_gateway.cli import apps, keys
+from agent_gateway.cli import apps, keys, users
 from agent_gateway.cli.environment import read_settings
 from agent_gateway.cli.health import health
 from agent_gateway.cli.listen import bind, listening_on
+from agent_gateway.cli.prune import prune
 from agent_gateway.cli.serving import serve_here, serve_in_workers
 from agent_gateway.errors import ConfigError
 from agent_gateway.openers import migrate_database
@@ -28,7 +29,9 @@ app = typer.Typer(
 )
 app.add_typer(apps.commands, name="app")
 app.add_typer(keys.commands, name="key")
+app.add_typer(users.commands, name="user")
 app.command()(health)
+app.command()(prune)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="HOST or 127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.", show_default="PORT or 8000")]

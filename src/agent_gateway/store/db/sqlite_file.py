@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ from agent_gateway.errors import ConfigError, StoreError
 PRIVATE: Final = 0o600
 WAIT_SECONDS: Final = 5.0
 """How long a command that writes may hold the database up."""
+
+REWRITE_SECONDS: Final = 60.0
+"""How long a rewrite of the file waits for those who use it."""
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +92,26 @@ def prove_writable(path: Path) -> None:
             connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise ConfigError(f"the database {path} cannot be used: {error}") from None
+
+
+def rewrite(path: Path) -> bool:
+    """Write the whole file anew, so that nothing of what was deleted is left in it or beside it.
+
+    Other writers wait meanwhile. False when readers held on to the old state for too long: what they need
+    stays beside the file until the process that serves it ends. Raises ConfigError.
+    """
+    # Where there is room for a second copy, and where only its owner reads.
+    os.environ.setdefault("SQLITE_TMPDIR", str(path.parent))
+    give_up = time.monotonic() + REWRITE_SECONDS
+    try:
+        with closing(sqlite3.connect(path, timeout=REWRITE_SECONDS, isolation_level=None)) as connection:
+            connection.execute("VACUUM")
+            while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > give_up:
+                    return False
+    except sqlite3.Error as error:
+        raise ConfigError(f"the database {path} cannot be rewritten: {error}") from None
+    return True
 
 
 @contextmanager
