@@ -24,7 +24,7 @@ from agent_gateway.store.db.sqlite_file import (
     usable,
 )
 from agent_gateway.store.db.url import async_url
-from agent_gateway.store.objects import Objects, keep_others_out
+from agent_gateway.store.objects import Objects, keep_others_out, local_folder
 
 
 def check_database(settings: Settings) -> Path | None:
@@ -110,6 +110,16 @@ def _files_folder(settings: Settings) -> Path:
     return settings.data_dir / "files"
 
 
+def files_folder(settings: Settings) -> Path | None:
+    """The folder of the file store of these settings; None for a bucket."""
+    return local_folder(settings.files_url, _files_folder(settings))
+
+
+def secret_key_file(settings: Settings) -> Path:
+    """Where the secret key is that a start has made."""
+    return settings.data_dir / "secret-key"
+
+
 def open_backend(settings: Settings, limits: BackendLimits = DEFAULTS.backend) -> Backend:
     """The agent backend of these settings; the caller closes it. Raises ConfigError for an unusable model."""
     if settings.backend_url:
@@ -133,7 +143,7 @@ def secret_key(settings: Settings, *, make: bool = False) -> bytes:
     """
     if key := settings.given_secret_key():
         return key
-    path = settings.data_dir / "secret-key"
+    path = secret_key_file(settings)
     try:
         if make and not path.exists():
             _make_secret(path)

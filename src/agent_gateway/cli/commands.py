@@ -10,6 +10,7 @@ import typer
 
 from agent_gateway.app import create_app
 from agent_gateway.cli import apps, keys, users
+from agent_gateway.cli.backup import backup, restore
 from agent_gateway.cli.environment import read_settings
 from agent_gateway.cli.health import health
 from agent_gateway.cli.listen import bind, listening_on
@@ -32,6 +33,8 @@ app.add_typer(keys.commands, name="key")
 app.add_typer(users.commands, name="user")
 app.command()(health)
 app.command()(prune)
+app.command("backup")(backup)
+app.command("restore")(restore)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="HOST or 127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.", show_default="PORT or 8000")]

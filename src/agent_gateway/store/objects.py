@@ -153,6 +153,14 @@ def day_prefix(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y/%m/%d")
 
 
+def local_folder(url: str, folder: Path) -> Path | None:
+    """The folder of the file store that `url` names, or `folder` when it is empty; None for a bucket."""
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if url else folder
+
+
 async def _no_bytes() -> AsyncIterator[bytes]:
     return
     yield b""
@@ -161,9 +169,8 @@ async def _no_bytes() -> AsyncIterator[bytes]:
 def _open(url: str, folder: Path) -> ObjectStore:
     parts = urlsplit(url)
     try:
-        if not url or parts.scheme == "file":
-            where = Path(unquote(parts.path)) if url else folder
-            return LocalStore(where, mkdir=True)
+        if local := local_folder(url, folder):
+            return LocalStore(local, mkdir=True)
         options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
         client: dict[str, Any] = {
             "timeout": timedelta(seconds=REQUEST_SECONDS),

@@ -198,6 +198,12 @@ def _revisions() -> tuple[str | None, frozenset[str]]:
     return head, frozenset(script.revision for script in scripts.walk_revisions()) - {head}
 
 
+def known_revisions() -> frozenset[str]:
+    """All revisions of the schema that this code can bring up to date."""
+    head, older = _revisions()
+    return older | ({head} if head else set())
+
+
 def _config() -> "Config":
     from alembic.config import Config
 
