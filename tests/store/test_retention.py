@@ -10,11 +10,13 @@ from sqlalchemy import func, select, update
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.domain.events import Endings
 from agent_gateway.domain.files import InputFile
+from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.turns import App, Caller, Turn, TurnRequest
 from agent_gateway.errors import NotFound
 from agent_gateway.store import removal, retention
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import conversations, end_users, files, idempotency, turns
+from agent_gateway.store.erasure import EndUserData
 from agent_gateway.store.feedbacks import FeedbackStore
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.objects import Objects
@@ -282,3 +284,66 @@ async def test_a_preview_counts_the_files_that_would_go(world: World, store: Fil
     assert (await keeping.prune())["files"] == 1
     async with world.database.reading() as session:
         assert list(await session.scalars(select(files.c.id))) == [shared.file.id]
+
+
+async def test_who_comes_back_while_unused_end_users_go_is_served(
+    world: World, keeping_for_ever: Retention
+) -> None:
+    """With a message in the same moment."""
+    callers = [Caller(world.app, f"user {number}") for number in range(12)]
+    for caller in callers:
+        turn = await world.ended(caller)
+        await world.turns.intake.delete(caller, turn.conversation_id)
+    await quiet(world)
+    await keeping_for_ever.prune()
+    await world.execute(update(end_users).values(created_at=now_plus(-DAY - 60)))
+    async with world.database.reading() as session:
+        ids = list(await session.scalars(select(end_users.c.id)))
+    await asyncio.gather(
+        *(keeping_for_ever._remove_end_users([end_user_id]) for end_user_id in ids),
+        *(world.turns.intake.begin(caller, ask()) for caller in callers),
+    )
+    async with world.database.reading() as session:
+        assert len(list(await session.scalars(select(end_users.c.id)))) == len(callers)
+
+
+async def test_writes_about_a_removed_turn_change_nothing(world: World, store: FileStore) -> None:
+    """Another process drives it, and does not know: none of its writes fails."""
+    process = world.process()
+    turn = await world.begun_by(process)
+    assert await process.owned.arm(turn)
+    found = await EndUserData.find(world.database, store, world.app.id, "ann")
+    assert found is not None
+    await found.hide(600.0)
+    assert (await found.open_work()).turns == 1
+    assert (await found.delete())[1]
+    async with world.unchanged():
+        assert await process.owned.mark_running(turn, RunId("run")) is None
+        assert await process.owned.heartbeat([turn]) == {}
+        await process.owned.save_checkpoints([(turn, b"state")])
+        assert await process.owned.release([(turn, None)]) == set()
+        assert await process.owned.finish(turn, Endings.always(completed(snapshot=SNAPSHOT))) is None
+        await process.outbox.cancel_tried(turn, RunId("run"), done=False)
+        assert await process.intake.stop(world.ann, turn.task_id) is None
+        assert await process.reader.load(turn.task_id) is None
+        with pytest.raises(NotFound):
+            await process.reader.result(turn.task_id)
+    assert await rows(world) == {"apps": 2, "app_versions": 2}
+
+
+async def test_an_erasure_takes_what_the_user_begins_meanwhile(world: World, store: FileStore) -> None:
+    """And nothing of another user, or of a user with the same name at another app."""
+    first = await world.ended(snapshot=SNAPSHOT)
+    others = [await world.ended(world.ben), await world.ended(world.stranger)]
+    found = await EndUserData.find(world.database, store, world.app.id, "ann")
+    assert found is not None
+    await found.hide(600.0)
+    assert (await found.open_work()).sessions == 1
+    second = await world.ended()
+    counts, gone = await found.delete()
+    assert (counts["conversations"], counts["snapshots"], gone) == (1, 1, False)
+    await found.hide(600.0)
+    counts, gone = await found.delete()
+    assert (counts["conversations"], counts["end users"], gone) == (1, 1, True)
+    assert await EndUserData.find(world.database, store, world.app.id, "ann") is None
+    assert [await exists(world, turn) for turn in (first, second, *others)] == [False, False, True, True]

@@ -10,7 +10,20 @@ from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, Table, and_, delete, exists, false, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Table,
+    Update,
+    and_,
+    delete,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from agent_gateway.apps.config import read_config_or_none
@@ -199,9 +212,8 @@ class Retention:
 
     async def _remove_app(self, app_id: str) -> Counts:
         """Delete what a deleted app leaves, once nothing refers to it: each part in its own transaction."""
-        async with self._database.transaction() as connection:
-            hidden = files.update().where(files.c.app_id == app_id, files.c.deleted_at.is_(None))
-            await connection.execute(hidden.values(deleted_at=now_plus()))
+        hiding = update(files).values(deleted_at=now_plus())
+        await self._write(hiding, files.c.id, (files.c.app_id == app_id) & files.c.deleted_at.is_(None))
         mine = select(api_keys.c.id).where(api_keys.c.app_id == app_id)
         counts = Counts()
         async with self._database.reading() as session:
@@ -226,15 +238,20 @@ class Retention:
         return counts
 
     async def _delete(self, key: ColumnElement[str], which: ColumnElement[bool]) -> int:
-        """Delete these rows, BATCH at a time; returns their number."""
-        table, deleted = key.table, 0
+        return await self._write(delete(key.table), key, which)
+
+    async def _write(
+        self, change: Delete | Update, key: ColumnElement[str], which: ColumnElement[bool]
+    ) -> int:
+        """Delete or change these rows, BATCH at a time, but for those that others have locked."""
+        some = key.in_(select(key).where(which).limit(BATCH).with_for_update(skip_locked=True))
+        written = 0
         while True:
             async with self._database.transaction() as connection:
-                some = key.in_(select(key).where(which).limit(BATCH))
-                done = (await connection.execute(delete(table).where(some, which))).rowcount
-            deleted += done
+                done = (await connection.execute(change.where(some, which))).rowcount
+            written += done
             if not done:
-                return deleted
+                return written
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _remove_end_users(self, ids: Collection[str]) -> int:

@@ -24,10 +24,10 @@ from agent_gateway.store.turns.stopping import Stopped
 from agent_gateway.turn_resources import Resources
 from agent_gateway.turns.drain import Drain
 from agent_gateway.turns.end_report import report_end
+from agent_gateway.turns.ended_turns import EndedTurns
 from agent_gateway.turns.file_descriptors import require_descriptors
 from agent_gateway.turns.live_turn import LiveTurn
 from agent_gateway.turns.log import EventLog
-from agent_gateway.turns.retention import EndedTurns
 
 logger = logging.getLogger(__name__)
 

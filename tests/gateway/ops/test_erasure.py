@@ -17,7 +17,7 @@ from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.files import local, upload
 from tests.support.fleet import Fleet, drives
 from tests.support.gateway_process import GatewayProcess
-from tests.support.gateway_server import API_KEY, wait_until
+from tests.support.gateway_server import API_KEY, StartGateway, wait_until
 from tests.support.human_input import asked, submit, token_of
 from tests.support.json_type import Json
 from tests.support.rows import counts
@@ -147,14 +147,17 @@ def operator_of_fleet(tmp_path: Path, fleet: Fleet) -> Operator:
     return Operator(tmp_path / "operator", fleet.database_url)
 
 
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_an_export_has_everything_of_one_user(
-    gateway: GatewayProcess, operator: Operator, fake: ScriptedBackend, tmp_path: Path
+    start_gateway: StartGateway, operator: Operator, fake: ScriptedBackend, tmp_path: Path
 ) -> None:
-    with gateway.client() as client:
+    with start_gateway().client() as client:
         answer = tell(Chat(client, CANARY), fake, CANARY)
         tell(Chat(client, KEPT), fake, KEPT)
-    told = operator.run("user", "export", "default", CANARY, "--output", "export.zip")
-    assert CANARY not in told
+    arguments = ("user", "export", "default", CANARY, "--output", "export.zip")
+    told = operator.try_(*arguments, AGENT_GATEWAY_DATA_DIR=str(tmp_path))
+    assert (told.returncode, told.stderr) == (0, "")
+    assert CANARY not in told.stdout
     path = tmp_path / "export.zip"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with zipfile.ZipFile(path) as archive:
@@ -175,21 +178,18 @@ def test_an_export_has_everything_of_one_user(
     assert conversation["feedbacks"][0]["content"] == f"Thanks from {CANARY}"
     assert CANARY in conversation["snapshots"][0]["data"]
     assert sum(name.startswith("conversations/") for name in texts) == 2
-    again = operator.try_("user", "export", "default", CANARY, "--output", "export.zip")
-    assert (again.returncode, again.stderr) == (2, "error: export.zip exists: name another file\n")
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_the_operator_is_asked_and_unknown_users_are_told(
-    gateway: GatewayProcess, operator: Operator, database_url: str
+    start_gateway: StartGateway, operator: Operator, database_url: str
 ) -> None:
-    with gateway.client() as client:
+    with start_gateway().client() as client:
         Chat(client, CANARY).blocking(CANARY)
     asked_first = operator.try_("user", "erase", "default", CANARY, answer="n\n")
     assert asked_first.returncode == 1
     assert "1 conversations with 1 messages, 0 files" in asked_first.stdout
     assert counts(database_url)["turns"] == 1
-    for command in ("export", "erase"):
-        unknown = operator.try_("user", command, "default", "nobody")
-        assert unknown.returncode == 2
-        assert unknown.stderr == "error: nothing is stored about this user of the app 'default'\n"
+    unknown = operator.try_("user", "erase", "default", "nobody", "--yes")
+    assert unknown.returncode == 2
+    assert unknown.stderr == "error: nothing is stored about this user of the app 'default'\n"
