@@ -105,14 +105,12 @@ def delete(
     slug: Slug,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete an app. Its keys stop working, its turns stop, and its conversations become unreachable."""
+    """Delete an app. Its keys stop working, its turns stop, and its conversations are removed."""
     if slug == DEFAULT_SLUG:
         raise ConfigError(f"the app {DEFAULT_SLUG!r} cannot be deleted: every start of the gateway needs it")
     app = with_database(lambda database, _: app_named(database, slug))
     if not yes:
-        question = (
-            f"Delete {slug} with {app.keys} keys? Its {app.conversations} conversations become unreachable."
-        )
+        question = f"Delete {slug} with {app.keys} keys and {app.conversations} conversations for good?"
         typer.confirm(question, abort=True)
 
     async def work(database: Database, _: Settings) -> int:

@@ -128,7 +128,7 @@ class AppStore:
     async def delete(self, app_id: AppId) -> int:
         """Delete an app: its keys are revoked, its slug is free, and its turns are asked to stop.
 
-        The rows of its conversations stay, out of reach. Returns how many turns were asked.
+        Its rows are removed later (R18). Returns how many turns were asked.
         """
         async with self._database.transaction() as connection:
             # Renamed so that the slug is free; `~` cannot occur in a slug.
