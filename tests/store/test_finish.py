@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from agent_gateway.domain.events import GATEWAY_END, Endings, LLMChunk, Result
 from agent_gateway.domain.ids import RunId, new_id
 from agent_gateway.domain.turns import Outcome, Step, Turn, Usage
+from agent_gateway.errors import NotFound
 from tests.support.store_world import METADATA, World, completed, interrupted
 
 pytestmark = pytest.mark.anyio
@@ -175,4 +176,5 @@ async def test_conversations_have_separate_snapshots(world: World) -> None:
 async def test_an_unknown_turn_has_no_result(world: World) -> None:
     turn = await world.ended()
     assert await world.turns.reader.result(turn.task_id) is not None
-    assert await world.turns.reader.result(type(turn.task_id)(new_id())) is None
+    with pytest.raises(NotFound):
+        await world.turns.reader.result(type(turn.task_id)(new_id()))

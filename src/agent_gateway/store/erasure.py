@@ -12,6 +12,7 @@ from agent_gateway.domain.turns import TurnState
 from agent_gateway.errors import ObjectMissing
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import now_plus
+from agent_gateway.store.db.scope import END_USER, scope_of
 from agent_gateway.store.db.tables import (
     conversations,
     end_users,
@@ -70,11 +71,9 @@ class EndUserData:
         cls, database: Database, files: FileStore, app_id: AppId, external_id: str
     ) -> "EndUserData | None":
         """The end user whom the clients of this app name so; None when nothing is stored about them."""
-        known = select(end_users.c.id).where(
-            end_users.c.app_id == app_id, end_users.c.external_id == external_id
-        )
         async with database.reading() as session:
-            found = cls(database, files, app_id, external_id, await session.scalar(known))
+            end_user_id = await session.scalar(END_USER, scope_of(app_id, external_id))
+            found = cls(database, files, app_id, external_id, end_user_id)
             keys = await session.scalar(select(idempotency.c.key).where(found._keys).limit(1))
         return found if found._end_user_id or keys else None
 

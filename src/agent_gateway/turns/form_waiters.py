@@ -34,8 +34,11 @@ class FormWaiters:
         """Read where the awaited forms stand, and wake the readers of those that are closed."""
         if not self._waiting:
             return
-        statuses = await self._forms.statuses(list(self._waiting))
-        for form_id, status in statuses.items():
+        awaited = list(self._waiting)
+        statuses = await self._forms.statuses(awaited)
+        for form_id in awaited:
+            # One that is gone was deleted with its conversation (R18).
+            status = statuses.get(form_id) or FormStatus(form_id, FormState.CANCELLED, None)
             if status.state is not FormState.OPEN:
                 for closed in self._waiting.get(form_id, ()):
                     if not closed.done():

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from agent_gateway.domain.files import artifact_id
+from agent_gateway.domain.ids import ConversationId
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.removal import remove_some
+from agent_gateway.store.turns.stopping import mark_deleted
 from tests.support.chat import Chat, refused
 from tests.support.command import Operator
 from tests.support.fakes.script import Gate, file, script, succeed
@@ -17,10 +21,10 @@ from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.files import local, upload
 from tests.support.fleet import Fleet, drives
 from tests.support.gateway_process import GatewayProcess
-from tests.support.gateway_server import API_KEY, StartGateway, wait_until
-from tests.support.human_input import asked, submit, token_of
+from tests.support.gateway_server import API_KEY, GatewayServer, StartGateway, wait_until
+from tests.support.human_input import asked, awaiting, submit, token_of
 from tests.support.json_type import Json
-from tests.support.rows import counts
+from tests.support.rows import counts, with_database
 from tests.support.traces import traces
 
 CANARY = "canary7Zq"
@@ -145,6 +149,24 @@ def operator_of_fleet(tmp_path: Path, fleet: Fleet) -> Operator:
     (tmp_path / "operator").mkdir()
     (tmp_path / "operator" / "data").symlink_to(tmp_path)
     return Operator(tmp_path / "operator", fleet.database_url)
+
+
+def test_who_waits_for_the_answer_to_a_removed_question_gets_an_end(
+    server: GatewayServer, chat: Chat, fake: ScriptedBackend
+) -> None:
+    """Its rows go at once, before any process can see that the question was cancelled."""
+    question = asked(chat, fake)
+    conversation_id = ConversationId(question.conversation_id)
+
+    async def remove(database: Database) -> None:
+        async with database.transaction() as connection:
+            await mark_deleted(connection, conversation_id, 600.0)
+            assert (await remove_some(connection, conversation_id))[1]
+
+    with awaiting(chat, question) as stream:
+        stream.block()
+        with_database(server.settings.resolved_database_url(), remove)
+        assert stream.rest().last["event"] == "error"
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
