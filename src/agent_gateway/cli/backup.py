@@ -10,12 +10,12 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Annotated, Any, Final
+from typing import IO, Annotated, Final
 
 import typer
 
@@ -191,10 +191,10 @@ def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo | None, name: str 
     return content
 
 
-def _check_format(about: dict[str, Any]) -> None:
+def _check_format(about: Mapping[str, object]) -> None:
     if about["format"] != FORMAT:
         raise ConfigError(f"the backup is of a newer release: its format is {about['format']}")
-    check_revision(about["schema"])
+    check_revision(str(about["schema"]))
 
 
 def _write(content: IO[bytes], path: Path) -> None:

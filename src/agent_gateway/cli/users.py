@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 import typer
@@ -19,7 +19,7 @@ from agent_gateway.settings import Settings
 from agent_gateway.store.apps import ListedApp
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.sqlite_file import rewrite
-from agent_gateway.store.erasure import EndUserData, OpenWork
+from agent_gateway.store.erasure import EndUserData, OpenWork, StoredRow
 from agent_gateway.store.files import FileStore
 from agent_gateway.store.removal import Counts
 
@@ -139,7 +139,7 @@ async def _found(
 async def _write(archive: zipfile.ZipFile, app: ListedApp, user: str, found: EndUserData) -> Counts:
     """One entry per conversation and file, so that no more than one of them is in memory."""
     about = {"app": app.slug, "app_id": app.id, "user": user, "exported_at": _now(), **await found.profile()}
-    listed: list[dict[str, Any]] = []
+    listed: list[StoredRow] = []
     counts = Counts()
     async for conversation_id, rows in found.conversations():
         archive.writestr(f"conversations/{conversation_id}.json", _json(rows))

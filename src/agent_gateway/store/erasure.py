@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, TypeAlias
 
 from sqlalchemy import ColumnElement, Table, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
@@ -32,6 +32,9 @@ from agent_gateway.store.objects import object_key
 from agent_gateway.store.removal import LOCK_DELETED, Counts, count_rows, remove_some
 from agent_gateway.store.turns.outbox import OutboxKind
 from agent_gateway.store.turns.stopping import mark_deleted
+
+StoredRow: TypeAlias = dict[str, object]
+"""The values of a row, by column."""
 
 _INTERNAL: Final = frozenset(
     {"owner", "epoch", "adoptions", "lease_until", "fold_version", "checkpoint", "marks", "token", "run_id"}
@@ -89,14 +92,14 @@ class EndUserData:
         counts["idempotency keys"] = len(await self._ids(idempotency.c.key, self._keys))
         return counts
 
-    async def profile(self) -> dict[str, Any]:
+    async def profile(self) -> dict[str, list[StoredRow]]:
         """What is stored about the user besides conversations."""
         return {
             "end_user": await self._rows(end_users, end_users.c.id == self._end_user_id),
             "idempotency_keys": await self._rows(idempotency, self._keys),
         }
 
-    async def conversations(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    async def conversations(self) -> AsyncIterator[tuple[str, dict[str, list[StoredRow]]]]:
         """Each conversation, by its id, with all its rows: also those that were deleted and still exist."""
         for conversation_id in await self._ids(conversations.c.id, self._mine):
             of_this = select(messages.c.id).where(messages.c.conversation_id == conversation_id)
@@ -112,7 +115,7 @@ class EndUserData:
             ]
             yield conversation_id, {table.name: await self._rows(table, which) for table, which in tables}
 
-    async def files(self) -> AsyncIterator[tuple[dict[str, Any], AsyncIterator[bytes] | None]]:
+    async def files(self) -> AsyncIterator[tuple[StoredRow, AsyncIterator[bytes] | None]]:
         """Each file's row, with its bytes; None instead of bytes that are deleted already."""
         mine = select(files).where(files.c.end_user_id == self._end_user_id).order_by(files.c.id)
         async with self._database.reading() as session:
@@ -129,7 +132,7 @@ class EndUserData:
         async with self._database.reading() as session:
             return list(await session.scalars(select(column).where(which).order_by(column)))
 
-    async def _rows(self, table: Table, which: ColumnElement[bool]) -> list[dict[str, Any]]:
+    async def _rows(self, table: Table, which: ColumnElement[bool]) -> list[StoredRow]:
         columns = [column for column in table.c if column.name not in _INTERNAL]
         async with self._database.reading() as session:
             found = await session.execute(select(*columns).where(which).order_by(*table.primary_key))

@@ -40,13 +40,14 @@ class FormWaiters:
             # One that is gone was deleted with its conversation (R18).
             status = statuses.get(form_id) or FormStatus(form_id, FormState.CANCELLED, None)
             if status.state is not FormState.OPEN:
-                for closed in self._waiting.get(form_id, ()):
-                    if not closed.done():
-                        closed.set_result(status)
+                self._wake(form_id, status)
 
     def leave(self) -> None:
         """The process has to go: nobody waits here any longer."""
-        for waiting in self._waiting.values():
-            for closed in waiting:
-                if not closed.done():
-                    closed.set_result(None)
+        for form_id in self._waiting:
+            self._wake(form_id, None)
+
+    def _wake(self, form_id: FormId, status: FormStatus | None) -> None:
+        for closed in self._waiting.get(form_id, ()):
+            if not closed.done():
+                closed.set_result(status)

@@ -14,6 +14,7 @@ import pytest
 
 from agent_gateway.cli.backup import backup, restore
 from agent_gateway.errors import ConfigError
+from agent_gateway.settings import Settings
 from tests.support.chat import Chat
 from tests.support.command import Operator
 from tests.support.fakes.script import Gate, script, succeed
@@ -164,6 +165,12 @@ def test_a_backup_that_cannot_be_restored_leaves_nothing(
     with pytest.raises(ConfigError, match="cannot be restored: No such file"):
         restore(tmp_path / "nothing.tar")
     assert list(data.iterdir()) == []
+
+
+@pytest.fixture(autouse=True)
+def quiet_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that are called here leave the logs of the tests as they are."""
+    monkeypatch.setattr("agent_gateway.cli.backup.read_settings", Settings.read)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import fcntl
 import logging
 import os
 import sqlite3
-import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -102,16 +101,14 @@ def rewrite(path: Path) -> bool:
     """
     # Where there is room for a second copy, and where only its owner reads.
     os.environ.setdefault("SQLITE_TMPDIR", str(path.parent))
-    give_up = time.monotonic() + REWRITE_SECONDS
     try:
         with closing(sqlite3.connect(path, timeout=REWRITE_SECONDS, isolation_level=None)) as connection:
             connection.execute("VACUUM")
-            while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                if time.monotonic() > give_up:
-                    return False
+            # It waits for readers as long as a statement waits for writers.
+            [(held_up, _, _)] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except sqlite3.Error as error:
         raise ConfigError(f"the database {path} cannot be rewritten: {error}") from None
-    return True
+    return not held_up
 
 
 @contextmanager
