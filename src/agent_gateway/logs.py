@@ -5,6 +5,7 @@ A record says which turn, run and request it belongs to. Code that works for one
 line, so a line costs as little as it can: the formatter is our own.
 """
 
+import json
 import logging
 import sys
 import time
@@ -71,7 +72,11 @@ class _Json(logging.Formatter):
             "message": record.getMessage(),
             **fields,
         }
-        return _encoder.encode(line).decode()
+        try:
+            return _encoder.encode(line).decode()
+        except UnicodeEncodeError:
+            # Halves of surrogate pairs: a record that cannot be written is worse than an escaped one.
+            return json.dumps(line, default=str)
 
 
 class _Text(logging.Formatter):

@@ -10,6 +10,18 @@ from agent_gateway.domain.turns import TakenFrom, Turn
 class TurnTimes:
     """Times of one turn. The row has only its begin; the rest is forgotten with the process."""
 
+    __slots__ = (
+        "_begun",
+        "_driven",
+        "_first_event",
+        "_last_event",
+        "_now",
+        "_sent",
+        "_stopping",
+        "_was_queued",
+        "gaps",
+    )
+
     def __init__(self, turn: Turn, clock: Callable[[], float], *, is_new: bool) -> None:
         """`clock` is the database's time, in Unix seconds; `is_new`: this process has just begun it."""
         self._now = asyncio.get_running_loop().time

@@ -4,6 +4,7 @@ import json
 import logging
 import signal
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -47,6 +48,16 @@ def test_control_characters_are_escaped_in_log_lines() -> None:
     line = formatter("text").format(record)
     assert "one\\r\\n\\x1b]0;two\\x07 \\u2028 \\x9b é 张" in line
     assert line.isprintable()
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_halves_of_characters_do_not_lose_a_log_line(style: Literal["text", "json"]) -> None:
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "half \ud83d of %s", ("one",), None)
+    record.__dict__["cause"] = "\ude00"
+    line = formatter(style).format(record)
+    assert "half \\ud83d of one" in line
+    assert "\\ude00" in line
+    assert line.isascii()
 
 
 def test_a_log_record_has_the_ids_of_its_turn_run_and_request(

@@ -18,6 +18,8 @@ from agent_gateway.domain.ids import new_id
 REQUEST_ID: Final = "agent_gateway.request_id"
 """Key in the scope of every HTTP request: its id in the logs."""
 NO_ROUTE: Final = "(no route)"
+LEFT: Final = 499
+"""The status of a request whose client left before it got one, as proxies call it."""
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -46,7 +48,7 @@ class Requests:
         scope[REQUEST_ID] = request_id
         bind_contextvars(request_id=request_id)
         began = time.perf_counter()
-        status, complete = 500, False
+        status, complete = LEFT, False
 
         async def sending(message: dict[str, Any]) -> None:
             nonlocal status, complete

@@ -231,8 +231,6 @@ class LiveTurns:
     async def _run(self, live: LiveTurn) -> None:
         try:
             await live.runner.run()
-            if live.runner.stored_end and live.result is not None:
-                report_end(live, live.result)
         except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others
             # The lease runs out and somebody ends the turn; its readers are not kept waiting here. Only
             # the kind of error is logged: databases quote texts of the row they refused.
@@ -244,8 +242,10 @@ class LiveTurns:
             if live.result is not None:
                 live.runner.release_memory()
                 self._ended.keep(live)
-        # Only now: a backend that does not answer must not delay the turn's readers.
+        # Only now: neither a log nor a backend that does not answer may delay the turn's readers.
         try:
+            if live.runner.stored_end and live.result is not None:
+                report_end(live, live.result)
             await live.runner.clean_up()
         except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others
             logger.error("the turn was not cleaned up: %s", type(error).__name__)
