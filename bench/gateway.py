@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -24,20 +25,21 @@ class Gateway(Server):
         backend_url: str = "",
         database_url: str = "",
         workers: int = 1,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         port = free_port()
         data = folder / f"{name}-{port}"
         data.mkdir()
         self.database = database_url or data / "agent-gateway.db"
         """Its URL, or the file of SQLite."""
-        environ = {"AGENT_GATEWAY_DATA_DIR": str(data), "AGENT_GATEWAY_API_KEY": API_KEY}
+        given = {"AGENT_GATEWAY_DATA_DIR": str(data), "AGENT_GATEWAY_API_KEY": API_KEY, **(environ or {})}
         if backend_url:
-            environ["AGENT_GATEWAY_BACKEND_URL"] = backend_url
+            given["AGENT_GATEWAY_BACKEND_URL"] = backend_url
         if database_url:
-            environ |= _of_postgres(database_url)
+            given |= _of_postgres(database_url)
         command = [sys.executable, "-m", "agent_gateway", "serve", "--port", str(port)]
         command += ["--workers", str(workers)] if workers > 1 else []
-        super().__init__(name, command, port, cores=cores, folder=folder, ready="/readyz", environ=environ)
+        super().__init__(name, command, port, cores=cores, folder=folder, ready="/readyz", environ=given)
 
 
 def migrate(database_url: str, folder: Path) -> None:

@@ -7,6 +7,7 @@ from bench.scenarios.curves import P99, RATE
 from bench.scenarios.embedded import EMBEDDED
 from bench.scenarios.flat import LONG, ROWS, STREAMS
 from bench.scenarios.memory import MEMORY
+from bench.scenarios.observed import OBSERVED
 from bench.scenarios.readers import FAN_OUT, STORM
 from bench.scenarios.tokens import CROWD, LONE, SATURATED
 from bench.scenarios.turns import TURNS, WORKERS
@@ -15,6 +16,6 @@ ALL: Final[dict[str, Scenario]] = {
     each.name: each
     for each in (
         *(LONE, SATURATED, TURNS, CROWD, MEMORY),
-        *(FAN_OUT, STORM, STREAMS, ROWS, LONG, WORKERS, EMBEDDED, P99, RATE),
+        *(FAN_OUT, STORM, STREAMS, ROWS, LONG, OBSERVED, WORKERS, EMBEDDED, P99, RATE),
     )
 }
