@@ -43,6 +43,7 @@ class Gauges:
         self.sample()
         backlog = await self._backlog.read()
         metrics.TURNS_QUEUED().set(backlog.queued)
+        metrics.QUEUED_AGE().set(backlog.queued_seconds)
         for kind, entries in backlog.outbox.items():
             metrics.OUTBOX_ENTRIES(kind).set(entries)
         metrics.OUTBOX_AGE().set(backlog.oldest_seconds)

@@ -117,6 +117,7 @@ BUILD = _gauge("build_info", "The version that runs.", "version", mode="livemax"
 TURNS_ACTIVE = _gauge("turns_active", "Turns that this process drives.")
 TURNS_FOLLOWED = _gauge("turns_followed", "Turns of other processes that are read here.")
 TURNS_QUEUED = _gauge("turns_queued", "Turns in the database that wait behind another one.", mode="livemax")
+QUEUED_AGE = _gauge("turns_queued_oldest_seconds", "Age of the oldest of them.", mode="livemax")
 READERS_OPEN = _gauge("readers_open", "Readers of live turns.")
 READERS_BEHIND = _gauge("readers_behind", "Those of them who do not take what there is.")
 OUTBOX_ENTRIES = _gauge(
@@ -125,6 +126,14 @@ OUTBOX_ENTRIES = _gauge(
 OUTBOX_AGE = _gauge("outbox_oldest_seconds", "Age of the oldest of it.", mode="livemax")
 POOL_SIZE = _gauge("database_pool_size", "Connections that a pool may have.", "pool")
 POOL_IN_USE = _gauge("database_pool_in_use", "Connections that are in use.", "pool")
+
+# Prometheus does not see the increase of a series that begins with its first event. Alerts have to see these.
+for _outcome in ("completed", "stopped"):
+    TURNS_ENDED(_outcome, "")
+for _source in ("dead", "released"):
+    ADOPTED(_source)
+for _write in ("arm", "running", "finish", "heartbeat"):
+    FENCED(_write)
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 

@@ -93,6 +93,20 @@ def test_turns_requests_and_calls_of_the_backend_are_counted(
     assert user not in scrape.text
 
 
+def test_queued_turns_and_the_age_of_the_oldest_are_looked_up(
+    tmp_path: Path, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    fake.queue(script(text("Half "), gate, succeed()))
+    with GatewayProcess(tmp_path, **settings_of(fake)) as process, process.client() as client:
+        chat = Chat(client, user)
+        first = chat.background("Long")
+        chat.background("Next", conversation_id=first["conversation_id"])
+        # The database is looked at now and then.
+        wait_until(lambda: Scrape(client)("turns_queued") == 1)
+        assert Scrape(client)("turns_queued_oldest_seconds") > 0
+        gate.open()
+
+
 def gap_samples() -> dict[str, float]:
     [family] = GAP_SECONDS.collect()
     return {one.labels.get("le", one.name): one.value for one in family.samples}

@@ -18,6 +18,8 @@ class Backlog:
 
     queued: int
     """Turns behind another turn of their conversation."""
+    queued_seconds: float
+    """Age of the oldest of them; 0 when there is none."""
     outbox: dict[str, int]
     """Entries by kind; every kind is there."""
     oldest_seconds: float
@@ -29,7 +31,7 @@ class BacklogReader:
 
     _QUEUED: Final = (
         # Not a parameter: only a constant is known to be what the index holds.
-        select(func.count())
+        select(func.count(), func.min(turns.c.created_at), now_plus().label("now"))
         .select_from(turns)
         .where(turns.c.state == literal_column(f"'{TurnState.QUEUED.value}'"))
     )
@@ -43,8 +45,9 @@ class BacklogReader:
     async def read(self) -> Backlog:
         """Read it now. Raises StoreUnavailable."""
         async with self._database.reading() as session:
-            queued = await session.scalar(self._QUEUED) or 0
+            queued, since, now = (await session.execute(self._QUEUED)).one()
             rows = list(await session.execute(self._ENTRIES))
         entries = {kind.value: 0 for kind in OutboxKind} | {row[0]: row[1] for row in rows}
         oldest = max([(row.now - row[2]).total_seconds() for row in rows], default=0.0)
-        return Backlog(queued, entries, max(0.0, oldest))
+        waited = (now - since).total_seconds() if since else 0.0
+        return Backlog(queued, max(0.0, waited), entries, max(0.0, oldest))
