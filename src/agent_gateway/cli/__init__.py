@@ -2,21 +2,14 @@
 
 import sys
 
+from agent_gateway.cli.commands import app
 from agent_gateway.errors import ConfigError, ObjectError, StoreError
 
 
 def main() -> None:
     """Run the command line; wrong settings are reported in one line, without a traceback."""
     try:
-        # A container runs this command often, so it does not import the whole gateway.
-        if sys.argv[1:2] == ["health"]:
-            from agent_gateway.cli.health import alone
-
-            alone(sys.argv[2:], prog_name="agent-gateway health")
-        else:
-            from agent_gateway.cli.commands import app
-
-            app()
+        app(prog_name="agent-gateway")
     except ConfigError as error:
         _fail(str(error))
     except StoreError as error:

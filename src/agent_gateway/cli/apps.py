@@ -1,10 +1,9 @@
-"""`agent-gateway app`: apply, list, show, export, delete."""
+"""What `agent-gateway app` does: apply, list, show, export, delete."""
 
 import os
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -17,16 +16,9 @@ from agent_gateway.startup_checks import check_app
 from agent_gateway.store.apps import DEFAULT_SLUG, ApplyResult, AppStore, ListedApp
 from agent_gateway.store.db.database import Database
 
-commands = typer.Typer(help="Publish and manage apps.", no_args_is_help=True)
 
-Slug = Annotated[str, typer.Argument(metavar="APP", help="Slug of the app.", show_default=False)]
-
-
-@commands.command()
-def apply(
-    file: Annotated[Path, typer.Argument(help="App file (YAML); see docs/app-file.md.", show_default=False)],
-) -> None:
-    """Create or update the app of a file. A change makes a new version."""
+def apply(file: Path) -> None:
+    """Make the app of this file, or a new version of it."""
     config = load_app_file(file, None)
     slug = _slug_of(file, config)
     notes = check_app(read_settings(), config, str(file))
@@ -47,9 +39,8 @@ def apply(
         typer.echo(f"note: {note}", err=True)
 
 
-@commands.command("list")
 def list_apps() -> None:
-    """List all apps."""
+    """Print all apps."""
 
     async def work(database: Database, _: Settings) -> list[ListedApp]:
         return await AppStore(database).all()
@@ -71,9 +62,8 @@ def list_apps() -> None:
     )
 
 
-@commands.command()
-def show(slug: Slug) -> None:
-    """Show an app, its counts and its limits."""
+def show(slug: str) -> None:
+    """Print what an app is, how many keys and conversations it has, and its limits."""
     app = with_database(lambda database, _: app_named(database, slug))
     limits = app.config.limits.model_dump(exclude_none=True)
     lines = {
@@ -93,23 +83,18 @@ def show(slug: Slug) -> None:
         typer.echo(f"{name + ':':<15}{' '.join(value.split())}".rstrip())
 
 
-@commands.command()
-def export(slug: Slug) -> None:
-    """Print the current version of an app as an app file for `app apply`."""
+def export(slug: str) -> None:
+    """Print the current version of an app as an app file."""
     app = with_database(lambda database, _: app_named(database, slug))
     typer.echo(write_app_file(app.slug, app.config), nl=False)
 
 
-@commands.command()
-def delete(
-    slug: Slug,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """Delete an app. Its keys stop working, its turns stop, and its conversations are removed."""
+def delete(slug: str, *, ask: bool) -> None:
+    """Delete an app, when somebody confirms it if `ask`."""
     if slug == DEFAULT_SLUG:
         raise ConfigError(f"the app {DEFAULT_SLUG!r} cannot be deleted: every start of the gateway needs it")
     app = with_database(lambda database, _: app_named(database, slug))
-    if not yes:
+    if ask:
         question = f"Delete {slug} with {app.keys} keys and {app.conversations} conversations for good?"
         typer.confirm(question, abort=True)
 

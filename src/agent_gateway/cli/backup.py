@@ -1,4 +1,4 @@
-"""`agent-gateway backup` and `restore`: one archive with an SQLite database, its files and its secret key.
+"""What `agent-gateway backup` and `restore` do: one archive with an SQLite database, its files and its secret key.
 
 The database is copied first. Files never change once they are written, so those that it knows are there when
 they are copied after it, except for those that were deleted in between.
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Annotated, Final
+from typing import IO, Final
 
 import typer
 
@@ -39,10 +39,8 @@ POSTGRES: Final = (
     "see docs/operations.md, Back up"
 )
 
-Archive = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
 
-
-def backup(file: Archive) -> None:
+def backup(file: Path) -> None:
     """Write the SQLite database, its files and the secret key into one archive, also while it is served."""
     settings = read_settings()
     database = _database(settings)
@@ -74,7 +72,7 @@ def backup(file: Archive) -> None:
         typer.echo("note: keep AGENT_GATEWAY_SECRET_KEY with this backup: keys work only with it", err=True)
 
 
-def restore(file: Archive) -> None:
+def restore(file: Path) -> None:
     """Make the database, its files and the secret key from a backup. DATA_DIR must be empty."""
     settings = read_settings()
     database, folder = _database(settings), files_folder(settings)

@@ -1,7 +1,10 @@
-"""`agent-gateway health`: asks a running gateway whether it is alive. Imports as little as possible."""
+"""What `agent-gateway health` does: asks a running gateway whether it is alive.
+
+A container runs this often, so it imports as little as possible.
+"""
 
 import http.client
-from typing import Annotated, Final
+from typing import Final
 
 import typer
 
@@ -10,16 +13,9 @@ from agent_gateway.settings import LOOPBACK, Settings
 NOT_ALIVE: Final = 1
 ANSWER_SECONDS: Final = 4.0
 
-Host = Annotated[str | None, typer.Option(help="Address to ask.", show_default="HOST or 127.0.0.1")]
-Port = Annotated[int | None, typer.Option(help="Port to ask.", show_default="PORT or 8000")]
 
-alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-"""Run only this command, as containers do."""
-
-
-@alone.command()
-def health(host: Host = None, port: Port = None) -> None:
-    """Ask the gateway of this machine whether it is alive: exit code 0, or 1 with the reason."""
+def ask(host: str | None, port: int | None) -> None:
+    """Ask the gateway at this address, by default that of the settings. Exits with 1 when it is not alive."""
     given = {"host": host, "port": port}
     settings = Settings.read(**{name: value for name, value in given.items() if value is not None})
     fault = fault_of(LOOPBACK.get(settings.host, settings.host), settings.port, ANSWER_SECONDS)

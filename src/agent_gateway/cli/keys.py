@@ -1,10 +1,10 @@
-"""`agent-gateway key`: create, list, revoke."""
+"""What `agent-gateway key` does: create, list, revoke."""
 
-from typing import Annotated, Final
+from typing import Final
 
 import typer
 
-from agent_gateway.cli.apps import Slug, minute
+from agent_gateway.cli.apps import minute
 from agent_gateway.cli.environment import app_named, print_table, with_database
 from agent_gateway.domain.ids import KeyId, canonical_uuid
 from agent_gateway.errors import ConfigError
@@ -15,19 +15,9 @@ from agent_gateway.store.keys import BOOTSTRAP_LABEL, KeyStore, ListedKey
 
 DAY: Final = 24 * 3600.0
 
-commands = typer.Typer(help="Make, list and revoke API keys. An app may have several.", no_args_is_help=True)
 
-
-@commands.command()
-def create(
-    slug: Slug,
-    label: Annotated[str, typer.Option(help="What the key is for.")] = "",
-    expires: Annotated[
-        int | None, typer.Option(metavar="DAYS", min=1, max=36500, help="Days until the key expires.")
-    ] = None,
-) -> None:
-    """Make an API key and print it. It is shown only once."""
-
+def create(slug: str, label: str, expires: int | None) -> None:
+    """Make an API key that expires after so many days, if any, and print it."""
     if label.strip() == BOOTSTRAP_LABEL:
         raise ConfigError(f"the label {BOOTSTRAP_LABEL} is for the key that this variable names")
 
@@ -42,9 +32,8 @@ def create(
     typer.echo(key)
 
 
-@commands.command("list")
-def list_keys(slug: Slug) -> None:
-    """List the keys of an app, including keys that no longer work."""
+def list_keys(slug: str) -> None:
+    """Print the keys of an app, including keys that no longer work."""
 
     async def work(database: Database, settings: Settings) -> list[ListedKey]:
         return await _store(database, settings).all_of((await app_named(database, slug)).id)
@@ -65,13 +54,8 @@ def list_keys(slug: Slug) -> None:
     )
 
 
-@commands.command()
-def revoke(
-    key_id: Annotated[
-        str, typer.Argument(metavar="ID", help="Id of the key, as in `key list`.", show_default=False)
-    ],
-) -> None:
-    """Revoke a key. It stops working everywhere within a minute."""
+def revoke(key_id: str) -> None:
+    """Revoke a key, and say whether it was revoked before."""
     known = canonical_uuid(key_id)
 
     async def work(database: Database, settings: Settings) -> bool | None:

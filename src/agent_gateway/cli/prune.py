@@ -1,6 +1,4 @@
-"""`agent-gateway prune`: removes at once what every process removes hourly."""
-
-from typing import Annotated
+"""What `agent-gateway prune` does: removes at once what every process removes hourly."""
 
 import typer
 
@@ -14,10 +12,8 @@ from agent_gateway.store.removal import Counts
 from agent_gateway.store.retention import Retention
 
 
-def prune(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-) -> None:
-    """Remove what is past its time, deleted or unused, and say how much. Gateways do this hourly."""
+def prune(*, dry_run: bool) -> None:
+    """Remove what is past its time, deleted or unused, or only say what would go."""
 
     async def work(database: Database, settings: Settings) -> tuple[Counts, int]:
         retention = Retention(

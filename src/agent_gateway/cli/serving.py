@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from tempfile import TemporaryDirectory
@@ -21,12 +21,14 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 from agent_gateway import metrics
 from agent_gateway.app import app_of_worker, create_app
 from agent_gateway.apps.config import AppConfig
-from agent_gateway.cli.listen import url_of
+from agent_gateway.cli.environment import read_settings
+from agent_gateway.cli.listen import bind, listening_on, url_of
 from agent_gateway.errors import ConfigError
 from agent_gateway.garbage import spare_loaded_objects
 from agent_gateway.openers import owned_database, prepare
 from agent_gateway.server.config import server_config
 from agent_gateway.settings import Settings
+from agent_gateway.startup_checks import validate_settings
 from agent_gateway.store.db.url import async_url, described
 
 START_FAILED = 2
@@ -71,6 +73,25 @@ class Supervisor(Multiprocess):
                 mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
             self.processes[index] = Process(self.config, self.sockets)
             self.processes[index].start()
+
+
+def serve(host: str | None, port: int | None, workers: int) -> None:
+    """Serve at this address, by default that of the settings. Raises ConfigError and StoreError."""
+    settings = read_settings(host, port)
+    config = validate_settings(settings)
+    if workers > 1 and settings.embedded_database:
+        raise ConfigError("--workers needs Postgres: an SQLite database belongs to one process")
+    # A process that cannot serve changes nothing.
+    with ExitStack() as stack:
+        sockets = bind(settings.host, settings.port)
+        for one in sockets:
+            stack.enter_context(one)
+        host, port = listening_on(sockets)
+        settings = settings.model_copy(update={"host": host, "port": port})
+        if workers == 1:
+            serve_here(settings, config, sockets)
+        else:
+            serve_in_workers(settings, config, sockets, workers)
 
 
 def serve_here(settings: Settings, config: AppConfig, sockets: list[socket.socket]) -> None:

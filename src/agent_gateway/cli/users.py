@@ -1,16 +1,15 @@
-"""`agent-gateway user`: export and erase everything of one end user."""
+"""What `agent-gateway user` does: export and erase everything of one end user."""
 
 import asyncio
 import zipfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 import typer
 
-from agent_gateway.cli.apps import Slug
 from agent_gateway.cli.environment import app_named, read_settings, with_database
 from agent_gateway.cli.output import print_counts, private_file
 from agent_gateway.errors import ConfigError
@@ -27,24 +26,9 @@ POLL_SECONDS: Final = 0.2
 ROUNDS: Final = 5
 """How often what a user begins during their erasure is erased as well."""
 
-commands = typer.Typer(help="Export and erase what is stored about one end user.", no_args_is_help=True)
 
-User = Annotated[
-    str,
-    typer.Argument(metavar="USER", help="The user, as clients name them in `user`.", show_default=False),
-]
-
-
-@commands.command()
-def export(
-    slug: Slug,
-    user: User,
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="ZIP file to write.", show_default="export-APP-TIME.zip"),
-    ] = None,
-) -> None:
-    """Write everything of an end user into a ZIP file: JSON for the rows, and the bytes of files."""
+def export(slug: str, user: str, output: Path | None) -> None:
+    """Write everything of an end user into a ZIP file, which must not exist."""
     path = output or Path(f"export-{slug}-{_now():%Y%m%d-%H%M%S}.zip")
 
     async def work(database: Database, settings: Settings) -> Counts:
@@ -57,21 +41,13 @@ def export(
     print_counts(counts)
 
 
-@commands.command()
-def erase(
-    slug: Slug,
-    user: User,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    wait: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="How long running turns may take to end.")
-    ] = 30.0,
-) -> None:
-    """Delete everything of an end user for good, and print a receipt. Running turns are stopped."""
+def erase(slug: str, user: str, wait: float, *, ask: bool) -> None:
+    """Delete everything of an end user; running turns may take `wait` seconds to end."""
 
     async def count(database: Database, settings: Settings) -> Counts:
         return await (await _found(database, settings, slug, user))[1].count()
 
-    if not yes:
+    if ask:
         held = with_database(count)
         typer.confirm(
             f"Erase this user of {slug} for good: {held['conversations']} conversations with "

@@ -1,0 +1,72 @@
+"""Commands that serve, prepare or ask a gateway."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="HOST or 127.0.0.1")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on.", show_default="PORT or 8000")]
+
+
+def serve(
+    host: Host = None,
+    port: Port = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the port; needs Postgres.")] = 1,
+) -> None:
+    """Serve the gateway. An SQLite database is made and migrated at start."""
+    from agent_gateway.cli import serving
+
+    serving.serve(host, port, workers)
+
+
+def migrate() -> None:
+    """Bring the database schema up to date. Any number of replicas may run this at once."""
+    import asyncio
+
+    from agent_gateway.cli.environment import read_settings
+    from agent_gateway.openers import migrate_database
+
+    asyncio.run(migrate_database(read_settings()))
+    typer.echo("The database schema is up to date.")
+
+
+def health(
+    host: Annotated[
+        str | None, typer.Option(help="Address to ask.", show_default="HOST or 127.0.0.1")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to ask.", show_default="PORT or 8000")] = None,
+) -> None:
+    """Ask the gateway of this machine whether it is alive. Exits with 0, or with 1 and the reason."""
+    from agent_gateway.cli import health
+
+    health.ask(host, port)
+
+
+def backend(host: Host = None, port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000) -> None:
+    """Serve the embedded agent over HTTP, in the run protocol."""
+    from agent_gateway.cli.environment import read_settings
+    from agent_gateway.cli.listen import bind
+
+    settings = read_settings(host, port)
+    # Binds first, so that an unusable address is reported in one line.
+    for one in bind(settings.host, port):
+        one.close()
+    from agent_gateway.backend.embedded.server import serve_backend
+
+    serve_backend(settings.host, port, settings.model, settings.backend_token.get_secret_value() or None)
+
+
+def openapi(
+    output_dir: Annotated[Path, typer.Option(help="Folder to write openapi.json to.")] = Path("openapi"),
+) -> None:
+    """Write the OpenAPI document."""
+    import json
+
+    from agent_gateway.app import create_app
+    from agent_gateway.settings import Settings
+
+    output_dir.mkdir(parents=True, exist_ok=True)
+    path = output_dir / "openapi.json"
+    path.write_text(json.dumps(create_app(Settings.model_construct()).openapi(), indent=2) + "\n")
+    typer.echo(str(path))
