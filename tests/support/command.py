@@ -3,12 +3,29 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from typer.testing import Result
+
+from agent_gateway.errors import ConfigError
 from tests.support.gateway_server import SECRET_KEY
 
 BOUND = 60.0
 """Seconds after which a command has failed."""
+
+Command = Callable[..., Result]
+"""Runs a command of these words in the process of the test, with settings named without AGENT_GATEWAY_."""
+
+
+def quiet(style: str, level: str) -> None:
+    """In place of `logs.configure`: the logging is that of the test's process."""
+
+
+def refusal(result: Result) -> str:
+    """What a command said that was refused."""
+    assert isinstance(result.exception, ConfigError), result.output
+    return str(result.exception)
 
 
 class Operator:

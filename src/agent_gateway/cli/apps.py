@@ -2,14 +2,14 @@
 
 import os
 import re
-from datetime import datetime
 from pathlib import Path
 
 import typer
 
 from agent_gateway.apps.config import SLUG, AppConfig
 from agent_gateway.apps.file import load_app_file, unset_variables, write_app_file
-from agent_gateway.cli.environment import app_named, print_table, read_settings, with_database
+from agent_gateway.cli.environment import app_named, read_settings, with_database
+from agent_gateway.cli.values import minute, print_table, print_values
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
 from agent_gateway.startup_checks import check_app
@@ -79,8 +79,7 @@ def show(slug: str) -> None:
         "keys": str(app.keys),
         "conversations": str(app.conversations),
     }
-    for name, value in lines.items():
-        typer.echo(f"{name + ':':<15}{' '.join(value.split())}".rstrip())
+    print_values((name, " ".join(value.split())) for name, value in lines.items())
 
 
 def export(slug: str) -> None:
@@ -103,11 +102,6 @@ def delete(slug: str, *, ask: bool) -> None:
 
     stopped = with_database(work)
     typer.echo(f"{slug}: deleted, {stopped} turns stopped")
-
-
-def minute(time: datetime) -> str:
-    """A time in UTC, to the minute."""
-    return time.strftime("%Y-%m-%d %H:%MZ")
 
 
 def _slug_of(file: Path, config: AppConfig) -> str:

@@ -1,4 +1,4 @@
-"""What `agent-gateway backup` and `restore` do: one archive with an SQLite database, its files and its secret key.
+"""What `agent-gateway backup` and `restore` do: one archive of an SQLite database, its files and secret key.
 
 The database is copied first. Files never change once they are written, so those that it knows are there when
 they are copied after it, except for those that were deleted in between.

@@ -61,10 +61,3 @@ async def app_named(database: Database, slug: str) -> ListedApp:
     if found is None:
         raise ConfigError(f"there is no app {slug!r}: see `agent-gateway app list`")
     return found
-
-
-def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Lines of cells; each column is as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in [head, *rows]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -4,8 +4,8 @@ from typing import Final
 
 import typer
 
-from agent_gateway.cli.apps import minute
-from agent_gateway.cli.environment import app_named, print_table, with_database
+from agent_gateway.cli.environment import app_named, with_database
+from agent_gateway.cli.values import minute, print_table
 from agent_gateway.domain.ids import KeyId, canonical_uuid
 from agent_gateway.errors import ConfigError
 from agent_gateway.openers import secret_key

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from agent_gateway.cli.environment import print_table
+from agent_gateway.cli.values import print_table
 from agent_gateway.errors import ConfigError
 
 PRIVATE: Final = 0o600

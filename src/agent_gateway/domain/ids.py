@@ -36,3 +36,8 @@ def canonical_uuid(text: str) -> str | None:
         return str(uuid.UUID(text))
     except ValueError:
         return None
+
+
+def first_id_of(seconds: float) -> str:
+    """The smallest id that `new_id` can give at that time, in seconds since 1970."""
+    return str(uuid.UUID(int=max(0, int(seconds * 1000)) << 80))

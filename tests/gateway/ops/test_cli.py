@@ -1,46 +1,16 @@
 """What the commands about apps and keys print, and what they refuse; in this process, which is faster."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from agent_gateway import logs
 from agent_gateway.cli.commands import app as commands
-from agent_gateway.errors import ConfigError
+from tests.support.command import Command, quiet, refusal
 from tests.support.gateway_server import SECRET_KEY
 from tests.support.rows import apply_app
-
-Command = Callable[..., Result]
-
-
-def quiet(style: str, level: str) -> None:
-    """In place of the process's own logging."""
-
-
-@pytest.fixture
-def command(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs a command on the test's database."""
-    monkeypatch.setattr(logs, "configure", quiet)
-    monkeypatch.chdir(tmp_path)
-    environ = {
-        "AGENT_GATEWAY_DATABASE_URL": database_url,
-        "AGENT_GATEWAY_SECRET_KEY": SECRET_KEY,
-        "COLUMNS": "200",
-    }
-
-    def run(*arguments: str, answer: str = "", **settings: str) -> Result:
-        given = {f"AGENT_GATEWAY_{name}": value for name, value in settings.items()}
-        return CliRunner().invoke(commands, list(arguments), input=answer, env={**environ, **given})
-
-    return run
-
-
-def refusal(result: Result) -> str:
-    assert isinstance(result.exception, ConfigError), result.output
-    return str(result.exception)
 
 
 def test_apps_and_keys_are_listed(command: Command, database_url: str) -> None:

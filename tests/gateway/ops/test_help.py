@@ -1,9 +1,10 @@
-"""Help, version and completion of the command line come at once: they import nothing that they do not need."""
+"""Help, version and completion of the command line come at once: they import nothing they do not need."""
 
 import json
 import subprocess
 import sys
 from importlib.metadata import version
+from typing import Any
 
 from tests.support.gateway_process import environment
 from tests.support.gateway_server import BOUND
@@ -45,11 +46,11 @@ def all_commands() -> list[list[str]]:
     from agent_gateway.cli.commands import app
 
     found: list[list[str]] = []
-    open_ = [([], get_command(app))]
-    while open_:
-        words, command = open_.pop()
+    groups: list[tuple[list[str], Any]] = [([], get_command(app))]
+    while groups:
+        words, command = groups.pop()
         found.append(words)
-        open_ += [([*words, name], one) for name, one in getattr(command, "commands", {}).items()]
+        groups += [([*words, name], one) for name, one in getattr(command, "commands", {}).items()]
     return found
 
 

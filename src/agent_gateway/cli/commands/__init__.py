@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from agent_gateway.cli.commands import apps, keys, service, storage, users
+from agent_gateway.cli.commands import apps, keys, service, storage, turns, users
 
 
 def _print_version(asked: bool) -> None:
@@ -40,6 +40,7 @@ for command in (service.serve, service.migrate, service.health, service.backend,
     app.command()(command)
 app.add_typer(apps.commands, name="app")
 app.add_typer(keys.commands, name="key")
+app.add_typer(turns.commands, name="turns")
 app.add_typer(users.commands, name="user")
 for command in (storage.prune, storage.backup, storage.restore):
     app.command()(command)
