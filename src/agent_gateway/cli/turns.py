@@ -100,9 +100,7 @@ def stop(task: str) -> None:
     elif stopped.asked_before:
         said = f"was asked to stop before, by {_who(stopped.asked_before)}; its owner ends it"
     else:
-        said = (
-            f"is asked to stop; its owner ends it with its next heartbeat, within {lease_seconds:g} seconds"
-        )
+        said = f"is asked to stop; its owner ends it within {lease_seconds:g} seconds"
     typer.echo(f"{task_id}: {said}")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from agent_gateway.cli.commands import apps, keys, service, storage, turns, users
+from agent_gateway.cli.commands import apps, keys, service, storage, turns, usage, users
 
 
 def _print_version(asked: bool) -> None:
@@ -41,6 +41,8 @@ for command in (service.serve, service.migrate, service.health, service.backend,
 app.add_typer(apps.commands, name="app")
 app.add_typer(keys.commands, name="key")
 app.add_typer(turns.commands, name="turns")
+app.add_typer(usage.conversations, name="conversations")
+app.command("usage")(usage.usage)
 app.add_typer(users.commands, name="user")
 for command in (storage.prune, storage.backup, storage.restore):
     app.command()(command)

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Double, Integer, cast, func, literal
+from sqlalchemy import BigInteger, ColumnElement, Double, Integer, Text, cast, func, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
@@ -22,6 +22,11 @@ def now_plus(seconds: float | BindParameter[Any] = 0.0) -> ColumnElement[datetim
 def this_minute() -> ColumnElement[int]:
     """Minutes since 1970 in database time, as a whole number."""
     return _ThisMinute()
+
+
+def utc_day(time: ColumnElement[datetime]) -> ColumnElement[str]:
+    """The day of a time in UTC, like `2026-11-30`."""
+    return _UtcDay(time)
 
 
 def octets(column: ColumnElement[Any]) -> ColumnElement[int]:
@@ -54,6 +59,12 @@ class _ThisMinute(FunctionElement[int]):
     type = Integer()
 
 
+class _UtcDay(FunctionElement[str]):
+    name = "utc_day"
+    inherit_cache = True
+    type = Text()
+
+
 class _Octets(FunctionElement[int]):
     name = "octets"
     inherit_cache = True
@@ -79,6 +90,16 @@ def _minute_postgresql(element: _ThisMinute, compiler: SQLCompiler, **kw: Any) -
 @compiles(_ThisMinute, "sqlite")
 def _minute_sqlite(element: _ThisMinute, compiler: SQLCompiler, **kw: Any) -> str:
     return "CAST((julianday('now') - 2440587.5) * 1440 AS INTEGER)"
+
+
+@compiles(_UtcDay, "postgresql")
+def _day_postgresql(element: _UtcDay, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"to_char({compiler.process(element.clauses, **kw)} AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+
+
+@compiles(_UtcDay, "sqlite")
+def _day_sqlite(element: _UtcDay, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"strftime('%Y-%m-%d', {compiler.process(element.clauses, **kw)}, 'unixepoch')"
 
 
 @compiles(_Octets, "postgresql")

@@ -123,7 +123,7 @@ class TurnListing:
         """The newest of these turns, newest first."""
         query = (
             select(*_LISTED, self._stuck.label("stuck"))
-            .select_from(_OF_USERS)
+            .select_from(OF_USERS)
             .where(*self._which(wanted.which), *_named(wanted))
             .limit(wanted.limit)
         )
@@ -207,17 +207,19 @@ def _of_turns(*names: str) -> list[ColumnElement[Any]]:
     return [turns.c[name] for name in names]
 
 
-def _tokens(name: str) -> ColumnElement[int | None]:
-    column: ColumnElement[int | None] = messages.c.usage[name].as_integer().label(name)
+def tokens(name: str) -> ColumnElement[int | None]:
+    """The number of that name in the usage of a message; NULL when it is not known."""
+    column: ColumnElement[int | None] = messages.c.usage[name].as_integer()
     return column
 
 
-_OF_USERS: Final = (
+OF_USERS: Final = (
     turns.join(conversations, conversations.c.id == turns.c.conversation_id)
     .join(apps, apps.c.id == conversations.c.app_id)
     .join(end_users, end_users.c.id == conversations.c.end_user_id)
 )
-_WITH_MESSAGES: Final = _OF_USERS.join(messages, messages.c.id == turns.c.message_id).join(
+"""Turns with their conversations, apps and users."""
+_WITH_MESSAGES: Final = OF_USERS.join(messages, messages.c.id == turns.c.message_id).join(
     app_versions, app_versions.c.id == turns.c.app_version_id
 )
 _LISTED: Final = (
@@ -236,7 +238,7 @@ _DETAILS: Final = (
     conversations.c.deleted_at.is_not(None).label("conversation_deleted"),
     turns.c.form_id.is_not(None).label("answers_form"),
     messages.c.finish_reason,
-    *map(_tokens, ("prompt_tokens", "completion_tokens", "total_tokens")),
+    *(tokens(name).label(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")),
     select(func.count()).where(steps.c.message_id == turns.c.message_id).scalar_subquery().label("steps"),
     octets(messages.c.query).label("query_bytes"),
     octets(messages.c.answer).label("answer_bytes"),
