@@ -87,7 +87,7 @@ class HTTPBackend:
         self._limits = limits
         self._warned = False
         self._away = Condition(logger, "the backend is away")
-        self._recognition = Recognition(self._openapi, fallback)
+        self._recognition = Recognition(self.openapi, fallback)
         self._address = Address(base_url, token)
         self._dialer = Dialer(self._address, limits.connect_seconds)
         self._spares = Spares(limits.spare_seconds)
@@ -146,7 +146,8 @@ class HTTPBackend:
                 raise
             return answer
 
-    async def _openapi(self) -> bytes:
+    async def openapi(self) -> bytes:
+        """The document that describes the backend, whatever it says. Raises BackendError."""
         request = self._address.get("openapi.json", "application/json")
         return (await self._call("openapi", request, self._limits.call_seconds, {200})).content
 

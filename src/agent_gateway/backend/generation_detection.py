@@ -69,7 +69,7 @@ class Recognition:
 
     async def _read_document(self) -> None:
         try:
-            named = _named_generation(await self._read())
+            named = named_generation(await self._read())
         except BackendError as error:
             logger.info("the backend does not say which generation it speaks: %s", error)
         else:
@@ -104,7 +104,7 @@ class _Document(msgspec.Struct):
     components: _Components
 
 
-def _named_generation(document: bytes) -> Generation | None:
+def named_generation(document: bytes) -> Generation | None:
     """The generation that an OpenAPI document names; None when it names no known one."""
     try:
         schemas = msgspec.json.decode(document, type=_Document).components.schemas

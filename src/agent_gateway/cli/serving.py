@@ -10,7 +10,6 @@ from functools import partial
 from importlib.metadata import version
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import typer
 import uvicorn
@@ -23,6 +22,7 @@ from agent_gateway.app import app_of_worker, create_app
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.cli.environment import read_settings
 from agent_gateway.cli.listen import bind, listening_on, url_of
+from agent_gateway.cli.values import without_password
 from agent_gateway.errors import ConfigError
 from agent_gateway.garbage import spare_loaded_objects
 from agent_gateway.openers import owned_database, prepare
@@ -148,7 +148,7 @@ def summary_of(settings: Settings, workers: int) -> dict[str, object]:
     """What a start tells in one line: where everything is. No password, no key."""
     here = url_of(settings.host, settings.port)
     agent = (
-        {"backend": _without_password(settings.backend_url)}
+        {"backend": without_password(settings.backend_url)}
         if settings.backend_url
         else {"model": settings.model or "(the demo agent)"}
     )
@@ -157,14 +157,8 @@ def summary_of(settings: Settings, workers: int) -> dict[str, object]:
         "database": described(async_url(settings.resolved_database_url())),
         **agent,
         "data": str(settings.data_dir.absolute()),
-        "files": _without_password(settings.files_url) or str((settings.data_dir / "files").absolute()),
+        "files": without_password(settings.files_url) or str((settings.data_dir / "files").absolute()),
         "public_url": settings.public_url or "(none)",
         "docs": f"{settings.public_url or here}/docs",
         "workers": workers,
     }
-
-
-def _without_password(url: str) -> str:
-    """A URL without the name and password before its host, and without its query, which may hold keys."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

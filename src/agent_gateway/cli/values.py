@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
@@ -49,6 +50,12 @@ def second(time: datetime) -> str:
 def printable(value: object) -> str:
     """The text of a value without what a terminal would obey: ids come from clients and backends."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(value))
+
+
+def without_password(url: str) -> str:
+    """A URL without the name and password before its host, and without its query, which may hold keys."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -41,6 +41,12 @@ class Secrets:
             await _NOTE.run(connection, self._row)
         return True
 
+    async def differ(self) -> bool:
+        """True when a live process has another secret key. Changes nothing."""
+        async with self._database.reading() as session:
+            found = await session.scalar(_LIVE_OTHERS, {"mark": self._row["secret_mark"]})
+        return found is not None
+
     async def note(self) -> None:
         """Note that this process still lives."""
         async with self._database.transaction() as connection:
@@ -54,6 +60,7 @@ class Secrets:
 
 _FORGET_DEAD = delete(processes).where(processes.c.noted_at < now_plus(-ALIVE_SECONDS))
 _OTHERS = select(processes.c.owner).where(processes.c.secret_mark != bindparam("mark")).limit(1)
+_LIVE_OTHERS = _OTHERS.where(processes.c.noted_at >= now_plus(-ALIVE_SECONDS))
 _NOTE = Upsert(
     processes, ["owner"], values={"noted_at": now_plus()}, change=lambda new: {"noted_at": new.noted_at}
 )

@@ -36,12 +36,15 @@ app = typer.Typer(
     # Plain help: the boxes would cost half of the time.
     rich_markup_mode=None,
 )
-for command in (service.serve, service.migrate, service.health, service.backend, service.openapi):
+for command in (service.serve, service.migrate, service.check, service.health):
     app.command()(command)
 app.add_typer(apps.commands, name="app")
 app.add_typer(keys.commands, name="key")
 app.add_typer(turns.commands, name="turns")
 app.add_typer(usage.conversations, name="conversations")
+app.command()(usage.usage)
+app.command()(service.backend)
+app.command()(service.openapi)
 app.command("usage")(usage.usage)
 app.add_typer(users.commands, name="user")
 for command in (storage.prune, storage.backup, storage.restore):

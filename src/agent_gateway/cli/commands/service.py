@@ -43,6 +43,17 @@ def health(
     health.ask(host, port)
 
 
+def check() -> None:
+    """Try all that the settings name, without serving: database, backend, model, file store, app file.
+
+    One line per point. Exits with 0, or with 1 when something is wrong. Changes nothing: a file that is
+    written into the file store is deleted again.
+    """
+    from agent_gateway.cli import check
+
+    check.check()
+
+
 def backend(host: Host = None, port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000) -> None:
     """Serve the embedded agent over HTTP, in the run protocol."""
     from agent_gateway.cli.environment import read_settings
