@@ -54,6 +54,32 @@ def check() -> None:
     check.check()
 
 
+def doctor(
+    url: Annotated[
+        str, typer.Option(metavar="URL", help="Base URL, as clients have it.", show_default=False)
+    ],
+    key: Annotated[
+        str,
+        typer.Option(metavar="KEY", help="An API key.", envvar="AGENT_GATEWAY_API_KEY", show_default=False),
+    ],
+    user: Annotated[str, typer.Option(metavar="USER", help="In whose name turns are run.")] = "doctor",
+    idle: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0, max=3600, help="How long a silent stream is held open; 0: not."
+        ),
+    ] = 10.0,
+) -> None:
+    """Probe a deployment from outside, through all its proxies. This runs real turns.
+
+    Address, certificate, clock, probes, key, first byte, buffering, resume, stop, idle streams: one line
+    per point. Exits with 0, or with 1 when something is wrong.
+    """
+    from agent_gateway.cli import doctor
+
+    doctor.doctor(url, key, user, idle)
+
+
 def backend(host: Host = None, port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000) -> None:
     """Serve the embedded agent over HTTP, in the run protocol."""
     from agent_gateway.cli.environment import read_settings
