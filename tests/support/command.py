@@ -5,9 +5,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from typer.main import get_command
 from typer.testing import Result
 
+from agent_gateway.cli.commands import app
 from agent_gateway.errors import ConfigError
 from tests.support.gateway_server import SECRET_KEY
 
@@ -26,6 +29,14 @@ def refusal(result: Result) -> str:
     """What a command said that was refused."""
     assert isinstance(result.exception, ConfigError), result.output
     return str(result.exception)
+
+
+def all_commands() -> list[tuple[list[str], Any]]:
+    """Every command and group: the words that are typed, and what they stand for."""
+    found: list[tuple[list[str], Any]] = [([], get_command(app))]
+    for words, command in found:
+        found += [([*words, name], one) for name, one in getattr(command, "commands", {}).items()]
+    return found
 
 
 class Operator:

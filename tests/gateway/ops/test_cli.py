@@ -2,13 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from agent_gateway import logs
 from agent_gateway.cli.commands import app as commands
-from tests.support.command import Command, quiet, refusal
+from tests.support.command import Command, all_commands, quiet, refusal
 from tests.support.gateway_server import SECRET_KEY
 from tests.support.rows import apply_app
 
@@ -154,3 +155,28 @@ def test_an_outdated_schema_is_reported(empty_database_url: str, monkeypatch: py
     monkeypatch.setattr(logs, "configure", quiet)
     environ = {"AGENT_GATEWAY_DATABASE_URL": empty_database_url}
     assert "agent-gateway migrate" in refusal(CliRunner().invoke(commands, ["app", "list"], env=environ))
+
+
+ELSEWHERE = ("check", "doctor", "openapi")
+"""`check` says it in a finding (test_check_command.py); the other two need no settings."""
+
+
+@pytest.mark.parametrize(
+    ("words", "form"),
+    [
+        pytest.param(words, form, id=" ".join(words))
+        for words, form in all_commands()
+        if not hasattr(form, "commands") and words[0] not in ELSEWHERE
+    ],
+)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_every_command_refuses_a_mistyped_variable(
+    command: Command, tmp_path: Path, words: list[str], form: Any
+) -> None:
+    """What it is about has the form of an id, of a slug, and of the name of a file."""
+    about = "01a204ae-18e5-737d-918a-52188975f73a"
+    (tmp_path / about).write_text("name: x")
+    arguments = [about for one in form.params if one.param_type_name == "argument" and one.required]
+    assert refusal(command(*words, *arguments, BAKEND_URL="x")) == (
+        "AGENT_GATEWAY_BAKEND_URL in the environment is no setting: the nearest is AGENT_GATEWAY_BACKEND_URL"
+    )

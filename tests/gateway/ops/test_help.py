@@ -4,8 +4,8 @@ import json
 import subprocess
 import sys
 from importlib.metadata import version
-from typing import Any
 
+from tests.support.command import all_commands
 from tests.support.gateway_process import environment
 from tests.support.gateway_server import BOUND
 
@@ -39,23 +39,8 @@ def run(*arguments: str, **more: str) -> str:
     return done.stdout
 
 
-def all_commands() -> list[list[str]]:
-    """The words of every command and of every group, as they are typed."""
-    from typer.main import get_command
-
-    from agent_gateway.cli.commands import app
-
-    found: list[list[str]] = []
-    groups: list[tuple[list[str], Any]] = [([], get_command(app))]
-    while groups:
-        words, command = groups.pop()
-        found.append(words)
-        groups += [([*words, name], one) for name, one in getattr(command, "commands", {}).items()]
-    return found
-
-
 def test_help_of_every_command_imports_no_library_that_it_does_not_need() -> None:
-    asked = [["--version"], *([*words, "--help"] for words in all_commands())]
+    asked = [["--version"], *([*words, "--help"] for words, _ in all_commands())]
     said = json.loads(run("-c", RUN_ALL, json.dumps(asked)))
     assert [(code, imported) for code, _, imported in said] == [(0, [])] * len(asked)
     assert said[0][1] == f"agent-gateway {version('agent-gateway')}\n"

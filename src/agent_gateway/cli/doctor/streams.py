@@ -1,12 +1,13 @@
 """What only turns can tell: when events arrive, whether streams resume, stop, and stay open while silent."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Final
 
 from agent_gateway.cli.doctor.client import Answer, Broken, Frame, Gateway, Stream, frames_in
+from agent_gateway.cli.doctor.surface import tried
 from agent_gateway.cli.findings import Finding
 
 SHORT, LONG, LONGEST = "Count to 60.", "Count to 300.", "Count to 5000."
@@ -40,22 +41,14 @@ def look(gateway: Gateway, idle: float) -> Iterator[Finding]:
         frames = yield from _whole(gateway, conversations)
         if not frames:
             return
-        yield _tried("resume", lambda: _resume(gateway, frames))
+        yield tried("resume", lambda: _resume(gateway, frames))
         yield from _cut_and_stop(gateway, conversations)
         if idle:
-            yield _tried("idle", lambda: _idle(gateway, conversations, idle))
+            yield tried("idle", lambda: _idle(gateway, conversations, idle))
     finally:
         for conversation in conversations:
             with suppress(Broken):
                 gateway.ask("DELETE", f"/conversations/{conversation}", {})
-
-
-def _tried(point: str, work: Callable[[], tuple[bool, str]]) -> Finding:
-    try:
-        ok, said = work()
-    except Broken as error:
-        ok, said = False, str(error)
-    return Finding(point, ok, said)
 
 
 def _message(query: str, mode: str = "streaming", **more: str) -> dict[str, Any]:
@@ -85,9 +78,7 @@ def _whole(gateway: Gateway, conversations: set[str]) -> Generator[Finding, None
     first = (stream.first_at or stream.head_at) - sent
     told = f"after {first:.2f} s, the first event after {frames[0].at - sent:.2f} s"
     yield Finding("first byte", True, f"{told}, all {len(frames)} after {frames[-1].at - sent:.2f} s")
-    yield _tried(
-        "buffering", lambda: _compressed(gateway, end["task_id"]) or _buffering(stream, frames, sent)
-    )
+    yield tried("buffering", lambda: _compressed(gateway, end["task_id"]) or _buffering(stream, frames, sent))
     return frames
 
 

@@ -2,7 +2,7 @@
 
 import ssl
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from agent_gateway.cli.doctor.client import Answer, Broken, Gateway
 from agent_gateway.cli.findings import Finding
 
 OK: Final = 200
+UNAUTHORIZED: Final = 401
 DAYS: Final = 14
 """A certificate that is valid for less is told."""
 CLOCK_SECONDS: Final = 30.0
@@ -39,10 +40,18 @@ def look(gateway: Gateway) -> Generator[Finding, None, bool]:
     yield clock(alive, asked)
     if not is_gateway:
         return False
-    yield _ready(gateway.probe("/readyz"))
-    key = _key(gateway)
+    yield tried("ready", lambda: _ready(gateway))
+    key = tried("key", lambda: _key(gateway))
     yield key
     return key.ok
+
+
+def tried(point: str, work: Callable[[], tuple[bool, str]]) -> Finding:
+    """What came of it; an answer that does not come is a fault."""
+    try:
+        return Finding(point, *work())
+    except Broken as error:
+        return Finding(point, False, str(error))
 
 
 def _tls(gateway: Gateway, certificate: Mapping[str, Any]) -> Finding:
@@ -69,22 +78,22 @@ def clock(answer: Answer, asked: float) -> Finding:
     )
 
 
-def _ready(answer: Answer) -> Finding:
+def _ready(gateway: Gateway) -> tuple[bool, str]:
+    answer = gateway.probe("/readyz")
     if answer.status == OK:
-        return Finding("ready", True, "GET /readyz answers 200")
+        return True, "GET /readyz answers 200"
     said = answer.json.get("message") or "it is not answered by the gateway"
-    return Finding("ready", False, f"GET /readyz answers {answer.told}: {said}")
+    return False, f"GET /readyz answers {answer.told}: {said}"
 
 
-def _key(gateway: Gateway) -> Finding:
-    answer = gateway.ask("GET", f"/parameters?{gateway.as_query}")
-    if answer.status == 401:
+def _key(gateway: Gateway) -> tuple[bool, str]:
+    path = f"/parameters?{gateway.as_query}"
+    answer = gateway.ask("GET", path)
+    if answer.status == UNAUTHORIZED:
         hint = "see `agent-gateway key list APP`, and whether the proxy passes on the header Authorization"
-        return Finding("key", False, f"it is not accepted (401): {hint}")
+        return False, f"it is not accepted (401): {hint}"
     if answer.status != OK:
-        return Finding("key", False, f"GET /parameters answers {answer.told}")
-    if gateway.ask("GET", f"/parameters?{gateway.as_query}", key="app-nobody").status == OK:
-        return Finding(
-            "key", False, "any key is accepted: something before the gateway puts its own key into requests"
-        )
-    return Finding("key", True, "accepted, and another one is not")
+        return False, f"GET /parameters answers {answer.told}"
+    if gateway.ask("GET", path, key="app-nobody").status == OK:
+        return False, "any key is accepted: something before the gateway puts its own into requests"
+    return True, "accepted, and another one is not"
