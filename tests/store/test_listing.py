@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
+from sqlalchemy.dialects import sqlite
 
 from agent_gateway.causes import Cause
 from agent_gateway.domain.events import GATEWAY_END, Endings, Result
@@ -112,6 +113,25 @@ async def test_a_queued_turn_is_stuck_when_no_turn_is_before_it(world: World) ->
     assert await stuck(world, waiting) is Stuck.QUEUE
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("wanted", "indexes"),
+    [
+        (TurnFilter(which="live"), {"uq_turns_active"}),
+        (TurnFilter(which="queued"), {"ix_turns_queued"}),
+        (TurnFilter(which="stuck"), {"uq_turns_active", "ix_turns_queued"}),
+        (TurnFilter(which="failed", since=60.0), {"sqlite_autoindex_turns_1"}),
+    ],
+)
+async def test_no_list_reads_all_turns(world: World, wanted: TurnFilter, indexes: set[str]) -> None:
+    query = TurnListing(world.database, LEASE).query(wanted)
+    sql = query.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
+    async with world.database.reading() as session:
+        plan = [row.detail for row in await session.execute(text(f"EXPLAIN QUERY PLAN {sql}"))]
+    scanned = [step.split(" USING INDEX ") for step in plan if step.startswith("SCAN turns")]
+    assert {index.split()[0] for _, index in scanned} == indexes
+
+
 async def test_details_of_a_turn_have_numbers_and_no_texts(world: World) -> None:
     turn = await world.ended()
     await world.execute(
@@ -122,8 +142,8 @@ async def test_details_of_a_turn_have_numbers_and_no_texts(world: World) -> None
     assert (found.prompt_tokens, found.completion_tokens, found.total_tokens) == (3, 0, 5)
     assert (found.steps, found.query_bytes, found.answer_bytes) == (2, 2, len("Hello, world"))
     assert found.conversation_deleted
-    for text in ("Hello", "hm", "clock", "12:00"):
-        assert text not in repr(found)
+    for part in ("Hello", "hm", "clock", "12:00"):
+        assert part not in repr(found)
     assert await TurnListing(world.database, LEASE).details(TaskId(new_id())) is None
 
 

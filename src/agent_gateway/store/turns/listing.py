@@ -1,8 +1,8 @@
 """Turns as an operator sees them: of all apps and users, where they are and why they failed. Never texts.
 
-What it costs with a million turns: `live` and `stuck` read the partial index of active turns, and `stuck`
-and `queued` also look at each turn once, as no index has the queued ones. Everything with `since` reads the
-turns of that time by their ids, which are ordered by time.
+What it costs: `live`, `queued` and `stuck` read the small indexes of turns that have not ended. Everything
+with `since` reads the turns of that time backwards by their ids, which are ordered by time, until there are
+enough.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,18 @@ from enum import StrEnum
 from typing import Any, Final, Literal
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, case, exists, func, null, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    case,
+    exists,
+    func,
+    literal_column,
+    null,
+    select,
+    union_all,
+)
 
 from agent_gateway.causes import Cause
 from agent_gateway.domain.ids import TaskId, first_id_of
@@ -19,12 +30,10 @@ from agent_gateway.domain.turns import Outcome, TurnState
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import now_plus, octets
 from agent_gateway.store.db.tables import (
-    ACTIVE_STATES,
     app_versions,
     apps,
     conversations,
     end_users,
-    in_states,
     is_active,
     messages,
     steps,
@@ -121,6 +130,14 @@ class TurnListing:
 
     async def turns(self, wanted: TurnFilter) -> list[ListedTurn]:
         """The newest of these turns, newest first."""
+        query = self.query(wanted)
+        if wanted.since is not None:
+            query = query.where(*await began_within(self._database, wanted.since))
+        async with self._database.reading() as session:
+            return [ListedTurn(**_converted(row)) for row in await session.execute(query)]
+
+    def query(self, wanted: TurnFilter) -> Select[*tuple[Any, ...]]:
+        """The statement of the list, but for the time since which the turns began."""
         query = (
             select(*_LISTED, self._stuck.label("stuck"))
             .select_from(OF_USERS)
@@ -129,12 +146,9 @@ class TurnListing:
         )
         if wanted.since is not None:
             # Read backwards by their ids, until there are enough.
-            query = query.where(*await began_within(self._database, wanted.since)).order_by(turns.c.id.desc())
-        else:
-            # Not by their ids: a database could read all turns so, rather than the few unended ones.
-            query = query.order_by(turns.c.created_at.desc(), turns.c.id.desc())
-        async with self._database.reading() as session:
-            return [ListedTurn(**_converted(row)) for row in await session.execute(query)]
+            return query.order_by(turns.c.id.desc())
+        # Not by their ids: a database could read all turns so, rather than the few unended ones.
+        return query.order_by(turns.c.created_at.desc(), turns.c.id.desc())
 
     async def details(self, task_id: TaskId) -> TurnDetails | None:
         """A turn, also of a deleted conversation; None when there is no such turn."""
@@ -148,10 +162,9 @@ class TurnListing:
             case "live":
                 return [is_active(turns), turns.c.lease_until >= now_plus()]
             case "queued":
-                return [in_states(turns, TurnState.QUEUED.value)]
+                return [_IS_QUEUED]
             case "stuck":
-                unended = in_states(turns, TurnState.QUEUED.value, *ACTIVE_STATES)
-                return [unended, self._stuck.is_not(None)]
+                return [turns.c.id.in_(_UNENDED), self._stuck.is_not(None)]
             case "failed":
                 return [turns.c.outcome == Outcome.FAILED.value]
             case "all":
@@ -213,6 +226,13 @@ def tokens(name: str) -> ColumnElement[int | None]:
     return column
 
 
+_IS_QUEUED: Final = turns.c.state == literal_column(f"'{TurnState.QUEUED.value}'")
+"""Literal, as in the partial index, so that it is used."""
+_UNENDED: Final = union_all(
+    # Apart, so that each has its index.
+    select(turns.c.id).where(is_active(turns)),
+    select(turns.c.id).where(_IS_QUEUED),
+)
 OF_USERS: Final = (
     turns.join(conversations, conversations.c.id == turns.c.conversation_id)
     .join(apps, apps.c.id == conversations.c.app_id)
