@@ -43,9 +43,6 @@ app.add_typer(keys.commands, name="key")
 app.add_typer(turns.commands, name="turns")
 app.add_typer(usage.conversations, name="conversations")
 app.command()(usage.usage)
-app.command()(service.backend)
-app.command()(service.openapi)
-app.command("usage")(usage.usage)
 app.add_typer(users.commands, name="user")
-for command in (storage.prune, storage.backup, storage.restore):
+for command in (storage.prune, storage.backup, storage.restore, service.backend, service.openapi):
     app.command()(command)
