@@ -40,9 +40,8 @@ async def stop_by_operator(database: Database, task_id: TaskId, turn_seconds: fl
     task = {"task": task_id}
     async with database.transaction() as connection:
         conversation_id = await connection.scalar(_CONVERSATION, task)
-        if conversation_id is None:
+        if conversation_id is None or await lock_conversation(connection, conversation_id) is None:
             return None
-        await lock_conversation(connection, conversation_id)
         turn = LockedTurn(*(await connection.execute(_TURN, task)).one())
         outcome, reason = (await connection.execute(_STANDING, task)).one()
         if outcome is not None:
