@@ -115,9 +115,10 @@ class Bounds:
             self.sending = False
             self.check()
 
-    def heard(self) -> None:
-        """The run said something. This is called for every read of its events, and so it moves no timer."""
-        self._heard = self._loop.time()
+    def heard(self) -> float:
+        """The run said something; returns the time. It is called for every read, and so it moves no timer."""
+        now = self._heard = self._loop.time()
+        return now
 
     def check(self) -> None:
         """Cut the work if that is due; otherwise check again when the next bound may be reached."""

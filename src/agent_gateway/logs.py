@@ -5,12 +5,14 @@ A record says which turn, run and request it belongs to. Code that works for one
 line, so a line costs as little as it can: the formatter is our own.
 """
 
+import asyncio
 import json
 import logging
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from contextlib import nullcontext
+from typing import Any, Final, Literal, TextIO
 
 import msgspec
 from structlog.contextvars import get_contextvars
@@ -33,6 +35,9 @@ FIELDS: Final = frozenset(
 )
 """The fields that a record may have as `extra`. Libraries use `extra` for other values."""
 
+FLUSH_SECONDS: Final = 0.05
+"""How long an ordinary line waits for others."""
+
 Level = Literal["debug", "info", "warning", "error"]
 
 _encoder: Final = msgspec.json.Encoder(enc_hook=str)
@@ -43,7 +48,9 @@ def configure(style: Literal["text", "json"], level: Level = "info") -> None:
     # The formatter shows none of these, and collecting them costs as much as a line.
     for name in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
         setattr(logging, name, False)
-    handler = logging.StreamHandler(sys.stderr)
+    # The stack is not looked at for the place that logs: no line shows it.
+    setattr(logging, "_srcfile", None)  # noqa: B010 - as its documentation says
+    handler = _Batches(sys.stderr)
     handler.setFormatter(formatter(style))
     lowest = logging.getLevelNamesMapping()[level.upper()]
     # What libraries say below INFO is of no use here, and may quote what users wrote.
@@ -57,6 +64,48 @@ def configure(style: Literal["text", "json"], level: Level = "info") -> None:
 def formatter(style: Literal["text", "json"]) -> logging.Formatter:
     """Formats records of the standard library. JSON has the keys time, level, logger, message, and fields."""
     return _Json() if style == "json" else _Text()
+
+
+class _Batches(logging.StreamHandler[TextIO]):
+    """Writes the lines of a moment at once: a write costs more than the line.
+
+    A warning is written at once, with all before it, and so is every line outside of an event loop. What is
+    left at the end of the process is written then. A process that is killed loses FLUSH_SECONDS of lines.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(self.format(record))
+        except Exception:  # noqa: BLE001 - as all handlers do: a line is no reason to fail
+            self.handleError(record)
+            return
+        if record.levelno >= logging.WARNING or not self._will_flush():
+            self.flush()
+
+    @override
+    def flush(self) -> None:
+        with self.lock or nullcontext():
+            if self._lines:
+                text = "\n".join(self._lines)
+                self._lines.clear()
+                self.stream.write(f"{text}\n")
+            super().flush()
+
+    def _will_flush(self) -> bool:
+        """Whether the event loop of this thread will write soon."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        if self._timer is None or self._timer.when() < loop.time():
+            self._timer = loop.call_later(FLUSH_SECONDS, self.flush)
+        return True
 
 
 class _Json(logging.Formatter):

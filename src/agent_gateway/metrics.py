@@ -8,7 +8,6 @@ to be set before this module is imported (cli/serving.py does that for its worke
 """
 
 import os
-from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeVar
 
@@ -153,27 +152,17 @@ def count_request(method: str, route: str, status: int) -> None:
     REQUESTS(method if method in _METHODS else "other", route, str(status)).inc()
 
 
-class Gaps:
-    """The gaps of one turn: counted here, for each read of its run, and added to the metric at its end."""
+def add_gaps(counts: Sequence[int], seconds: float) -> None:
+    """Add the gaps of a turn, so many in each bucket: the library only knows one at a time."""
+    GAP_SECONDS._sum.inc(seconds)  # noqa: SLF001 - so the version is pinned
+    for bucket, count in zip(GAP_SECONDS._buckets, counts, strict=True):  # noqa: SLF001
+        if count:
+            bucket.inc(count)
 
-    __slots__ = ("_counts", "_sum")
 
-    def __init__(self) -> None:
-        self._counts = [0] * (len(SHORT_SECONDS) + 1)
-        self._sum = 0.0
-
-    def add(self, seconds: float) -> None:
-        """One more; a fraction of a microsecond."""
-        self._counts[bisect_left(SHORT_SECONDS, seconds)] += 1
-        self._sum += seconds
-
-    def flush(self) -> None:
-        """Add them to the metric, all of a bucket at once: the library only knows one at a time."""
-        if self._sum:
-            GAP_SECONDS._sum.inc(self._sum)  # noqa: SLF001 - so the version is pinned
-            for bucket, count in zip(GAP_SECONDS._buckets, self._counts, strict=True):  # noqa: SLF001
-                if count:
-                    bucket.inc(count)
+def is_on() -> bool:
+    """Whether this process measures anything."""
+    return not isinstance(GAP_SECONDS, _Nothing)
 
 
 class _Nothing:
@@ -192,18 +181,9 @@ class _Nothing:
         """Observe nothing."""
 
 
-class _NoGaps:
-    def add(self, _: float) -> None:
-        """Keep nothing."""
-
-    def flush(self) -> None:
-        """Add nothing."""
-
-
 def switch_off() -> None:
     """From now on this process measures nothing."""
     names = globals()
     for name, value in list(names.items()):
         if isinstance(value, (Labelled, Counter, Gauge, Histogram)):
             names[name] = _Nothing()
-    names["Gaps"] = _NoGaps

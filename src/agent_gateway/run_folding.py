@@ -18,10 +18,10 @@ class Folding:
         backend: Backend,
         turn: Turn,
         emit: Callable[[Sequence[TurnEvent]], None],
-        on_event: Callable[[], None],
+        on_events: Callable[[float], None],
     ) -> None:
-        """`on_event` is called for each read of the run that brings turn events."""
-        self._on_event = on_event
+        """`on_events` is called for each read of the run that brings turn events, with the loop's time."""
+        self._on_events = on_events
         self.fold = Fold(version=turn.fold_version)
         self._backend = backend
         self._emit = emit
@@ -45,17 +45,19 @@ class Folding:
             self.fold = Fold(turn.opening, turn.fold_version)
             self._emit([FormAnswered(turn.opening, turn.form)])
 
-    async def read(self, run_id: RunId, heard: Callable[[], None]) -> None:
+    async def read(self, run_id: RunId, heard: Callable[[], float]) -> None:
         """Fold the run's events from where the fold stands until its terminal one.
 
+        `heard` is called for each read, and tells the loop's time.
         Raises what `Backend.stream` raises, and RunLost when the stream ends without a terminal event.
         """
 
         def fold(events: list[RunEvent]) -> None:
             if told := self.fold.feed(events):
-                self._on_event()
                 self._emit(told)
-            heard()
+                self._on_events(heard())
+            else:
+                heard()
 
         self.is_reading = True
         try:

@@ -262,16 +262,13 @@ class TurnRunner:
         The process that ended the turn tries first, being the only one that can when the run is held in its
         memory; the outbox tries again (R8). Of a turn whose rows are gone, no file stays either (R18).
         """
+        if (self.owned or self._is_gone) and self.result is not None and not self._saw_run_end:
+            if self.run_id is None and self._created is not None:
+                self.run_id = await self._created.abandon()
+            if self.run_id is not None:
+                await self._cancel_for_good(self.run_id)
         if self._is_gone:
             await self._resources.files.discard_artifacts(self.turn.created_at, self._made)
-        elif not self.owned:
-            return
-        if self.result is None or self._saw_run_end:
-            return
-        if self.run_id is None and self._created is not None:
-            self.run_id = await self._created.abandon()
-        if self.run_id is not None:
-            await self._cancel_for_good(self.run_id)
 
     async def _cancel_for_good(self, run_id: RunId) -> None:
         done = await cancel_quietly(self._backend, run_id, self._resources.limits.cancel_seconds)

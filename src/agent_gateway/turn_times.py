@@ -1,10 +1,12 @@
 """When what happened to one turn, as far as this process knows: seconds of the event loop's clock."""
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Callable
 
 from agent_gateway import metrics
 from agent_gateway.domain.turns import TakenFrom, Turn
+from agent_gateway.metrics import SHORT_SECONDS as GAP_BUCKETS
 
 
 class TurnTimes:
@@ -14,12 +16,13 @@ class TurnTimes:
         "_begun",
         "_driven",
         "_first_event",
+        "_gap_seconds",
+        "_gaps",
         "_last_event",
         "_now",
         "_sent",
         "_stopping",
         "_was_queued",
-        "gaps",
     )
 
     def __init__(self, turn: Turn, clock: Callable[[], float], *, is_new: bool) -> None:
@@ -33,7 +36,9 @@ class TurnTimes:
         self._first_event: float | None = None
         self._last_event = 0.0
         self._stopping: float | None = None
-        self.gaps = metrics.Gaps()
+        self._gaps = [0] * (len(GAP_BUCKETS) + 1) if metrics.is_on() else None
+        """How many gaps between two reads there were, by the buckets of their metric."""
+        self._gap_seconds = 0.0
 
     def driven(self, turn: Turn) -> None:
         """This process drives the turn from now on."""
@@ -45,19 +50,25 @@ class TurnTimes:
         """The request for its run is sent now."""
         self._sent = self._now()
 
-    def heard(self) -> None:
+    def heard(self, now: float) -> None:
         """Its run brought turn events. Called for each read of its events, with many or with one."""
-        now = self._now()
+        gap = now - self._last_event
+        self._last_event = now
         if self._first_event is None:
             self._first_event = now
-        else:
-            self.gaps.add(now - self._last_event)
-        self._last_event = now
+        elif self._gaps is not None:
+            self._gaps[bisect_left(GAP_BUCKETS, gap)] += 1
+            self._gap_seconds += gap
 
     def stopping(self) -> None:
         """This process knows that a stop was asked for."""
         if self._stopping is None:
             self._stopping = self._now()
+
+    def measure_gaps(self) -> None:
+        """Add the gaps of the turn to their metric, all at once."""
+        if self._gaps is not None:
+            metrics.add_gaps(self._gaps, self._gap_seconds)
 
     @property
     def total(self) -> float:

@@ -246,3 +246,13 @@ def test_a_compressed_run_response_is_read(tmp_path: Path) -> None:
     backend = OddBackend(Answer(202, gzip.compress(RUN), (("Content-Encoding", "gzip"),)), GOOD["plain"])
     with gateway_at(backend, tmp_path) as (_, chat):
         assert chat.blocking()["answer"] == "So far \U0001f600"
+
+
+def test_a_packed_refusal_is_judged_by_its_status(tmp_path: Path) -> None:
+    """A proxy packs its page of an error, or says so and does not."""
+    refusal = Answer(503, b"no gzip at all", (("Content-Encoding", "gzip"),))
+    backend = OddBackend(refusal, GOOD["plain"])
+    with gateway_at(backend, tmp_path) as (_, chat):
+        response = chat.post(response_mode="blocking")
+        assert (response.status_code, response.json()["code"]) == (503, "service_unavailable")
+    assert backend.count("POST /runs") > 1

@@ -330,6 +330,45 @@ def test_the_reason_of_a_failed_run_becomes_an_error_code(reason: Any, code: str
 
 
 @pytest.mark.parametrize(
+    ("error", "kind", "status", "said"),
+    [
+        ("maria.rossi: quota exceeded", "run_failed", None, ""),
+        ("hunterhunter", "run_failed", None, ""),
+        ("status_code: 404, {'code': 'model_not_found'}", "run_failed", 404, "model_not_found"),
+        ("Error code: 429 - {'key': 'sk-secret'}", "run_failed", 429, ""),
+        ("in the year 404 nothing", "run_failed", None, ""),
+    ],
+)
+def test_of_the_text_of_an_error_only_what_is_known_is_told(
+    error: str, kind: str, status: int | None, said: str
+) -> None:
+    cause = ended(event("run_failed", {"error": error})).cause
+    assert cause is not None
+    assert (cause.kind, cause.status, cause.said) == (kind, status, said)
+
+
+TOLD = '"finish_reason":"length"'
+SNAPSHOT = {"layers": [{"messages": [{"finish_reason": "stop"}, {"text": TOLD}]}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "reason"),
+    [
+        ("run_succeeded", {"output": "a"}, "stop"),
+        ("run_succeeded", {"output": "a", "finish_reason": "length"}, "length"),
+        ("run_succeeded", {"output": "a", "finish_reason": "made up"}, None),
+        ("run_failed", {}, None),
+        ("run_cancelled", {}, None),
+    ],
+)
+def test_the_finish_reason_is_that_of_this_run(
+    kind: str, more: dict[str, object], reason: str | None
+) -> None:
+    """The snapshot of a run that failed ends with an answer from before it."""
+    assert ended(event(kind, {"session_snapshot": SNAPSHOT, **more})).finish_reason == reason
+
+
+@pytest.mark.parametrize(
     ("last", "outcome"),
     [
         (event("run_failed", {"error": "x", "reason": "InvokeRateLimitError"}), Outcome.STOPPED),

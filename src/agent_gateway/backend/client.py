@@ -211,11 +211,10 @@ class HTTPBackend:
             if connection not in self._spares:
                 connection.close()
         encoding = head.header(b"content-encoding")
-        if encoding in PACKED:
-            content = Unpacker(encoding).unpack(content)
         if head.status not in expected:
-            raise _refusal(_Answer(head.status, content))
-        return _Answer(head.status, content)
+            # What is packed is not read: its status says enough, whatever the bytes are.
+            raise _refusal(_Answer(head.status, b"" if encoding in PACKED else content))
+        return _Answer(head.status, Unpacker(encoding).unpack(content) if encoding in PACKED else content)
 
     async def _read(self, run_id: RunId, after: str, reader: EventReader) -> None:
         """Read the events after a cursor from one connection, until it ends or the run does."""

@@ -76,7 +76,9 @@ def restore(file: Path) -> None:
     """Make the database, its files and the secret key from a backup. DATA_DIR must be empty."""
     settings = read_settings()
     database, folder = _database(settings), files_folder(settings)
-    for place in (settings.data_dir.absolute(), database, folder):
+    # What a database left beside its file would be taken for a part of the restored one.
+    left = [database.with_name(database.name + end) for end in ("-wal", "-shm", "-journal")]
+    for place in (settings.data_dir.absolute(), database, *left, folder):
         if place and (place.is_file() or _contents(place)):
             raise ConfigError(
                 f"{place} is not empty: a backup is restored into an empty AGENT_GATEWAY_DATA_DIR"

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import shutil
 import socket
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
@@ -32,6 +33,8 @@ from agent_gateway.startup_checks import validate_settings
 from agent_gateway.store.db.url import async_url, described
 
 START_FAILED = 2
+METRICS_BYTES = 256 * 1024 * 1024
+"""Room that the files of the metrics need in any case, however many workers there are and die."""
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -131,13 +134,21 @@ def _shared_metrics(settings: Settings) -> Generator[None]:
         yield
         return
     try:
-        with TemporaryDirectory(prefix="agent-gateway-metrics-") as folder:
-            os.environ[metrics.FOLDER] = folder
-            yield
+        shared = TemporaryDirectory(prefix="agent-gateway-metrics-")
     except OSError as error:
         raise ConfigError(f"no temporary folder for the metrics: {error.strerror}: set TMPDIR") from None
-    finally:
-        os.environ.pop(metrics.FOLDER, None)
+    with shared as folder:
+        free = shutil.disk_usage(folder).free
+        if free < METRICS_BYTES:
+            # A process that writes to a file in memory for which there is no room is killed.
+            logger.warning("each worker has metrics of its own: %s has only %d bytes left", folder, free)
+            yield
+            return
+        os.environ[metrics.FOLDER] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop(metrics.FOLDER, None)
 
 
 def _configured(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:

@@ -19,6 +19,7 @@ from agent_gateway.store.db.tables import (
     app_versions,
     apps,
     conversations,
+    end_users,
     forms,
     is_open,
     turns,
@@ -186,8 +187,10 @@ _OPENING_KEYS: ScalarSelect[int] = (
     .scalar_subquery()
 )
 _CONVERSATIONS: ScalarSelect[int] = (
-    select(func.count())
-    .where(conversations.c.app_id == apps.c.id, conversations.c.deleted_at.is_(None))
+    # Through the end users: the index of conversations begins with them.
+    select(func.count(conversations.c.id))
+    .select_from(end_users.join(conversations, conversations.c.end_user_id == end_users.c.id))
+    .where(end_users.c.app_id == apps.c.id, conversations.c.deleted_at.is_(None))
     .scalar_subquery()
 )
 _LISTED = (

@@ -175,30 +175,32 @@ class EndUserData:
         And whether nothing is left: False when the user has begun something new. Raises ObjectsUnavailable.
         """
         counts = Counts()
-        hidden = self._mine & conversations.c.deleted_at.is_not(None)
-        for conversation_id in await self._ids(conversations.c.id, hidden):
-            counts += await self._remove(conversation_id)
-        if self._end_user_id is not None:
-            counts["files"] += await self._files.delete_of(self._end_user_id)
-        async with self._database.transaction() as connection:
-            counts["idempotency keys"] += (
-                await connection.execute(delete(idempotency).where(self._keys))
-            ).rowcount
         try:
-            async with self._database.transaction() as connection:
-                gone = delete(end_users).where(end_users.c.id == self._end_user_id)
-                counts["end users"] += (await connection.execute(gone)).rowcount
+            await self._delete_hidden(counts)
         except IntegrityError:
+            # Something new refers to what was about to go.
             return counts, False
         return counts, True
 
-    async def _remove(self, conversation_id: str) -> Counts:
-        counts, gone = Counts(), False
+    async def _delete_hidden(self, counts: Counts) -> None:
+        hidden = self._mine & conversations.c.deleted_at.is_not(None)
+        for conversation_id in await self._ids(conversations.c.id, hidden):
+            await self._remove(conversation_id, counts)
+        if self._end_user_id is not None:
+            counts["files"] += await self._files.delete_of(self._end_user_id)
+        for kind, gone in (
+            ("idempotency keys", delete(idempotency).where(self._keys)),
+            ("end users", delete(end_users).where(end_users.c.id == self._end_user_id)),
+        ):
+            async with self._database.transaction() as connection:
+                counts[kind] += (await connection.execute(gone)).rowcount
+
+    async def _remove(self, conversation_id: str, counts: Counts) -> None:
+        gone = False
         while not gone:
             async with self._database.transaction() as connection:
                 if await connection.scalar(LOCK_DELETED, {"conversation": conversation_id}) is None:
                     # The background job of a process was faster.
                     break
                 removed, gone = await remove_some(connection, conversation_id)
-                counts += removed
-        return counts
+                counts.update(removed)

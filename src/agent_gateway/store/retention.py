@@ -6,6 +6,7 @@ that is done, its rows are removed.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Final
@@ -29,6 +30,7 @@ from sqlalchemy.exc import IntegrityError
 from agent_gateway.apps.config import read_config_or_none
 from agent_gateway.domain.ids import ConversationId
 from agent_gateway.domain.turns import TurnState
+from agent_gateway.errors import ObjectError, StoreError
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import now_plus, this_minute
 from agent_gateway.store.db.tables import (
@@ -66,6 +68,9 @@ FIRST: Final = "00000000-0000-0000-0000-000000000000"
 _ABOUT_TO_GO: Final = "conversations past their time"
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class _Apps:
     """What the rows say about apps now."""
@@ -85,24 +90,44 @@ class Retention:
         self._turn_seconds = turn_seconds
 
     async def prune(self) -> Counts:
-        """Remove all that can go now; returns how many of each kind. Raises StoreError, ObjectError."""
+        """Remove all that can go now; returns how many of each kind. Raises StoreError, ObjectError.
+
+        What one part meets does not keep the others from their work; it is raised in the end.
+        """
         known = await self._read_apps()
         counts = Counts()
+        failed: StoreError | ObjectError | None = None
+        for part in (self._prune_small, self._prune_conversations, self._prune_end_users, self._prune_apps):
+            try:
+                await part(known, counts)
+            except (StoreError, ObjectError) as error:
+                logger.warning("%s: %s", part.__name__.strip("_"), error)
+                failed = error
+        if failed is not None:
+            raise failed
+        return counts
+
+    async def _prune_small(self, _: _Apps, counts: Counts) -> None:
+        counts["idempotency keys"] += await self._delete(idempotency.c.key, has_expired())
+        await self._delete(request_counts.c.api_key_id, request_counts.c.minute < this_minute() - 24 * 60)
+
+    async def _prune_conversations(self, known: _Apps, counts: Counts) -> None:
         which = self._past(known)
         async for page in self._walk(conversations, which):
             for conversation_id in page:
                 counts[_ABOUT_TO_GO] += await self._mark(conversation_id, which)
         async for page in self._walk(conversations, is_settled()):
             for conversation_id in page:
-                counts += await self._remove(conversation_id)
-        for app_id in known.deleted:
-            counts += await self._remove_app(app_id)
+                counts.update(await self._remove(conversation_id))
+        counts["files"] += await self._files.tidy()
+
+    async def _prune_end_users(self, _: _Apps, counts: Counts) -> None:
         async for page in self._walk(end_users, _is_unused()):
             counts["end users"] += await self._remove_end_users(page)
-        counts["idempotency keys"] += await self._delete(idempotency.c.key, has_expired())
-        await self._delete(request_counts.c.api_key_id, request_counts.c.minute < this_minute() - 24 * 60)
-        counts["files"] += await self._files.tidy()
-        return counts
+
+    async def _prune_apps(self, known: _Apps, counts: Counts) -> None:
+        for app_id in known.deleted:
+            counts.update(await self._remove_app(app_id))
 
     async def preview(self) -> Counts:
         """How many of each kind would go, now or once sessions are closed; changes nothing."""

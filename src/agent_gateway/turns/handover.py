@@ -74,8 +74,8 @@ class Handover:
         if not turns:
             return []
         released = await self._store.owned.release([(live.turn, live.runner.checkpoint()) for live in turns])
-        metrics.RELEASED.inc(len(released))
         gone = [live for live in turns if live.turn.task_id in released]
         for live in gone:
             live.runner.demote()
+        metrics.RELEASED.inc(len(gone))
         return gone

@@ -223,8 +223,9 @@ class Maintenance:
         with self._live.adopting():
             adopted = await self._store.owned.adopt(expired=expired)
             for turn in adopted:
-                _tell_adoption(turn)
                 self._live.adopt(turn)
+            for turn in adopted:
+                _tell_adoption(turn)
         return len(adopted)
 
     async def refresh_statuses(self) -> None:
@@ -240,6 +241,9 @@ class Maintenance:
         if not followed and not doubted:
             return
         statuses = await self._store.reader.statuses([*followed, *doubted])
+        for task_id in followed.keys() - statuses.keys():
+            # Removed with its conversation (R18): its follower reads that, and its readers get an end.
+            followed[task_id].runner.recheck()
         for task_id, status in statuses.items():
             if turn := followed.get(task_id):
                 turn.runner.on_status(status.run_id, ended=status.ended)

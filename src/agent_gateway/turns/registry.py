@@ -119,10 +119,11 @@ class LiveTurns:
                 raise
         if isinstance(begun, Repeated):
             return begun.task_id
-        metrics.TURNS_BEGUN.inc()
         for stopped in begun.interrupted:
             self._propagate_stop(stopped)
-        return self._attach(begun.turn)
+        live = self._attach(begun.turn)
+        metrics.TURNS_BEGUN.inc()
+        return live
 
     async def submit(self, app_id: AppId, token: str, submission: Submission, trace: Trace) -> LiveTurn:
         """Answer a form, and run the turn that carries the answer, or follow it while it is queued.
@@ -132,8 +133,9 @@ class LiveTurns:
         """
         with self._admitting():
             turn = await self._store.intake.submit(app_id, token, submission, trace)
+        live = self._attach(turn)
         metrics.TURNS_BEGUN.inc()
-        return self._attach(turn)
+        return live
 
     def _attach(self, turn: Turn) -> LiveTurn:
         """Run a turn that was begun here, or follow it while it is queued."""
@@ -243,9 +245,12 @@ class LiveTurns:
                 live.runner.release_memory()
                 self._ended.keep(live)
         # Only now: neither a log nor a backend that does not answer may delay the turn's readers.
-        try:
-            if live.runner.stored_end and live.result is not None:
+        if live.runner.stored_end and live.result is not None:
+            try:
                 report_end(live, live.result)
+            except Exception as error:  # noqa: BLE001 - the run is still to be cleaned up
+                logger.error("the end was not told: %s", type(error).__name__)
+        try:
             await live.runner.clean_up()
         except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others
             logger.error("the turn was not cleaned up: %s", type(error).__name__)

@@ -172,6 +172,30 @@ def test_who_waits_for_the_answer_to_a_removed_question_gets_an_end(
         assert stream.rest().last["event"] == "error"
 
 
+def test_readers_of_a_removed_turn_that_waits_in_the_queue_get_an_end(
+    fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
+) -> None:
+    """Its rows go at once, before any process can see that it was stopped."""
+    fake.queue(script(said("Half "), gate, succeed()))
+    server = fleet.start()
+    fleet.app("key-of-queue", on_busy="enqueue")
+    chat = fleet.chat(server, user, "key-of-queue")
+
+    async def remove(database: Database) -> None:
+        async with database.transaction() as connection:
+            await mark_deleted(connection, conversation_id, 600.0)
+            assert (await remove_some(connection, conversation_id))[1]
+
+    with chat.open("One") as first:
+        conversation_id = ConversationId(first.until("Half ")[0]["conversation_id"])
+        waiting = chat.background("Two", conversation_id=conversation_id)
+        with chat.follow(waiting["task_id"]) as second:
+            second.block()
+            with_database(fleet.database_url, remove)
+            assert second.rest().last["event"] == "message_end"
+            assert first.rest().last["event"] == "message_end"
+
+
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_an_export_has_everything_of_one_user(
     start_gateway: StartGateway, operator: Operator, fake: ScriptedBackend, tmp_path: Path

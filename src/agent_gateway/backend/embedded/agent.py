@@ -29,6 +29,7 @@ from pydantic_ai.messages import (
     UserContent,
 )
 from pydantic_ai.models import Model, infer_model
+from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage
 
@@ -110,7 +111,7 @@ class EmbeddedAgents:
         except (AgentRunError, UserError) as error:
             # Another model than the configured one may be a user's choice.
             raise run_failed(error, self._model if model == self._model else "") from None
-        if _is_incomplete(result.response):
+        if _is_incomplete(agent.model, result.response):
             raise RunFailed("the provider's stream ended before the answer did", INCOMPLETE)
         usage, reason = watch.usage(result.usage), result.response.finish_reason
         return _succeeded(plan, _dump(result.all_messages()), result.output, usage, reason)
@@ -183,14 +184,16 @@ def _prompt(plan: Plan) -> str | list[UserContent]:
     return [*plan.prompt, *seen]
 
 
-def _is_incomplete(response: ModelResponse) -> bool:
+def _is_incomplete(model: object, response: ModelResponse) -> bool:
     """Whether a provider's answer ended without a finish reason: its stream was cut in a polite way.
 
-    The framework takes `stop` for granted then; only the details have the provider's own word. A model
-    without a provider never has one.
+    For models of the OpenAI API the framework takes `stop` for granted then; only the details have the
+    provider's own word. A model without a provider never has one.
     """
-    own_word = (response.provider_details or {}).get("finish_reason")
-    return bool(response.provider_name) and not own_word and response.finish_reason in (None, "stop")
+    if not response.provider_name or (response.provider_details or {}).get("finish_reason"):
+        return False
+    assumed = "stop" if isinstance(model, OpenAIChatModel) else None
+    return response.finish_reason in (None, assumed)
 
 
 def _text_delta(event: AgentStreamEvent) -> str | None:

@@ -93,7 +93,7 @@ def failure_of(error_type: str | None, reason: str | None, error: str, declared:
     if code in _VAGUE:
         code = next((proven for phrase in phrases if (proven := _PHRASES[phrase])), code)
     words = [word for given in (error_type, reason) if (word := plain_word(given))]
-    kind = named or (words[0] if words else plain_word(text.partition(":")[0])) or "run_failed"
+    kind = named or next(iter(words), "run_failed")
     status = _STATUS.search(text)
     said = [word for word in words if word != kind] + phrases
     told = declared[:_DECLARED] if declared.isprintable() and declared else ", ".join(said)

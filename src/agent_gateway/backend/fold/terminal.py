@@ -72,7 +72,10 @@ def read_run_end(event: RunEvent) -> RunEnd:
         misses_model=misses_model(as_str(data.error)),
         usage=read_usage(read_object(data.usage)),
         snapshot=snapshot if snapshot.startswith("{") else None,
-        finish_reason=_finish_reason(as_str(data.finish_reason), snapshot),
+        # The snapshot of a run that did not succeed may end with the answer of the turn before.
+        finish_reason=_finish_reason(
+            as_str(data.finish_reason), snapshot if event.type == "run_succeeded" else ""
+        ),
     )
 
 

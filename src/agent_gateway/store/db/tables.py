@@ -236,7 +236,7 @@ class TurnRow(Row, table=True):
     outcome: str | None = Field(default=None, sa_column=Column(String(16), nullable=True))
     error_code: str | None = None
     cause: JsonObject | None = Field(default=None, sa_column=Column(json_or_null_type(), nullable=True))
-    """Why it failed, as JSON of domain/causes.py, for the operator alone."""
+    """Why it failed, as JSON of causes.py, for the operator alone."""
     end_position: int | None = None
     form_id: str | None = Field(default=None, sa_column=Column(uuid_type(), nullable=True))
     """The form whose answer this turn carries. No foreign key: forms refer to turns."""

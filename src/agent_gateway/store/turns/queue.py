@@ -7,6 +7,7 @@ turn which asked a human is either the answer or refused, as its app wants.
 import logging
 from typing import Final, NamedTuple
 
+import msgspec
 from sqlalchemy import bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -58,7 +59,7 @@ _PROMOTE: Final = (
         form_id=bindparam("form"),
     )
 )
-_REFUSED: Final = Cause("QuestionOpen", said="the turn before it asks a human, and that takes no message")
+_REFUSED: Final = Cause("QuestionOpen", said="the turn before it asks a human, and its app takes no message")
 _REFUSE: Final = (
     update(turns)
     .where(turns.c.id == bindparam("task"))
@@ -66,10 +67,7 @@ _REFUSE: Final = (
         state=TurnState.ENDED.value,
         outcome=Outcome.FAILED.value,
         error_code=QuestionOpen.code,
-        cause={
-            "kind": "QuestionOpen",
-            "said": "the turn before it asked a human, and its app takes no message",
-        },
+        cause=msgspec.to_builtins(_REFUSED),
         end_position=GATEWAY_END,
         ended_at=now_plus(),
     )
