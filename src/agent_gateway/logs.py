@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Final, Literal, TextIO
 
 import msgspec
@@ -69,8 +69,8 @@ def formatter(style: Literal["text", "json"]) -> logging.Formatter:
 class _Batches(logging.StreamHandler[TextIO]):
     """Writes the lines of a moment at once: a write costs more than the line.
 
-    A warning is written at once, with all before it, and so is every line outside of an event loop. What is
-    left at the end of the process is written then. A process that is killed loses FLUSH_SECONDS of lines.
+    A warning is written at once, with all before it, and so is every line outside of an event loop. A process
+    that is killed loses FLUSH_SECONDS of lines.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -85,12 +85,15 @@ class _Batches(logging.StreamHandler[TextIO]):
         except Exception:  # noqa: BLE001 - as all handlers do: a line is no reason to fail
             self.handleError(record)
             return
-        if record.levelno >= logging.WARNING or not self._will_flush():
+        # After the last line of the server's own life a signal ends the process, whatever is left.
+        at_once = record.levelno >= logging.WARNING or record.name.startswith("uvicorn")
+        if at_once or not self._will_flush():
             self.flush()
 
     @override
     def flush(self) -> None:
-        with self.lock or nullcontext():
+        # A full disk, or a reader of the pipe that has gone: nobody can be told, and no turn may fail for it.
+        with self.lock or nullcontext(), suppress(OSError, ValueError):
             if self._lines:
                 text = "\n".join(self._lines)
                 self._lines.clear()

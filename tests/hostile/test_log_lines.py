@@ -3,6 +3,8 @@
 import json
 import logging
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -58,6 +60,18 @@ def test_halves_of_characters_do_not_lose_a_log_line(style: Literal["text", "jso
     assert "half \\ud83d of one" in line
     assert "\\ude00" in line
     assert line.isascii()
+
+
+def test_a_log_that_cannot_be_written_fails_nobody() -> None:
+    """The disk of the log is full. /dev/full says so to every write."""
+    code = (
+        "import logging, sys; from agent_gateway import logs; sys.stderr = open('/dev/full', 'w'); "
+        "logs.configure('json'); told = logging.getLogger('agent_gateway.x'); "
+        "told.info('one'); told.warning('two'); print('still here', flush=True)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "still here\n"
 
 
 def test_a_log_record_has_the_ids_of_its_turn_run_and_request(
