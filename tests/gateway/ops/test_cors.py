@@ -14,7 +14,7 @@ from tests.support.gateway_server import API_KEY, BOUND, GatewayServer, StartGat
 
 PAGE = "https://app.example.com"
 ORIGINS = f"{PAGE}, http://localhost:3000"
-EXPOSED = {"X-Turn-Events-URL", "X-Task-Id", "Retry-After"}
+EXPOSED = {"X-Turn-Events-URL", "X-Task-Id", "X-Request-Id", "Retry-After"}
 
 
 # One database is enough: nothing here is about rows.

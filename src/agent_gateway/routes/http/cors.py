@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-EXPOSED: Final = ("X-Turn-Events-URL", "X-Task-Id", "Retry-After")
+EXPOSED: Final = ("X-Turn-Events-URL", "X-Task-Id", "X-Request-Id", "Retry-After")
 """Response headers that a page may read besides those it always may."""
 
 
