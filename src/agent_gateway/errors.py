@@ -315,9 +315,6 @@ class StoreHeldUp(StoreUnavailable):
 class StoreLeft(StoreUnavailable):
     """This process leaves, and begins nothing more in the database."""
 
-    def __init__(self) -> None:
-        super().__init__("this process is leaving")
-
 
 class StoreRejected(StoreError):
     """The database will never take this write."""

@@ -130,11 +130,14 @@ def far_from_now(url: str, table: str, column: str) -> bool:
 
 
 def test_only_one_module_asks_the_system_for_the_time() -> None:
-    """The time comes from the database or from `Database.clock`."""
+    """The time comes from the database or from `Database.clock`.
+
+    But a backup is of SQLite, whose clock is that of its machine; and `doctor` compares clocks.
+    """
     asks = re.compile(r"datetime\.now|datetime\.utcnow|\btime\.time|from time import .*\btime\b")
     found = {
         str(path.relative_to(SOURCE))
         for path in SOURCE.rglob("*.py")
         if asks.search(path.read_text()) and "embedded" not in path.parts
     }
-    assert found == {"store/db/database.py"}
+    assert found == {"store/db/database.py", "cli/backup.py", "cli/doctor/surface.py"}

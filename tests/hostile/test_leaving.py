@@ -263,10 +263,10 @@ def test_a_process_without_its_database_stops_in_time(
                 # Heartbeats and requests hang in it by now.
                 with pytest.raises(httpx.TimeoutException):
                     chat.client.get("/conversations", params={"user": user}, timeout=3.0)
-            began = time.monotonic()
             process.send(signal.SIGTERM)
             process.exited()
-            assert time.monotonic() - began < DRAIN + A_MOMENT
+        # Nothing had to be cut: all that waited for the database was told that the process leaves.
+        assert "timeout graceful shutdown exceeded" not in process.output
         assert "Traceback" not in process.output
         assert "rror while closing" not in process.output
     # The lease expires, and another process continues.

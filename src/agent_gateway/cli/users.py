@@ -3,7 +3,7 @@
 import asyncio
 import zipfile
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -29,14 +29,16 @@ ROUNDS: Final = 5
 
 def export(slug: str, user: str, output: Path | None) -> None:
     """Write everything of an end user into a ZIP file, which must not exist."""
-    path = output or Path(f"export-{slug}-{_now():%Y%m%d-%H%M%S}.zip")
 
-    async def work(database: Database, settings: Settings) -> Counts:
+    async def work(database: Database, settings: Settings) -> tuple[Path, Counts]:
         app, found = await _found(database, settings, slug, user)
+        now = await database.now()
+        path = output or Path(f"export-{slug}-{now:%Y%m%d-%H%M%S}.zip")
+        about: dict[str, object] = {"app": app.slug, "app_id": app.id, "user": user, "exported_at": now}
         with private_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            return await _write(archive, app, user, found)
+            return path, await _write(archive, about, found)
 
-    counts = with_database(work)
+    path, counts = with_database(work)
     typer.echo(f"{path}: everything of this user of {slug}")
     print_counts(counts)
 
@@ -55,13 +57,14 @@ def erase(slug: str, user: str, wait: float, *, ask: bool) -> None:
             abort=True,
         )
 
-    async def work(database: Database, settings: Settings) -> tuple[ListedApp, Counts, OpenWork]:
+    async def work(database: Database, settings: Settings) -> tuple[ListedApp, Counts, OpenWork, datetime]:
         app, found = await _found(database, settings, slug, user)
-        return app, *(await _erase(found, settings.turn_timeout_seconds, wait))
+        counts, left = await _erase(found, settings.turn_timeout_seconds, wait)
+        return app, counts, left, await database.now()
 
-    app, counts, left = with_database(work)
+    app, counts, left, now = with_database(work)
     rewritten = _rewritten()
-    typer.echo(f"erased: {_now():%Y-%m-%dT%H:%M:%SZ}")
+    typer.echo(f"erased: {now:%Y-%m-%dT%H:%M:%SZ}")
     typer.echo(f"app:    {app.slug} ({app.id})")
     typer.echo(f"user:   {user}")
     print_counts(counts)
@@ -112,9 +115,9 @@ async def _found(
     return app, found
 
 
-async def _write(archive: zipfile.ZipFile, app: ListedApp, user: str, found: EndUserData) -> Counts:
+async def _write(archive: zipfile.ZipFile, about: dict[str, object], found: EndUserData) -> Counts:
     """One entry per conversation and file, so that no more than one of them is in memory."""
-    about = {"app": app.slug, "app_id": app.id, "user": user, "exported_at": _now(), **await found.profile()}
+    about |= await found.profile()
     listed: list[StoredRow] = []
     counts = Counts()
     async for conversation_id, rows in found.conversations():
@@ -139,7 +142,3 @@ async def _write_file(archive: zipfile.ZipFile, name: str, chunks: AsyncIterator
 
 def _json(value: object) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=2)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

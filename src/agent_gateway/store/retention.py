@@ -97,7 +97,13 @@ class Retention:
         known = await self._read_apps()
         counts = Counts()
         failed: StoreError | ObjectError | None = None
-        for part in (self._prune_small, self._prune_conversations, self._prune_end_users, self._prune_apps):
+        for part in (
+            self._prune_small,
+            self._prune_conversations,
+            self._prune_end_users,
+            self._prune_apps,
+            self._prune_files,
+        ):
             try:
                 await part(known, counts)
             except (StoreError, ObjectError) as error:
@@ -119,7 +125,6 @@ class Retention:
         async for page in self._walk(conversations, is_settled()):
             for conversation_id in page:
                 counts.update(await self._remove(conversation_id))
-        counts["files"] += await self._files.tidy()
 
     async def _prune_end_users(self, _: _Apps, counts: Counts) -> None:
         async for page in self._walk(end_users, _is_unused()):
@@ -128,6 +133,10 @@ class Retention:
     async def _prune_apps(self, known: _Apps, counts: Counts) -> None:
         for app_id in known.deleted:
             counts.update(await self._remove_app(app_id))
+
+    async def _prune_files(self, _: _Apps, counts: Counts) -> None:
+        # Last: the parts before hide the files of what they remove.
+        counts["files"] += await self._files.tidy()
 
     async def preview(self) -> Counts:
         """How many of each kind would go, now or once sessions are closed; changes nothing."""

@@ -48,7 +48,7 @@ def test_a_blocking_turn_answers_with_its_json(chat: Chat) -> None:
         "conversation_id": answered["conversation_id"],
         "mode": "chat",
         "answer": "You said: Hi there.",
-        "metadata": {"retriever_resources": [], "finish_reason": "stop"},
+        "metadata": {"retriever_resources": [], "finish_reason": None},
         "created_at": answered["created_at"],
     }
     ids = {answered[name] for name in ("task_id", "message_id", "conversation_id")}

@@ -135,7 +135,7 @@ class Connections:
     @asynccontextmanager
     async def _abortable(self) -> AsyncGenerator[AsyncExitStack]:
         if self._aborted:
-            raise StoreLeft
+            raise StoreLeft("this process is leaving")
         async with asyncio.timeout(None) as timer, AsyncExitStack() as stack:
             self._timers.add(timer)
             try:
