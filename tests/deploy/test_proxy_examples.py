@@ -276,11 +276,17 @@ async def test_a_drain_of_one_process_cuts_no_stream(
             for kind, proxy in proxies.items():
                 connector = aiohttp.TCPConnector(ssl=proxy.context, force_close=True)
                 session = await sessions.enter_async_context(aiohttp.ClientSession(connector=connector))
-                sources[kind] = [EventSource(session, partial(str, proxy.url), user) for _ in range(4)]
-                for source in sources[kind]:
-                    followers.create_task(source.follow(await source.begin()))
+                each = [EventSource(session, partial(str, proxy.url), user) for _ in range(4)]
+                sources[kind] = each
+                # All turns first: a proxy that gives requests to the processes strictly in turn would else
+                # bring all posts to one process and all readers to the other one.
+                tasks = [await source.begin() for source in each]
+                before = readers(one)
+                for source, task_id in zip(each, tasks, strict=True):
+                    followers.create_task(source.follow(task_id))
+                    await until(lambda source=source: source.text == "So far")
+                assert before < readers(one) < before + len(each), kind
             everybody = [source for each in sources.values() for source in each]
-            await until(lambda: all(source.text == "So far" for source in everybody))
             one.send(signal.SIGTERM)
             for each in sources.values():
                 await until(lambda each=each: any(source.connections > 1 for source in each))
@@ -298,6 +304,15 @@ async def test_a_drain_of_one_process_cuts_no_stream(
         for kind, chat in chats.items():
             answers = {chat.blocking()["answer"] for _ in range(4)}
             assert answers == {"So far, so good"}, kind
+
+
+def readers(gateway: GatewayProcess) -> float:
+    """How many readers of live turns a process has, as it says itself."""
+    with gateway.client() as client:
+        text = client.get("/metrics").text
+    found = re.search(r"^agent_gateway_readers_open (\S+)$", text, re.MULTILINE)
+    assert found, text
+    return float(found[1])
 
 
 async def until(condition: Callable[[], bool]) -> None:
