@@ -62,6 +62,8 @@ def test_turns_requests_and_calls_of_the_backend_are_counted(
             stream.rest()
         assert len(chat.resumed(whole.task_id, after=1).events) == 3
         client.get("/chat-messages/01a22a8a-1c81-77df-b105-68dbe2645641/events?user=x&after=3")
+        for path in ("/info", "/v1/info"):
+            client.get(path)
         wait_until(lambda: Scrape(client)("turns_ended_total", outcome="stopped", code=""))
         scrape = Scrape(client)
     assert during("turns_active") == during("readers_open") == 1
@@ -85,6 +87,7 @@ def test_turns_requests_and_calls_of_the_backend_are_counted(
         for one in (200, 429, 502)
     ]
     assert statuses == [2, 1, 1]
+    assert scrape("http_requests_total", method="GET", route="/info", status="200") == 2
     assert scrape("backend_calls_total", call="create", result="ok") == 3
     assert scrape("backend_calls_total", call="create", result="refused") == 1
     assert scrape("backend_calls_total", call="stream", result="ok") == 3
