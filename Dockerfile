@@ -7,10 +7,10 @@ WORKDIR /app
 RUN python -m pip install --no-cache-dir uv==0.13.9
 # Dependencies change less often than the code: they get a layer of their own.
 COPY pyproject.toml uv.lock README.md LICENSE ./
-RUN uv sync --locked --no-dev --no-install-project
+RUN uv sync --locked --no-dev --extra tracing --no-install-project
 COPY src ./src
 COPY alembic ./alembic
-RUN uv sync --locked --no-dev --no-editable
+RUN uv sync --locked --no-dev --extra tracing --no-editable
 
 FROM python:3.13-slim
 # Nothing is written but /data (and /tmp): the root file system may be read-only.

@@ -8,7 +8,7 @@ from typing import Final
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from agent_gateway import logs, metrics
+from agent_gateway import logs, metrics, tracing
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.garbage import spare_loaded_objects
 from agent_gateway.limits import DEFAULTS, Limits
@@ -76,6 +76,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
+            # The first to be opened: what ends with the turns below has spans, too.
+            await stack.enter_async_context(tracing.running())
             if not prepared:
                 stack.enter_context(owned_database(settings))
                 await prepare(settings)

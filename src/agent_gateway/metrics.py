@@ -134,7 +134,8 @@ for _source in ("dead", "released"):
 for _write in ("arm", "running", "finish", "heartbeat"):
     FENCED(_write)
 
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""All others are one, so that nobody makes up labels."""
 
 
 def exposition(accept: str) -> tuple[bytes, str]:
@@ -149,7 +150,7 @@ def exposition(accept: str) -> tuple[bytes, str]:
 
 def count_request(method: str, route: str, status: int) -> None:
     """An HTTP request has ended."""
-    REQUESTS(method if method in _METHODS else "other", route, str(status)).inc()
+    REQUESTS(method if method in METHODS else "other", route, str(status)).inc()
 
 
 def add_gaps(counts: Sequence[int], seconds: float) -> None:

@@ -22,11 +22,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
-from agent_gateway import metrics
+from agent_gateway import metrics, tracing, turn_span
 from agent_gateway.backend.compose import compose
 from agent_gateway.backend.run_handle import RunHandle, cancel_quietly
 from agent_gateway.backend.shown_files import images_for_model
@@ -43,13 +44,23 @@ from agent_gateway.trace_context import bind_trace
 from agent_gateway.turn_resources import Resources
 from agent_gateway.turn_times import TurnTimes
 
+if TYPE_CHECKING:
+    from agent_gateway.spans import Span, Tracer
+
 
 class TurnRunner:
     """Drives or follows one turn. `run` once; everything else any time."""
 
     def __init__(
-        self, turn: Turn, *, owned: bool, resources: Resources, emit: Callable[[Sequence[TurnEvent]], None]
+        self,
+        turn: Turn,
+        *,
+        owned: bool,
+        resources: Resources,
+        emit: Callable[[Sequence[TurnEvent]], None],
+        span: "Span | None" = None,
     ) -> None:
+        """`span` is that of a turn that has just begun here, if it is traced."""
         self.turn = turn
         self.owned = owned
         self.run_id = turn.run_id
@@ -59,6 +70,8 @@ class TurnRunner:
         self._backend = resources.backend
         self._store = resources.store
         self.times = TurnTimes(turn, resources.clock, is_new=owned and turn.taken is None)
+        self.span = span
+        """The span of the turn in this process, while there is one."""
         self._folding = Folding(resources.backend, turn, emit, self.times.heard)
         self._bounds = Bounds(resources.limits, resources.idle_seconds)
         self._deadline = asyncio.get_running_loop().time() + turn.seconds_left
@@ -75,6 +88,8 @@ class TurnRunner:
         """True once this process has stored how the turn ended."""
         if owned:
             self.times.driven(turn)
+            if tracing.tracer is not None:
+                self._trace(tracing.tracer)
 
     async def run(self) -> None:
         """Drive or follow the turn to its one end. Raises only when cancelled."""
@@ -82,10 +97,10 @@ class TurnRunner:
         unbind_contextvars("request_id")
         bind_contextvars(task_id=self.turn.task_id)
         trace = self.turn.trace
-        bind_trace(trace.request_id, trace.parent)
         if trace.request_id:
             bind_contextvars(request_id=trace.request_id)
         while self.result is None:
+            bind_trace(trace.request_id, trace.parent if self.span is None else self.span.traceparent)
             self._bounds.start_over()
             self._folding.begin(self.turn)
             if self.owned:
@@ -150,6 +165,8 @@ class TurnRunner:
         goes_on = not self.owned and plain and alive
         self.turn, self.owned = turn, True
         self.times.driven(turn)
+        if tracing.tracer is not None:
+            self._trace(tracing.tracer)
         self.run_id = turn.run_id or self.run_id
         self._deadline = asyncio.get_running_loop().time() + turn.seconds_left
         if goes_on:
@@ -157,9 +174,13 @@ class TurnRunner:
         else:
             self._restart()
 
-    def demote(self) -> None:
-        """The turn is no longer ours: follow it. A write of ours would change nothing (I9)."""
+    def demote(self, *, released: bool = False) -> None:
+        """The turn is no longer ours: follow it. A write of ours would change nothing (I9).
+
+        `released`: this process has given it up.
+        """
         if self.owned:
+            self.leave_span(released=released)
             self.owned = False
             self._restart()
 
@@ -177,6 +198,18 @@ class TurnRunner:
         """The row of a turn that we follow may have changed: read it now."""
         if not self.owned:
             self._restart()
+
+    def leave_span(self, *, released: bool = False) -> None:
+        """End the span of the turn, if there is one: this process stores no end of it."""
+        if self.span is not None:
+            kept = turn_span.LOST if self.owned else turn_span.QUEUED
+            turn_span.leave(self.span, self.turn, self.run_id, turn_span.RELEASED if released else kept)
+            self.span = None
+
+    def _trace(self, tracer: "Tracer") -> None:
+        """A turn that was begun elsewhere gets a span here."""
+        if self.span is None:
+            self.span = turn_span.adopt(tracer, self.turn)
 
     def _restart(self) -> None:
         """Cut the work that is under way, and start over from what is known now."""
@@ -202,6 +235,7 @@ class TurnRunner:
         else:
             metrics.FENCED("finish").inc()
             if self.turn.epoch == turn.epoch:
+                self.leave_span()
                 self.owned = False
 
     async def _do_run(self) -> Failure | None:

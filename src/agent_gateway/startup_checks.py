@@ -2,6 +2,7 @@
 
 import os
 
+from agent_gateway import tracing
 from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.apps.file import load_app_file, refusal
 from agent_gateway.backend.compose import has_place_for_files
@@ -13,6 +14,7 @@ def validate_settings(settings: Settings) -> AppConfig:
     """The configuration of the default app. Raises ConfigError for settings with which no start can work."""
     check_database(settings)
     settings.given_secret_key()
+    tracing.require()
     config = load_config(settings)
     if settings.model and not settings.backend_url:
         open_backend(settings)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
+from agent_gateway import tracing
 from agent_gateway.cli.environment import read_settings
 from agent_gateway.cli.findings import Finding, tell
 from agent_gateway.cli.values import without_password
@@ -69,6 +70,7 @@ def _findings() -> Iterator[Finding]:
     store = without_password(settings.files_url) or str((settings.data_dir / "files").absolute())
     yield _tried("file store", lambda: _files(settings), store)
     yield from _agent(settings)
+    yield _tried("traces", _traces)
 
 
 def _tried(point: str, work: Callable[[], str], place: str = "") -> Finding:
@@ -171,6 +173,16 @@ def _files(settings: Settings) -> str:
 
 def _store(settings: Settings) -> str:
     return without_password(settings.files_url) or str((settings.data_dir / "files").absolute())
+
+
+def _traces() -> str:
+    if not tracing.require():
+        return "not asked for"
+    from agent_gateway.spans import reach_collector
+
+    if why := reach_collector():
+        raise ConfigError(f"their collector does not take them: {why}")
+    return "their collector takes them"
 
 
 def _agent(settings: Settings) -> Iterator[Finding]:

@@ -73,7 +73,7 @@ class Trace:
     request_id: str = ""
     """Of the HTTP request that began the turn."""
     parent: str = ""
-    """The `traceparent` of that request (W3C Trace Context)."""
+    """A `traceparent` (W3C Trace Context): of the turn's first span if it is traced, else of that request."""
 
 
 NO_TRACE: Final = Trace()

@@ -68,7 +68,7 @@ async def post_form(
     An unknown action, or a required input that is missing, leaves the form open.
     """
     submission = Submission(body.action, body.inputs)
-    live = await state.live.submit(app.id, clean_text(form_token), submission, trace)
+    live = await state.live.submit(app, clean_text(form_token), submission, trace)
     turn = live.turn
     return FormSubmitted(
         task_id=turn.task_id,

@@ -1,9 +1,9 @@
-"""What is told of a turn that ended here: one line in the log, at WARNING with its cause when it failed."""
+"""What is told of a turn that ended here: a line in the log (WARNING when it failed), metrics, its span."""
 
 import logging
 from typing import Final
 
-from agent_gateway import metrics
+from agent_gateway import metrics, turn_span
 from agent_gateway.domain.events import Result
 from agent_gateway.domain.turns import Outcome
 from agent_gateway.turn_times import TurnTimes
@@ -43,6 +43,8 @@ def report_end(live: LiveTurn, result: Result) -> None:
     }
     logger.log(logging.WARNING if failed else logging.INFO, "turn %s", result.outcome.value, extra=told)
     _measure(result, times)
+    if runner.span is not None:
+        turn_span.end(runner.span, turn, runner.run_id, result, times)
 
 
 def _measure(result: Result, times: TurnTimes) -> None:

@@ -76,6 +76,6 @@ class Handover:
         released = await self._store.owned.release([(live.turn, live.runner.checkpoint()) for live in turns])
         gone = [live for live in turns if live.turn.task_id in released]
         for live in gone:
-            live.runner.demote()
+            live.runner.demote(released=True)
         metrics.RELEASED.inc(len(gone))
         return gone

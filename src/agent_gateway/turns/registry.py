@@ -8,14 +8,15 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from agent_gateway import metrics
+from agent_gateway import metrics, tracing, turn_span
 from agent_gateway.backend.run_handle import cancel_quietly
 from agent_gateway.domain.human_input import Submission
-from agent_gateway.domain.ids import AppId, ConversationId, RunId, TaskId, new_id
-from agent_gateway.domain.turns import Caller, Outcome, Trace, Turn, TurnRequest, TurnState
+from agent_gateway.domain.ids import ConversationId, RunId, TaskId, new_id
+from agent_gateway.domain.turns import App, Caller, Outcome, Trace, Turn, TurnRequest, TurnState
 from agent_gateway.errors import StoreUnavailable, Unavailable
 from agent_gateway.limits import DrainLimits, RegistryLimits
 from agent_gateway.runner import TurnRunner
@@ -28,6 +29,9 @@ from agent_gateway.turns.ended_turns import EndedTurns
 from agent_gateway.turns.file_descriptors import require_descriptors
 from agent_gateway.turns.live_turn import LiveTurn
 from agent_gateway.turns.log import EventLog
+
+if TYPE_CHECKING:
+    from agent_gateway.spans import Span
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +109,10 @@ class LiveTurns:
         Raises Unavailable when draining or full, and what `TurnIntake.begin` raises.
         """
         task_id = TaskId(new_id())
+        span = None
+        if tracing.tracer is not None:
+            span, trace = turn_span.begin(tracing.tracer, caller.app, request.query, request.trace)
+            request = replace(request, trace=trace)
         with self._admitting():
             try:
                 begun = await self._store.intake.begin(caller, request, task_id)
@@ -121,29 +129,33 @@ class LiveTurns:
             return begun.task_id
         for stopped in begun.interrupted:
             self._propagate_stop(stopped)
-        live = self._attach(begun.turn)
+        live = self._attach(begun.turn, span)
         metrics.TURNS_BEGUN.inc()
         return live
 
-    async def submit(self, app_id: AppId, token: str, submission: Submission, trace: Trace) -> LiveTurn:
+    async def submit(self, app: App, token: str, submission: Submission, trace: Trace) -> LiveTurn:
         """Answer a form, and run the turn that carries the answer, or follow it while it is queued.
 
         Raises Unavailable when draining or full, and what `TurnIntake.submit` raises. After a commit whose
         answer was lost the form counts as submitted: its turn is adopted when its lease has run out.
         """
+        span = None
+        if tracing.tracer is not None:
+            span, trace = turn_span.begin(tracing.tracer, app, "", trace)
         with self._admitting():
-            turn = await self._store.intake.submit(app_id, token, submission, trace)
-        live = self._attach(turn)
+            turn = await self._store.intake.submit(app.id, token, submission, trace)
+        live = self._attach(turn, span)
         metrics.TURNS_BEGUN.inc()
         return live
 
-    def _attach(self, turn: Turn) -> LiveTurn:
+    def _attach(self, turn: Turn, span: "Span | None") -> LiveTurn:
         """Run a turn that was begun here, or follow it while it is queued."""
         owned = turn.state is not TurnState.QUEUED
         live = self.find(turn.task_id)
         if live is None:
-            return self._spawn(turn, owned=owned)
+            return self._spawn(turn, owned=owned, span=span)
         # Its commit was seen here before it was acknowledged: by a reader, or it was promoted and adopted.
+        live.runner.span = live.runner.span or span
         if owned and not live.runner.owned:
             live.runner.adopt(turn)
         return live
@@ -215,13 +227,14 @@ class LiveTurns:
         else:
             self._spawn(turn, owned=True)
 
-    def _spawn(self, turn: Turn, *, owned: bool) -> LiveTurn:
+    def _spawn(self, turn: Turn, *, owned: bool, span: "Span | None" = None) -> LiveTurn:
         log = EventLog()
         runner = TurnRunner(
             turn,
             owned=owned,
             resources=self._resources,
             emit=log.extend,
+            span=span,
         )
         live = self._running[turn.task_id] = LiveTurn(turn, log, runner)
         if self.draining.is_set() and not owned:
@@ -239,6 +252,8 @@ class LiveTurns:
             logger.error("the end was not stored: %s", type(error).__name__)
         finally:
             live.end()
+            if not live.runner.stored_end:
+                live.runner.leave_span()
             if self._running.get(live.turn.task_id) is live:
                 del self._running[live.turn.task_id]
             if live.result is not None:

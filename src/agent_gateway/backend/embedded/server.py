@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from agent_gateway import tracing
 from agent_gateway.backend.embedded.backend import EmbeddedBackend
 from agent_gateway.backend.embedded.runs import (
     FROM_START,
@@ -89,8 +90,9 @@ def create_backend_app(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
-        yield
-        await backend.aclose()
+        async with tracing.running():
+            yield
+            await backend.aclose()
 
     routes = _Routes(backend, keepalive_seconds)
     guard = _guard(token)

@@ -82,10 +82,12 @@ def doctor(
 
 def backend(host: Host = None, port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000) -> None:
     """Serve the embedded agent over HTTP, in the run protocol."""
+    from agent_gateway import tracing
     from agent_gateway.cli.environment import read_settings
     from agent_gateway.cli.listen import bind
 
     settings = read_settings(host, port)
+    tracing.require()
     # Binds first, so that an unusable address is reported in one line.
     for one in bind(settings.host, port):
         one.close()

@@ -7,11 +7,9 @@ from typing import Annotated, Final
 from fastapi import Depends, Header, Request
 
 from agent_gateway.domain.turns import Trace
-from agent_gateway.server.requests import REQUEST_ID
+from agent_gateway.server.requests import REQUEST_ID, traceparent_of
 
 _ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-"""As in version 00 of W3C Trace Context. A later version may be longer, and is not passed on."""
 
 TraceId = Annotated[
     str | None,
@@ -25,10 +23,7 @@ TraceSessionId = Annotated[
 
 def request_trace(request: Request) -> Trace:
     """The request's own id, and its place in a W3C trace if it has one."""
-    given = [value for name, value in request.scope["headers"] if name == b"traceparent"]
-    # Two of them are none: nobody could tell which is right.
-    parent = given[0].decode() if len(given) == 1 and _TRACEPARENT.fullmatch(given[0]) else ""
-    return Trace(request_id=request.scope.get(REQUEST_ID, ""), parent=parent)
+    return Trace(request_id=request.scope.get(REQUEST_ID, ""), parent=traceparent_of(request.scope))
 
 
 RequestTrace = Annotated[Trace, Depends(request_trace)]

@@ -245,7 +245,7 @@ class TurnRow(Row, table=True):
     request_id: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
     """Of the HTTP request that began it; NULL when none did, or a process of an older release."""
     traceparent: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
-    """The same request's place in a W3C trace; NULL when it had none."""
+    """Its place in a W3C trace: that of its first span, else of the same request; NULL when it has none."""
     created_at: datetime = _time()
     ended_at: datetime | None = _time(nullable=True)
 
