@@ -17,6 +17,7 @@ import pytest
 
 from agent_gateway.limits import DEFAULTS, MaintenanceIntervals
 from tests.support.chat import Chat, Stream
+from tests.support.fakes.collector import Collector
 from tests.support.fakes.script import Gate, delta, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.gateway_server import GatewayServer, StartGateway
@@ -27,7 +28,7 @@ TOKEN: Final = Each(calls=52, callbacks=1, switches=0, timers=0)
 FURTHER_READER: Final = Each(calls=17, callbacks=0.05, switches=0.05, timers=0.05)
 """Of the same token, for each reader beside the first one; now and then one falls behind."""
 TURN: Final = {
-    "sqlite": Each(calls=2340, callbacks=71, switches=29, timers=10.5),
+    "sqlite": Each(calls=2350, callbacks=71, switches=29, timers=10.5),
     "postgres": Each(calls=3435, callbacks=68.5, switches=31.5, timers=22.5),
 }
 """A streamed turn of one token, the first of its conversation, over a connection that is there."""
@@ -63,6 +64,16 @@ def test_a_token_is_little_work_and_the_hundredth_is_no_more(
     assert_at_most(middle(windows), TOKEN)
     half = len(windows) // 2
     assert middle(windows[half:]).calls <= middle(windows[:half]).calls * MARGIN
+
+
+def test_a_token_of_a_traced_turn_is_no_more_work(
+    fake: ScriptedBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        with GatewayServer(tmp_path, limits=NOTHING_PERIODIC, backend_url=fake.url, **SETTINGS) as server:
+            assert_at_most(middle(list(work_per_token(server, fake, readers=1))), TOKEN)
+        assert collector.of_kind("client"), "nothing was traced"
 
 
 def test_a_further_reader_shares_the_work(quiet: GatewayServer, fake: ScriptedBackend) -> None:

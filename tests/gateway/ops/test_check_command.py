@@ -15,7 +15,17 @@ from tests.support.limited_role import administer, limited_role
 from tests.support.rows import counts
 
 TOKEN = "swordfish"
-POINTS = ["settings", "app file", "secret key", "database", "schema", "file store", "backend", "model"]
+POINTS = [
+    "settings",
+    "app file",
+    "secret key",
+    "database",
+    "schema",
+    "file store",
+    "backend",
+    "model",
+    "traces",
+]
 
 
 @pytest.fixture
