@@ -9,6 +9,7 @@ upgrade of the backend, and its roll-back.
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, cast
 
 import msgspec
@@ -102,12 +103,12 @@ def in_generation(request: CreateRunRequest, generation: Generation) -> CreateRu
 
 def _kind(layer: Layer) -> _Kind | None:
     """By the end of its type, since vendors differ; by its name when it has no type."""
-    if isinstance(layer.type, str):
-        for kind in _KINDS:
-            if layer.type.endswith(kind.ending):
-                return kind
-        return None
-    return _KIND_OF_NAME.get(layer.name)
+    return _kind_of_type(layer.type) if isinstance(layer.type, str) else _KIND_OF_NAME.get(layer.name)
+
+
+@lru_cache(256)
+def _kind_of_type(type_: str) -> _Kind | None:
+    return next((kind for kind in _KINDS if type_.endswith(kind.ending)), None)
 
 
 # -- schema 1 -----------------------------------------------------------------------------------------
