@@ -28,7 +28,7 @@ TOKEN: Final = Each(calls=52, callbacks=1, switches=0, timers=0)
 FURTHER_READER: Final = Each(calls=17, callbacks=0.05, switches=0.05, timers=0.05)
 """Of the same token, for each reader beside the first one; now and then one falls behind."""
 TURN: Final = {
-    "sqlite": Each(calls=2350, callbacks=71, switches=29, timers=10.5),
+    "sqlite": Each(calls=2340, callbacks=71, switches=29, timers=10.5),
     "postgres": Each(calls=3435, callbacks=68.5, switches=31.5, timers=22.5),
 }
 """A streamed turn of one token, the first of its conversation, over a connection that is there."""
