@@ -6,6 +6,7 @@ A condition is told when it begins, once a minute, and at its end, however often
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
 AGAIN_SECONDS: Final = 60.0
@@ -17,10 +18,14 @@ OVER_SECONDS: Final = 2.0
 class Condition:
     """One thing that may go wrong for a while, as the database that does not answer."""
 
-    def __init__(self, logger: logging.Logger, what: str) -> None:
-        """`what` is the beginning of a sentence: "the database is away"."""
+    def __init__(self, logger: logging.Logger, what: str, still: Callable[[], bool] = lambda: False) -> None:
+        """`what` is the beginning of a sentence: "the database is away".
+
+        `still` says whether the cause is there nevertheless when all goes well: what needs it may be rare.
+        """
         self._logger = logger
         self._what = what
+        self._still = still
         self._since = 0.0
         self._told = 0.0
         self._last = 0.0
@@ -52,12 +57,14 @@ class Condition:
             return
         now = time.monotonic()
         left = self._last + OVER_SECONDS - now
-        if left <= 0:
+        if left <= 0 and not self._still():
             self.holds = False
             self._tell("%s no longer, after %.0f s", now)
             self._failures = 0
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(left, self._settle)
+            self._timer = asyncio.get_running_loop().call_later(
+                left if left > 0 else OVER_SECONDS, self._settle
+            )
 
     def _settle(self) -> None:
         self._timer = None

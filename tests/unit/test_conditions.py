@@ -68,6 +68,27 @@ def test_while_only_some_fail_a_condition_goes_on(
     assert caplog.messages == ["the disk is away: no route"]
 
 
+def test_while_its_cause_is_there_a_condition_goes_on_however_well_all_goes(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = [True]
+
+    async def some() -> None:
+        condition = Condition(logger, "the disk is away", lambda: full[0])
+        condition.met("no room")
+        for _ in range(3):
+            clock.now += 2 * OVER_SECONDS
+            condition.passed()
+        assert condition.holds
+        full.clear()
+        full.append(False)
+        condition.passed()
+        assert not condition.holds
+
+    asyncio.run(some())
+    assert caplog.messages == ["the disk is away: no room", "the disk is away no longer, after 12 s"]
+
+
 def test_a_condition_ends_by_itself_when_nothing_asks_after_the_last_success(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -165,10 +165,8 @@ def _files(settings: Settings) -> str:
     try:
         asyncio.run(run())
     except ObjectError as error:
-        raise ConfigError(
-            f"{_store(settings)}: a file cannot be written, read and deleted: {error}"
-        ) from None
-    return f"{_store(settings)}: a file was written, read and deleted"
+        raise ConfigError(f"a file cannot be written, read and deleted: {error}") from None
+    return "a file was written, read and deleted"
 
 
 def _store(settings: Settings) -> str:

@@ -25,7 +25,7 @@ def copy_database(path: Path, target: Path) -> None:
         with closing(sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)) as connection:
             connection.execute("VACUUM INTO ?", (str(target),))
     except sqlite3.Error as error:
-        raise ConfigError(f"the database {path} cannot be copied: {error}") from None
+        raise ConfigError(f"the database {path} cannot be copied to {target.parent}: {error}") from None
 
 
 def revision_of(path: Path) -> str:

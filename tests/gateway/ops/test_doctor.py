@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from agent_gateway.cli.commands import app
+from agent_gateway.cli.doctor import client
 from agent_gateway.cli.doctor.streams import UNBUFFER
 from tests.support.certificates import make_certificates
 from tests.support.chat import Chat
@@ -130,6 +133,16 @@ def test_a_proxy_that_collects_events_is_found(nginx: Nginx, kind: str) -> None:
     assert found["buffering"].endswith(UNBUFFER)
 
 
+def test_a_proxy_that_keeps_pings_back_is_found(nginx: Nginx, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "READ_SECONDS", 5.0)
+    url = f"http://127.0.0.1:{nginx.ports['buffers']}"
+    done = CliRunner().invoke(app, ["doctor", "--url", url, "--key", API_KEY, "--idle", "10"])
+    assert done.exit_code == 1
+    idle = done.stdout.splitlines()[-1]
+    assert re.match("idle: +WRONG +a stream without events brought no byte within 5 s, not even pings", idle)
+    assert idle.endswith(UNBUFFER)
+
+
 def test_a_proxy_that_cuts_silent_streams_is_found(nginx: Nginx) -> None:
     found = wrong(doctor(f"http://127.0.0.1:{nginx.ports['cuts']}", "--idle", "10"))
     assert list(found) == ["idle"]
@@ -177,4 +190,16 @@ def test_a_turn_that_fails_is_told_with_its_code(server: GatewayServer, fake: Sc
     found = wrong(doctor(server.url, "--idle", "0"))
     assert re.fullmatch(
         r"the turn failed with \w+: see `agent-gateway turns show [0-9a-f-]{36}`", found["first byte"]
+    )
+
+
+@pytest.mark.parametrize("shared_kind", ["sqlite"], indirect=True)
+def test_a_turn_that_fails_at_once_is_told_with_where_its_cause_is(
+    server: GatewayServer, fake: ScriptedBackend
+) -> None:
+    fake.script = script(fail("model_not_found"))
+    found = wrong(doctor(server.url, "--user", "probe", "--idle", "0"))
+    assert found["first byte"] == (
+        "POST /chat-messages is answered with 500 internal_server_error: "
+        "`agent-gateway turns list --user probe --since 5m` has the cause, if a turn began"
     )

@@ -7,14 +7,16 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from agent_gateway import bootstrap
+from agent_gateway import bootstrap, conditions
 from agent_gateway.limits import Limits, StartLimits
+from agent_gateway.store.db import sqlite_file
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.migrations import migrate, schema_is_current
 from tests.support.chat import Chat, refused
 from tests.support.fakes.script import Gate, delta, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.gateway_server import BOUND, TAKEN_OVER, GatewayServer, StartGateway, wait_until
+from tests.support.log_lines import kept_lines
 
 
 def test_probes_need_no_key(server: GatewayServer) -> None:
@@ -50,6 +52,29 @@ def test_the_gateway_is_not_ready_without_the_schema(
         asyncio.run(migrate_as_another_process())
         wait_until(lambda: client.get("/readyz").status_code == 200)
         assert chat.blocking("Hi")["answer"] == "You said: Hi."
+
+
+def test_on_a_full_disk_the_gateway_is_not_ready_and_says_so_until_there_is_room(
+    fake: ScriptedBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reads go on, and they do not make the log say that all is well."""
+    monkeypatch.setattr(conditions, "OVER_SECONDS", 0.01)
+    with GatewayServer(tmp_path, backend_url=fake.url) as server, server.client() as client:
+        assert client.get("/readyz").status_code == 200
+        room = sqlite_file.ROOM_BYTES
+        with kept_lines("agent_gateway.store.db.database") as lines:
+            monkeypatch.setattr(sqlite_file, "ROOM_BYTES", 2**62)
+            refused(client.get("/readyz"), 503, "service_unavailable")
+            for _ in range(5):
+                assert client.get("/conversations?user=ada").status_code == 200
+            refused(client.get("/readyz"), 503, "service_unavailable")
+            assert [line["message"] for line in lines] == [
+                "the database is away: the disk of the database is full"
+            ]
+            monkeypatch.setattr(sqlite_file, "ROOM_BYTES", room)
+            assert client.get("/readyz").status_code == 200
+            wait_until(lambda: len(lines) == 2)
+        assert "the database is away no longer" in lines[1]["message"]
 
 
 def test_a_process_listens_once_it_knows_its_database(

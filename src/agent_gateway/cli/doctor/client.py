@@ -23,6 +23,10 @@ class Broken(Exception):
     """No answer, or only a part of it; the text says why."""
 
 
+class Silent(Broken):
+    """Nothing came for READ_SECONDS."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A whole response."""
@@ -150,12 +154,12 @@ class Gateway:
             raise ConfigError("--key holds spaces or letters that no header carries, or nothing")
         return cls(parts.scheme, host, port, parts.path.rstrip("/"), user, key)
 
-    def connect(self, seconds: float = READ_SECONDS) -> http.client.HTTPConnection:
+    def connect(self) -> http.client.HTTPConnection:
         """A connection, not open yet; the caller closes it."""
         if self.scheme == "https":
             context = ssl.create_default_context()
-            return http.client.HTTPSConnection(self.host, self.port, timeout=seconds, context=context)
-        return http.client.HTTPConnection(self.host, self.port, timeout=seconds)
+            return http.client.HTTPSConnection(self.host, self.port, timeout=READ_SECONDS, context=context)
+        return http.client.HTTPConnection(self.host, self.port, timeout=READ_SECONDS)
 
     @contextmanager
     def connection(self) -> Generator[http.client.HTTPConnection]:
@@ -244,7 +248,7 @@ def _mapped() -> Generator[None]:
     except ssl.SSLCertVerificationError as error:
         raise Broken(f"the certificate is not accepted: {error.verify_message}") from None
     except TimeoutError:
-        raise Broken(f"no byte within {READ_SECONDS:g} s") from None
+        raise Silent(f"no byte within {READ_SECONDS:g} s") from None
     except (OSError, http.client.HTTPException) as error:
         raise Broken(_reason(error)) from None
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, Final
 
-from agent_gateway.cli.doctor.client import Answer, Broken, Frame, Gateway, Stream, frames_in
+from agent_gateway.cli.doctor.client import Answer, Broken, Frame, Gateway, Silent, Stream, frames_in
 from agent_gateway.cli.doctor.surface import tried
 from agent_gateway.cli.findings import Finding
 
@@ -65,7 +65,7 @@ def _whole(gateway: Gateway, conversations: set[str]) -> Generator[Finding, None
                 conversations.add(frame.event["conversation_id"])
                 frames.append(frame)
     except Broken as error:
-        yield Finding("first byte", False, f"{error}; if the app wants inputs, take the key of another app")
+        yield Finding("first byte", False, _refused(str(error), gateway.user))
         return []
     if not frames or not frames[-1].is_last:
         yield Finding("first byte", False, f"the turn did not end within {TURN_SECONDS:g} s")
@@ -80,6 +80,12 @@ def _whole(gateway: Gateway, conversations: set[str]) -> Generator[Finding, None
     yield Finding("first byte", True, f"{told}, all {len(frames)} after {frames[-1].at - sent:.2f} s")
     yield tried("buffering", lambda: _compressed(gateway, end["task_id"]) or _buffering(stream, frames, sent))
     return frames
+
+
+def _refused(told: str, user: str) -> str:
+    if told.endswith(" invalid_param"):
+        return f"{told}: if the app wants inputs, take the key of another app"
+    return f"{told}: `agent-gateway turns list --user {user} --since 5m` has the cause, if a turn began"
 
 
 def _compressed(gateway: Gateway, task_id: str) -> tuple[bool, str] | None:
@@ -241,13 +247,16 @@ def _idle(gateway: Gateway, conversations: set[str], seconds: float) -> tuple[bo
 
 
 def _held(gateway: Gateway, task_id: str, seconds: float) -> tuple[bool, str]:
-    with gateway.stream("GET", _events_path(gateway, task_id)) as stream:
-        try:
+    asked = time.monotonic()
+    try:
+        with gateway.stream("GET", _events_path(gateway, task_id)) as stream:
             found = next(iter(stream.frames(time.monotonic() + seconds)), None)
-        except Broken as error:
             held = time.monotonic() - stream.head_at
-            return False, f"a stream without events broke after {held:.1f} s ({error}): {LENGTHEN}"
-        held = time.monotonic() - stream.head_at
+    except Silent as error:
+        return False, f"a stream without events brought {error}, not even pings: {UNBUFFER}"
+    except Broken as error:
+        held = time.monotonic() - asked
+        return False, f"a stream without events broke after {held:.1f} s ({error}): {LENGTHEN}"
     told = f"a stream without events stayed open for {held:.0f} s, with pings every {stream.silence:.1f} s"
     if found is not None:
         return True, f"{told}; then the agent had answered, so more cannot be told"

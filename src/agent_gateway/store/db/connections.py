@@ -267,7 +267,10 @@ class Connections:
                     raise
             if not gave_way:
                 gave_way = True
-                logger.warning("too few database connections: requests give theirs to the duties")
+                logger.warning(
+                    "the database gives fewer connections than this process may open "
+                    "(AGENT_GATEWAY_DATABASE_POOL_SIZE and 3): requests get fewer"
+                )
             # Once more if a request was faster.
             await self._shielded(self._give_up())
             await asyncio.sleep(pause)

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import func, select
@@ -22,6 +23,7 @@ from agent_gateway.store.db.postgres import COMMAND_SECONDS, Postgres, session_l
 from agent_gateway.store.db.prepared import PreparedForPostgres, PreparedForSqlite
 from agent_gateway.store.db.shielded import ShieldedTasks
 from agent_gateway.store.db.sqlite import FileConnections, sqlite_engine
+from agent_gateway.store.db.sqlite_file import has_room
 from agent_gateway.store.db.url import async_url, postgres_address
 
 T = TypeVar("T")
@@ -67,7 +69,7 @@ class Database:
         self.url = async_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.clock = DatabaseClock()
-        self._errors = MappedErrors(Condition(logger, "the database is away"))
+        self._errors = MappedErrors(Condition(logger, "the database is away", self._is_full))
         self._close_seconds = limits.close_seconds
         self.shielded = ShieldedTasks()
         """Units of work that are not cancelled with those who wait for them: `await shielded(work)`."""
@@ -139,8 +141,9 @@ class Database:
         """Prove within a bound that the database answers, and on Postgres that it can be written.
 
         Raises StoreUnavailable. On SQLite it waits for no reader and for no writer, and does not read the
-        file. It is not shielded: another task would wait for rounds of the event loop, and a busy process
-        would not look ready. If it is cancelled on Postgres, its connection is lost.
+        file; the room on its disk says whether it can be written. It is not shielded: another task would wait
+        for rounds of the event loop, and a busy process would not look ready. If it is cancelled on Postgres,
+        its connection is lost.
         """
         with self._errors:
             async with asyncio.timeout(PING_SECONDS):
@@ -149,8 +152,14 @@ class Database:
                     row = await self._connections.read(lambda connection: _SQLITE_TIME.first(connection, {}))
                     assert row is not None
                     self.clock.set(row[0])
+                    if self._is_full():
+                        raise StoreUnavailable("the disk of the database is full")
                 else:
                     await self._prove_writable()
+
+    def _is_full(self) -> bool:
+        """On SQLite: whether there is no room for a write. Most of what idles writes nothing."""
+        return self.is_sqlite and not has_room(Path(self.url.database or ""))
 
     async def _prove_writable(self) -> None:
         assert self._postgres is not None

@@ -265,7 +265,7 @@ _HINTS: Final[Mapping[type[BaseException], str]] = {
     ssl.SSLError: "TLS failed: look at sslmode",
     asyncpg.InvalidAuthorizationSpecificationError: f"look at user and password in {NAME}",
     asyncpg.InvalidCatalogNameError: "create it, or correct the name",
-    asyncpg.TooManyConnectionsError: "raise the limit, or lower AGENT_GATEWAY_DATABASE_POOL_SIZE",
+    asyncpg.TooManyConnectionsError: "pg_stat_activity says who has them; raise the limit or use fewer",
     asyncpg.TargetServerAttributeNotMatched: "it can only be read",
 }
 """What to look at, by the type of the error; the first match counts."""

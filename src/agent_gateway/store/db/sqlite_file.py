@@ -18,6 +18,8 @@ PRIVATE: Final = 0o600
 WAIT_SECONDS: Final = 5.0
 """How long a command that writes may hold the database up."""
 
+ROOM_BYTES: Final = 1024 * 1024
+"""A disk with less room is full: a transaction writes less, but the file may grow by more than that."""
 REWRITE_SECONDS: Final = 60.0
 """How long a rewrite of the file waits for those who use it."""
 
@@ -91,6 +93,15 @@ def prove_writable(path: Path) -> None:
             connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise ConfigError(f"the database {path} cannot be used: {error}") from None
+
+
+def has_room(path: Path) -> bool:
+    """Whether the disk of the database has room for another transaction; True where that cannot be told."""
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return True
+    return disk.f_bavail * disk.f_frsize >= ROOM_BYTES
 
 
 def rewrite(path: Path) -> bool:
