@@ -113,3 +113,9 @@ class Bootstrap:
         elif key := await self.keys.make_first(app_id):
             # Printed, not logged: the operator sees a key once, and no log has it.
             print(f"\n  API key of the default app (shown only once): {key}\n", flush=True)  # noqa: T201
+        if others := await self.keys.count_of_another_secret():
+            logger.warning(
+                "%d API keys open nothing: they were made under another AGENT_GATEWAY_SECRET_KEY. "
+                "Set that one again, or make new keys and revoke these (`agent-gateway key list APP`)",
+                others,
+            )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import bindparam, case, insert, or_, select, update
+from sqlalchemy import bindparam, case, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_gateway.apps.config import read_config
@@ -158,6 +158,18 @@ class KeyStore:
                 )
                 for row in rows
             ]
+
+    async def count_of_another_secret(self) -> int:
+        """How many keys would open an app, but were made under another secret key than this process has."""
+        kept = api_keys.c.revoked_at.is_(None) & apps.c.deleted_at.is_(None)
+        lives = or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now_plus())
+        async with self._database.reading() as session:
+            found = await session.scalar(
+                select(func.count())
+                .select_from(api_keys.join(apps, apps.c.id == api_keys.c.app_id))
+                .where(api_keys.c.secret_mark != self._mark, kept, lives)
+            )
+            return found or 0
 
     async def revoke(self, key_id: KeyId) -> bool | None:
         """Revoke a key. False when it was revoked before, None when there is no such key."""

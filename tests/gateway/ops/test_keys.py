@@ -200,9 +200,9 @@ def test_a_key_of_the_settings_that_belongs_to_another_app_is_reported(
 
 
 def test_a_new_secret_key_creates_a_new_first_key(
-    start_gateway: StartGateway, capsys: pytest.CaptureFixture[str]
+    start_gateway: StartGateway, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All keys of before open nothing: without one nobody could use the gateway."""
+    """All keys of before open nothing: without one nobody could use the gateway. The log tells that."""
 
     def printed(**settings: Any) -> str | None:
         server = installed(start_gateway(api_key="", **settings))
@@ -214,8 +214,10 @@ def test_a_new_secret_key_creates_a_new_first_key(
     first = printed()
     assert first
     assert printed() is None
+    assert "open nothing" not in caplog.text
     second = printed(secret_key=SECRET_KEY[::-1])
     assert second not in (None, first)
+    assert "1 API keys open nothing: they were made under another AGENT_GATEWAY_SECRET_KEY" in caplog.text
     assert printed() is None, "the first one works again"
 
 

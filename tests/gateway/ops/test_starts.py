@@ -30,6 +30,7 @@ from agent_gateway.cli.listen import bind, listening_on
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
 from agent_gateway.store.apps import AppStore
+from agent_gateway.store.db import sqlite_file
 from agent_gateway.store.db.sqlite_file import served_alone
 from tests.support.chat import Chat
 from tests.support.fakes.scripted_backend import ScriptedBackend
@@ -240,6 +241,17 @@ def test_a_damaged_database_is_reported_in_one_line(
     told = refusal(command(*arguments))
     assert str(path) in told
     assert (path.read_bytes() if path.is_file() else b"") == before
+
+
+def test_a_start_on_a_full_disk_says_that_it_is_full(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever SQLite calls it."""
+    command("migrate")
+    make_torn(tmp_path / ".data" / "agent-gateway.db")
+    assert "its disk is full" not in refusal(command("migrate"))
+    monkeypatch.setattr(sqlite_file, "ROOM_BYTES", 2**62)
+    assert "its disk is full" in refusal(command("migrate"))
 
 
 @pytest.mark.parametrize(

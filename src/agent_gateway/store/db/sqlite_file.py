@@ -128,7 +128,9 @@ def usable(path: Path) -> Generator[None]:
     try:
         yield
     except StoreError as error:
-        raise ConfigError(f"the database {path} cannot be used: {error}") from None
+        # SQLite may call it an I/O error.
+        why = error if has_room(path) else f"its disk is full ({error})"
+        raise ConfigError(f"the database {path} cannot be used: {why}") from None
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise ConfigError(f"the folder {path.parent} of the database does not exist") from None
