@@ -2,9 +2,12 @@
 
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 MARK = "<<<next command>>>"
+PRINTED = "http://127.0.0.1:8000"
+"""The address of the gateway, as pages print it."""
 PATIENCE = r"""
 timeout() {
     shift; command "$@" & local reader=$!
@@ -27,21 +30,38 @@ def check_session(page: Path, url: str, folder: Path, at_least: int) -> None:
     """
     write_programs(page, folder)
     steps = commands(page.read_text("utf-8"))
+    assert len(steps) >= at_least
+    assert check_steps(steps, folder, {PRINTED: url}, PATIENCE) == ""
+
+
+def check_steps(
+    steps: list[tuple[str, str]],
+    folder: Path,
+    addresses: Mapping[str, str],
+    before: str = "",
+    environ: Mapping[str, str] | None = None,
+) -> str:
+    """Type these commands into one shell, and compare what each prints; returns what went to standard error.
+
+    `addresses` are printed ones, and what is there instead; the shell does what is in `before` first.
+    """
     script = f"\necho; echo '{MARK}'\n".join(command for command, _ in steps)
-    script = script.replace("http://127.0.0.1:8000", url)
+    for printed, real in addresses.items():
+        script = script.replace(printed, real)
     ran = subprocess.run(
-        ["bash", "-c", PATIENCE + script],
+        ["bash", "-c", before + script],
         cwd=folder,
+        env=environ,
         capture_output=True,
         text=True,
         timeout=150,
         check=False,
     )
     outputs = ran.stdout.split(f"\n{MARK}\n")
-    assert len(outputs) == len(steps) >= at_least, ran.stdout + ran.stderr
-    for (command, expected), printed in zip(steps, outputs, strict=True):
-        assert pattern(expected).fullmatch(printed.strip()), f"$ {command}\n{printed}"
-    assert ran.stderr == ""
+    assert len(outputs) == len(steps), ran.stdout + ran.stderr
+    for (command, expected), shown in zip(steps, outputs, strict=True):
+        assert pattern(expected).fullmatch(shown.strip()), f"$ {command}\n{shown}"
+    return ran.stderr
 
 
 def write_programs(page: Path, folder: Path) -> list[Path]:
