@@ -70,7 +70,7 @@ class Block:
         """Its commands, and what each prints; one of `sh` only succeeds."""
         if self.kind == "console":
             return commands(f"```console\n{self.text}```")
-        return [(f'(set -e\n{self.text}) > /dev/null; echo "exit status $?"', "exit status 0")]
+        return [(f'(set -e\n{self.text}) > /dev/null; echo "exit status $?"', "…exit status 0")]
 
 
 def blocks() -> Iterator[Block]:
@@ -86,6 +86,12 @@ def runs(block: Block) -> bool:
     here = block.kind == "console" or not set(block.programs) & ELSEWHERE
     assert here or set(block.programs) <= ELSEWHERE, block.text
     return here
+
+
+def test_each_command_of_the_console_shows_what_it_prints() -> None:
+    """Otherwise the test could not tell when it fails; one that only sets a variable prints nothing."""
+    steps = [step for block in blocks() if block.kind == "console" for step in block.steps]
+    assert [command for command, shown in steps if shown.strip() in ("", "…") and "=" not in command] == []
 
 
 # -- worlds: gateways as a section finds them --------------------------------------------------------
