@@ -264,3 +264,12 @@ def test_each_alert_has_a_runbook_and_names_it() -> None:
     headings = re.findall(r"^### (AgentGateway\w+)$", PAGE.read_text("utf-8"), re.MULTILINE)
     assert sorted(headings) == sorted(runbooks)
     assert runbooks == {alert: f"docs/operations.md#{alert.lower()}" for alert in runbooks}
+
+
+def test_the_measured_numbers_are_those_of_the_page_of_performance() -> None:
+    size = PAGE.read_text("utf-8").split("\n## Size\n")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in size.splitlines() if line.startswith("| ")][1:]
+    figures = [cell.removesuffix(" KiB") for row in rows for cell in row[1:]]
+    performance = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    assert len(figures) == 6
+    assert [figure for figure in figures if f"| {figure} |" not in performance] == []
