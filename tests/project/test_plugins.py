@@ -1,4 +1,4 @@
-"""A run with a skipped test fails (tests/support/no_skips.py)."""
+"""The plugins of pytest that every run has (tests/support/)."""
 
 import os
 import subprocess
@@ -45,3 +45,37 @@ def test_a_skipped_test_fails_the_run(tmp_path: Path, body: str, allow: str, cod
     )
     assert run.returncode == code, run.stdout
     assert ("skipped tests fail the run" in run.stdout) == (code == 1)
+
+
+def test_a_worker_that_is_killed_when_it_leaves_has_saved_what_it_measured(tmp_path: Path) -> None:
+    (tmp_path / "measured_module.py").write_text("def run():\n    return 1\n")
+    (tmp_path / "test_x.py").write_text(
+        "import atexit, os\nimport measured_module\n"
+        "def test_it():\n    measured_module.run()\n    atexit.register(os.kill, os.getpid(), 9)\n"
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    settings = "[run]\nparallel = true\npatch = subprocess\ninclude = */measured_module.py\n"
+    (tmp_path / ".coveragerc").write_text(settings)
+
+    def coverage(*arguments: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "coverage", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    options = [
+        "-p",
+        "tests.support.measured",
+        "--numprocesses",
+        "1",
+        f"--rootdir={tmp_path}",
+        "-c",
+        "pytest.ini",
+    ]
+    coverage("run", "-m", "pytest", *options, ".")
+    coverage("combine", "--quiet")
+    assert "100%" in coverage("report")
