@@ -115,7 +115,7 @@ class Bootstrap:
             print(f"\n  API key of the default app (shown only once): {key}\n", flush=True)  # noqa: T201
         if others := await self.keys.count_of_another_secret():
             logger.warning(
-                "%d API keys open nothing: they were made under another AGENT_GATEWAY_SECRET_KEY. "
+                "API keys that open nothing: %d. They were made under another AGENT_GATEWAY_SECRET_KEY. "
                 "Set that one again, or make new keys and revoke these (`agent-gateway key list APP`)",
                 others,
             )

@@ -1,12 +1,14 @@
 """The gauges of a process: what is looked up when somebody asks, rather than counted when it happens."""
 
 import asyncio
+import math
 from importlib.metadata import version
 from typing import Final
 
 from agent_gateway import metrics
 from agent_gateway.store.db.database import Database
-from agent_gateway.store.turns.backlog import BacklogReader
+from agent_gateway.store.turns.backlog import Backlog, BacklogReader
+from agent_gateway.store.turns.outbox import OutboxKind
 from agent_gateway.turns.registry import LiveTurns
 
 LOOK_SECONDS: Final = 10.0
@@ -22,6 +24,7 @@ class Gauges:
         self._database = database
         self._backlog = backlog
         metrics.BUILD(version("agent-gateway")).set(1)
+        _tell(None)
 
     def sample(self) -> None:
         """Set what this process knows of itself."""
@@ -41,12 +44,21 @@ class Gauges:
     async def look_at_backlog(self) -> None:
         """Set what the database knows, which all processes tell alike."""
         self.sample()
-        backlog = await self._backlog.read()
-        metrics.TURNS_QUEUED().set(backlog.queued)
-        metrics.QUEUED_AGE().set(backlog.queued_seconds)
-        for kind, entries in backlog.outbox.items():
-            metrics.OUTBOX_ENTRIES(kind).set(entries)
-        metrics.OUTBOX_AGE().set(backlog.oldest_seconds)
+        backlog: Backlog | None = None
+        try:
+            backlog = await self._backlog.read()
+        finally:
+            _tell(backlog)
+
+
+def _tell(backlog: Backlog | None) -> None:
+    """Set what the database says; NaN when it says nothing, which would look as if nothing waited."""
+    entries = dict.fromkeys(OutboxKind, math.nan) if backlog is None else backlog.outbox
+    for kind, number in entries.items():
+        metrics.OUTBOX_ENTRIES(kind).set(number)
+    metrics.TURNS_QUEUED().set(math.nan if backlog is None else backlog.queued)
+    metrics.QUEUED_AGE().set(math.nan if backlog is None else backlog.queued_seconds)
+    metrics.OUTBOX_AGE().set(math.nan if backlog is None else backlog.oldest_seconds)
 
 
 class LagMeter:

@@ -23,7 +23,7 @@ FIELDS: Final = frozenset(
         # which turn, run and request
         *("task_id", "run_id", "request_id", "app"),
         # of a request
-        *("method", "route", "status", "seconds", "left"),
+        *("method", "route", "status", "seconds", "streamed", "left"),
         # of a turn that ended
         *("outcome", "code", "cause", "queued_seconds", "first_event_seconds", "backend_seconds"),
         *("chunks", "bytes", "tokens", "adoptions", "readers"),

@@ -138,6 +138,7 @@ def slow_proxy(folder: Path, url: str) -> Generator[str]:
     with subprocess.Popen([program, "-p", folder, "-e", folder / "log", "-c", folder / "conf"]) as process:
         try:
             wait_until(lambda: process.poll() is not None or (folder / "pid").exists())
+            assert process.poll() is None, (folder / "log").read_text()
             yield f"http://127.0.0.1:{port}"
         finally:
             process.kill()

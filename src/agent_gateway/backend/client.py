@@ -113,12 +113,14 @@ class HTTPBackend:
                 await budget.pause(error)
             except BackendRefused as error:
                 if error.status != 503:
+                    if not _is_passing(error):
+                        self._away.passed()
                     raise
                 self._away.met(error)
                 await budget.pause(error)
             else:
+                self._away.passed()
                 if answer.status != UNPROCESSABLE:
-                    self._away.passed()
                     return _run_id(answer)
                 # The backend may be another one than before, or a mixture of both generations.
                 refused = _refusal(answer)

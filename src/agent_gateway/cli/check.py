@@ -199,4 +199,6 @@ def _model(settings: Settings) -> str:
     open_backend(settings)
     if not settings.model:
         return "none, the demo agent answers"
-    return f"{settings.model}: can be built; whether its provider accepts the key only a turn can tell"
+    return (
+        f"{settings.model}: can be built; whether its provider knows it and takes the key only a turn tells"
+    )

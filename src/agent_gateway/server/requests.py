@@ -28,6 +28,7 @@ _PARENT: Final = "agent_gateway.traceparent"
 """Key in the scope of a request that is traced: the place of its span."""
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """As in version 00 of W3C Trace Context. A later version may be longer, and is not passed on."""
+_STREAM: Final = (b"content-type", b"text/event-stream; charset=utf-8")
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 logger = logging.getLogger(__name__)
@@ -56,13 +57,14 @@ class Requests:
         bind_contextvars(request_id=request_id)
         span = None if tracing.tracer is None else _begin_span(tracing.tracer, scope, request_id)
         began = time.perf_counter()
-        status, complete = LEFT, False
+        status, complete, streamed = LEFT, False, False
 
         async def sending(message: dict[str, Any]) -> None:
-            nonlocal status, complete
+            nonlocal status, complete, streamed
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                streamed = _STREAM in headers
                 message = {**message, "headers": headers}
             elif not message.get("more_body", False):
                 complete = True
@@ -77,6 +79,8 @@ class Requests:
                 "status": status,
                 "seconds": round(time.perf_counter() - began, 4),
             }
+            if streamed:
+                fields["streamed"] = True
             if not complete:
                 fields["left"] = True
             logger.info("request", extra=fields)

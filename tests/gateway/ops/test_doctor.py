@@ -22,7 +22,7 @@ from tests.support.chat import Chat
 from tests.support.fakes.script import fail, script
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
-from tests.support.gateway_process import environment
+from tests.support.gateway_process import GatewayProcess, environment
 from tests.support.gateway_server import API_KEY, GatewayServer, wait_until
 from tests.support.ports import hold_port
 
@@ -168,6 +168,18 @@ def test_a_wrong_key_and_a_wrong_address_are_told_before_any_turn(
     assert "not accepted (401): see `agent-gateway key list" in wrong(found)["key"]
     assert list(wrong(doctor(f"{gateway.url}/somewhere"))) == ["reachable"]
     assert "Connection refused" in wrong(doctor(f"http://127.0.0.1:{unused_port}"))["reachable"]
+
+
+def test_without_a_database_nothing_else_is_blamed(tmp_path: Path) -> None:
+    with hold_port() as held:
+        nobody = f"postgresql://nobody@127.0.0.1:{held.getsockname()[1]}/none"
+        with GatewayProcess(tmp_path, DATABASE_URL=nobody) as process:
+            points = doctor(process.url)
+    assert list(wrong(points)) == ["ready"]
+    assert points["ready"][1] == (
+        "GET /readyz answers 503 service_unavailable: The service can not reach its database. "
+        "Please try again. The rest can be tried when it is ready."
+    )
 
 
 def test_a_proxy_that_drops_the_last_event_id_is_found(nginx: Nginx) -> None:

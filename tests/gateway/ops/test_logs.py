@@ -70,6 +70,7 @@ def test_every_request_has_one_line_with_its_route_and_an_id_that_its_client_get
         ("OPTIONS", "/info", 405),
     ]
     assert [line["request_id"] for line in lines] == [one.headers["X-Request-Id"] for one in answers]
+    assert [line.get("streamed", False) for line in lines] == [True] + 7 * [False]
     assert lines[1]["request_id"] == "from-a-proxy"
     made = [line["request_id"] for line in lines if line["request_id"] != "from-a-proxy"]
     assert [canonical_uuid(one) for one in made] == made
@@ -249,6 +250,18 @@ def test_the_backend_server_logs_in_the_same_way_and_with_the_same_request_id(
 
 
 # -- what goes wrong for a while -------------------------------------------------------------------------
+
+
+def test_a_backend_that_refuses_is_not_away(tmp_path: Path, fake: ScriptedBackend, user: str) -> None:
+    settings = settings_of(fake, BACKEND_RECONNECT_SECONDS=0.5)
+    with GatewayProcess(tmp_path, **settings) as process, process.client() as client:
+        chat = Chat(client, user)
+        fake.stop()
+        refused(chat.post("Hello", response_mode="blocking"), 503, "service_unavailable")
+        fake.start()
+        fake.script = refuse(401)
+        refused(chat.post("Hello", response_mode="blocking"), 502, "backend_refused")
+        wait_until(lambda: "the backend is away no longer" in process.output)
 
 
 def test_a_backend_that_is_away_is_told_once_and_that_it_is_back(

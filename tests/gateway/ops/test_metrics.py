@@ -1,5 +1,6 @@
 """What Prometheus gets: counted where it happens, looked up when asked for, and the same from any worker."""
 
+import math
 import signal
 from bisect import bisect_left
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fleet import Fleet
 from tests.support.gateway_process import START_SECONDS, GatewayProcess
 from tests.support.gateway_server import API_KEY, wait_until
+from tests.support.ports import hold_port
 
 CANARY = "canary-of-the-coal-mine"
 ENDED = [("completed", ""), ("failed", "rate_limit_error"), ("failed", "backend_refused"), ("stopped", "")]
@@ -95,6 +97,18 @@ def test_turns_requests_and_calls_of_the_backend_are_counted(
     assert (scrape("resumes_total", kind="exact"), scrape("resumes_total", kind="gone")) == (1, 1)
     assert scrape("database_pool_size", pool="requests") == 5
     assert user not in scrape.text
+
+
+def test_what_only_the_database_knows_is_not_a_number_without_it(tmp_path: Path) -> None:
+    """Zeros would say that nothing waits."""
+    with hold_port() as held:
+        nobody = f"postgresql://nobody@127.0.0.1:{held.getsockname()[1]}/none"
+        with GatewayProcess(tmp_path, DATABASE_URL=nobody) as process, process.client() as client:
+            scrape = Scrape(client)
+    assert math.isnan(scrape("turns_queued"))
+    assert math.isnan(scrape("turns_queued_oldest_seconds"))
+    assert math.isnan(scrape("outbox_entries", kind="cancel_run"))
+    assert math.isnan(scrape("outbox_oldest_seconds"))
 
 
 def test_queued_turns_and_the_age_of_the_oldest_are_looked_up(

@@ -40,7 +40,10 @@ def look(gateway: Gateway) -> Generator[Finding, None, bool]:
     yield clock(alive, asked)
     if not is_gateway:
         return False
-    yield tried("ready", lambda: _ready(gateway))
+    ready = tried("ready", lambda: _ready(gateway))
+    yield ready
+    if not ready.ok:
+        return False
     key = tried("key", lambda: _key(gateway))
     yield key
     return key.ok
@@ -82,8 +85,8 @@ def _ready(gateway: Gateway) -> tuple[bool, str]:
     answer = gateway.probe("/readyz")
     if answer.status == OK:
         return True, "GET /readyz answers 200"
-    said = answer.json.get("message") or "it is not answered by the gateway"
-    return False, f"GET /readyz answers {answer.told}: {said}"
+    said = answer.json.get("message") or "it is not answered by the gateway."
+    return False, f"GET /readyz answers {answer.told}: {said} The rest can be tried when it is ready."
 
 
 def _key(gateway: Gateway) -> tuple[bool, str]:

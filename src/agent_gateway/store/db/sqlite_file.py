@@ -19,7 +19,7 @@ WAIT_SECONDS: Final = 5.0
 """How long a command that writes may hold the database up."""
 
 ROOM_BYTES: Final = 1024 * 1024
-"""A disk with less room is full: a transaction writes less, but the file may grow by more than that."""
+"""A disk with less room is full. A large message may need more: then only that one fails."""
 REWRITE_SECONDS: Final = 60.0
 """How long a rewrite of the file waits for those who use it."""
 
@@ -101,7 +101,9 @@ def has_room(path: Path) -> bool:
         disk = os.statvfs(path.parent)
     except OSError:
         return True
-    return disk.f_bavail * disk.f_frsize >= ROOM_BYTES
+    # What is reserved for root is room for root.
+    blocks = disk.f_bfree if os.geteuid() == 0 else disk.f_bavail
+    return blocks * disk.f_frsize >= ROOM_BYTES
 
 
 def rewrite(path: Path) -> bool:
