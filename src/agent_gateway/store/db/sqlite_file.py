@@ -92,7 +92,7 @@ def prove_writable(path: Path) -> None:
             connection.execute(f"PRAGMA user_version = {version}")
             connection.execute("COMMIT")
     except sqlite3.Error as error:
-        raise ConfigError(f"the database {path} cannot be used: {error}") from None
+        raise ConfigError(f"the database {path} cannot be used: {_reason(path, error)}") from None
 
 
 def has_room(path: Path) -> bool:
@@ -130,13 +130,16 @@ def usable(path: Path) -> Generator[None]:
     try:
         yield
     except StoreError as error:
-        # SQLite may call it an I/O error.
-        why = error if has_room(path) else f"its disk is full ({error})"
-        raise ConfigError(f"the database {path} cannot be used: {why}") from None
+        raise ConfigError(f"the database {path} cannot be used: {_reason(path, error)}") from None
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise ConfigError(f"the folder {path.parent} of the database does not exist") from None
         raise ConfigError(f"the database {path} cannot be used: {error.strerror}") from None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """What to do about a full disk, which SQLite may call an I/O error; otherwise the error itself."""
+    return str(error) if has_room(path) else f"its disk is full, make room there ({error})"
 
 
 def _holder(file: int) -> str:
