@@ -5,14 +5,13 @@ While they are off, `tracer` is None, and nothing of what makes spans is importe
 
 import asyncio
 import logging
-import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from agent_gateway.conditions import Condition
 from agent_gateway.errors import ConfigError
+from agent_gateway.otel_variables import is_asked_for, wants_content
 
 if TYPE_CHECKING:
     from agent_gateway.spans import Tracer
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
 EXTRA: Final = "agent-gateway[tracing]"
 FLUSH_SECONDS: Final = 3.0
 """How long a process that stops waits for its last spans to be taken."""
-CONTENT: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-"""The variable that asks for messages in spans."""
-
-_PROTOCOL: Final = "http/protobuf"
-_TRUE: Final = "true"
 
 tracer: "Tracer | None" = None
 """Begins the spans of this process; None while nothing is traced."""
@@ -32,41 +26,12 @@ tracer: "Tracer | None" = None
 logger = logging.getLogger(__name__)
 
 
-def is_asked_for(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether these variables ask for traces. Raises ConfigError when they ask for what there is not."""
-    if _lowered(environ, "OTEL_SDK_DISABLED") == _TRUE:
-        return False
-    exporter = _lowered(environ, "OTEL_TRACES_EXPORTER")
-    endpoint, source = _first(environ, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    if exporter == "none" or not (exporter or endpoint):
-        return False
-    if exporter not in {"", "otlp"}:
-        raise ConfigError("OTEL_TRACES_EXPORTER: only otlp and none are known here")
-    protocol, named = _first(environ, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-    if protocol not in {"", _PROTOCOL}:
-        raise ConfigError(f"{named}: only {_PROTOCOL} is known here")
-    if endpoint and not _is_url(endpoint):
-        raise ConfigError(f"{source}: it has to be a URL with http or https")
-    return True
-
-
 def require() -> bool:
-    """Whether traces are asked for. Raises ConfigError when this process cannot make them."""
+    """Whether traces are asked for. Raises ConfigError when this process could not make them."""
     if not is_asked_for():
         return False
-    try:
-        import agent_gateway.spans  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"the OTEL_* variables ask for traces, but {error.name} is not installed: "
-            f"pip install '{EXTRA}', or set OTEL_TRACES_EXPORTER=none"
-        ) from None
+    _opened(lambda _: None).close(FLUSH_SECONDS)
     return True
-
-
-def wants_content(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether spans are to hold what users wrote and agents answered."""
-    return _lowered(environ, CONTENT) == _TRUE
 
 
 @asynccontextmanager
@@ -76,11 +41,9 @@ async def running() -> AsyncGenerator[None]:
     Raises ConfigError. Leaving waits up to FLUSH_SECONDS for the last spans.
     """
     global tracer  # noqa: PLW0603 - as with metrics: one for the process, asked for at each request
-    if tracer is not None or not require():
+    if tracer is not None or not is_asked_for():
         yield
         return
-    from agent_gateway.spans import Tracer
-
     loop = asyncio.get_running_loop()
     lost = Condition(logger, "spans do not reach their collector")
 
@@ -89,10 +52,7 @@ async def running() -> AsyncGenerator[None]:
             with suppress(RuntimeError):  # the loop has ended, and with it the log
                 loop.call_soon_threadsafe(lambda: lost.met(why) if why else lost.passed())
 
-    try:
-        tracer = opened = Tracer(told, with_content=wants_content())
-    except ValueError as error:
-        raise ConfigError(f"the OTEL_* variables cannot be used: {error}") from None
+    tracer = opened = _opened(told)
     try:
         yield
     finally:
@@ -101,18 +61,15 @@ async def running() -> AsyncGenerator[None]:
         await asyncio.to_thread(opened.close, 0.0 if lost.holds else FLUSH_SECONDS)
 
 
-def _lowered(environ: Mapping[str, str], name: str) -> str:
-    return environ.get(name, "").strip().lower()
-
-
-def _first(environ: Mapping[str, str], *names: str) -> tuple[str, str]:
-    """The value of the first of these variables that is set, and its name."""
-    return next(((value, name) for name in names if (value := environ.get(name, "").strip())), ("", ""))
-
-
-def _is_url(text: str) -> bool:
+def _opened(told: Callable[[str], None]) -> "Tracer":
     try:
-        parts = urlsplit(text)
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname)
+        from agent_gateway.spans import Tracer
+
+        return Tracer(told, with_content=wants_content())
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the OTEL_* variables ask for traces, but {error.name} is not installed: "
+            f"pip install '{EXTRA}', or set OTEL_TRACES_EXPORTER=none"
+        ) from None
+    except Exception as error:  # noqa: BLE001 - whatever the SDK does not take, its text may hold a token
+        raise ConfigError(f"the OTEL_* variables cannot be used: {type(error).__name__}") from None

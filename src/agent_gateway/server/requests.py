@@ -96,7 +96,7 @@ def route_of(scope: Mapping[str, Any]) -> str:
 
 def traceparent_of(scope: Mapping[str, Any]) -> str:
     """The place of a request in a W3C trace: that of its span if it has one, else what its client says."""
-    if tracing.tracer is not None and _PARENT in scope:
+    if _PARENT in scope:
         return str(scope[_PARENT])
     given = [value for name, value in scope["headers"] if name == b"traceparent"]
     # Two of them are none: nobody could tell which is right.

@@ -1,14 +1,16 @@
-"""Which variables switch traces on."""
+"""Which variables switch traces on, and which of their values are refused."""
 
 import pytest
 
 from agent_gateway.errors import ConfigError
-from agent_gateway.tracing import is_asked_for, wants_content
+from agent_gateway.otel_variables import is_asked_for, wants_content
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 OF_TRACES = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 EXPORTER = "OTEL_TRACES_EXPORTER"
+HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 URL = "http://collector:4318"
+CANARY = "canary-of-the-coal-mine"
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,11 @@ URL = "http://collector:4318"
         ({EXPORTER: "zipkin", "OTEL_SDK_DISABLED": "true"}, False),
         ({"OTEL_SERVICE_NAME": "front"}, False),
         ({ENDPOINT: URL, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, True),
+        ({ENDPOINT: URL, HEADERS: " Authorization=Basic%20YTpi==, x-tenant = a b,"}, True),
+        ({ENDPOINT: URL, "OTEL_TRACES_SAMPLER": "TraceIdRatio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}, True),
+        ({ENDPOINT: URL, "OTEL_BSP_MAX_QUEUE_SIZE": "2", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "2"}, True),
+        ({ENDPOINT: URL, "OTEL_EXPORTER_OTLP_TIMEOUT": "2.5", "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT": "0"}, True),
+        ({ENDPOINT: URL, "OTEL_BSP_SCHEDULE_DELAY": "", "OTEL_SPAN_LINK_COUNT_LIMIT": ""}, True),
         # The variable for traces wins over that for all signals.
         (
             {
@@ -53,11 +60,39 @@ def test_the_standard_variables_decide(variables: dict[str, str], asked: bool) -
         ({ENDPOINT: "collector:4318"}, ENDPOINT),
         ({ENDPOINT: URL, OF_TRACES: "http://[oops"}, OF_TRACES),
         ({OF_TRACES: "ftp://collector"}, OF_TRACES),
+        ({ENDPOINT: URL, HEADERS: f"Authorization: Bearer {CANARY}"}, HEADERS),
+        ({ENDPOINT: URL, HEADERS: f"a=b,{CANARY}"}, HEADERS),
+        ({ENDPOINT: URL, HEADERS: f'a="{CANARY}"'}, HEADERS),
+        (
+            {ENDPOINT: URL, HEADERS: "a=b", "OTEL_EXPORTER_OTLP_TRACES_HEADERS": CANARY},
+            "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+        ),
+        *(
+            ({ENDPOINT: URL, name: value}, name)
+            for name, value in [
+                ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+                ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "0"),
+                ("OTEL_EXPORTER_OTLP_TIMEOUT", "inf"),
+                ("OTEL_EXPORTER_OTLP_COMPRESSION", "br"),
+                ("OTEL_RESOURCE_ATTRIBUTES", f"a=b,{CANARY}"),
+                ("OTEL_TRACES_SAMPLER", "sometimes"),
+                ("OTEL_TRACES_SAMPLER_ARG", "10%"),
+                ("OTEL_TRACES_SAMPLER_ARG", "1.1"),
+                ("OTEL_TRACES_SAMPLER_ARG", "nan"),
+                ("OTEL_BSP_SCHEDULE_DELAY", "5s"),
+                ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+                ("OTEL_BSP_MAX_QUEUE_SIZE", "511"),
+                ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-1"),
+                ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "1.5"),
+            ]
+        ),
+        ({ENDPOINT: URL, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "2049"}, "OTEL_BSP_MAX_QUEUE_SIZE"),
     ],
 )
 def test_what_there_is_not_is_refused_by_its_variable(variables: dict[str, str], named: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{named}: "):
+    with pytest.raises(ConfigError, match=f"^{named}: ") as refused:
         is_asked_for(variables)
+    assert CANARY not in str(refused.value)
 
 
 @pytest.mark.parametrize(
