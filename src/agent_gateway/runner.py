@@ -45,7 +45,7 @@ from agent_gateway.turn_resources import Resources
 from agent_gateway.turn_times import TurnTimes
 
 if TYPE_CHECKING:
-    from agent_gateway.spans import Span, Tracer
+    from agent_gateway.spans import Span
 
 
 class TurnRunner:
@@ -70,8 +70,8 @@ class TurnRunner:
         self._backend = resources.backend
         self._store = resources.store
         self.times = TurnTimes(turn, resources.clock, is_new=owned and turn.taken is None)
-        self.span = span
-        """The span of the turn in this process, while there is one."""
+        self._span, self._left_as = span, turn_span.QUEUED
+        """The span while this process has the turn; its outcome if this process stores no end of the turn."""
         self._folding = Folding(resources.backend, turn, emit, self.times.heard)
         self._bounds = Bounds(resources.limits, resources.idle_seconds)
         self._deadline = asyncio.get_running_loop().time() + turn.seconds_left
@@ -84,12 +84,12 @@ class TurnRunner:
         """True once its rows were removed, with its conversation."""
         self._made: list[FileId] = []
         """The files that its agent made."""
+        self._is_storing = False
+        """True while the end of the turn is on its way into the store."""
         self.stored_end = False
         """True once this process has stored how the turn ended."""
         if owned:
-            self.times.driven(turn)
-            if tracing.tracer is not None:
-                self._trace(tracing.tracer)
+            self._drives(turn)
 
     async def run(self) -> None:
         """Drive or follow the turn to its one end. Raises only when cancelled."""
@@ -100,7 +100,7 @@ class TurnRunner:
         if trace.request_id:
             bind_contextvars(request_id=trace.request_id)
         while self.result is None:
-            bind_trace(trace.request_id, trace.parent if self.span is None else self.span.traceparent)
+            bind_trace(trace.request_id, trace.parent if self._span is None else self._span.traceparent)
             self._bounds.start_over()
             self._folding.begin(self.turn)
             if self.owned:
@@ -164,9 +164,7 @@ class TurnRunner:
         )
         goes_on = not self.owned and plain and alive
         self.turn, self.owned = turn, True
-        self.times.driven(turn)
-        if tracing.tracer is not None:
-            self._trace(tracing.tracer)
+        self._drives(turn)
         self.run_id = turn.run_id or self.run_id
         self._deadline = asyncio.get_running_loop().time() + turn.seconds_left
         if goes_on:
@@ -180,7 +178,11 @@ class TurnRunner:
         `released`: this process has given it up.
         """
         if self.owned:
-            self.leave_span(released=released)
+            if released:
+                self._left_as = turn_span.RELEASED
+            # An end that is being stored may have been stored already: then this process tells it.
+            if not self._is_storing:
+                self.leave_span()
             self.owned = False
             self._restart()
 
@@ -199,17 +201,39 @@ class TurnRunner:
         if not self.owned:
             self._restart()
 
-    def leave_span(self, *, released: bool = False) -> None:
-        """End the span of the turn, if there is one: this process stores no end of it."""
-        if self.span is not None:
-            kept = turn_span.LOST if self.owned else turn_span.QUEUED
-            turn_span.leave(self.span, self.turn, self.run_id, turn_span.RELEASED if released else kept)
-            self.span = None
+    def begun_with(self, span: "Span", *, queued: bool) -> None:
+        """The span with which this turn was begun here, where it was seen before its begin had returned.
 
-    def _trace(self, tracer: "Tracer") -> None:
-        """A turn that was begun elsewhere gets a span here."""
-        if self.span is None:
-            self.span = turn_span.adopt(tracer, self.turn)
+        `queued`: it waits behind another turn.
+        """
+        if self._span is None and self.result is None:
+            self._span = span
+        else:
+            self._leave(span, turn_span.QUEUED if queued else turn_span.LOST)
+
+    def take_span(self) -> "Span | None":
+        """The span of the turn, if there is one, to be ended: no other caller gets it."""
+        span, self._span = self._span, None
+        return span
+
+    def leave_span(self) -> None:
+        """End the span of the turn, if there is one: this process stores no end of it."""
+        if (span := self.take_span()) is not None:
+            self._leave(span, self._left_as)
+
+    def _leave(self, span: "Span", outcome: str) -> None:
+        result = self.result
+        if outcome == turn_span.QUEUED and self.run_id is None and result is not None:
+            # It has never left its queue: no other process tells its end.
+            outcome = result.outcome.value
+        turn_span.leave(span, self.turn, self.run_id, outcome)
+
+    def _drives(self, turn: Turn) -> None:
+        """This process drives the turn from now on. One that was begun elsewhere gets a span here."""
+        self.times.driven(turn)
+        self._left_as = turn_span.LOST
+        if tracing.tracer is not None and self._span is None:
+            self._span = turn_span.adopt(tracing.tracer, turn)
 
     def _restart(self) -> None:
         """Cut the work that is under way, and start over from what is known now."""
@@ -228,7 +252,11 @@ class TurnRunner:
             return
         turn = self.turn
         ending = Ending(turn, self.run_id, failure, lambda: self.owned and self.turn is turn, self._changed)
-        result = await end_turn(self._resources, ending, self._folding)
+        self._is_storing = True
+        try:
+            result = await end_turn(self._resources, ending, self._folding)
+        finally:
+            self._is_storing = False
         if result is not None:
             self.stored_end = True
             self._emit_result(result)

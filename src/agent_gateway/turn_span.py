@@ -1,4 +1,4 @@
-"""The span of a turn in one process: from its begin or its adoption to its end, or until it leaves.
+"""The span of a turn: one for each time that a process has it, from its begin or its adoption on.
 
 It is the call of an agent by the conventions for GenAI, in the version of `spans.SCHEMA_URL`.
 """
@@ -24,33 +24,42 @@ QUEUED: Final = "queued"
 """Of a turn that only waited here, and was driven elsewhere."""
 
 
-def begin(tracer: "Tracer", app: App, query: str, trace: Trace) -> "tuple[Span, Trace]":
-    """The span of a turn that begins here, and the turn's trace, which leads to that span."""
-    span = _begin(tracer, app, query, trace, parent=trace.parent)
+def begin(tracer: "Tracer", app: App, trace: Trace) -> "tuple[Span, Trace]":
+    """The span of a turn that begins here, and the turn's trace, which leads to that span.
+
+    `tell_turn` says the rest, once the store has decided it.
+    """
+    span = _begin(tracer, app, trace)
     return span, replace(trace, parent=span.traceparent)
 
 
 def adopt(tracer: "Tracer", turn: Turn) -> "Span":
-    """The span of a turn that is adopted: in the same trace, and linked to the span of where it was begun."""
-    parent = turn.trace.parent
-    return _begin(tracer, turn.app, turn.query, turn.trace, parent=parent, link=parent)
+    """The span of a turn that is adopted: in the same trace, below and linked to where it was begun."""
+    span = _begin(tracer, turn.app, turn.trace, link=turn.trace.parent)
+    tell_turn(span, turn)
+    return span
 
 
-def _begin(tracer: "Tracer", app: App, query: str, trace: Trace, *, parent: str, link: str = "") -> "Span":
+def tell_turn(span: "Span", turn: Turn) -> None:
+    """The version of the app that the turn is pinned to, and its query if that is asked for."""
+    attributes: dict[str, Value] = {"gen_ai.agent.version": turn.app.version_id}
+    if turn.query and tracing.tracer is not None and tracing.tracer.with_content:
+        attributes["gen_ai.input.messages"] = _message("user", turn.query)
+    span.set(attributes)
+
+
+def _begin(tracer: "Tracer", app: App, trace: Trace, *, link: str = "") -> "Span":
     name = app.slug or app.id
     attributes: dict[str, Value] = {
         "gen_ai.operation.name": OPERATION,
         "gen_ai.provider.name": "agent_gateway",
         "gen_ai.agent.name": name,
         "gen_ai.agent.id": app.id,
-        "gen_ai.agent.version": app.version_id,
         "agent_gateway.app": name,
     }
     if trace.request_id:
         attributes["agent_gateway.request_id"] = trace.request_id
-    if tracer.with_content:
-        attributes["gen_ai.input.messages"] = _message("user", query)
-    return tracer.client_span(f"{OPERATION} {name}", attributes, parent=parent, link=link)
+    return tracer.client_span(f"{OPERATION} {name}", attributes, parent=trace.parent, link=link)
 
 
 def end(span: "Span", turn: Turn, run_id: str | None, result: Result, times: TurnTimes) -> None:

@@ -43,8 +43,8 @@ def report_end(live: LiveTurn, result: Result) -> None:
     }
     logger.log(logging.WARNING if failed else logging.INFO, "turn %s", result.outcome.value, extra=told)
     _measure(result, times)
-    if runner.span is not None:
-        turn_span.end(runner.span, turn, runner.run_id, result, times)
+    if (span := runner.take_span()) is not None:
+        turn_span.end(span, turn, runner.run_id, result, times)
 
 
 def _measure(result: Result, times: TurnTimes) -> None:

@@ -247,10 +247,11 @@ class Maintenance:
         for task_id, status in statuses.items():
             if turn := followed.get(task_id):
                 turn.runner.on_status(status.run_id, ended=status.ended)
-            elif doubted[task_id].turn.epoch == epochs[task_id] and (
-                status.ended or status.epoch != epochs[task_id]
-            ):
-                doubted[task_id].runner.demote()
+            elif (own := doubted[task_id]).ended.is_set() or own.turn.epoch != epochs[task_id]:
+                # It has ended here meanwhile, or is ours under a newer epoch.
+                continue
+            elif status.ended or status.epoch != epochs[task_id]:
+                own.runner.demote()
 
     async def poll_forms(self) -> None:
         """Notice answers to questions for which a reader waits here."""

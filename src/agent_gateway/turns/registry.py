@@ -111,7 +111,7 @@ class LiveTurns:
         task_id = TaskId(new_id())
         span = None
         if tracing.tracer is not None:
-            span, trace = turn_span.begin(tracing.tracer, caller.app, request.query, request.trace)
+            span, trace = turn_span.begin(tracing.tracer, caller.app, request.trace)
             request = replace(request, trace=trace)
         with self._admitting():
             try:
@@ -141,7 +141,7 @@ class LiveTurns:
         """
         span = None
         if tracing.tracer is not None:
-            span, trace = turn_span.begin(tracing.tracer, app, "", trace)
+            span, trace = turn_span.begin(tracing.tracer, app, trace)
         with self._admitting():
             turn = await self._store.intake.submit(app.id, token, submission, trace)
         live = self._attach(turn, span)
@@ -150,12 +150,15 @@ class LiveTurns:
 
     def _attach(self, turn: Turn, span: "Span | None") -> LiveTurn:
         """Run a turn that was begun here, or follow it while it is queued."""
+        if span is not None:
+            turn_span.tell_turn(span, turn)
         owned = turn.state is not TurnState.QUEUED
         live = self.find(turn.task_id)
         if live is None:
             return self._spawn(turn, owned=owned, span=span)
         # Its commit was seen here before it was acknowledged: by a reader, or it was promoted and adopted.
-        live.runner.span = live.runner.span or span
+        if span is not None:
+            live.runner.begun_with(span, queued=not owned)
         if owned and not live.runner.owned:
             live.runner.adopt(turn)
         return live
@@ -245,6 +248,16 @@ class LiveTurns:
 
     async def _run(self, live: LiveTurn) -> None:
         try:
+            await self._run_to_end(live)
+        finally:
+            # The last, so that nothing of the turn depends on its span.
+            try:
+                live.runner.leave_span()
+            except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others
+                logger.error("its span was not ended: %s", type(error).__name__)
+
+    async def _run_to_end(self, live: LiveTurn) -> None:
+        try:
             await live.runner.run()
         except Exception as error:  # noqa: BLE001 - one turn's failure must not end the others
             # The lease runs out and somebody ends the turn; its readers are not kept waiting here. Only
@@ -252,8 +265,6 @@ class LiveTurns:
             logger.error("the end was not stored: %s", type(error).__name__)
         finally:
             live.end()
-            if not live.runner.stored_end:
-                live.runner.leave_span()
             if self._running.get(live.turn.task_id) is live:
                 del self._running[live.turn.task_id]
             if live.result is not None:

@@ -1,9 +1,11 @@
 """Traces, as a collector gets them: spans of requests and turns, how they relate, what is never in them."""
 
+import asyncio
 import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,22 +13,48 @@ from pathlib import Path
 import pytest
 
 from agent_gateway import tracing
+from agent_gateway.domain.events import Endings, Result
+from agent_gateway.domain.ids import TaskId
+from agent_gateway.domain.turns import Caller, Turn, TurnRequest
 from agent_gateway.spans import SCHEMA_URL
+from agent_gateway.store.turns.intake import Repeated, StartedTurn
+from agent_gateway.store.turns.reader import TurnStatus
 from tests.support.chat import Chat, refused
-from tests.support.command import Command, refusal
+from tests.support.command import Command, Operator, refusal
 from tests.support.fakes import model_server
 from tests.support.fakes.collector import Collector, Kept
 from tests.support.fakes.script import Gate, ask_human, fail, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fleet import Fleet, adopted, die, within
 from tests.support.gateway_process import START_SECONDS, GatewayProcess, environment
-from tests.support.gateway_server import API_KEY, BOUND, TAKEN_OVER, GatewayServer, is_ready, wait_until
+from tests.support.gateway_server import (
+    API_KEY,
+    BOUND,
+    NO_KEY_IS_REMEMBERED,
+    TAKEN_OVER,
+    GatewayServer,
+    StartGateway,
+    is_ready,
+    wait_until,
+)
 from tests.support.log_lines import Line, kept_lines
+from tests.support.rows import apply_app, make_key, rows_of
 
 CANARY = "canary-of-the-coal-mine"
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{SPAN}-01"
 LOST = "spans do not reach their collector"
+
+
+@pytest.fixture(autouse=True)
+def each_gateway_has_sent_its_last() -> Iterator[None]:
+    """No test leaves a thread to the next one, whose lines it would take."""
+    yield
+    wait_until(no_spans_are_sent)
+
+
+def no_spans_are_sent() -> bool:
+    return not [one for one in threading.enumerate() if one.name == "last spans"]
 
 
 @pytest.fixture
@@ -98,7 +126,7 @@ def test_a_turn_is_a_span_below_that_of_its_request_and_above_its_run(
     assert (told["agent_gateway.task_id"], told["agent_gateway.request_id"]) == (heard.task_id, "request-1")
     assert (told["agent_gateway.turn.outcome"], told["agent_gateway.turn.adoptions"]) == ("completed", 0)
     assert told["agent_gateway.turn.queued_seconds"] == 0
-    assert 0 < told["agent_gateway.turn.first_event_seconds"] <= turn.seconds
+    assert told["agent_gateway.turn.first_event_seconds"] > 0
     assert (turn.failed, request.failed) == (False, False)
     assert {span.schema_url for span in (turn, request)} == {SCHEMA_URL}
     assert turn.resource["service.name"] == "agent-gateway"
@@ -155,9 +183,30 @@ def test_a_queued_turn_is_one_span_from_its_begin_on(
     assert passed_on(fake) == [one.parent, two.parent]
 
 
-def test_the_turn_that_carries_an_answer_is_below_the_request_with_the_answer(
-    tmp_path: Path, fake: ScriptedBackend, collector: Collector, user: str
+def test_a_turn_has_the_version_of_the_app_that_its_conversation_keeps(
+    start_gateway: StartGateway, fake: ScriptedBackend, collector: Collector, database_url: str, user: str
 ) -> None:
+    _, key = make_key(database_url, apply_app(database_url, "an-app").app_id)
+    with start_gateway(limits=NO_KEY_IS_REMEMBERED).client(key) as client:
+        chat = Chat(client, user)
+        old = chat.blocking("One")
+        apply_app(database_url, "an-app", opening_statement="Hello")
+        kept, new = chat.blocking("Two", conversation_id=old["conversation_id"]), chat.blocking("One")
+        spans = turns(collector, 3)
+    versions = [span.attributes["gen_ai.agent.version"] for span in spans]
+    stored = [rows_of(database_url, one["task_id"]).turn.app_version_id for one in (old, kept, new)]
+    assert versions == stored
+    assert versions[0] == versions[1] != versions[2]
+
+
+def test_the_turn_that_carries_an_answer_is_below_the_request_with_the_answer(
+    tmp_path: Path,
+    fake: ScriptedBackend,
+    collector: Collector,
+    user: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")
     fake.queue(script(ask_human("Shall I?")))
     with serving(tmp_path, fake, user) as (_, chat):
         asked = chat.blocking("Hello")
@@ -171,24 +220,139 @@ def test_the_turn_that_carries_an_answer_is_below_the_request_with_the_answer(
     [request] = [span for span in collector.spans if span.name == route]
     assert (turn.trace_id, turn.parent_id) == (request.trace_id, request.span_id)
     assert turn.attributes["agent_gateway.task_id"] == submitted["task_id"]
+    [message] = json.loads(turn.attributes["gen_ai.input.messages"])
+    assert message["parts"][0]["content"], "what the store made of the form"
     assert form["form_token"] not in str([span.text for span in collector.spans])
 
 
-def test_a_client_that_left_and_a_path_without_a_route_are_told_as_such(
-    tmp_path: Path, fake: ScriptedBackend, collector: Collector, gate: Gate, user: str
+def test_a_path_without_a_route_is_not_told(
+    tmp_path: Path, fake: ScriptedBackend, collector: Collector, user: str
 ) -> None:
-    fake.queue(script(text("Half "), gate, text("whole"), succeed()))
     with serving(tmp_path, fake, user) as (_, chat):
-        with chat.open("Long") as stream:
-            stream.until("Half ")
-        gate.open()
         chat.client.request("PROPFIND", f"/{CANARY}")
         wait_until(lambda: [one for one in collector.spans if one.name == "HTTP"])
         [odd] = [one for one in collector.spans if one.name == "HTTP"]
-        turns(collector, 1)
     assert odd.attributes["http.request.method"] == "_OTHER"
     assert "http.route" not in odd.attributes
     assert CANARY not in odd.text
+
+
+# -- one end for each span -------------------------------------------------------------------------------
+
+
+def test_a_turn_that_is_stopped_in_its_queue_says_so(
+    tmp_path: Path, fake: ScriptedBackend, collector: Collector, gate: Gate, user: str
+) -> None:
+    fake.queue(script(text("Half "), gate, succeed()))
+    with serving(tmp_path, fake, user) as (_, chat):
+        running = chat.background("Long")
+        queued = chat.background("Next", conversation_id=running["conversation_id"])
+        chat.stop(queued["task_id"])
+        [stopped] = turns(collector, 1)
+        gate.open()
+    assert stopped.attributes["agent_gateway.task_id"] == queued["task_id"]
+    assert stopped.attributes["agent_gateway.turn.outcome"] == "stopped"
+
+
+def test_a_turn_that_ended_while_its_status_was_read_stays_ours_and_has_one_span(
+    tmp_path: Path,
+    fake: ScriptedBackend,
+    collector: Collector,
+    gate: Gate,
+    user: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake.queue(script(text("Half "), gate, succeed()))
+    with kept_lines("") as lines, serving(tmp_path, fake, user) as (server, chat):
+        chat.background("Long")
+        maintenance = server.gateway.maintenance
+        [live] = server.gateway.live.running()
+        reader = maintenance._store.reader
+        statuses = reader.statuses
+
+        async def late(task_ids: list[TaskId]) -> dict[TaskId, TurnStatus]:
+            gate.open()
+            async with asyncio.timeout(BOUND):
+                await live.ended.wait()
+            return await statuses(task_ids)
+
+        monkeypatch.setattr(reader, "statuses", late)
+        # So that its own turns are read as well.
+        maintenance._guard.missed()
+        within(server, maintenance.refresh_statuses())
+        assert live.runner.owned
+        [turn] = turns(collector, 1)
+    assert turn.attributes["agent_gateway.turn.outcome"] == "completed"
+    assert told(lines) == []
+
+
+def test_a_turn_that_is_lost_while_its_end_is_stored_has_that_end(
+    tmp_path: Path,
+    fake: ScriptedBackend,
+    collector: Collector,
+    gate: Gate,
+    user: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A heartbeat between the commit and its return finds that the turn is no longer ours."""
+    fake.queue(script(text("Half "), gate, succeed()))
+    with serving(tmp_path, fake, user) as (server, chat):
+        chat.background("Long")
+        [live] = server.gateway.live.running()
+        owned = server.gateway.turns.owned
+        finish = owned.finish
+
+        async def late(turn: Turn, endings: Endings) -> Result | None:
+            result = await finish(turn, endings)
+            live.runner.demote()
+            return result
+
+        monkeypatch.setattr(owned, "finish", late)
+        gate.open()
+        [turn] = turns(collector, 1)
+        server.stop()
+    assert turn.attributes["agent_gateway.turn.outcome"] == "completed"
+    assert len(collector.of_kind("client")) == 1
+
+
+def test_a_turn_that_ended_before_its_begin_returned_leaves_no_span_open(
+    tmp_path: Path,
+    fake: ScriptedBackend,
+    collector: Collector,
+    gate: Gate,
+    user: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake.queue(script(text("Half "), gate, succeed()))
+    with serving(tmp_path, fake, user) as (server, chat):
+        running = chat.background("Long")
+        live, intake = server.gateway.live, server.gateway.turns.intake
+        begin = intake.begin
+
+        async def late(
+            caller: Caller, request: TurnRequest, task_id: TaskId | None = None
+        ) -> StartedTurn | Repeated:
+            begun = await begin(caller, request, task_id)
+            assert task_id is not None
+            follower = await live.follow(task_id)
+            assert follower is not None
+            gate.open()
+            async with asyncio.timeout(BOUND):
+                await follower.ended.wait()
+            return begun
+
+        monkeypatch.setattr(intake, "begin", late)
+        queued = chat.background("Next", conversation_id=running["conversation_id"])
+        spans = turns(collector, 3)
+    found = {
+        (span.attributes["agent_gateway.task_id"], span.attributes["agent_gateway.turn.outcome"])
+        for span in spans
+    }
+    assert found == {
+        (running["task_id"], "completed"),
+        (queued["task_id"], "queued"),
+        (queued["task_id"], "completed"),
+    }
 
 
 # -- turns that change their process ---------------------------------------------------------------------
@@ -218,6 +382,7 @@ def test_an_adopted_turn_goes_on_in_its_trace_with_a_link_to_where_it_was_begun(
     assert (before.trace_id, before.links) == (TRACE, [])
     assert (after.trace_id, after.parent_id) == (TRACE, before.span_id)
     assert after.links == [(before.trace_id, before.span_id)]
+    assert '"begun"' in after.text
     assert (before.failed, after.failed) == (False, False)
     assert fleet.rows(task_id).turn.traceparent == f"00-{before.parent}-01"
 
@@ -418,6 +583,52 @@ def test_without_the_extra_check_names_it(command: Command) -> None:
     assert re.search(f"^traces: +WRONG +.*{re.escape(NEEDED)}$", command("check").stdout, re.MULTILINE)
 
 
+WRONG = [
+    ("OTEL_EXPORTER_OTLP_HEADERS", f"Authorization: Bearer {CANARY}"),
+    ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_serve_refuses_a_wrong_value_in_one_line_and_changes_nothing(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    database = tmp_path / "gateway.db"
+    done = Operator(tmp_path, f"sqlite:///{database}").try_(
+        "serve", "--port", "0", **{"OTEL_TRACES_EXPORTER": "otlp", name: value}
+    )
+    assert done.returncode == 2
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+    assert done.stderr.startswith(f"error: {name}: it has to be ")
+    assert CANARY not in done.stderr
+    assert not database.exists()
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_check_refuses_a_wrong_value(
+    command: Command, collector: Collector, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    checked = command("check").stdout
+    assert re.search(f"^traces: +WRONG +{name}: it has to be ", checked, re.MULTILINE)
+    assert CANARY not in checked
+    assert collector.requests == []
+
+
+def test_check_refuses_what_the_sdk_does_not_take(
+    command: Command, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is: this process would begin, and fail later."""
+
+    def made(*_: object, **__: object) -> None:
+        raise RuntimeError(CANARY)
+
+    monkeypatch.setattr("agent_gateway.spans.BatchSpanProcessor", made)
+    checked = command("check").stdout
+    assert re.search("^traces: +WRONG +the OTEL_.* cannot be used: RuntimeError$", checked, re.MULTILINE)
+    assert collector.requests == []
+
+
 def test_check_refuses_what_cannot_be_done(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"collector:4318/{CANARY}")
     said = "OTEL_EXPORTER_OTLP_ENDPOINT: it has to be a URL with http or https"
@@ -426,12 +637,23 @@ def test_check_refuses_what_cannot_be_done(command: Command, monkeypatch: pytest
     assert CANARY not in checked
 
 
-def test_check_asks_the_collector(command: Command, collector: Collector) -> None:
+@pytest.mark.parametrize("status", [401, 302, 503])
+def test_check_asks_the_collector_once(command: Command, collector: Collector, status: int) -> None:
     assert "their collector takes them" in command("check").stdout
-    collector.answers = 401
-    assert "their collector does not take them: it answers 401" in command("check").stdout
+    collector.answers = status
+    checked = command("check").stdout
+    assert f"their collector does not take them: it answers {status}\n" in checked
     assert collector.spans == []
     assert len(collector.requests) == 2
+
+
+def test_check_finds_that_the_collector_is_not_there(
+    command: Command, unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{unused_port}/{CANARY}")
+    checked = command("check").stdout
+    assert "their collector does not take them: ConnectionError\n" in checked
+    assert CANARY not in checked
 
 
 # -- a collector that is away ----------------------------------------------------------------------------
@@ -464,6 +686,8 @@ def test_a_collector_that_hangs_delays_no_turn_and_a_stop_only_for_a_moment(
     tmp_path: Path, fake: ScriptedBackend, collector: Collector, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracing, "FLUSH_SECONDS", 0.2)
+    # No request is given up, and none tried again, before the test is over.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
     collector.gate.clear()
     with kept_lines("") as lines, serving(tmp_path, fake, user) as (server, chat):
         chat.blocking("Hello")
@@ -473,7 +697,25 @@ def test_a_collector_that_hangs_delays_no_turn_and_a_stop_only_for_a_moment(
             assert chat.blocking("Hello")["answer"]
         server.stop()
         assert (len(collector.requests), collector.spans) == (1, [])
+        collector.gate.set()
+        wait_until(no_spans_are_sent)
     assert told(lines) == []
+    assert len(collector.of_kind("client")) == 4
+
+
+def test_spans_that_cannot_wait_are_told_as_lost(
+    tmp_path: Path, fake: ScriptedBackend, collector: Collector, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
+    collector.gate.clear()
+    with kept_lines("") as lines, serving(tmp_path, fake, user) as (server, chat):
+        for _ in range(2):
+            chat.blocking("Hello")
+        wait_until(lambda: told(lines))
+        collector.gate.set()
+        server.stop()
+    assert told(lines)[0] == f"{LOST}: too many wait to be sent"
 
 
 def test_a_collector_that_is_not_there_is_told_without_its_address(
