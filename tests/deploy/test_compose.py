@@ -85,6 +85,14 @@ def test_every_setting_is_set_from_outside() -> None:
         assert {name for name in expected if values[name] != name} == set(), "each has its own value"
 
 
+def test_every_variable_of_traces_is_set_from_outside() -> None:
+    names = set(re.findall(r"\bOTEL_[A-Z_]+", (ROOT / "docs/tracing.md").read_text()))
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in names
+    for service in PROCESSES:
+        given = environment(service, names_as_values(names) | REQUIRED)
+        assert {name for name in names if given.get(name) != name} == set()
+
+
 def names_as_values(names: set[str]) -> dict[str, str]:
     return {name: name for name in names} | {"POSTGRES_PASSWORD": "p"}
 
