@@ -22,7 +22,7 @@ REQUEST_ID: Final = "agent_gateway.request_id"
 """Key in the scope of every HTTP request: its id in the logs."""
 NO_ROUTE: Final = "(no route)"
 LEFT: Final = 499
-"""The status of a request whose client left before it got one, as proxies call it."""
+"""The status of a request that was left without one, as proxies call it."""
 
 _PARENT: Final = "agent_gateway.traceparent"
 """Key in the scope of a request that is traced: the place of its span."""
@@ -118,9 +118,7 @@ def _begin_span(tracer: "Tracer", scope: dict[str, Any], request_id: str) -> "Sp
 def _end_span(span: "Span", scope: Mapping[str, Any], status: int) -> None:
     route = route_of(scope)
     attributes: dict[str, Value] = {} if route == NO_ROUTE else {"http.route": route}
-    if status == LEFT:
-        attributes["agent_gateway.client_left"] = True
-    else:
+    if status != LEFT:
         attributes["http.response.status_code"] = status
     span.end(attributes, name=_named(scope["method"], route), error=str(status) if status >= 500 else "")
 
