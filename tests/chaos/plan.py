@@ -32,7 +32,7 @@ QUESTION: Final = "Shall I go on?"
 FAILURES: Final = {
     "InvokeRateLimitError": "rate_limit_error",
     "InvokeBadRequestError": "completion_request_error",
-    "InvokeServerUnavailableError": "service_unavailable",
+    "InvokeServerUnavailableError": "provider_unavailable",
 }
 """Reasons with which runs fail here, and the code that a client gets."""
 
