@@ -178,22 +178,32 @@ def test_readers_get_the_end_that_another_process_stored(
 
 
 class HeldClosing:
-    """The task with this number that closes connections waits until the test lets it continue."""
+    """The task with this number that closes connections waits until the test lets it continue.
+
+    Connections that are opened from now on do not count: the test itself may have to close one.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, task: int) -> None:
-        self._close, self._task = asyncpg.Connection.close, task
+        self._connect, self._close, self._task = asyncpg.connect, asyncpg.Connection.close, task
         self._tasks: list[asyncio.Task[Any] | None] = []
+        self._new: list[asyncpg.Connection] = []
         self.reached, self.let_go = asyncio.Event(), asyncio.Event()
         held = self
 
+        async def connect(*arguments: Any, **options: Any) -> asyncpg.Connection:
+            held._new.append(connection := await held._connect(*arguments, **options))
+            return connection
+
         async def close(connection: asyncpg.Connection, **options: Any) -> None:
-            if (task := asyncio.current_task()) not in held._tasks:
-                held._tasks.append(task)
-            if held._tasks.index(task) + 1 == held._task:
-                held.reached.set()
-                await held.let_go.wait()
+            if not any(connection is new for new in held._new):
+                if (task := asyncio.current_task()) not in held._tasks:
+                    held._tasks.append(task)
+                if held._tasks.index(task) + 1 == held._task:
+                    held.reached.set()
+                    await held.let_go.wait()
             await held._close(connection, **options)
 
+        monkeypatch.setattr(asyncpg, "connect", connect)
         monkeypatch.setattr(asyncpg.Connection, "close", close)
 
 
