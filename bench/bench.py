@@ -84,21 +84,22 @@ class Bench:
         """A system that was begun, running and warm."""
         server = self._shared[name]
         if name not in self._warmed:
-            self._warm(server.ready())
+            self.warm(server.ready())
             self._warmed.add(name)
         return server
 
     def own(self, name: str, start: Callable[[], Server]) -> Server:
         """A server of this scenario's own, warm; the same one in each round."""
         if name not in self._own:
-            self._own[name] = self._warm(self._scenario.enter_context(start()))
+            self._own[name] = self.warm(self._scenario.enter_context(start()))
         return self._own[name]
 
     def own_system(self, name: str) -> Server:
         """A system that this scenario may change; a smoke run has no time for another one."""
         return self.system(name) if self.smoke else self.own(name, lambda: self._system(name))
 
-    def _warm(self, server: Server) -> Server:
+    def warm(self, server: Server) -> Server:
+        """Play what makes it as fast as it will be."""
         for load in WARMING[: self.size(2, 1)] if server.name != "embedded" else ():
             self.client.play(server, load)
         return server

@@ -1,7 +1,8 @@
 """What it costs to be observed: with metrics and without, with lines in the log and without."""
 
+from collections import defaultdict
 from collections.abc import Mapping
-from functools import partial
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from statistics import median
 from typing import Final
 
@@ -11,10 +12,13 @@ from bench.load import Load
 from bench.scenario import LOST, OURS, Goal, Metric, Scenario
 from bench.servers import Server
 
-REPEATS: Final = 6
-"""How often each server is measured in a round, in turn: the machine changes from minute to minute."""
-NOTHING: Final[Mapping[str, str]] = {}
+SERVERS: Final = 8
+"""How many servers of each kind are measured in a round: two processes of the same code differ by more than
+what is looked for here, as their memory lies differently."""
+SLICES: Final = 3
+"""How often each of them is measured, in turn: the machine changes from second to second."""
 VARIANTS: Final[Mapping[str, Mapping[str, str]]] = {
+    "all": {},
     "metrics": {"AGENT_GATEWAY_METRICS": "false"},
     "lines": {"AGENT_GATEWAY_LOG_LEVEL": "warning"},
 }
@@ -22,45 +26,52 @@ VARIANTS: Final[Mapping[str, Mapping[str, str]]] = {
 
 
 def _observed(bench: Bench, system: str) -> Mapping[str, float]:
-    def without(environ: Mapping[str, str]) -> Gateway:
-        url = bench.database_url(system)
-        return Gateway(
-            system,
-            bench.cores.server,
-            bench.folder,
-            backend_url=bench.stub.url,
-            database_url=url,
-            environ=environ,
-        )
-
-    servers: dict[str, Server] = {}
-    for name, environ in {"all": NOTHING, **VARIANTS}.items():
-        # A smoke run has no time for other servers.
-        starting = partial(without, environ)
-        servers[name] = bench.system(system) if bench.smoke else bench.own(f"{system}-{name}", starting)
-    lost = 0.0
-    turns: dict[str, list[float]] = {name: [] for name in servers}
-    tokens: dict[str, list[float]] = {name: [] for name in servers}
-    names = list(servers)
-    for _ in range(bench.size(REPEATS, 1)):
-        for name in names:
-            lost += _measure(bench, servers[name], turns[name], tokens[name])
-        # Who comes first has colder caches.
-        names.append(names.pop(0))
-    figures = {"lost": lost}
-    for name in VARIANTS:
-        for what, measured in (("turn", turns), ("token", tokens)):
-            pairs = zip(measured["all"], measured[name], strict=True)
-            figures[f"{name}_{what}"] = median(with_it / without_it for with_it, without_it in pairs)
+    seen = [_use_of_servers(bench, system) for _ in range(bench.size(SERVERS, 1))]
+    figures = {"lost": float(sum(lost for _, lost in seen))}
+    for name in ("metrics", "lines"):
+        for what in ("turn", "token"):
+            figures[f"{name}_{what}"] = median(used["all", what] / used[name, what] for used, _ in seen)
     return figures
 
 
-def _measure(bench: Bench, server: Server, turns: list[float], tokens: list[float]) -> float:
-    one = bench.client.play(server, Load(bench.size(64, 8), bench.size(1000, 64), 1))
-    many = bench.client.play(server, Load(bench.size(64, 8), bench.size(300, 16), bench.size(200, 20)))
-    turns.append(one.cpu_ms_per_turn)
-    tokens.append(many.cpu_us_per_token)
-    return one.lost + many.lost
+def _use_of_servers(bench: Bench, system: str) -> tuple[Mapping[tuple[str, str], float], int]:
+    """What turns and tokens use of the CPU in each variant, with new servers; and how many were lost."""
+    used: dict[tuple[str, str], float] = defaultdict(float)
+    lost = 0
+    with ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(_server(bench, system, environ)) for name, environ in VARIANTS.items()
+        }
+        names = list(servers)
+        for name in names:
+            bench.warm(servers[name])
+        for _ in range(bench.size(SLICES, 1)):
+            for name in names:
+                one = bench.client.play(servers[name], Load(bench.size(64, 8), bench.size(600, 64), 1))
+                many = bench.client.play(
+                    servers[name], Load(bench.size(64, 8), bench.size(192, 16), bench.size(200, 20))
+                )
+                used[name, "turn"] += one.cpu_ms_per_turn
+                used[name, "token"] += many.cpu_us_per_token
+                lost += one.lost + many.lost
+            # Who comes first has colder caches.
+            names.append(names.pop(0))
+    return used, lost
+
+
+def _server(bench: Bench, system: str, environ: Mapping[str, str]) -> AbstractContextManager[Server]:
+    if bench.smoke:
+        # There is no time for others.
+        return nullcontext(bench.system(system))
+    url = bench.database_url(system)
+    return Gateway(
+        system,
+        bench.cores.server,
+        bench.folder,
+        backend_url=bench.stub.url,
+        database_url=url,
+        environ=environ,
+    )
 
 
 OBSERVED: Final = Scenario(

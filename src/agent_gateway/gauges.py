@@ -28,6 +28,7 @@ class Gauges:
 
     def sample(self) -> None:
         """Set what this process knows of itself."""
+        metrics.count_gaps()
         running, followed = self._live.running(), self._live.followed()
         readers = caught_up = 0
         for live in (*running, *followed):
@@ -61,24 +62,23 @@ def _tell(backlog: Backlog | None) -> None:
     metrics.OUTBOX_AGE().set(math.nan if backlog is None else backlog.oldest_seconds)
 
 
-class LagMeter:
-    """Measures how late the event loop is, twice a second, from `start` to `stop`."""
+class Meter:
+    """Measures how late the event loop is and counts the gaps of turns, twice a second, until `stop`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0
+        self._start()
 
-    def start(self) -> None:
-        """Look again in a moment."""
+    def stop(self) -> None:
+        """Count the last gaps, and measure no more."""
+        self._timer.cancel()
+        metrics.count_gaps()
+
+    def _start(self) -> None:
         self._due = self._loop.time() + TICK_SECONDS
         self._timer = self._loop.call_at(self._due, self._tick)
 
-    def stop(self) -> None:
-        """Look no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-
     def _tick(self) -> None:
         metrics.LOOP_LAG_SECONDS.observe(max(0.0, self._loop.time() - self._due))
-        self.start()
+        metrics.count_gaps()
+        self._start()

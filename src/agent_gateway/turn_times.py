@@ -1,23 +1,20 @@
 """When what happened to one turn, as far as this process knows: seconds of the event loop's clock."""
 
 import asyncio
-from bisect import bisect_left
 from collections.abc import Callable
 
 from agent_gateway import metrics
 from agent_gateway.domain.turns import TakenFrom, Turn
-from agent_gateway.metrics import SHORT_SECONDS as GAP_BUCKETS
 
 
 class TurnTimes:
     """Times of one turn. The row has only its begin; the rest is forgotten with the process."""
 
     __slots__ = (
+        "_add_gap",
         "_begun",
         "_driven",
         "_first_event",
-        "_gap_seconds",
-        "_gaps",
         "_last_event",
         "_now",
         "_sent",
@@ -36,9 +33,7 @@ class TurnTimes:
         self._first_event: float | None = None
         self._last_event = 0.0
         self._stopping: float | None = None
-        self._gaps = [0] * (len(GAP_BUCKETS) + 1) if metrics.is_on() else None
-        """How many gaps between two reads there were, by the buckets of their metric."""
-        self._gap_seconds = 0.0
+        self._add_gap = metrics.gaps.append if metrics.is_on() else None
 
     def driven(self, turn: Turn) -> None:
         """This process drives the turn from now on."""
@@ -52,23 +47,16 @@ class TurnTimes:
 
     def heard(self, now: float) -> None:
         """Its run brought turn events. Called for each read of its events, with many or with one."""
-        gap = now - self._last_event
-        self._last_event = now
         if self._first_event is None:
             self._first_event = now
-        elif self._gaps is not None:
-            self._gaps[bisect_left(GAP_BUCKETS, gap)] += 1
-            self._gap_seconds += gap
+        elif self._add_gap is not None:
+            self._add_gap(now - self._last_event)
+        self._last_event = now
 
     def stopping(self) -> None:
         """This process knows that a stop was asked for."""
         if self._stopping is None:
             self._stopping = self._now()
-
-    def measure_gaps(self) -> None:
-        """Add the gaps of the turn to their metric, all at once."""
-        if self._gaps is not None:
-            metrics.add_gaps(self._gaps, self._gap_seconds)
 
     @property
     def total(self) -> float:

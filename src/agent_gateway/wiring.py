@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from agent_gateway import metrics
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.backend.fold.translate import FOLD_VERSIONS
 from agent_gateway.backend.protocol import Backend
@@ -16,7 +17,7 @@ from agent_gateway.crowd import Ticker
 from agent_gateway.domain.ids import new_id
 from agent_gateway.errors import StoreError
 from agent_gateway.filetypes import SizeLimits
-from agent_gateway.gauges import LOOK_SECONDS, Gauges, LagMeter
+from agent_gateway.gauges import LOOK_SECONDS, Gauges, Meter
 from agent_gateway.limits import Limits
 from agent_gateway.openers import open_backend, open_database, open_files, secret_key
 from agent_gateway.routes.dependencies.state import AppState, Installed
@@ -66,7 +67,10 @@ async def open_gateway(
     turns = await _open_turns(settings, limits, storage, backend, tickets, stack)
     keys = ApiKeyCache(storage.keys, storage.database.clock, limits.requests)
     gauges = Gauges(turns.live, storage.database, BacklogReader(storage.database))
-    jobs = [Job(keys.write_use, USE_SECONDS), Job(gauges.look_at_backlog, LOOK_SECONDS)]
+    jobs = [Job(keys.write_use, USE_SECONDS)]
+    if metrics.is_on():
+        jobs.append(Job(gauges.look_at_backlog, LOOK_SECONDS))
+        stack.callback(Meter().stop)
     await _start_work(settings, config, limits, storage, turns, jobs, stack)
     return AppState(
         installed=storage.installed,
@@ -244,9 +248,6 @@ async def _start_work(
     stack: AsyncExitStack,
 ) -> None:
     """Start what runs as long as the process. The bootstrap is last: a key that it prints must work."""
-    lag = LagMeter()
-    lag.start()
-    stack.callback(lag.stop)
     further = list(jobs)
     if storage.secrets is not None:
         further.append(Job(storage.secrets.note, NOTE_SECONDS))

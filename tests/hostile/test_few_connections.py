@@ -191,7 +191,8 @@ class HeldClosing:
         held = self
 
         async def connect(*arguments: Any, **options: Any) -> asyncpg.Connection:
-            held._new.append(connection := await held._connect(*arguments, **options))
+            connection: asyncpg.Connection = await held._connect(*arguments, **options)
+            held._new.append(connection)
             return connection
 
         async def close(connection: asyncpg.Connection, **options: Any) -> None:

@@ -62,4 +62,3 @@ def _measure(result: Result, times: TurnTimes) -> None:
     if result.usage is not None:
         metrics.TOKENS("prompt").inc(result.usage.prompt_tokens)
         metrics.TOKENS("completion").inc(result.usage.completion_tokens)
-    times.measure_gaps()
