@@ -89,9 +89,9 @@ def test_another_process_cancels_the_run_of_a_process_that_died(
     one, two = fleet.start(), fleet.start()
     fake.queue(script(text("So far"), gate, succeed(), cancel="hang"))
     heard = timed_out(one, fleet.chat(one, user))
+    fake.wait_until(lambda: len(fake.cancels) == 1)
     # Nobody else tries before the first process has died, however long that takes.
     change(fleet.database_url, next_try_at=now_plus(3600))
-    fake.wait_until(lambda: len(fake.cancels) == 1)
     die(one)
     [owed] = outbox_entries(fleet.database_url)
     assert (owed.kind, owed.tries) == ("cancel_run", 0)
