@@ -22,6 +22,7 @@ from tests.support.fakes.script import Gate, echo
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fleet import Fleet
 from tests.support.gateway_server import (
+    DELETED_IS_GONE,
     EARLY_FAILURES_HAVE_A_STATUS,
     TAKEN_OVER,
     GatewayServer,
@@ -77,6 +78,7 @@ def shared_server(
         yield stack.enter_context(
             GatewayServer(
                 folder,
+                limits=DELETED_IS_GONE,
                 database_url=url,
                 backend_url=shared_fake.url,
                 ping_seconds=1.0,

@@ -30,6 +30,8 @@ TAKEN_OVER = Limits(
 """A gateway that leaves waits until another one adopts its turns, and none waits long to adopt them."""
 EARLY_FAILURES_HAVE_A_STATUS = RequestLimits(first_event_seconds=BOUND)
 """A turn that fails before it says anything has its status, however slow the machine is."""
+DELETED_IS_GONE = Limits(requests=RequestLimits(deleted_check_seconds=BOUND))
+"""Whoever reads a deleted turn is refused, however slow the database is."""
 NO_KEY_IS_REMEMBERED = Limits(requests=RequestLimits(key_seconds=0.0))
 """Each request asks the database about its key and its app."""
 

@@ -27,7 +27,7 @@ from tests.support.fakes.script import (
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.files import PNG, local, preview, upload
 from tests.support.fleet import Fleet
-from tests.support.gateway_server import GatewayServer, StartGateway, wait_until
+from tests.support.gateway_server import DELETED_IS_GONE, GatewayServer, StartGateway, wait_until
 from tests.support.json_type import Json
 from tests.support.outbox import (
     all_done,
@@ -369,6 +369,7 @@ def test_a_delete_at_another_process_stops_the_turn_and_closes_the_session_once(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
     """Deleted there, running here: hidden here at once, stopped, and closed once."""
+    fleet.limits = DELETED_IS_GONE
     here, there = fleet.start(), fleet.start()
     chat, elsewhere = fleet.chat(here, user), fleet.chat(there, user)
     conversation_id = chat.blocking("First")["conversation_id"]
