@@ -34,6 +34,8 @@ from agent_gateway.turn_resources import Resources
 
 MANY_CHUNKS: Final = 50_000
 """Pieces of an answer that are joined in a thread: 50,000 take a few milliseconds."""
+ANSWER_SECONDS: Final = 1.0
+"""How long a commit may still take whose turn is no longer ours."""
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +185,7 @@ async def _commit(store: TurnStores, ending: Ending, endings: Endings) -> Result
     """Commit for as long as the turn is ours.
 
     Once it is not, another process commits its end, and our readers must hear of that even though we cannot
-    write.
+    write. But a heartbeat may also have met a turn that this commit has just ended: its answer is on its way.
     """
     storing = asyncio.ensure_future(store.owner_retried(lambda: store.owned.finish(ending.turn, endings)))
     storing.add_done_callback(lambda _: ending.changed.set())
@@ -191,7 +193,8 @@ async def _commit(store: TurnStores, ending: Ending, endings: Endings) -> Result
         while not storing.done():
             ending.changed.clear()
             if not ending.is_ours():
-                return None
+                await asyncio.wait([storing], timeout=ANSWER_SECONDS)
+                return storing.result() if storing.done() else None
             await ending.changed.wait()
         return storing.result()
     finally:

@@ -305,6 +305,9 @@ def test_a_turn_that_is_lost_while_its_end_is_stored_has_that_end(
         async def late(turn: Turn, endings: Endings) -> Result | None:
             result = await finish(turn, endings)
             live.runner.demote()
+            # The runner hears of that first.
+            for _ in range(10):
+                await asyncio.sleep(0)
             return result
 
         monkeypatch.setattr(owned, "finish", late)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent_gateway.limits import DEFAULTS
+from agent_gateway.limits import DEFAULTS, Limits, TurnLimits
 from agent_gateway.store.db.functions import now_plus
 from tests.support.chat import Chat, Heard, refused
 from tests.support.fakes.script import Gate, Script, echo, fail, script, succeed, text
@@ -86,6 +86,8 @@ def test_a_run_that_is_over_or_unknown_needs_no_cancel(
 def test_another_process_cancels_the_run_of_a_process_that_died(
     fleet: Fleet, fake: ScriptedBackend, gate: Gate, user: str
 ) -> None:
+    # The first try is still under way when its process dies.
+    fleet.limits = Limits(turn=TurnLimits(cancel_seconds=60.0))
     one, two = fleet.start(), fleet.start()
     fake.queue(script(text("So far"), gate, succeed(), cancel="hang"))
     heard = timed_out(one, fleet.chat(one, user))
