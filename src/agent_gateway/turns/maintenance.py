@@ -187,9 +187,7 @@ class Maintenance:
             if turn.ended.is_set() or turn.turn.epoch != epochs[task_id]:
                 continue
             if task_id not in renewed:
-                if not turn.runner.ending:
-                    # Otherwise this process may just have ended it.
-                    metrics.FENCED("heartbeat").inc()
+                metrics.FENCED("heartbeat").inc()
                 turn.runner.demote()
             elif renewed[task_id] and not turn.runner.stopping:
                 self._live.stop_run(task_id, None)
