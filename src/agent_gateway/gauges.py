@@ -65,7 +65,7 @@ def _tell(backlog: Backlog | None) -> None:
 
 
 class Meter:
-    """Measures how late the event loop is, twice a second, and counts gaps when there are many, until `stop`."""
+    """Measures twice a second how late the event loop is, and counts gaps when there are many."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
