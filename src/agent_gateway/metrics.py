@@ -83,7 +83,7 @@ FIRST_EVENT_SECONDS = _seconds(
 )
 GAP_SECONDS = Histogram(
     f"{PREFIX}_turn_chunk_gap_seconds",
-    "Between two reads of a run that brought events.",
+    "Between two reads of a run that brought events, of one turn in eight.",
     buckets=SHORT_SECONDS,
 )
 STOP_SECONDS = Histogram(

@@ -18,10 +18,13 @@ class Folding:
         backend: Backend,
         turn: Turn,
         emit: Callable[[Sequence[TurnEvent]], None],
-        on_events: Callable[[float], None],
+        on_events: Callable[[float], bool],
     ) -> None:
-        """`on_events` is called for each read of the run that brings turn events, with the loop's time."""
-        self._on_events = on_events
+        """`on_events` is called for each read of the run that brings turn events, until it returns False.
+
+        Its argument is the loop's time.
+        """
+        self._on_events: Callable[[float], bool] | None = on_events
         self.fold = Fold(version=turn.fold_version)
         self._backend = backend
         self._emit = emit
@@ -53,11 +56,12 @@ class Folding:
         """
 
         def fold(events: list[RunEvent]) -> None:
-            if told := self.fold.feed(events):
+            told = self.fold.feed(events)
+            now = heard()
+            if told:
                 self._emit(told)
-                self._on_events(heard())
-            else:
-                heard()
+                if self._on_events is not None and not self._on_events(now):
+                    self._on_events = None
 
         self.is_reading = True
         try:

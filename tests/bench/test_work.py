@@ -35,8 +35,9 @@ TURN: Final = {
 
 MARGIN: Final = 1.1
 """Versions of Python and of libraries differ by less."""
-WINDOW, WINDOWS = 40, 10
-"""Tokens that are counted together, and how often: what happens now and then is in few of them."""
+WINDOW, WINDOWS = 5, 80
+"""Tokens that are counted together, and how often: what happens now and then is in few of them. The server
+itself looks up ten times a second, so on a slow machine that was in most windows of 40 tokens."""
 READERS: Final = 10
 
 NOTHING_PERIODIC: Final = replace(

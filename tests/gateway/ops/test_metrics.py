@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent_gateway.metrics import GAP_SECONDS, count_gaps, gaps
+from agent_gateway.turn_times import MEASURED
 from tests.support.chat import Chat, refused
 from tests.support.fakes.script import Gate, fail, refuse, script, succeed, text
 from tests.support.fakes.scripted_backend import ScriptedBackend
@@ -122,6 +123,25 @@ def test_queued_turns_and_the_age_of_the_oldest_are_looked_up(
         wait_until(lambda: Scrape(client)("turns_queued") == 1)
         assert Scrape(client)("turns_queued_oldest_seconds") > 0
         gate.open()
+
+
+def test_the_gaps_of_one_turn_in_eight_are_measured(tmp_path: Path, fake: ScriptedBackend, user: str) -> None:
+    gates = [Gate() for _ in range(MEASURED + 1)]
+    fake.queue(*[script(text("Half "), gate, text("whole"), succeed()) for gate in gates])
+    counts = []
+    with GatewayProcess(tmp_path, **settings_of(fake)) as process, process.client() as client:
+        chat = Chat(client, user)
+        for gate in gates:
+            with chat.open("Long") as stream:
+                stream.until("Half ")
+                gate.open()
+                stream.rest()
+            counts.append(Scrape(client)("turn_chunk_gap_seconds_count"))
+        total = Scrape(client)("turn_chunk_gap_seconds_sum")
+    assert counts[0] > 0
+    assert counts[:MEASURED] == [counts[0]] * MEASURED
+    assert counts[MEASURED] > counts[0]
+    assert total > 0
 
 
 def gap_samples() -> dict[str, float]:
