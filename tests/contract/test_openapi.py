@@ -162,3 +162,8 @@ def test_the_script_writes_the_document_from_any_folder_with_any_python(
     assert done.stdout.split() == [str(folder / "openapi.json"), str(folder / "openapi.yaml")]
     assert json.loads((folder / "openapi.json").read_text("utf-8")) == document
     assert yaml.safe_load((folder / "openapi.yaml").read_text("utf-8")) == document
+
+
+def test_the_written_document_is_the_one_that_is_served(document: Json) -> None:
+    """The clients in clients/ are made from it; dev/generate_swagger_specs.py writes it."""
+    assert json.loads((ROOT / "openapi/openapi.json").read_text("utf-8")) == document
