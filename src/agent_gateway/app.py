@@ -25,13 +25,14 @@ from agent_gateway.routes import (
     human_input,
     index,
     messages,
+    sessions,
     turn_events,
     unsupported,
     variables,
 )
 from agent_gateway.routes import metrics as metrics_route
 from agent_gateway.routes.dependencies.auth import check_key
-from agent_gateway.routes.http import cors, docs_page, errors, openapi
+from agent_gateway.routes.http import cors, docs_page, errors, openapi, playground_page
 from agent_gateway.routes.http.middleware import HeadRequests, RequestBodies
 from agent_gateway.routes.http.request_text import require_text
 from agent_gateway.routes.http.shortcut import Shortcut
@@ -126,6 +127,9 @@ def create_app(
     app.include_router(routes)
     app.include_router(routes, prefix="/v1", include_in_schema=False)
     app.include_router(health.router)
+    if settings.shows_playground:
+        app.include_router(sessions.router, dependencies=[Depends(require_text)])
+        playground_page.install(app)
     if settings.metrics:
         app.include_router(metrics_route.router)
     else:

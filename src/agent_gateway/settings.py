@@ -6,6 +6,7 @@ Only the composition root and alembic/env.py read them. Every other module gets 
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote, urlsplit
@@ -106,6 +107,10 @@ class Settings(BaseSettings):
     """The largest body of a request; more is refused with 413."""
     retention_days: int = Field(0, ge=0, le=36_500)
     """How long untouched conversations of apps are kept that do not say it themselves; 0: for ever."""
+    playground: bool | None = None
+    """Whether `/` has a page for chatting. Unset: only where nobody but this machine reaches the gateway."""
+    cookie_domain: str = ""
+    """Domain of the playground's cookie; empty: the host that a browser asked, and no other."""
     cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
     """Origins whose pages may call the API, comma separated, each exact; empty: none."""
 
@@ -214,6 +219,28 @@ class Settings(BaseSettings):
         if not text.isprintable():
             raise ValueError("holds a line break or another invisible character")
         return text
+
+    @field_validator("cookie_domain")
+    @classmethod
+    def _domain(cls, value: str) -> str:
+        if value and not re.fullmatch(r"\.?[a-z0-9-]+(\.[a-z0-9-]+)*", value):
+            raise ValueError("not a domain like example.com")
+        return value
+
+    @property
+    def shows_playground(self) -> bool:
+        """Whether there is a playground. By default not where others than this machine may reach it."""
+        if self.playground is not None:
+            return self.playground
+        return self.is_local and not self.public_url
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches the server."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def agent_url(self) -> str:

@@ -22,6 +22,7 @@ from agent_gateway.limits import Limits
 from agent_gateway.openers import open_backend, open_database, open_files, secret_key
 from agent_gateway.routes.dependencies.state import AppState, Installed
 from agent_gateway.routes.http.api_key_cache import ApiKeyCache
+from agent_gateway.routes.http.sessions import Sessions
 from agent_gateway.routes.http.tickets import FileTickets, Tickets
 from agent_gateway.routes.streams.frames import Frames
 from agent_gateway.routes.streams.reader import PING_TICKS
@@ -87,6 +88,7 @@ async def open_gateway(
         auxiliary_runs=turns.auxiliary_runs,
         outbox_worker=turns.outbox_worker,
         keys=keys,
+        sessions=_make_sessions(settings, storage.secret),
         tickets=tickets.events,
         files=storage.files,
         file_tickets=tickets.files,
@@ -163,6 +165,13 @@ def _make_tickets(settings: Settings, storage: _Storage) -> _Tickets:
         files=FileTickets(secret, seconds=seconds, clock=clock, public_url=public_url),
         agent_files=FileTickets(secret, seconds=seconds, clock=clock, public_url=settings.agent_url),
     )
+
+
+def _make_sessions(settings: Settings, secret: bytes) -> Sessions | None:
+    if not settings.shows_playground:
+        return None
+    secure = settings.public_url.startswith("https:")
+    return Sessions(secret, domain=settings.cookie_domain, secure=secure)
 
 
 @dataclass(frozen=True, slots=True)

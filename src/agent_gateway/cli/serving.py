@@ -26,7 +26,8 @@ from agent_gateway.cli.listen import bind, listening_on, url_of
 from agent_gateway.cli.values import without_password
 from agent_gateway.errors import ConfigError
 from agent_gateway.garbage import spare_loaded_objects
-from agent_gateway.openers import owned_database, prepare
+from agent_gateway.openers import owned_database, prepare, secret_key
+from agent_gateway.routes.http.sessions import SignInLinks
 from agent_gateway.server.config import server_config
 from agent_gateway.settings import Settings
 from agent_gateway.startup_checks import validate_settings
@@ -42,9 +43,9 @@ logger = logging.getLogger("uvicorn.error")
 class Server(uvicorn.Server):
     """uvicorn's server, which also tells where it runs and with what when the sockets were bound before."""
 
-    def __init__(self, config: uvicorn.Config, summary: dict[str, object]) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
         super().__init__(config)
-        self.summary = summary
+        self.settings = settings
 
     # `typing.override` is newer than the oldest Python supported here.
     async def startup(  # pyrefly: ignore[missing-override-decorator]
@@ -52,7 +53,7 @@ class Server(uvicorn.Server):
     ) -> None:
         """Called in the event loop."""
         await super().startup(sockets)
-        logger.info("running on %s", url_of(self.config.host, self.config.port), extra=self.summary)
+        tell(self.settings, workers=1)
 
 
 class Supervisor(Multiprocess):
@@ -105,7 +106,7 @@ def serve_here(settings: Settings, config: AppConfig, sockets: list[socket.socke
         spare_loaded_objects()
         try:
             with suppress(KeyboardInterrupt):
-                Server(_configured(settings, app), summary_of(settings, workers=1)).run(sockets)
+                Server(_configured(settings, app), settings).run(sockets)
         except OSError as error:
             # Another process has bound the same address in the meantime.
             raise ConfigError(f"cannot listen on {url_of(settings.host, settings.port)}: {error}") from None
@@ -118,8 +119,7 @@ def serve_in_workers(
     asyncio.run(prepare(settings))
     app = partial(app_of_worker, settings, config)
     server = _configured(settings, app, factory=True, workers=workers)
-    told = summary_of(settings, workers)
-    logger.info("running on %s", url_of(settings.host, settings.port), extra=told)
+    tell(settings, workers)
     with suppress(KeyboardInterrupt), _shared_metrics(settings):
         supervisor = Supervisor(server, sockets)
         supervisor.run()
@@ -153,6 +153,19 @@ def _shared_metrics(settings: Settings) -> Generator[None]:
 
 def _configured(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
     return server_config(app, host=settings.host, port=settings.port, **more)
+
+
+def tell(settings: Settings, workers: int) -> None:
+    """Log where everything is, and print where a browser begins."""
+    here = url_of(settings.host, settings.port)
+    logger.info("running on %s", here, extra=summary_of(settings, workers))
+    if settings.shows_playground:
+        # Printed, not logged: whoever has the link signs in with it, once.
+        link = SignInLinks(secret_key(settings)).make(settings.agent_url)
+        print(f"\n  Chat in your browser: {link}\n  (The link works once, for a day.)\n", flush=True)
+    elif settings.playground is None:
+        reason = "PUBLIC_URL is set" if settings.is_local else "HOST is not only this machine"
+        logger.info("the playground is off, since %s: AGENT_GATEWAY_PLAYGROUND=true turns it on", reason)
 
 
 def summary_of(settings: Settings, workers: int) -> dict[str, object]:

@@ -5,7 +5,6 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials
 
 from agent_gateway.domain.events import TurnFailed
 from agent_gateway.domain.ids import ConversationId, TaskId, canonical_uuid
@@ -16,7 +15,7 @@ from agent_gateway.errors import (
     TurnError,
 )
 from agent_gateway.routes.dependencies.auth import (
-    Credentials,
+    ApiKeyText,
     UncountedAppDep,
     count_key,
 )
@@ -88,7 +87,7 @@ async def post_chat_message(
     body: ChatMessageBody,
     app: UncountedAppDep,
     state: StateDep,
-    credentials: Credentials,
+    api_key: ApiKeyText,
     traced: TraceDep,
     mode: ModeQuery = None,
     ids: Annotated[bool, Query(description="Send SSE `id:` lines on this stream, too.")] = False,
@@ -111,7 +110,7 @@ async def post_chat_message(
         source = await _resumed(state, caller, request)
     else:
         after = 0
-        source = await _started(state, credentials, caller, request)
+        source = await _started(state, api_key, caller, request)
     match body.response_mode:
         case "background":
             return await _background(state, caller, source)
@@ -160,14 +159,14 @@ async def post_stop(task_id: TaskPath, body: StopBody, app: UncountedAppDep, sta
 
 async def _started(
     state: AppState,
-    credentials: HTTPAuthorizationCredentials | None,
+    api_key: str | None,
     caller: Caller,
     request: TurnRequest,
 ) -> TurnSource:
     """The turn that this request begins, or has begun before with the same Idempotency-Key."""
     limited = caller.app.config.limits.requests_per_minute is not None
     if limited and not await _is_repeated(state, caller, request):
-        await count_key(state, credentials)
+        await count_key(state, api_key)
     try:
         started = await state.live.start(caller, request)
     except ConversationBusy as busy:

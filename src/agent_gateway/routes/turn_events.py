@@ -4,12 +4,11 @@ import re
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.security import HTTPAuthorizationCredentials
 
 from agent_gateway import metrics
 from agent_gateway.domain.ids import AppId, TaskId, canonical_uuid
 from agent_gateway.errors import InvalidParam, NotFound, StoreUnavailable, Unauthorized, Unavailable
-from agent_gateway.routes.dependencies.auth import Credentials, TicketText, get_app
+from agent_gateway.routes.dependencies.auth import ApiKeyText, TicketText, get_app
 from agent_gateway.routes.dependencies.parameters import LastEventId, ModeQuery, TaskPath, position_of
 from agent_gateway.routes.dependencies.plain_requests import read_plain_reading
 from agent_gateway.routes.dependencies.state import AppState, StateDep
@@ -39,7 +38,7 @@ router = APIRouter(tags=["chat"])
 async def get_events(
     task_id: TaskPath,
     state: StateDep,
-    credentials: Credentials,
+    api_key: ApiKeyText,
     ticket: TicketText,
     user: Annotated[User | None, Query(description="Required with an API key; a ticket knows it.")] = None,
     after: Annotated[
@@ -49,7 +48,7 @@ async def get_events(
     last_event_id: LastEventId = None,
 ) -> Response:
     """The events of a turn after a cursor (from the start without one), with SSE `id:` lines."""
-    app_id, reader, task = await _reader(state, credentials, ticket, user, canonical_uuid(task_id))
+    app_id, reader, task = await _reader(state, api_key, ticket, user, canonical_uuid(task_id))
     position = position_of(last_event_id, "Last-Event-ID") if after is None and last_event_id else after or 0
 
     def body(found: TurnSource) -> StreamBody:
@@ -91,7 +90,7 @@ SHORTCUT: Final = ShortRoute(
 
 async def _reader(
     state: AppState,
-    credentials: HTTPAuthorizationCredentials | None,
+    api_key: str | None,
     ticket: str | None,
     user: str | None,
     task_id: str | None,
@@ -102,9 +101,9 @@ async def _reader(
         if signed.task_id != task_id:
             raise NotFound("Task not found.")
         return signed.app_id, signed.user, signed.task_id
-    if credentials is None:
+    if api_key is None:
         raise Unauthorized("An API key or a ticket is required.")
-    app = await get_app(state, credentials)
+    app = await get_app(state, api_key)
     if user is None:
         raise InvalidParam("user: is required with an API key")
     if task_id is None:

@@ -118,10 +118,33 @@ class KeyStore:
         async with self._database.transaction() as connection:
             return await self._write(connection, app_id, key, label, seconds), key
 
+    async def make_once(self, slug: str, key_id: KeyId, label: str, seconds: float) -> str | None:
+        """Make the key of this id, which opens this app for so many seconds, and return its text.
+
+        None when it was made before, or when there is no such app.
+        """
+        key = _new_key()
+        named = select(apps.c.id).where(apps.c.slug == slug, apps.c.deleted_at.is_(None))
+        async with self._database.transaction() as connection:
+            app_id = await connection.scalar(named)
+            if app_id is None:
+                return None
+            await _lock_app(connection, app_id)
+            if await connection.scalar(select(api_keys.c.id).where(api_keys.c.id == key_id)):
+                return None
+            await self._write(connection, app_id, key, label, seconds, key_id)
+            return key
+
     async def _write(
-        self, connection: AsyncConnection, app_id: AppId, key: str, label: str, seconds: float | None = None
+        self,
+        connection: AsyncConnection,
+        app_id: AppId,
+        key: str,
+        label: str,
+        seconds: float | None = None,
+        key_id: KeyId | None = None,
     ) -> KeyId:
-        key_id = KeyId(new_id())
+        key_id = key_id or KeyId(new_id())
         times = {"created_at": now_plus(), "expires_at": None if seconds is None else now_plus(seconds)}
         await connection.execute(
             insert(api_keys).values(

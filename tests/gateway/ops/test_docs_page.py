@@ -21,8 +21,8 @@ def page_urls(fleet: Fleet) -> list[str]:
 
 def test_the_page_loads_nothing_from_another_host(page_urls: list[str]) -> None:
     loaded = [url for url in page_urls if not url.startswith("data:")]
-    assert len(loaded) == 3, "a script, a style sheet and the document"
-    assert [urlsplit(url).netloc for url in loaded] == [""] * 3
+    assert len(loaded) == 4, "a script, a style sheet, an icon and the document"
+    assert [urlsplit(url).netloc for url in loaded] == [""] * 4
 
 
 @pytest.mark.parametrize("path", PATHS)

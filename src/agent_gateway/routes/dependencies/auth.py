@@ -1,4 +1,7 @@
-"""Who a request is from: the app that its API key opens, or the ticket that it carries."""
+"""Who a request is from: the app that its API key opens, or the ticket that it carries.
+
+The key is in the header, or in the cookie of the playground (routes/http/sessions.py).
+"""
 
 from typing import Annotated, Final
 
@@ -15,8 +18,6 @@ DEFAULT_USER: Final = "DEFAULT-USER"
 bearer = HTTPBearer(
     auto_error=False, scheme_name="ApiKey", description="API key of an app: `Authorization: Bearer <key>`."
 )
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
-
 ticket_query = APIKeyQuery(
     name="ticket",
     auto_error=False,
@@ -27,23 +28,38 @@ ticket_query = APIKeyQuery(
 TicketText = Annotated[str | None, Security(ticket_query)]
 
 
-async def get_app(state: StateDep, credentials: Credentials) -> App:
+async def read_key(
+    request: Request,
+    state: StateDep,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
+) -> str | None:
+    """The API key of a request; None without one. A header counts, and without it the cookie."""
+    if credentials is not None:
+        return credentials.credentials
+    return state.sessions.key_of(request) if state.sessions is not None else None
+
+
+ApiKeyText = Annotated[str | None, Depends(read_key)]
+
+
+async def get_app(state: StateDep, api_key: ApiKeyText) -> App:
     """The app whose key the request carries."""
-    return await state.keys.open(_key(state, credentials))
+    return await state.keys.open(_required(state, api_key))
 
 
 async def check_key(request: Request) -> None:
     """Raise what `get_app` raises when the key of this request opens no app; for the middleware."""
-    await get_app(await get_state(request), await bearer(request))
+    state = await get_state(request)
+    await get_app(state, await read_key(request, state, await bearer(request)))
 
 
 UncountedAppDep = Annotated[App, Depends(get_app)]
 """For requests that the rate of a key must not stop: stopping a turn, and repeating a request."""
 
 
-async def count_request(app: UncountedAppDep, state: StateDep, credentials: Credentials) -> App:
+async def count_request(app: UncountedAppDep, state: StateDep, api_key: ApiKeyText) -> App:
     """The app whose key the request carries, once it was counted against the key's rate."""
-    await count_key(state, credentials)
+    await count_key(state, api_key)
     return app
 
 
@@ -51,14 +67,14 @@ AppDep = Annotated[App, Depends(count_request)]
 """For every other request."""
 
 
-async def count_key(state: AppState, credentials: HTTPAuthorizationCredentials | None) -> None:
+async def count_key(state: AppState, api_key: str | None) -> None:
     """Count a request against the rate of its key; TooManyRequests when there were too many."""
-    await state.keys.count(_key(state, credentials))
+    await state.keys.count(_required(state, api_key))
 
 
-def _key(state: AppState, credentials: HTTPAuthorizationCredentials | None) -> str:
-    if credentials is None or not credentials.credentials:
+def _required(state: AppState, api_key: str | None) -> str:
+    if not api_key:
         raise Unauthorized("Authorization header must be provided and must be 'Bearer <api key>'.")
     if not state.installed.is_set():
         raise Unavailable("The service is not ready yet. Please try again.")
-    return credentials.credentials
+    return api_key

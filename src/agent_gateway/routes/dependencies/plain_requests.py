@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from agent_gateway.routes.dependencies.auth import bearer, get_app
+from agent_gateway.routes.dependencies.auth import bearer, get_app, read_key
 from agent_gateway.routes.dependencies.state import get_state
 from agent_gateway.routes.http.request_text import HEADERS
 from agent_gateway.routes.http.trace import TraceHeaders, request_trace
@@ -35,8 +35,9 @@ async def read_plain_message(request: Request) -> dict[str, Any] | None:
     key = given.get(b"idempotency-key")
     if b"last-event-id" in given or (key is not None and not 0 < len(key) <= MAX_KEY):
         return None
-    state, credentials = await get_state(request), await bearer(request)
-    app = await get_app(state, credentials)
+    state = await get_state(request)
+    api_key = await read_key(request, state, await bearer(request))
+    app = await get_app(state, api_key)
     try:
         message = ChatMessageBody.model_validate(json.loads(await request.body()))
     except (ValueError, RecursionError, ValidationError):
@@ -45,7 +46,7 @@ async def read_plain_message(request: Request) -> dict[str, Any] | None:
         "body": message,
         "app": app,
         "state": state,
-        "credentials": credentials,
+        "api_key": api_key,
         "traced": TraceHeaders(
             request_trace(request), given.get(b"x-trace-id"), given.get(b"x-trace-session-id")
         ),
@@ -68,7 +69,7 @@ async def read_plain_reading(request: Request) -> dict[str, Any] | None:
     return {
         "task_id": request.scope["path"].split("/")[-2],
         "state": await get_state(request),
-        "credentials": None,
+        "api_key": None,
         "ticket": ticket,
         "after": None if after is None else int(after),
         "last_event_id": given.get(b"last-event-id"),

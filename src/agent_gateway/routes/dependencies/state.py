@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from agent_gateway.filetypes import SizeLimits
 from agent_gateway.limits import RequestLimits
 from agent_gateway.routes.http.api_key_cache import ApiKeyCache
+from agent_gateway.routes.http.sessions import Sessions
 from agent_gateway.routes.http.tickets import FileTickets, Tickets
 from agent_gateway.routes.streams.turn_sources import TurnSources
 from agent_gateway.store.conversations import ConversationStore
@@ -58,6 +59,8 @@ class AppState:
     auxiliary_runs: AuxiliaryRuns
     outbox_worker: OutboxWorker
     keys: ApiKeyCache
+    sessions: Sessions | None
+    """The browsers at the playground; None when that is off."""
     tickets: Tickets
     files: FileStore
     file_tickets: FileTickets

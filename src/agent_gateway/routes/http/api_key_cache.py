@@ -1,13 +1,19 @@
 """Which app an API key opens, remembered for a while; and how often a key is used."""
 
+from typing import Final
+
 from async_lru import alru_cache
 
 from agent_gateway.domain.ids import KeyId
 from agent_gateway.domain.turns import App
 from agent_gateway.errors import StoreError, TooManyRequests, Unauthorized
 from agent_gateway.limits import RequestLimits
+from agent_gateway.routes.http.sessions import SESSION_SECONDS
 from agent_gateway.routes.http.tickets import Clock
+from agent_gateway.store.apps import DEFAULT_SLUG
 from agent_gateway.store.keys import KeyStore, OpenedKey
+
+SESSION_LABEL: Final = "a browser at the playground"
 
 
 class ApiKeyCache:
@@ -36,6 +42,16 @@ class ApiKeyCache:
         if most is not None and await self._keys.count_request(opened.id) > most:
             next_minute = 60 - int(self._clock()) % 60
             raise TooManyRequests("Too many requests with this API key. Please try again later.", next_minute)
+
+    async def sign_in(self, key_id: KeyId) -> str | None:
+        """Make the key of this id, by which a browser opens the default app; None when it was made before."""
+        return await self._keys.make_once(DEFAULT_SLUG, key_id, SESSION_LABEL, SESSION_SECONDS)
+
+    async def sign_out(self, key: str) -> None:
+        """Revoke a key, for this process at once."""
+        opened = await self._find(key)
+        await self._keys.revoke(opened.id)
+        self._find.cache_invalidate(key)
 
     async def write_use(self) -> None:
         """Store which keys were used since the last time."""

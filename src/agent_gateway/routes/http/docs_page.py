@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 ASSETS: Final = "docs/assets"
-NO_ICON: Final = "data:,"
+ICON: Final = "favicon.ico"
 
 
 def install(app: FastAPI) -> None:
@@ -27,7 +27,7 @@ async def _docs(_request: Request) -> HTMLResponse:
         openapi_url="openapi.json",
         swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
         swagger_css_url=f"{ASSETS}/swagger-ui.css",
-        swagger_favicon_url=NO_ICON,
+        swagger_favicon_url=ICON,
         # A validator on another host would learn who reads the page, and would read the document.
         swagger_ui_parameters={"validatorUrl": None},
     )

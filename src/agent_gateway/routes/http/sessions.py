@@ -1,0 +1,109 @@
+"""Browsers that use the playground without a key: a link that works once, and the cookie that it sets.
+
+The cookie holds an API key that was made for this one browser, so everything that is true of keys is true of
+it: it opens one app, is counted, is listed, expires and can be revoked.
+"""
+
+import re
+import time
+from typing import Final
+from urllib.parse import urlsplit
+
+from fastapi import Request, Response
+from itsdangerous import BadSignature, URLSafeSerializer, URLSafeTimedSerializer
+
+from agent_gateway.domain.ids import KeyId, canonical_uuid, new_id
+from agent_gateway.errors import Unauthorized
+
+LINK_SALT: Final = "sign-in-link"
+COOKIE_SALT: Final = "session-cookie"
+COOKIE: Final = "agent_gateway_session"
+LINK_SECONDS: Final = 24 * 3600
+SESSION_SECONDS: Final = 30 * 24 * 3600
+PORT: Final = re.compile(r":(\d{1,5})$")
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class SignInLinks:
+    """Makes the links that `serve` prints, and reads them back."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._serializer = URLSafeTimedSerializer(secret, salt=LINK_SALT)
+
+    def make(self, base_url: str) -> str:
+        """A link to the playground of the gateway at this URL."""
+        return f"{base_url}/sign-in?token={self._serializer.dumps(new_id())}"
+
+    def read(self, token: str) -> KeyId | None:
+        """The id of the key that this token makes, once; None when it is not ours or has expired."""
+        try:
+            # By the clock of the process alone: nothing depends on a minute more or less.
+            key_id, signed_at = self._serializer.loads(token, return_timestamp=True)
+        except BadSignature:
+            return None
+        if signed_at.timestamp() + LINK_SECONDS < time.time():
+            return None
+        return KeyId(key_id) if canonical_uuid(key_id) else None
+
+
+class Sessions:
+    """The cookies of browsers that are signed in. `domain` is their Domain; empty: this host alone."""
+
+    def __init__(self, secret: bytes, *, domain: str = "", secure: bool = False) -> None:
+        self.links = SignInLinks(secret)
+        self._serializer = URLSafeSerializer(secret, salt=COOKIE_SALT)
+        self._domain = domain or None
+        self._secure = secure
+
+    def key_of(self, request: Request) -> str | None:
+        """The API key in the cookie of a request; None without a cookie of ours.
+
+        Raises Unauthorized when another site may have made the request.
+        """
+        signed = request.cookies.get(_name(request))
+        if signed is None:
+            return None
+        try:
+            key = self._serializer.loads(signed)
+        except BadSignature:
+            return None
+        _require_same_origin(request)
+        return key if isinstance(key, str) else None
+
+    def sign_in(self, request: Request, response: Response, key: str) -> None:
+        """Set the cookie."""
+        response.set_cookie(
+            _name(request),
+            self._serializer.dumps(key),
+            max_age=SESSION_SECONDS,
+            domain=self._domain,
+            secure=self._secure or request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+
+    def sign_out(self, request: Request, response: Response) -> None:
+        """Remove the cookie."""
+        response.delete_cookie(_name(request), domain=self._domain, httponly=True, samesite="strict")
+
+
+def _name(request: Request) -> str:
+    """The name of the cookie: browsers give those of one port to all other ports of a host, too."""
+    port = PORT.search(request.headers.get("host", ""))
+    return f"{COOKIE}_{port[1]}" if port else COOKIE
+
+
+def _require_same_origin(request: Request) -> None:
+    """Refuse what a page of another origin may have sent in this browser's name.
+
+    SameSite alone would let pages of other ports of this host through.
+    """
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        trusted = site in ("same-origin", "none")
+    elif (origin := request.headers.get("origin")) is not None:
+        trusted = urlsplit(origin).netloc == request.headers.get("host")
+    else:
+        trusted = request.method in SAFE_METHODS
+    if not trusted:
+        raise Unauthorized("The session of the playground is for its own page: send an API key.")

@@ -1,0 +1,160 @@
+// The list of conversations: paged, searched, renamed and deleted.
+
+import { byId, h, iconButton, timeOf } from "./dom.js";
+
+/** Pages that a search loads by itself. */
+const SEARCHED_PAGES = 20;
+
+export class ConversationList {
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {{open: (id: string) => void, removed: (id: string) => void, changed: () => void}} listeners
+   */
+  constructor(api, listeners) {
+    this._api = api;
+    this._listeners = listeners;
+    this._items = /** @type {any[]} */ ([]);
+    this._hasMore = false;
+    this._current = "";
+    this._loading = false;
+    this._list = byId("conversations");
+    this._more = byId("more-conversations");
+    this._search = byId("search");
+    this._empty = byId("no-conversations");
+    this._problem = byId("list-problem");
+    this._more.onclick = () => this._load();
+    this._search.oninput = () => this._find();
+  }
+
+  /** Read the first page anew. */
+  async refresh() {
+    try {
+      const page = await this._api.conversations("");
+      const known = new Set(page.data.map((/** @type {any} */ item) => item.id));
+      const older = page.has_more ? this._items.filter((item) => !known.has(item.id)) : [];
+      if (!older.length) this._hasMore = page.has_more;
+      this._items = [...page.data, ...older];
+      this._problem.textContent = "";
+    } catch (error) {
+      this._problem.textContent = error.message;
+    }
+    this._draw();
+  }
+
+  /** @param {string} id the conversation that is shown */
+  select(id) {
+    this._current = id;
+    this._draw();
+  }
+
+  /** @param {string} id */
+  nameOf(id) {
+    return this._items.find((item) => item.id === id)?.name ?? "";
+  }
+
+  async _load() {
+    if (this._loading) return;
+    this._loading = true;
+    try {
+      const page = await this._api.conversations(this._items.at(-1)?.id ?? "");
+      const known = new Set(this._items.map((item) => item.id));
+      this._items.push(...page.data.filter((/** @type {any} */ item) => !known.has(item.id)));
+      this._hasMore = page.has_more;
+      this._problem.textContent = "";
+    } catch (error) {
+      this._problem.textContent = error.message;
+    } finally {
+      this._loading = false;
+    }
+    this._draw();
+  }
+
+  /** Search the names: those that are not loaded yet are loaded, up to a bound. */
+  async _find() {
+    this._draw();
+    for (let pages = 0; pages < SEARCHED_PAGES && this._search.value && this._hasMore && !this._loading; pages++) {
+      const before = this._items.length;
+      await this._load();
+      if (this._items.length === before) break;
+    }
+  }
+
+  _draw() {
+    const wanted = this._search.value.trim().toLocaleLowerCase();
+    const shown = this._items.filter((item) => item.name.toLocaleLowerCase().includes(wanted));
+    this._list.replaceChildren(...shown.map((item) => this._row(item)));
+    this._more.hidden = !this._hasMore;
+    this._empty.hidden = shown.length > 0 || this._hasMore;
+    this._empty.textContent = wanted ? "No conversation has this in its name." : "No conversations yet.";
+  }
+
+  /** @param {any} item */
+  _row(item) {
+    const current = item.id === this._current;
+    const name = item.name || "Untitled";
+    return h(
+      "li",
+      { class: current ? "current" : "" },
+      h(
+        "button",
+        {
+          type: "button",
+          class: "conversation",
+          dir: "auto",
+          title: name,
+          aria: current ? { current: "page" } : {},
+          onclick: () => this._listeners.open(item.id),
+        },
+        h("span", { class: "name" }, name),
+        h("time", {}, timeOf(item.updated_at)),
+      ),
+      iconButton("rename", `Rename ${name}`, () => this._rename(item)),
+      iconButton("remove", `Delete ${name}`, () => this._remove(item)),
+    );
+  }
+
+  /** @param {any} item */
+  async _rename(item) {
+    const dialog = byId("rename-dialog");
+    const input = byId("new-name");
+    const problem = byId("rename-problem");
+    input.value = item.name;
+    problem.textContent = "";
+    dialog.showModal();
+    input.select();
+    dialog.querySelector("form").onsubmit = async (/** @type {any} */ event) => {
+      event.preventDefault();
+      if (event.submitter?.value === "cancel") return dialog.close();
+      try {
+        Object.assign(item, await this._api.rename(item.id, input.value));
+        dialog.close();
+        this._draw();
+        this._listeners.changed();
+      } catch (error) {
+        problem.textContent = error.message;
+      }
+    };
+  }
+
+  /** @param {any} item */
+  async _remove(item) {
+    const dialog = byId("delete-dialog");
+    const problem = byId("delete-problem");
+    byId("deleted-name").textContent = item.name;
+    problem.textContent = "";
+    dialog.showModal();
+    dialog.querySelector("form").onsubmit = async (/** @type {any} */ event) => {
+      event.preventDefault();
+      if (event.submitter?.value === "cancel") return dialog.close();
+      try {
+        await this._api.remove(item.id);
+        this._items = this._items.filter((other) => other !== item);
+        dialog.close();
+        this._draw();
+        this._listeners.removed(item.id);
+      } catch (error) {
+        problem.textContent = error.message;
+      }
+    };
+  }
+}

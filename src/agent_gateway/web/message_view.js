@@ -1,0 +1,234 @@
+// One message: what the user said, and the answer with its steps, files and numbers.
+
+import { here } from "./api.js";
+import { h, iconButton, sizeOf, timeOf } from "./dom.js";
+import { questionForm } from "./fields.js";
+import { icon } from "./icons.js";
+import { MarkdownView, rendered } from "./markdown.js";
+
+/**
+ * @typedef {object} Actions what a user can do with a message
+ * @property {(query: string, files: any[]) => void} again
+ * @property {(messageId: string, rating: string | null) => Promise<void>} rate
+ * @property {(token: string, action: string, values: Record<string, any>) => Promise<void>} submit
+ */
+
+/** A link to a file, or the image itself. @param {any} file */
+function fileView(file) {
+  const local = file.transfer_method !== "remote_url" && !/^https?:/.test(file.url);
+  const url = local || new URL(file.url, document.baseURI).origin === location.origin ? here(file.url).href : file.url;
+  const safe = /^https?:/.test(new URL(url, document.baseURI).protocol);
+  const name = file.filename || "file";
+  const label = file.size ? `${name} (${sizeOf(file.size)})` : name;
+  if (!safe) return h("li", {}, name);
+  const isOurs = new URL(url).origin === location.origin;
+  const preview = file.type === "image" && isOurs ? h("img", { src: url, alt: name, loading: "lazy" }) : null;
+  // Files of other hosts are opened, never loaded by this page.
+  const link = h("a", { href: url, target: "_blank", rel: "noopener noreferrer nofollow", dir: "auto" }, preview, label);
+  if (isOurs) link.download = name;
+  return h("li", {}, link);
+}
+
+/** @param {any[]} files */
+const fileList = (files) => h("ul", { class: "files" }, ...files.map(fileView));
+
+export class MessageView {
+  /**
+   * @param {{id: string, query: string, files: any[], created_at: number}} message
+   * @param {Actions} actions
+   */
+  constructor(message, actions) {
+    this.id = message.id;
+    this.query = message.query;
+    this.files = message.files;
+    this.rating = /** @type {string | null} */ (null);
+    this._actions = actions;
+    this._steps = /** @type {Map<string, {row: any, summary: any, input: any, output: any}>} */ (new Map());
+    this._stepList = h("div", { class: "steps" });
+    this._body = h("div", { class: "markdown", dir: "auto" });
+    this.answer = new MarkdownView(this._body);
+    this._extra = h("div", { class: "extra" });
+    this._foot = h("footer");
+    this._answerBox = h(
+      "article",
+      { class: "answer", aria: { label: "Answer" }, tabIndex: -1 },
+      this._stepList,
+      this._body,
+      this._extra,
+      this._foot,
+    );
+    this._query = h("div", { class: "query", dir: "auto" }, message.query);
+    this._queryBox = h(
+      "article",
+      { class: "question-box", aria: { label: "You" } },
+      this._query,
+      message.files.length ? fileList(message.files) : null,
+      h("time", {}, timeOf(message.created_at)),
+    );
+    this.element = h("section", { class: "message", data: { message: message.id } }, this._queryBox, this._answerBox);
+  }
+
+  /** What the user said is known later than the answer begins. @param {string} query */
+  setQuery(query) {
+    this.query = query;
+    this._query.textContent = query;
+  }
+
+  /** Whether tokens still come. @param {boolean} isLive */
+  setLive(isLive) {
+    this.element.classList.toggle("live", isLive);
+    this._answerBox.setAttribute("aria-busy", String(isLive));
+  }
+
+  /** A step was opened, grew or got its result: always the whole step. @param {any} step */
+  showStep(step) {
+    let shown = this._steps.get(step.id);
+    if (!shown) {
+      const summary = h("summary");
+      const input = h("pre", { class: "input", dir: "auto" });
+      const output = h("pre", { class: "output", dir: "auto" });
+      const row = h("details", { class: step.tool ? "step tool" : "step thought" }, summary, input, output);
+      shown = { row, summary, input, output };
+      this._steps.set(step.id, shown);
+      this._stepList.append(row);
+    }
+    const { summary, input, output } = shown;
+    if (step.tool) {
+      const done = step.observation !== "";
+      setText(summary, `${done ? "Used" : "Uses"} ${step.tool}`);
+      setText(input, step.tool_input);
+      setText(output, step.observation);
+      input.hidden = !step.tool_input;
+      output.hidden = !done;
+    } else {
+      setText(summary, "Thinking");
+      setText(input, step.thought);
+      output.hidden = true;
+    }
+  }
+
+  /** @param {any[]} files */
+  showFiles(files) {
+    const made = files.filter((file) => file.belongs_to === "assistant");
+    this._extra.querySelector(".files")?.remove();
+    if (made.length) this._extra.append(fileList(made));
+  }
+
+  /** @param {string} text */
+  showError(text) {
+    this._extra.append(h("p", { class: "problem", role: "alert" }, text));
+  }
+
+  /** @param {any} question @param {string} [closed] why it can no longer be answered */
+  showQuestion(question, closed) {
+    this._extra.querySelector(".question")?.remove();
+    if (closed) {
+      this._extra.append(h("p", { class: "question closed" }, closed));
+      return;
+    }
+    // The form repeats the text of the answer.
+    this._body.hidden = true;
+    this._extra.append(
+      questionForm(question, (action, values) => this._actions.submit(question.form_token, action, values)),
+    );
+  }
+
+  /** The question was answered elsewhere: its text stays. @param {string} text */
+  closeQuestion(text) {
+    this._body.hidden = false;
+    this.showQuestion(null, text);
+  }
+
+  /**
+   * The answer is complete: numbers, and what can be done with it.
+   * @param {any} usage
+   * @param {number | null} firstToken seconds until the first one, as this page saw it
+   */
+  showEnd(usage, firstToken) {
+    const told = [];
+    const first = firstToken ?? (usage.time_to_first_token || null);
+    if (first !== null) told.push(`first token ${seconds(first)}`);
+    if (usage.latency) told.push(`${seconds(usage.latency)} in all`);
+    if (usage.total_tokens) told.push(`${usage.prompt_tokens} + ${usage.completion_tokens} tokens`);
+    if (Number(usage.total_price)) told.push(`${Number(usage.total_price).toFixed(4)} ${usage.currency}`);
+    const like = this._rateButton("like", "Good answer", "like");
+    const dislike = this._rateButton("dislike", "Bad answer", "dislike");
+    this._foot.replaceChildren(
+      h("span", { class: "usage" }, told.join(" · ")),
+      iconButton("copy", "Copy answer", (event) => this._copy(event)),
+      iconButton("again", "Ask again", () => this._actions.again(this.query, this.files)),
+      like,
+      dislike,
+    );
+    this._rated = () => {
+      like.setAttribute("aria-pressed", String(this.rating === "like"));
+      dislike.setAttribute("aria-pressed", String(this.rating === "dislike"));
+    };
+    this._rated();
+  }
+
+  /** @param {string[]} questions @param {(question: string) => void} ask */
+  showSuggestions(questions, ask) {
+    if (!questions.length) return;
+    const buttons = questions.map((question) =>
+      h("button", { type: "button", class: "suggestion", dir: "auto", onclick: () => ask(question) }, question),
+    );
+    this._extra.append(h("div", { class: "suggestions", aria: { label: "Suggested questions" }, role: "group" }, ...buttons));
+  }
+
+  /** A message that was stored. @param {any} item as GET /messages has it */
+  showStored(item) {
+    for (const step of item.agent_thoughts) this.showStep(step);
+    this._body.replaceChildren(rendered(item.answer));
+    this.answer.text = item.answer;
+    this.rating = item.feedback?.rating ?? null;
+    this.showFiles(item.message_files);
+    for (const content of item.extra_contents) {
+      const { state, form_definition: question, form_submission_data: answer } = content;
+      if (state === "open") this.showQuestion(question);
+      else if (state === "submitted") this.showQuestion(question, answer?.action_text ? `Answered: ${answer.action_text}` : "Answered.");
+      else this.showQuestion(question, "This question is closed.");
+    }
+    if (item.error) this.showError(item.error);
+    this.showEnd(item.metadata.usage, null);
+  }
+
+  /** @param {"like" | "dislike"} symbol @param {string} label @param {string} rating */
+  _rateButton(symbol, label, rating) {
+    return iconButton(symbol, label, async () => {
+      const before = this.rating;
+      this.rating = before === rating ? null : rating;
+      this._rated?.();
+      try {
+        await this._actions.rate(this.id, this.rating);
+      } catch (error) {
+        this.rating = before;
+        this._rated?.();
+        this.showError(error.message);
+      }
+    });
+  }
+
+  /** @param {any} event */
+  async _copy(event) {
+    const button = event.currentTarget;
+    try {
+      await navigator.clipboard.writeText(this.answer.text);
+      button.replaceChildren(icon("done"));
+    } catch {
+      button.replaceChildren(icon("failed"));
+    }
+    setTimeout(() => button.replaceChildren(icon("copy")), 1500);
+  }
+}
+
+/** Set a text if it is another one. @param {any} element @param {string} text */
+function setText(element, text) {
+  const node = element.firstChild;
+  if (node instanceof Text && text.startsWith(node.data)) {
+    if (text.length > node.data.length) node.appendData(text.slice(node.data.length));
+  } else element.textContent = text;
+}
+
+/** @param {number} value */
+const seconds = (value) => (value < 1 ? `${Math.round(value * 1000)} ms` : `${value.toFixed(1)} s`);
