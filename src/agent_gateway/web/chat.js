@@ -28,6 +28,7 @@ export class Chat {
     this._views = /** @type {Map<string, MessageView>} */ (new Map());
     this._running = /** @type {Map<string, Running>} */ (new Map());
     this._opened = 0;
+    this._shown = Promise.resolve();
     this._opening = { statement: "", questions: /** @type {string[]} */ ([]) };
     this._suggests = false;
     this._list = byId("messages");
@@ -57,7 +58,13 @@ export class Chat {
   }
 
   /** Show a conversation, or an empty page for a new one. @param {string} id */
-  async open(id) {
+  open(id) {
+    this._shown = this._open(id);
+    return this._shown;
+  }
+
+  /** @param {string} id */
+  async _open(id) {
     const opened = ++this._opened;
     for (const { events } of this._running.values()) events.close();
     this._running.clear();
@@ -79,7 +86,7 @@ export class Chat {
       this._toEnd();
     } catch (error) {
       if (opened !== this._opened) return;
-      if (error.status === 404 || error.status === 400) await this.open("");
+      if (error.status === 404 || error.status === 400) await this._open("");
       else this._list.append(h("p", { class: "problem", role: "alert" }, error.message, " ", this._retry(id)));
     }
   }
@@ -113,6 +120,8 @@ export class Chat {
    * @param {string} query @param {any[]} files as uploads have them @param {Record<string, any>} inputs
    */
   async send(query, files, inputs) {
+    // What was said before comes before it.
+    await this._shown;
     const opened = this._opened;
     const sent = performance.now();
     this._listeners.problem("");

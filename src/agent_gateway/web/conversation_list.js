@@ -122,9 +122,8 @@ export class ConversationList {
     problem.textContent = "";
     dialog.showModal();
     input.select();
-    dialog.querySelector("form").onsubmit = async (/** @type {any} */ event) => {
+    dialog.querySelector("form").onsubmit = async (/** @type {Event} */ event) => {
       event.preventDefault();
-      if (event.submitter?.value === "cancel") return dialog.close();
       try {
         Object.assign(item, await this._api.rename(item.id, input.value));
         dialog.close();
@@ -143,9 +142,8 @@ export class ConversationList {
     byId("deleted-name").textContent = item.name;
     problem.textContent = "";
     dialog.showModal();
-    dialog.querySelector("form").onsubmit = async (/** @type {any} */ event) => {
+    dialog.querySelector("form").onsubmit = async (/** @type {Event} */ event) => {
       event.preventDefault();
-      if (event.submitter?.value === "cancel") return dialog.close();
       try {
         await this._api.remove(item.id);
         this._items = this._items.filter((other) => other !== item);

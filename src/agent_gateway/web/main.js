@@ -98,10 +98,10 @@ async function start() {
   byId("disclaimer").textContent = site.custom_disclaimer;
   byId("user-name").value = api.user;
   byId("sign-out").hidden = Boolean(api.key);
-  byId("page").hidden = false;
   chat.configure(parameters);
   composer.configure(parameters, site);
   await list.refresh();
+  byId("page").hidden = false;
   await show(location.hash.slice(1));
 }
 
@@ -146,6 +146,9 @@ async function begin() {
 
 for (const button of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-icon]"))) {
   button.append(icon(/** @type {any} */ (button.dataset.icon)));
+}
+for (const button of document.querySelectorAll("[data-close]")) {
+  button.addEventListener("click", () => button.closest("dialog")?.close());
 }
 byId("skip").onclick = (/** @type {Event} */ event) => {
   event.preventDefault();

@@ -42,6 +42,8 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
     node.setAttribute("target", "_blank");
     node.setAttribute("rel", "noopener noreferrer nofollow");
   }
+  // What may be too wide is scrolled with the keyboard, too.
+  if (node.tagName === "PRE" || node.tagName === "TABLE") node.setAttribute("tabindex", "0");
   if (node.tagName === "INPUT") {
     node.setAttribute("type", "checkbox");
     node.setAttribute("disabled", "");

@@ -98,6 +98,10 @@ class TcpProxy:
         """Break all connections and refuse new ones."""
         self._do(self._cut())
 
+    def point_at(self, target: Target) -> None:
+        """Pass new connections on to another server."""
+        self._target = target
+
     def freeze(self) -> None:
         """No byte goes either way until `cut`; connections stay open and are accepted."""
         self._loop.call_soon_threadsafe(self._flowing.clear)

@@ -1,0 +1,127 @@
+"""A turn on the page: its tokens, steps and numbers, stop, reload, and other tabs."""
+
+from playwright.sync_api import expect
+
+from tests.support.browser import BOUND_MS, Tab, count_of
+from tests.support.fakes.script import Gate, fail, script, succeed, thinking, tool_call, tool_result
+from tests.support.fakes.script import text as said
+from tests.support.fakes.scripted_backend import ScriptedBackend
+
+FIRST = [f"first{number} " for number in range(30)]
+LATER = [f"later{number} " for number in range(30)]
+WHOLE = "".join(FIRST + LATER).strip()
+
+
+def test_tokens_are_shown_as_they_come(tab: Tab, fake: ScriptedBackend, gate: Gate) -> None:
+    fake.queue(script(said(*FIRST), gate, said(*LATER, index=1), succeed()))
+    tab.ask("Tell me")
+    tab.shows("".join(FIRST).strip())
+    expect(tab.last).to_have_attribute("aria-busy", "true")
+    gate.open()
+    tab.shows(WHOLE)
+    tab.wait_for_end()
+    expect(tab.last.locator(".usage")).to_contain_text("first token")
+    expect(tab.stop).to_be_hidden()
+    assert tab.page.title().startswith("Tell me")
+
+
+def test_steps_are_rows_that_open(tab: Tab, fake: ScriptedBackend) -> None:
+    clock = [*tool_call("call_1", "clock", {"zone": "UTC"}), *tool_result("call_1", "clock", "12:00")]
+    fake.queue(script(thinking("Hm, ", "the time."), clock, said("It is ", "noon."), succeed()))
+    tab.ask("What time is it?")
+    tab.wait_for_end()
+    thought, tool = tab.last.locator("details.step").all()
+    expect(thought.locator("summary")).to_have_text("Thinking")
+    expect(tool.locator("summary")).to_have_text("Used clock")
+    expect(tool.locator(".output")).to_be_hidden()
+    tool.locator("summary").click()
+    expect(tool.locator(".input")).to_have_text('{"zone": "UTC"}')
+    expect(tool.locator(".output")).to_have_text("12:00")
+    thought.locator("summary").click()
+    expect(thought.locator(".input")).to_have_text("Hm, the time.")
+
+
+def test_a_stopped_answer_stays(tab: Tab, fake: ScriptedBackend, gate: Gate) -> None:
+    fake.queue(script(said(*FIRST), gate, said(*LATER, index=1), succeed()))
+    tab.ask("Tell me")
+    tab.shows("".join(FIRST).strip())
+    tab.stop.click()
+    tab.wait_for_end()
+    tab.shows("".join(FIRST).strip())
+    expect(tab.stop).to_be_hidden()
+    assert len(fake.cancels) == 1
+
+
+def test_a_reload_in_the_middle_of_an_answer_goes_on_where_it_was(
+    tab: Tab, fake: ScriptedBackend, gate: Gate
+) -> None:
+    fake.queue(script(said(*FIRST), gate, said(*LATER, index=1), succeed()))
+    tab.ask("Tell me")
+    tab.shows("".join(FIRST).strip())
+    before = len(fake.requests)
+    tab.page.reload()
+    tab.shows("".join(FIRST).strip())
+    expect(tab.queries).to_have_text(["Tell me"])
+    expect(tab.stop).to_be_visible()
+    gate.open()
+    tab.shows(WHOLE)
+    tab.wait_for_end()
+    assert count_of(tab.text, "first7") == count_of(tab.text, "later7") == 1
+    assert len(fake.requests) == before
+    # From now on it comes from the rows.
+    tab.page.reload()
+    tab.shows(WHOLE)
+    expect(tab.answers).to_have_count(1)
+
+
+def test_every_tab_shows_the_answer_while_it_comes(
+    tab: Tab, second_tab: Tab, fake: ScriptedBackend, gate: Gate
+) -> None:
+    tab.ask("Hello")
+    tab.wait_for_end()
+    second_tab.open(tab.page.url)
+    fake.queue(script(said(*FIRST), gate, said(*LATER, index=1), succeed()))
+    tab.ask("Tell me")
+    for one in (tab, second_tab):
+        one.shows("".join(FIRST).strip())
+        expect(one.queries).to_have_text(["Hello", "Tell me"])
+    # The other one may stop it as well, and both know.
+    second_tab.stop.click()
+    for one in (tab, second_tab):
+        one.wait_for_end()
+        one.shows("".join(FIRST).strip())
+
+
+def test_a_message_that_comes_while_another_is_answered_waits_for_it(
+    tab: Tab, fake: ScriptedBackend, gate: Gate
+) -> None:
+    fake.queue(script(said("One"), gate, succeed()), script(said("Two"), succeed()))
+    tab.ask("First")
+    tab.shows("One")
+    tab.ask("Second")
+    expect(tab.answers).to_have_count(2)
+    expect(tab.text).to_have_text("")
+    gate.open()
+    tab.shows("Two")
+    tab.wait_for_end()
+    expect(tab.page.locator(".answer .markdown")).to_have_text(["One", "Two"])
+
+
+def test_a_turn_that_fails_says_why_and_keeps_its_text(tab: Tab, fake: ScriptedBackend) -> None:
+    fake.queue(script(said("Half an "), fail("InvokeServerUnavailableError", "a provider's secret")))
+    tab.ask("Break")
+    problem = tab.last.get_by_role("alert")
+    expect(problem).to_be_visible(timeout=BOUND_MS)
+    tab.shows("Half an")
+    assert "secret" not in problem.inner_text()
+    tab.page.reload()
+    expect(problem).to_be_visible(timeout=BOUND_MS)
+
+
+def test_an_answer_is_asked_for_again(tab: Tab, fake: ScriptedBackend) -> None:
+    tab.ask("Hello")
+    tab.wait_for_end()
+    tab.last.get_by_role("button", name="Ask again").click()
+    expect(tab.queries).to_have_text(["Hello", "Hello"], timeout=BOUND_MS)
+    tab.wait_for_end()
+    assert fake.requests[-1].body != fake.requests[-2].body, "the second one knows the first"
