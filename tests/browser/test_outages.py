@@ -8,17 +8,19 @@ import pytest
 from playwright.sync_api import APIResponse, Route, expect
 
 from tests.support.browser import BOUND_MS, Tab, count_of, sign_in_link
-from tests.support.fakes.script import Gate, script, succeed
+from tests.support.chat import Chat
+from tests.support.fakes.script import Cut, Forget, Gate, delta, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fakes.tcp_proxy import TcpProxy, http_proxy
 from tests.support.fleet import Fleet
 from tests.support.gateway_process import GatewayProcess
-from tests.support.gateway_server import API_KEY, GatewayServer, wait_until
+from tests.support.gateway_server import API_KEY, GatewayServer, StartGateway, wait_until
 from tests.support.ports import hold_port
 
 FIRST = [f"first{number} " for number in range(30)]
 LATER = [f"later{number} " for number in range(30)]
+one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 WHOLE = "".join(FIRST + LATER).strip()
 
 
@@ -96,6 +98,52 @@ def test_a_lost_response_to_a_message_makes_no_second_turn(
     assert len(fake.requests) == before + 1
     tab.page.reload()
     expect(tab.queries).to_have_text(["Hello"], timeout=BOUND_MS)
+
+
+FOLLOW = """([url, last]) => new Promise(async (done) => {
+    const {TurnEvents} = await import("/playground/turn_events.js");
+    const heard = [];
+    const onEvent = ({event, event_id, answer}) => {
+        heard.push([event, event_id, answer ?? ""]);
+        if (event === last) done(heard);
+    };
+    new TurnEvents(url, {onEvent, onState: () => {}, onGone: (reason) => done([reason])});
+})"""
+
+
+def test_ten_cuts_lose_and_double_no_event(
+    site_server: GatewayServer, fake: ScriptedBackend, open_tab: Callable[..., Tab]
+) -> None:
+    words = [f"word{number} " for number in range(200)]
+    fake.queue(script(said(*words), succeed()))
+    with site_server.client() as client:
+        chat = Chat(client, "cut")
+        url = chat.background("Tell me")["events_url"]
+        with http_proxy(site_server.url, []) as proxy:
+            tab = open_tab(proxy)
+            before = len(proxy.heads)
+            # Bytes of a response, headers included: the first one ends within them.
+            proxy.cut_next([40, *range(900, 3600, 300)])
+            heard = tab.page.evaluate(FOLLOW, [url, "message_end"])
+            connections = len(proxy.heads) - before
+    assert "".join(text for _, _, text in heard) == "".join(words)
+    positions = [position for _, position, _ in heard]
+    assert positions == sorted(set(positions))
+    assert connections > 10
+
+
+@one_database
+def test_a_long_text_that_replaces_comes_whole(
+    start_gateway: StartGateway, fake: ScriptedBackend, open_tab: Callable[..., Tab]
+) -> None:
+    """In pieces, of which the first ones have the same number."""
+    fake.queue(script(delta("x" * 80_000), Forget(), Cut()))
+    server = start_gateway()
+    with server.client() as client:
+        url = Chat(client, "replaced").background("Tell me")["events_url"]
+    heard = open_tab(server).page.evaluate(FOLLOW, [f"{url}&after=1000", "error"])
+    assert [kind for kind, _, _ in heard] == ["message_replace", "agent_message", "agent_message", "error"]
+    assert sum(len(text) for _, _, text in heard) == 80_000
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ class Tab:
 
     def _note(self, kind: str, text: str) -> None:
         # A refused or broken request is an error to a browser, and the daily bread of this page.
-        if kind == "error" and not text.startswith("Failed to load resource"):
+        if kind == "error" and not text.startswith(("Failed to load resource", "EventSource's response")):
             self.problems.append(text)
 
     # -- what is on the page -----------------------------------------------------------------------

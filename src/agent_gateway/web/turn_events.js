@@ -5,8 +5,8 @@ import { backoff, here, pause } from "./api.js";
 const LAST = new Set(["message_end", "error"]);
 
 /**
- * Follows a turn from its first event to its last. Each event is handed out once, in order: what a new
- * connection repeats is dropped by its number.
+ * Follows a turn from its first event to its last. Each connection asks for what comes after the last event
+ * that was heard, so each event is handed out once, in order.
  */
 export class TurnEvents {
   /**
@@ -22,8 +22,7 @@ export class TurnEvents {
     // Steps are shown, whatever the app's own mode is.
     this._url.searchParams.set("mode", "agent-chat");
     this._listeners = listeners;
-    this._last = 0;
-    this._attempt = 0;
+    this._failures = 0; // in a row
     this._ended = false;
     this._connect();
   }
@@ -35,53 +34,58 @@ export class TurnEvents {
   }
 
   _connect() {
-    const url = new URL(this._url);
-    if (this._last) url.searchParams.set("after", String(this._last));
-    const source = new EventSource(url);
+    const source = new EventSource(this._url);
+    let opened = false;
     this._source = source;
     source.onopen = () => {
-      this._attempt = 0;
+      opened = true;
+      this._failures = 0;
       this._listeners.onState("open");
     };
     source.onmessage = (message) => this._hear(message);
     source.onerror = () => {
       if (this._ended) return;
+      // Not by itself: it would repeat the URL, whose `after` is the one from before.
+      source.close();
       this._listeners.onState("lost");
-      // The browser comes back by itself after a cut, but not after an answer that is no stream.
-      if (source.readyState === EventSource.CLOSED) this._ask();
+      this._again(opened);
     };
   }
 
   /** @param {MessageEvent} message */
   _hear(message) {
+    if (this._ended) return;
     const event = JSON.parse(message.data);
-    if (this._ended || event.event_id <= this._last) return;
-    this._last = event.event_id;
-    const last = LAST.has(event.event);
-    if (last) this.close();
+    this._url.searchParams.set("after", event.event_id);
+    if (LAST.has(event.event)) this.close();
     this._listeners.onEvent(event, { id: message.lastEventId, data: message.data });
   }
 
-  /** Learn why the stream was refused, which EventSource does not tell, and go on or give up. */
-  async _ask() {
-    await pause(backoff(this._attempt++));
+  /** Connect again, after a pause. @param {boolean} opened whether the connection was a stream before it ended */
+  async _again(opened) {
+    await pause(backoff(this._failures++));
     while (!this._ended) {
-      const stop = new AbortController();
-      try {
-        const url = new URL(this._url);
-        if (this._last) url.searchParams.set("after", String(this._last));
-        const response = await fetch(url, { signal: stop.signal, cache: "no-store" });
-        stop.abort();
-        if (this._ended) return;
-        if (response.status === 200) return this._connect();
-        if (response.status === 204) return this._give("The turn has ended.");
-        if (response.status < 500 && response.status !== 429) {
-          return this._give(response.status === 404 ? "This answer was deleted." : "This answer can no longer be followed.");
-        }
-      } catch {
-        // Still unreachable.
-      }
-      await pause(backoff(this._attempt++));
+      if (opened) return this._connect();
+      // EventSource does not tell why it was refused.
+      const status = await this._status();
+      if (this._ended) return;
+      if (status === 200) return this._connect();
+      if (status === 204) return this._give("The turn has ended.");
+      if (status === 404) return this._give("This answer was deleted.");
+      if (status > 204 && status < 500 && status !== 429) return this._give("This answer can no longer be followed.");
+      await pause(backoff(this._failures++));
+    }
+  }
+
+  /** The status with which the stream would begin; 0 without an answer. */
+  async _status() {
+    const leave = new AbortController();
+    try {
+      return (await fetch(this._url, { signal: leave.signal, cache: "no-store" })).status;
+    } catch {
+      return 0;
+    } finally {
+      leave.abort();
     }
   }
 

@@ -98,6 +98,12 @@ class TcpProxy:
         """Break all connections and refuse new ones."""
         self._do(self._cut())
 
+    def cut_next(self, cuts: Sequence[int]) -> None:
+        """Break all connections, and the next ones after as many bytes from the server as this says."""
+        self.cut()
+        self._cuts = [*[0] * len(self._sent), *cuts]
+        self.open()
+
     def point_at(self, target: Target) -> None:
         """Pass new connections on to another server."""
         self._target = target
