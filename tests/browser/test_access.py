@@ -58,8 +58,17 @@ def faults(tab: Tab) -> list[str]:
 
 def talked(tab: Tab, fake: ScriptedBackend) -> None:
     """A tab with an answer of every kind on it, and a question."""
-    clock = [*tool_call("call_1", "clock", {"zone": "UTC"}), *tool_result("call_1", "clock", "12:00")]
-    fake.queue(script(thinking("Hm."), clock, said(*MARKDOWN.splitlines(keepends=True)), succeed()), asking())
+    found = '[{"river": "Volga", "km": 3531}, {"river": "Danube", "km": 2850}]'
+    used = [
+        *tool_call("call_1", "find_rivers", {"in": "Europe"}),
+        *tool_result("call_1", "find_rivers", found),
+    ]
+    fake.queue(
+        script(
+            thinking("I look up their lengths."), used, said(*MARKDOWN.splitlines(keepends=True)), succeed()
+        ),
+        asking(),
+    )
     tab.ask("What do you know about rivers?")
     tab.wait_for_end()
     tab.ask("Shall we swim?")
@@ -74,13 +83,14 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(
     tab = open_tab(site_server, **LOOKS[look])
     assert faults(tab) == []
     talked(tab, fake)
-    tab.answers.first.scroll_into_view_if_needed()
+    # The pictures of the README: what the page looks like at first sight.
+    folder = Path(os.environ.get("TEST_SCREENSHOTS") or tmp_path)
+    tab.page.locator("#scroller").evaluate("one => (one.scrollTop = 0)")
+    tab.page.screenshot(path=folder / f"{look}.png")
     tab.page.locator("details").evaluate_all("all => all.forEach((one) => (one.open = true))")
     assert faults(tab) == []
     assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert tab.page.locator("#scroller").evaluate("one => one.scrollWidth <= one.clientWidth")
-    folder = Path(os.environ.get("TEST_SCREENSHOTS") or tmp_path)
-    tab.page.screenshot(path=folder / f"{look}.png")
     tab.page.get_by_role("button", name="Events", exact=True).click()
     assert faults(tab) == []
     tab.page.get_by_role("button", name="Close events").click()
