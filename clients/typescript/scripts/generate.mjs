@@ -55,7 +55,8 @@ const blob = stringToAST("type T = Blob")[0].type;
 const types = await openapiTS(document, {
   // What has a default may be left out of a request.
   defaultNonNullable: false,
-  transform: (schema) => (schema.format === "binary" ? blob : undefined),
+  transform: ({ format, contentMediaType }) =>
+    format === "binary" || contentMediaType === "application/octet-stream" ? blob : undefined,
 });
 const table = `${HEAD}
 /** Method and path of each call; what is not JSON is marked. */

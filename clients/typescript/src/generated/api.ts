@@ -4222,7 +4222,7 @@ export interface operations {
             content: {
                 "multipart/form-data": {
                     /** @description The recording. */
-                    file: string;
+                    file: Blob;
                     /** @description The client's own identifier of its end user. */
                     user: string;
                 };
