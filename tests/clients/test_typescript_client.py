@@ -124,8 +124,8 @@ class Pages(SimpleHTTPRequestHandler):
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What the tests of the client read from their environment, with all that is behind it running."""
     folder = tmp_path_factory.mktemp("typescript")
-    pages, data, strict_data = folder / "pages", folder / "data", folder / "strict"
-    for made in (pages, data, strict_data):
+    pages, data, demo_data, strict_data = (folder / name for name in ("pages", "data", "demo", "strict"))
+    for made in (pages, data, demo_data, strict_data):
         made.mkdir()
     story = Story()
     with ScriptedBackend() as backend:
@@ -136,10 +136,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
             url = f"http://127.0.0.1:{server.server_port}"
             with (
                 GatewayServer(data, backend_url=backend.url, cors_origins=url) as gateway,
+                GatewayServer(demo_data, cors_origins=url) as demo,
                 strict_gateway(backend, strict_data) as strict,
             ):
                 yield {
                     "GATEWAY_URL": gateway.url,
+                    "DEMO_GATEWAY_URL": demo.url,
                     "STRICT_GATEWAY_URL": strict.url,
                     "GATEWAY_KEY": API_KEY,
                     "PAGES_URL": url,

@@ -20,6 +20,8 @@ export interface TurnState {
   /** The files that the agent made. */
   files: EventOf<"message_file">[];
   ids: TurnIds | undefined;
+  /** The conversation of the last turn that had one: to go on with it. Another `send` keeps it. */
+  conversationId: string | undefined;
   /** Why it failed: a GatewayError, or a ConnectionError when the gateway cannot be reached. */
   error: unknown;
 }
@@ -47,6 +49,7 @@ const IDLE: TurnState = {
   question: undefined,
   files: [],
   ids: undefined,
+  conversationId: undefined,
   error: undefined,
 };
 
@@ -69,7 +72,7 @@ export function useTurn(client: Client): UseTurn {
         change((before) => ({ ...before, status: "reconnecting" }));
         given.onReconnect?.(reconnect);
       };
-      setState({ ...IDLE, status: "running" });
+      setState(({ conversationId }) => ({ ...IDLE, status: "running", conversationId }));
       const opening = (async () => open({ ...given, signal, onReconnect }))();
       shown.current = opening;
       watch(opening, change);
@@ -117,6 +120,7 @@ function after(before: TurnState, event: TurnEvent): TurnState {
     ...before,
     status: "running",
     ids: before.ids ?? { task_id, message_id, conversation_id },
+    conversationId: conversation_id,
   };
   switch (event.event) {
     case "agent_thought":

@@ -79,6 +79,18 @@ test("shows the files that the agent makes", async () => {
   await shows("#files", "image");
 });
 
+test("goes on with its conversation, also after a turn that failed", async () => {
+  for (const query of ["One", "fail", "Two"]) {
+    await send(query);
+    await shows("#status", query === "fail" ? "failed" : "completed");
+  }
+  const client = createClient({ baseUrl: GATEWAY, apiKey: KEY });
+  const { data } = await client.listConversations({ query: { user } });
+  const lists = data.map(({ id }) => client.listMessages({ query: { user, conversation_id: id } }));
+  const queries = (await Promise.all(lists)).map((list) => list.data.map(({ query }) => query));
+  expect(queries).toEqual([["One", "fail", "Two"]]);
+});
+
 test("stops a turn, whose text stays", async () => {
   await send("hold");
   await shows("#text", "One two");

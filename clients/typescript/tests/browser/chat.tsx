@@ -21,7 +21,13 @@ function Chat() {
   return (
     <main>
       <input id="query" value={query} onChange={({ target }) => setQuery(target.value)} />
-      <button id="send" type="button" onClick={() => turn.send({ query, user }, { mode: "agent-chat" })} />
+      <button
+        id="send"
+        type="button"
+        onClick={() =>
+          turn.send({ query, user, conversation_id: turn.conversationId ?? null }, { mode: "agent-chat" })
+        }
+      />
       <button id="stop" type="button" onClick={() => turn.stop()} />
       <button
         id="resume"

@@ -1,5 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { writeFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import { build } from "esbuild";
 import { type Browser, chromium } from "playwright-core";
 import { FOLDER } from "./world.js";
@@ -12,10 +13,10 @@ export function launch(): Promise<Browser> {
   return chromium.launch({ executablePath, args: [...args, ...quiet] });
 }
 
-/** Puts a page with this program on the web server of the tests. */
+/** Puts a page with this program (of tests/browser, or anywhere) on the web server of the tests. */
 export async function publish(name: string, program: string): Promise<void> {
   await build({
-    entryPoints: [new URL(`../browser/${program}`, import.meta.url).pathname],
+    entryPoints: [resolve(new URL("../browser", import.meta.url).pathname, program)],
     outfile: `${FOLDER}/${name}.js`,
     bundle: true,
     format: "esm",

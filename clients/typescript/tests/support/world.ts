@@ -10,6 +10,8 @@ function given(name: string): string {
 export const GATEWAY = given("GATEWAY_URL");
 /** A gateway whose app refuses messages while a turn runs, and more than two requests in a minute. */
 export const STRICT = given("STRICT_GATEWAY_URL");
+/** A gateway with the built-in demo agent, as in README.md. */
+export const DEMO = given("DEMO_GATEWAY_URL");
 export const KEY = given("GATEWAY_KEY");
 /** A web server for pages and for the control of the backend; files of FOLDER are its pages. */
 export const PAGES = given("PAGES_URL");
