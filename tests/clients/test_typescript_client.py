@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -40,6 +41,7 @@ from tests.support.fakes.session import query_of
 from tests.support.gateway_server import API_KEY, GatewayServer
 from tests.support.json_type import Json
 from tests.support.paths import ROOT
+from tests.support.rows import end_behind_its_back
 
 pytestmark = pytest.mark.slow
 
@@ -54,60 +56,75 @@ class Story:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._gates: dict[str, Gate] = {}
+        clock = [*tool_call("call_1", "clock", {"zone": "UTC"}), *tool_result("call_1", "clock", "12:00")]
+        broken = fail("InvokeServerUnavailableError", "a provider's secret")
+        self._scripts: dict[str, Script] = {
+            "hold": script(text("One ", "two "), Gate(), text("three", index=1), succeed()),
+            "think": script(thinking("Hm, ", "the time."), clock, text("It is ", "noon."), succeed()),
+            "draw": script(text("Here"), file(b"not really a picture"), succeed()),
+            "ask": script(ask_human("Shall I deploy?")),
+            "fail": script(text("Half an "), broken),
+            "refuse": script(broken),
+            "long": script(delta("x" * LONG), succeed()),
+            "lose": script(delta("x" * LONG), Forget(), Cut()),
+        }
 
     def gate(self, name: str) -> Gate:
         with self._lock:
             return self._gates.setdefault(name, Gate())
 
     def __call__(self, body: Json) -> Script:
-        words = query_of(body).split(" ")
-        clock = [*tool_call("call_1", "clock", {"zone": "UTC"}), *tool_result("call_1", "clock", "12:00")]
-        match words:
-            case ["live", gate, *rest]:
-                pieces = [f"{word} " for word in rest]
-                half = len(pieces) // 2
-                first, second = text(*pieces[:half]), text(*pieces[half:], index=1)
-                return script(first, self.gate(gate), second, succeed())
-            case ["hold", *_]:
-                return script(text("One ", "two "), Gate(), text("three", index=1), succeed())
-            case ["think", *_]:
-                return script(thinking("Hm, ", "the time."), clock, text("It is ", "noon."), succeed())
-            case ["draw", *_]:
-                return script(text("Here"), file(b"not really a picture"), succeed())
-            case ["ask", *_]:
-                return script(ask_human("Shall I deploy?"))
-            case ["fail", *_]:
-                return script(text("Half an "), fail("InvokeServerUnavailableError", "a provider's secret"))
-            case ["refuse", *_]:
-                return script(fail("InvokeRateLimitError", "a provider's secret"))
-            case ["long", *_]:
-                return script(delta("x" * LONG), succeed())
-            case ["lose", *_]:
-                return script(delta("x" * LONG), Forget(), Cut())
-            case _:
-                return echo(body)
+        word, *rest = query_of(body).split(" ")
+        return self._live(*rest) if word == "live" else self._scripts.get(word) or echo(body)
+
+    def _live(self, gate: str, *words: str) -> Script:
+        """Says these words, and waits at the gate after half of them."""
+        pieces = [f"{word} " for word in words]
+        half = len(pieces) // 2
+        first, second = text(*pieces[:half]), text(*pieces[half:], index=1)
+        return script(first, self.gate(gate), second, succeed())
+
+
+@dataclass
+class Control:
+    """What the tests of the client may see and do behind the gateway."""
+
+    backend: ScriptedBackend
+    story: Story
+    database: str = ""
+
+    def runs_with(self, word: str) -> str:
+        return str(sum(word in query_of(request.body) for request in list(self.backend.requests)))
+
+    def do(self, what: str, name: str) -> None:
+        if what == "gates":
+            self.story.gate(name).open()
+        else:
+            end_behind_its_back(self.database, name)
 
 
 class Pages(SimpleHTTPRequestHandler):
-    """Serves the pages of the browser tests, and lets tests open gates and count runs."""
+    """Serves the pages of the browser tests, and the control: /runs/WORD, /gates/NAME, /ends/TASK."""
 
-    def __init__(self, backend: ScriptedBackend, story: Story, *args: Any, **kwargs: Any) -> None:
-        self._backend = backend
-        self._story = story
+    def __init__(self, control: Control, *args: Any, **kwargs: Any) -> None:
+        self._control = control
         super().__init__(*args, **kwargs)
 
     @override
     def do_GET(self) -> None:
-        if self.path.startswith("/runs/"):
-            word = unquote(self.path.removeprefix("/runs/"))
-            count = sum(word in query_of(request.body) for request in list(self._backend.requests))
-            self._say(str(count))
+        what, name = self._asked()
+        if what == "runs":
+            self._say(self._control.runs_with(name))
         else:
             super().do_GET()
 
     def do_POST(self) -> None:
-        self._story.gate(unquote(self.path.removeprefix("/gates/"))).open()
-        self._say("open")
+        self._control.do(*self._asked())
+        self._say("done")
+
+    def _asked(self) -> tuple[str, str]:
+        what, _, name = self.path[1:].partition("/")
+        return what, unquote(name)
 
     def _say(self, told: str) -> None:
         self.send_response(200)
@@ -127,10 +144,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     pages, data, demo_data, strict_data = (folder / name for name in ("pages", "data", "demo", "strict"))
     for made in (pages, data, demo_data, strict_data):
         made.mkdir()
-    story = Story()
     with ScriptedBackend() as backend:
-        backend.script = story
-        handler = partial(Pages, backend, story, directory=str(pages))
+        control = Control(backend, Story())
+        backend.script = control.story
+        handler = partial(Pages, control, directory=str(pages))
         with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             url = f"http://127.0.0.1:{server.server_port}"
@@ -139,6 +156,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
                 GatewayServer(demo_data, cors_origins=url) as demo,
                 strict_gateway(backend, strict_data) as strict,
             ):
+                control.database = gateway.settings.resolved_database_url()
                 yield {
                     "GATEWAY_URL": gateway.url,
                     "DEMO_GATEWAY_URL": demo.url,

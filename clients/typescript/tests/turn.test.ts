@@ -1,7 +1,7 @@
 import { createClient, GatewayError, type Reconnect, type Turn, type TurnEvent } from "agent-gateway-client";
 import { afterEach, describe, expect, test } from "vitest";
 import { CuttingProxy, type Plan } from "./support/proxy.js";
-import { GATEWAY, KEY, open, runsWith } from "./support/world.js";
+import { endBehindItsBack, GATEWAY, KEY, open, runsWith } from "./support/world.js";
 
 /** Bytes within the events of the first half of a long answer, and within the head of its response. */
 const IN_EVENTS = 3000;
@@ -261,7 +261,7 @@ describe("a turn that fails", () => {
     const { client, proxy, onReconnect, reconnects } = await through(() => undefined);
     const user = nextUser();
     const error = await errorOf(client.chat({ query: `refuse ${user}`, user }, { onReconnect }).text());
-    expect(error).toMatchObject({ code: "rate_limit_error", status: 429, retryAfter: undefined });
+    expect(error).toMatchObject({ code: "provider_unavailable", status: 503, retryAfter: undefined });
     expect(reconnects).toEqual([]);
     expect(proxy.connections).toBe(1);
     expect(await runsWith(user)).toBe(1);
@@ -289,6 +289,18 @@ describe("a turn that fails", () => {
       status: 409,
     });
   });
+});
+
+test("a text that is replaced is not what was told before", async () => {
+  const gate = nextUser();
+  const turn = direct().chat({ query: `live ${gate} one two three four`, user: gate });
+  await until(turn, "message");
+  await endBehindItsBack((await turn.ids).task_id);
+  await open(gate);
+  expect(await errorOf(turn.text())).toMatchObject({ code: "turn_interrupted" });
+  const replaced = await until(turn, "message_replace");
+  expect(replaced).toMatchObject({ answer: "" });
+  expect(turn.answer).toBe("");
 });
 
 describe("a caller", () => {
