@@ -17,6 +17,8 @@ export interface TurnOptions {
   signal?: AbortSignal | undefined;
   /** Called after a connection was cut, before the next try. */
   onReconnect?: ((reconnect: Reconnect) => void) | undefined;
+  /** Called when the gateway has answered: at first, and after each cut. */
+  onConnect?: (() => void) | undefined;
 }
 
 /** A message. Without a `conversation_id` it begins a conversation. */
@@ -65,7 +67,7 @@ export function createClient(options: ClientOptions): Client {
   const http = new Http(options);
   const calls = callsOf(http);
 
-  const read = (target: Partial<Target>, { mode, signal, onReconnect }: TurnOptions) =>
+  const read = (target: Partial<Target>, { mode, signal, onReconnect, onConnect }: TurnOptions) =>
     new Turn(
       http,
       {
@@ -79,6 +81,7 @@ export function createClient(options: ClientOptions): Client {
         signal: signal ?? new AbortController().signal,
         mode,
         onReconnect,
+        onConnect,
         ...target,
       },
       options,

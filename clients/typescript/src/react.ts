@@ -9,7 +9,7 @@ type EventOf<Name extends TurnEvent["event"]> = Extract<TurnEvent, { event: Name
 
 /** What a page shows of a turn. */
 export interface TurnState {
-  /** `reconnecting`: the connection was cut, and the next event makes it `running` again. */
+  /** `reconnecting`: the connection was cut, and the gateway has not answered again yet. */
   status: "idle" | "running" | "reconnecting" | "completed" | "failed";
   /** The answer so far. */
   text: string;
@@ -72,8 +72,12 @@ export function useTurn(client: Client): UseTurn {
         change((before) => ({ ...before, status: "reconnecting" }));
         given.onReconnect?.(reconnect);
       };
+      const onConnect = () => {
+        change((before) => ({ ...before, status: "running" }));
+        given.onConnect?.();
+      };
       setState(({ conversationId }) => ({ ...IDLE, status: "running", conversationId }));
-      const opening = (async () => open({ ...given, signal, onReconnect }))();
+      const opening = (async () => open({ ...given, signal, onReconnect, onConnect }))();
       shown.current = opening;
       watch(opening, change);
     },

@@ -35,8 +35,8 @@ export interface Target {
   eventsUrl: string | undefined;
   signal: AbortSignal;
   onReconnect: ((reconnect: Reconnect) => void) | undefined;
-  /** Called when the response to a request has come, and more of the turn is known. */
-  onResponse: () => void;
+  /** Called when a response has come, and more of the turn is known. */
+  onConnect: (() => void) | undefined;
 }
 
 /** The events of a turn to its end, each once, over as many connections as that takes. */
@@ -83,7 +83,7 @@ function requestOf(target: Target, { position }: Cursor, hasKey: boolean) {
   const { taskId, eventsUrl, user, mode, signal } = target;
   // With a key there is no ticket to expire, and the way to the gateway is the one that worked before.
   const byKey = taskId !== undefined && user !== undefined && (hasKey || eventsUrl === undefined);
-  const path = byKey ? `/chat-messages/${taskId}/events` : eventsUrl;
+  const path = byKey ? `/chat-messages/${encodeURIComponent(taskId)}/events` : eventsUrl;
   if (path === undefined) return { path: target.path, init: target.init, resumes: false };
   const query = { user: byKey ? user : undefined, mode, after: position || undefined };
   return { path: withQuery(path, query), init: { signal }, resumes: true };
@@ -92,5 +92,5 @@ function requestOf(target: Target, { position }: Cursor, hasKey: boolean) {
 function learn(target: Target, { headers }: Response): void {
   target.taskId ??= headers.get("X-Task-Id") ?? undefined;
   target.eventsUrl ??= headers.get("X-Turn-Events-URL") ?? undefined;
-  target.onResponse();
+  target.onConnect?.();
 }

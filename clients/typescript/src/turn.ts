@@ -29,9 +29,13 @@ export class Turn implements AsyncIterable<TurnEvent> {
   #hasEnded = false;
 
   /** @internal */
-  constructor(http: Http, target: Omit<Target, "onResponse">, options: ReadOptions) {
+  constructor(http: Http, target: Target, options: ReadOptions) {
     this.#http = http;
-    this.#target = { ...target, onResponse: () => this.#learn() };
+    const onConnect = () => {
+      this.#learn();
+      target.onConnect?.();
+    };
+    this.#target = { ...target, onConnect };
     this.#options = options;
     this.ids = this.#first.promise;
     this.#read();
@@ -57,7 +61,7 @@ export class Turn implements AsyncIterable<TurnEvent> {
   async stop(): Promise<void> {
     const { user } = this.#target;
     if (user === undefined) throw new Error("To stop a turn that is followed by its URL, give its `user`.");
-    const path = `/chat-messages/${await this.#known.promise}/stop`;
+    const path = `/chat-messages/${encodeURIComponent(await this.#known.promise)}/stop`;
     const retries = new Retries(this.#options);
     for (;;) {
       try {
@@ -84,7 +88,8 @@ export class Turn implements AsyncIterable<TurnEvent> {
     try {
       for await (const event of readTurn(this.#http, this.#target, this.#options)) {
         this.#learn();
-        this.#first.resolve(event);
+        const { task_id, message_id, conversation_id } = event;
+        this.#first.resolve({ task_id, message_id, conversation_id });
         this.#answer.add(event);
         this.#events.push(event);
         if (event.event === "error") throw new GatewayError(event);

@@ -146,6 +146,8 @@ test("tells that it reconnects, and then shows the rest", async () => {
     });
     await send(`live ${user} ${words}`);
     await page.waitForFunction("globalThis.seen.has('reconnecting')");
+    // There is no event yet, but the gateway has answered.
+    await shows("#status", "running");
     await open(user);
     await shows("#status", "completed");
     await shows("#text", words);

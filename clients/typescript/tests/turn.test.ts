@@ -118,7 +118,11 @@ describe("a cut", () => {
   test("in the middle of a turn is followed by exactly the rest, live", async () => {
     const { client, reconnects, onReconnect } = await through(first({ after: IN_EVENTS, how: "reset" }));
     const gate = nextUser();
-    const turn = client.chat({ query: `live ${gate} ${WORDS}`, user: gate }, { onReconnect });
+    let connects = 0;
+    const onConnect = () => {
+      connects += 1;
+    };
+    const turn = client.chat({ query: `live ${gate} ${WORDS}`, user: gate }, { onReconnect, onConnect });
     // The first half is on the wire before the gate: the cut was before it opens.
     await until(turn, "message");
     for await (const event of turn) if (event.event_id === 20) break;
@@ -126,7 +130,7 @@ describe("a cut", () => {
     expect(await turn.text()).toBe(`${WORDS} `);
     const positions = (await eventsOf(turn)).map((event) => event.event_id);
     expect(positions).toEqual([...new Set(positions)].sort((one, other) => one - other));
-    expect(reconnects.length).toBe(1);
+    expect([reconnects.length, connects]).toEqual([1, 2]);
     expect(reconnects[0]).toMatchObject({ failures: 1, delay: 0 });
     expect(reconnects[0]?.after).toBeGreaterThan(0);
   });
