@@ -75,7 +75,13 @@ class Story:
 
     def __call__(self, body: Json) -> Script:
         word, *rest = query_of(body).split(" ")
-        return self._live(*rest) if word == "live" else self._scripts.get(word) or echo(body)
+        match word:
+            case "live":
+                return self._live(*rest)
+            case "late":
+                return script(self.gate(rest[0]), text(" ".join(rest[1:])), succeed())
+            case _:
+                return self._scripts.get(word) or echo(body)
 
     def _live(self, gate: str, *words: str) -> Script:
         """Says these words, and waits at the gate after half of them."""

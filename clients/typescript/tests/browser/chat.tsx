@@ -4,17 +4,32 @@ import { useTurn } from "agent-gateway-client/react";
 import { StrictMode, useMemo, useState } from "react";
 import { createRoot } from "react-dom/client";
 
+/** What the test looks at: every status there was, and the signals of all requests. */
+const statuses = new Set<string>();
+const signals: (AbortSignal | null | undefined)[] = [];
+Object.assign(globalThis, { statuses, signals });
+
 const given = new URLSearchParams(location.search);
 const user = given.get("user") ?? "";
 
 function Chat() {
   const [query, setQuery] = useState("");
   const client = useMemo(
-    () => createClient({ baseUrl: given.get("url") ?? "", apiKey: given.get("key") ?? "", backoff: () => 0 }),
+    () =>
+      createClient({
+        baseUrl: given.get("url") ?? "",
+        apiKey: given.get("key") ?? "",
+        backoff: () => 0,
+        fetch: (input, init) => {
+          signals.push(init?.signal);
+          return fetch(input, init);
+        },
+      }),
     [],
   );
   const turn = useTurn(client);
   const { question } = turn;
+  statuses.add(turn.status);
   const approve = () =>
     question &&
     turn.answer(question.data.form_token, { action: "approve", inputs: {}, user }, { mode: "agent-chat" });
