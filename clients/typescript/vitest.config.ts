@@ -13,6 +13,6 @@ export default defineConfig({
     maxWorkers: 2,
     // A bound, not an expectation: the cuts take most of it on a busy machine.
     testTimeout: 120_000,
-    hookTimeout: 60_000,
+    hookTimeout: 120_000,
   },
 });

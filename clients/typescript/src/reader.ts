@@ -35,12 +35,18 @@ export interface Target {
   eventsUrl: string | undefined;
   signal: AbortSignal;
   onReconnect: ((reconnect: Reconnect) => void) | undefined;
-  /** Called when a response has come, and more of the turn is known. */
   onConnect: (() => void) | undefined;
 }
 
+/** Stands among the events where a connection begins; more of the target is known then. */
+export const CONNECTED = "connected";
+
 /** The events of a turn to its end, each once, over as many connections as that takes. */
-export async function* readTurn(http: Http, target: Target, options: ReadOptions): AsyncGenerator<TurnEvent> {
+export async function* readTurn(
+  http: Http,
+  target: Target,
+  options: ReadOptions,
+): AsyncGenerator<TurnEvent | typeof CONNECTED> {
   const { signal } = target;
   const cursor = new Cursor(target.after);
   const retries = new Retries(options);
@@ -53,6 +59,7 @@ export async function* readTurn(http: Http, target: Target, options: ReadOptions
       resumes = next.resumes;
       const response = await http.request(next.path, { ...next.init, signal: connection.signal });
       learn(target, response);
+      yield CONNECTED;
       // The turn has ended, and the reader has seen all of it.
       if (response.status === 204) return;
       cursor.begin();
@@ -80,17 +87,16 @@ export async function* readTurn(http: Http, target: Target, options: ReadOptions
 
 /** The next request: for the rest of the turn, once the turn is known. */
 function requestOf(target: Target, { position }: Cursor, hasKey: boolean) {
-  const { taskId, eventsUrl, user, mode, signal } = target;
+  const { taskId, eventsUrl, user, mode } = target;
   // With a key there is no ticket to expire, and the way to the gateway is the one that worked before.
   const byKey = taskId !== undefined && user !== undefined && (hasKey || eventsUrl === undefined);
   const path = byKey ? `/chat-messages/${encodeURIComponent(taskId)}/events` : eventsUrl;
   if (path === undefined) return { path: target.path, init: target.init, resumes: false };
   const query = { user: byKey ? user : undefined, mode, after: position || undefined };
-  return { path: withQuery(path, query), init: { signal }, resumes: true };
+  return { path: withQuery(path, query), init: {}, resumes: true };
 }
 
 function learn(target: Target, { headers }: Response): void {
   target.taskId ??= headers.get("X-Task-Id") ?? undefined;
   target.eventsUrl ??= headers.get("X-Turn-Events-URL") ?? undefined;
-  target.onConnect?.();
 }

@@ -1,7 +1,7 @@
 import { GatewayError } from "./errors.js";
 import { Answer, type TurnEvent } from "./events.js";
 import { type Http, post } from "./http.js";
-import { type ReadOptions, readTurn, type Target } from "./reader.js";
+import { CONNECTED, type ReadOptions, readTurn, type Target } from "./reader.js";
 import { pause, Retries } from "./retries.js";
 
 /** The ids of a turn, as every event has them. */
@@ -31,11 +31,7 @@ export class Turn implements AsyncIterable<TurnEvent> {
   /** @internal */
   constructor(http: Http, target: Target, options: ReadOptions) {
     this.#http = http;
-    const onConnect = () => {
-      this.#learn();
-      target.onConnect?.();
-    };
-    this.#target = { ...target, onConnect };
+    this.#target = target;
     this.#options = options;
     this.ids = this.#first.promise;
     this.#read();
@@ -87,7 +83,11 @@ export class Turn implements AsyncIterable<TurnEvent> {
   async #read(): Promise<void> {
     try {
       for await (const event of readTurn(this.#http, this.#target, this.#options)) {
-        this.#learn();
+        if (this.#target.taskId !== undefined) this.#known.resolve(this.#target.taskId);
+        if (event === CONNECTED) {
+          this.#target.onConnect?.();
+          continue;
+        }
         const { task_id, message_id, conversation_id } = event;
         this.#first.resolve({ task_id, message_id, conversation_id });
         this.#answer.add(event);
@@ -107,10 +107,6 @@ export class Turn implements AsyncIterable<TurnEvent> {
     this.#first.promise.catch((error) => this.#known.reject(error));
     this.#hasEnded = true;
     this.#tell();
-  }
-
-  #learn(): void {
-    if (this.#target.taskId !== undefined) this.#known.resolve(this.#target.taskId);
   }
 
   #tell(): void {

@@ -346,6 +346,17 @@ describe("a caller", () => {
     expect(await direct().follow({ task_id, user: gate }).text()).toBe("one two ");
   });
 
+  test.each(["onConnect", "onReconnect"])("whose %s throws gets its error", async (name) => {
+    const { client, proxy } = await through(first({ after: IN_HEAD, how: "reset" }));
+    const mistake = new Error("a mistake of the page");
+    const callback = () => {
+      throw mistake;
+    };
+    const turn = client.chat({ query: "Hello", user: nextUser() }, { [name]: callback });
+    expect(await errorOf(turn.text())).toBe(mistake);
+    expect(proxy.cuts).toBe(1);
+  });
+
   test("who has left before makes no turn", async () => {
     const user = nextUser();
     const turn = direct().chat({ query: user, user }, { signal: AbortSignal.abort() });
