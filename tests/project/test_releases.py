@@ -1,5 +1,6 @@
 """The workflows rely on the form of the changelog and on equal versions in all files."""
 
+import json
 import re
 import subprocess
 import tomllib
@@ -42,6 +43,15 @@ def test_a_version_missing_from_the_changelog_is_not_released() -> None:
     notes = notes_of("99.0.0")
     assert (notes.returncode, notes.stdout) == (1, "")
     assert "says nothing about 99.0.0" in notes.stderr
+
+
+def test_the_typescript_client_has_the_version_of_the_gateway() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    package, lock = (
+        json.loads((ROOT / "clients/typescript" / name).read_text())
+        for name in ("package.json", "package-lock.json")
+    )
+    assert [package["version"], lock["version"], lock["packages"][""]["version"]] == [version] * 3
 
 
 def test_the_workflow_tests_every_supported_python() -> None:
