@@ -8,8 +8,8 @@ from random import Random
 from typing import Final
 
 import pytest
-from agent_gateway_client import AsyncClient, ChatStreamEvent, Client, ConnectionLost, Reconnect, Retry
 
+from agent_gateway_client import AsyncClient, ChatStreamEvent, Client, ConnectionLost, Reconnect, Retry
 from tests.support.fakes.script import Gate, Script, script, succeed, text, thinking
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fakes.session import query_of
@@ -21,7 +21,7 @@ TURNS: Final = 14
 CUTS: Final = 1000
 """How many are at least seen by the turns of one client."""
 LONGEST: Final = 1200
-"""Bytes of a response, with its 400 bytes of headers, after which the latest cut comes: in its first events."""
+"""Bytes of a response after which the latest cut comes: 400 of headers, and a few events."""
 LONGEST_OF_AGENT: Final = 9000
 """The same in mode `agent`, where one event has the whole answer."""
 FIRST: Final = [f"{number} naïve 你好 🎉 \u2028 " for number in range(30)]
