@@ -66,7 +66,7 @@ def test_a_stream_cut_at_any_byte_is_read_whole(end: bytes, least: bytes) -> Non
         texts = [json.dumps(one, ensure_ascii=False).encode() for one in short]
         complete = sum(text + least in sent for text in texts)
         replies += [streamed(sent, X_Task_Id="t"), streamed(b"".join(frames[complete:]))]
-        cursors.append(short[complete - 1]["event_id"] if complete else 0)
+        cursors.append(int(short[complete - 1]["event_id"]) if complete else 0)
     with RawGateway(*replies) as gateway, Client(gateway.url, KEY, user="ada", retry=AT_ONCE) as client:
         assert {client.chat("Hello").text() for _ in cursors} == {"".join(TEXTS[1:4])}
     assert [after_of(asked.line) for asked in gateway.asked[1::2]] == cursors

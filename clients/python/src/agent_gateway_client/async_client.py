@@ -114,10 +114,11 @@ class AsyncClient:
         action: str,
         inputs: Mapping[str, object] | None = None,
         *,
+        mode: str | None = None,
         on_reconnect: OnReconnect | None = None,
     ) -> AsyncTurn:
         """Submit a form, the `data` of a `human_input_required` event, and read how the agent goes on."""
-        return self._turn(readings.of_form(self._reader(None, on_reconnect), form, action, inputs))
+        return self._turn(readings.of_form(self._reader(mode, on_reconnect), form, action, inputs))
 
     send_chat_message = AsyncMethod(operations.send_chat_message)
     begin = AsyncMethod(operations.begin)

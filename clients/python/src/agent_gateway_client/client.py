@@ -114,10 +114,11 @@ class Client:
         action: str,
         inputs: Mapping[str, object] | None = None,
         *,
+        mode: str | None = None,
         on_reconnect: OnReconnect | None = None,
     ) -> Turn:
         """Submit a form, the `data` of a `human_input_required` event, and read how the agent goes on."""
-        return self._turn(readings.of_form(self._reader(None, on_reconnect), form, action, inputs))
+        return self._turn(readings.of_form(self._reader(mode, on_reconnect), form, action, inputs))
 
     send_chat_message = Method(operations.send_chat_message)
     begin = Method(operations.begin)

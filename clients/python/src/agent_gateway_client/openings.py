@@ -45,13 +45,14 @@ def place_of_task(task_id: str, user: str, mode: str | None) -> Place:
     return Place(path_of("chat-messages", task_id, "events"), _with_mode({"user": user}, mode), True)
 
 
-def place_of_ticket(events_url: str, task_id: str) -> Place:
+def place_of_ticket(events_url: str, task_id: str, mode: str | None) -> Place:
     """The events of a turn, read with the ticket of an `events_url` at the gateway that gave it.
 
     Its host may be the one that browsers know, which this process may not reach.
     """
     tickets = parse_qs(urlsplit(events_url).query).get("ticket", [""])
-    return Place(path_of("chat-messages", task_id, "events"), {"ticket": tickets[0]}, False)
+    params = _with_mode({"ticket": tickets[0]}, mode)
+    return Place(path_of("chat-messages", task_id, "events"), params, False)
 
 
 def place_of_url(events_url: str, mode: str | None) -> Place:

@@ -13,7 +13,7 @@ A driver (`turn.py`, `async_turn.py`) sends `next_request()`, hands over what co
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final, get_args, get_type_hints
 
@@ -97,7 +97,7 @@ class Resumption:
         """Why the last connection ended before the turn did."""
         self._may_have_worked = False
         """Whether an opening request was sent without a response that says what became of it."""
-        self._answer = Answer(text, from_start=after == 0, is_agent=reader.mode in ("agent", "agent-chat"))
+        self._answer = Answer(text, from_start=after == 0, is_agent=reader.mode == "agent")
         self.last_event_id = after
         self.task_id: str | None = None
         self.conversation_id: str | None = None
@@ -171,6 +171,8 @@ class Resumption:
         elif isinstance(failure, FormSubmitted) and self._may_have_worked:
             # An earlier try arrived, and only its response was lost: the turn of the answer has begun.
             self._opening = answer_request(self._question, self._reader.user)
+            # That stream is in the app's mode.
+            self._reader, self._answer = replace(self._reader, mode=None), Answer()
             self._may_have_worked = False
         elif is_passing(failure):
             self._may_have_worked = True
@@ -222,5 +224,5 @@ class Resumption:
             self.events_url, self.task_id = told["events_url"], told["task_id"]
         except (ValueError, KeyError, TypeError):
             raise UnexpectedResponse(HTTPStatus.OK) from None
-        self._place = place_of_ticket(self.events_url, self.task_id)
+        self._place = place_of_ticket(self.events_url, self.task_id, self._reader.mode)
         self._attempts.succeeded()
