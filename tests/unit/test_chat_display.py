@@ -9,7 +9,7 @@ from typing_extensions import override
 from agent_gateway.cli.chat.steps import LONGEST, Steps
 from agent_gateway.cli.chat.talk import Shown
 from agent_gateway.cli.chat.terminal import Terminal
-from agent_gateway_client.types import AgentThoughtEvent, MessageReplaceEvent
+from agent_gateway_client.types import AgentThoughtEvent, ChatStreamEvent
 
 
 class Screen(io.StringIO):
@@ -26,27 +26,28 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
     return Screen()
 
 
-COMMON: dict[str, Any] = {
-    "conversation_id": "c",
-    "message_id": "m",
-    "created_at": 1,
-    "task_id": "t",
-    "event_id": 1,
-}
+def made(event: str, **fields: object) -> Any:
+    """An event with the fields that all have."""
+    common = {"conversation_id": "c", "message_id": "m", "created_at": 1, "task_id": "t", "event_id": 1}
+    return {"event": event, **common, **fields}
 
 
-def replaced(text: str) -> MessageReplaceEvent:
-    return {**COMMON, "event": "message_replace", "answer": text, "reason": "past_lost"}
+def replaced(text: str) -> ChatStreamEvent:
+    event: ChatStreamEvent = made("message_replace", answer=text, reason="past_lost")
+    return event
 
 
 def step(step_id: str, **fields: str) -> AgentThoughtEvent:
     texts = {"thought": "", "tool": "", "tool_input": "", "observation": "", **fields}
-    more: dict[str, Any] = {"id": step_id, "position": 1, "tool_labels": {}, "message_files": []}
-    return {**COMMON, **more, **texts, "event": "agent_thought"}
+    event: AgentThoughtEvent = made(
+        "agent_thought", id=step_id, position=1, tool_labels={}, message_files=[], **texts
+    )
+    return event
 
 
-def piece(text: str) -> Any:
-    return {**COMMON, "event": "agent_message", "id": "m", "answer": text}
+def piece(text: str) -> ChatStreamEvent:
+    event: ChatStreamEvent = made("agent_message", id="m", answer=text)
+    return event
 
 
 def test_a_replaced_answer_that_goes_on_is_gone_on_with(screen: Screen) -> None:
@@ -90,8 +91,7 @@ def test_a_tool_is_shown_with_its_result_or_at_the_end_without(screen: Screen) -
 def test_a_file_and_the_end_of_a_line_that_is_open(screen: Screen) -> None:
     shown = Shown(Terminal(screen, screen))
     shown.add(piece("See: "))
-    file: Any = {**COMMON, "event": "message_file", "id": "f", "type": "image", "url": "/files/f\n?ticket=t"}
-    shown.add(file)
+    shown.add(made("message_file", id="f", type="image", url="/files/f\n?ticket=t"))
     shown.close()
     assert screen.getvalue() == "See: \nFile: /files/f ?ticket=t\n"
 
