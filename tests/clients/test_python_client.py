@@ -16,6 +16,7 @@ from agent_gateway_client import (
     GatewayError,
     IdempotencyConflict,
     InvalidParam,
+    Mode,
     NotFound,
     Reconnect,
     Retry,
@@ -60,7 +61,7 @@ def test_an_answer_is_read_as_events_and_as_text(client: Client) -> None:
 
 
 @pytest.mark.parametrize("mode", ["chat", "agent-chat", "agent"])
-def test_no_mode_doubles_the_text(client: Client, mode: str) -> None:
+def test_no_mode_doubles_the_text(client: Client, mode: Mode) -> None:
     turn = client.chat("Think", mode=mode)
     events = list(turn)
     assert turn.text() == "It is noon."
@@ -165,7 +166,7 @@ def test_another_process_goes_on_where_the_first_one_was(client: Client, gateway
 
 
 @pytest.mark.parametrize("mode", ["chat", "agent-chat", "agent"])
-def test_a_turn_followed_from_any_of_its_events_has_the_whole_text(client: Client, mode: str) -> None:
+def test_a_turn_followed_from_any_of_its_events_has_the_whole_text(client: Client, mode: Mode) -> None:
     turn = client.chat("Think", mode=mode)
     for event in turn:
         assert turn.task_id is not None
@@ -272,7 +273,7 @@ def test_somebody_elses_answer_is_waited_for(
 @pytest.mark.parametrize("mode", ["chat", "agent"])
 @pytest.mark.parametrize("cuts", [[], [40_000, 300, 70_000, 90_000, 81_000]])
 def test_a_stored_text_replaces_what_was_read_elsewhere(
-    client: Client, gateway: GatewayServer, backend: ScriptedBackend, mode: str, cuts: list[int]
+    client: Client, gateway: GatewayServer, backend: ScriptedBackend, mode: Mode, cuts: list[int]
 ) -> None:
     """A text that is long enough to come in pieces, which are cut in between."""
     answer = "".join(f"{number} " for number in range(20_000))

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from agent_gateway_client import AsyncClient, ChatStreamEvent, Client, ConnectionLost, Reconnect, Retry
+from agent_gateway_client import AsyncClient, ChatStreamEvent, Client, ConnectionLost, Mode, Reconnect, Retry
 from tests.support.fakes.script import Gate, Script, script, succeed, text, thinking
 from tests.support.fakes.scripted_backend import ScriptedBackend
 from tests.support.fakes.session import query_of
@@ -48,7 +48,7 @@ class Cut:
         return f"seed {self.seed}"
 
     @property
-    def mode(self) -> str | None:
+    def mode(self) -> Mode | None:
         """Every third turn shows its steps and repeats its answer."""
         return "agent" if self.seed % 3 == 2 else None
 

@@ -1,6 +1,7 @@
 """What `agent-gateway chat` shows of events that come seldom: a replaced answer, a step told again."""
 
 import io
+import sys
 from typing import Any
 
 import pytest
@@ -104,3 +105,16 @@ def test_where_nobody_watches_steps_are_left_out() -> None:
     terminal.aside("By the way")
     terminal.end_line()
     assert (out.getvalue(), err.getvalue()) == ("One\n", "By the way\n")
+
+
+def test_somebody_who_types_without_a_screen_is_prompted_on_standard_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, err = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
+    terminal = Terminal(out, err)
+    terminal.answer("One")
+    assert terminal.read("> ") == "Hello"
+    with pytest.raises(EOFError):
+        terminal.read("> ")
+    assert (out.getvalue(), err.getvalue()) == ("One\n", "> > ")

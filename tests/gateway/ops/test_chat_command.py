@@ -204,20 +204,24 @@ def test_a_second_ctrl_c_leaves_an_agent_that_does_not_stop(typed: Type, fake: S
     assert "Traceback" not in program.text
 
 
+@pytest.mark.parametrize("lines", [None, "Stop me\nHello\n"], ids=["argument", "pipe"])
 def test_ctrl_c_stops_one_question_and_its_exit_code_says_so(
-    gateway: GatewayServer, user: str, tmp_path: Path
+    gateway: GatewayServer, user: str, tmp_path: Path, lines: str | None
 ) -> None:
-    """In a pipe: the signal comes from somebody else than a terminal."""
+    """The signal comes from somebody else than a terminal. The lines behind it are not asked."""
     process = subprocess.Popen(
-        [sys.executable, *arguments(gateway.url, user, "Stop me")],
+        [sys.executable, *arguments(gateway.url, user, *(["Stop me"] if lines is None else []))],
         cwd=tmp_path,
         env=environment(API_KEY=API_KEY),
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     with process:
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.write(lines or "")
+        process.stdin.flush()
         assert process.stdout.read(8) == "One two "
         process.send_signal(signal.SIGINT)
         assert process.stdout.read() == "\n"

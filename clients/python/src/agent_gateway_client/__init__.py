@@ -25,6 +25,7 @@ from agent_gateway_client.errors import (
     Unavailable,
     UnexpectedResponse,
 )
+from agent_gateway_client.openings import Mode
 from agent_gateway_client.operations import MessageOptions
 from agent_gateway_client.resumption import Reconnect
 from agent_gateway_client.retry import Retry
@@ -45,6 +46,7 @@ __all__ = [
     "IdempotencyConflict",
     "InvalidParam",
     "MessageOptions",
+    "Mode",
     "NotFound",
     "Reconnect",
     "Retry",

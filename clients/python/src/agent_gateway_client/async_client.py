@@ -14,7 +14,7 @@ from agent_gateway_client.async_turn import AsyncTurn
 from agent_gateway_client.calls import Call
 from agent_gateway_client.errors import ConnectionLost, GatewayError
 from agent_gateway_client.methods import AsyncMethod
-from agent_gateway_client.openings import StreamRequest
+from agent_gateway_client.openings import Mode, StreamRequest
 from agent_gateway_client.operations import MessageOptions
 from agent_gateway_client.resumption import OnReconnect, Reader, Resumption
 from agent_gateway_client.retry import DEFAULT, Attempts, Retry
@@ -64,7 +64,7 @@ class AsyncClient:
         self,
         query: str,
         *,
-        mode: str | None = None,
+        mode: Mode | None = None,
         idempotency_key: str | None = None,
         on_reconnect: OnReconnect | None = None,
         **options: Unpack[MessageOptions],
@@ -83,7 +83,7 @@ class AsyncClient:
         *,
         after: int = 0,
         text: str = "",
-        mode: str | None = None,
+        mode: Mode | None = None,
         on_reconnect: OnReconnect | None = None,
     ) -> AsyncTurn:
         """Read a turn that another process began, without a key, after an event that was read there.
@@ -98,7 +98,7 @@ class AsyncClient:
         *,
         after: int = 0,
         text: str = "",
-        mode: str | None = None,
+        mode: Mode | None = None,
         on_reconnect: OnReconnect | None = None,
     ) -> AsyncTurn:
         """Read a turn of this user by its id, with the API key. The rest is as in `follow`."""
@@ -114,7 +114,7 @@ class AsyncClient:
         action: str,
         inputs: Mapping[str, object] | None = None,
         *,
-        mode: str | None = None,
+        mode: Mode | None = None,
         on_reconnect: OnReconnect | None = None,
     ) -> AsyncTurn:
         """Submit a form, the `data` of a `human_input_required` event, and read how the agent goes on."""
@@ -179,7 +179,7 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._address.url!r}, user={self.user!r})"
 
-    def _reader(self, mode: str | None, on_reconnect: OnReconnect | None) -> Reader:
+    def _reader(self, mode: Mode | None, on_reconnect: OnReconnect | None) -> Reader:
         return Reader(self._user, self._retry, mode, on_reconnect)
 
     def _turn(self, resumption: Resumption) -> AsyncTurn:

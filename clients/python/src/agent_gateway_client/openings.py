@@ -3,9 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import parse_qs, quote, urlsplit
 
 Params = Mapping[str, str | int]
+Mode = Literal["chat", "agent-chat", "agent"]
+"""Which events a stream has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,12 @@ def path_of(*parts: str) -> str:
     return "".join(f"/{quote(part, safe='')}" for part in parts)
 
 
-def place_of_task(task_id: str, user: str, mode: str | None) -> Place:
+def place_of_task(task_id: str, user: str, mode: Mode | None) -> Place:
     """The events of a turn, read with the API key."""
     return Place(path_of("chat-messages", task_id, "events"), _with_mode({"user": user}, mode), True)
 
 
-def place_of_ticket(events_url: str, task_id: str, mode: str | None) -> Place:
+def place_of_ticket(events_url: str, task_id: str, mode: Mode | None) -> Place:
     """The events of a turn, read with the ticket of an `events_url` at the gateway that gave it.
 
     Its host may be the one that browsers know, which this process may not reach.
@@ -55,7 +58,7 @@ def place_of_ticket(events_url: str, task_id: str, mode: str | None) -> Place:
     return Place(path_of("chat-messages", task_id, "events"), params, False)
 
 
-def place_of_url(events_url: str, mode: str | None) -> Place:
+def place_of_url(events_url: str, mode: Mode | None) -> Place:
     """The events of a turn, at a URL with a ticket."""
     url = urlsplit(events_url)
     params = {name: values[-1] for name, values in parse_qs(url.query).items()}
@@ -63,7 +66,7 @@ def place_of_url(events_url: str, mode: str | None) -> Place:
     return Place(url._replace(query="", fragment="").geturl(), _with_mode(params, mode), False)
 
 
-def message_request(body: Mapping[str, object], mode: str | None, idempotency_key: str) -> StreamRequest:
+def message_request(body: Mapping[str, object], mode: Mode | None, idempotency_key: str) -> StreamRequest:
     """The request that begins a turn; repeated, it gets the same turn."""
     # Made once: under one key the body must be the same, byte by byte.
     content = json.dumps({**body, "response_mode": "streaming"}).encode()
@@ -82,5 +85,5 @@ def answer_request(message_id: str, user: str) -> StreamRequest:
     return StreamRequest("GET", path_of("workflow", message_id, "events"), {"user": user})
 
 
-def _with_mode(params: Params, mode: str | None) -> Params:
+def _with_mode(params: Params, mode: Mode | None) -> Params:
     return params if mode is None else {**params, "mode": mode}

@@ -27,6 +27,7 @@ from agent_gateway_client.errors import (
     error_of_response,
 )
 from agent_gateway_client.openings import (
+    Mode,
     Place,
     StreamRequest,
     answer_request,
@@ -71,7 +72,7 @@ class Reader:
 
     user: str
     retry: Retry
-    mode: str | None = None
+    mode: Mode | None = None
     """App mode of the stream; None: the app's own."""
     on_reconnect: OnReconnect | None = None
 

@@ -47,8 +47,7 @@ def _run(talk: Talk, terminal: Terminal, query: str | None, url: str) -> int:
         if sys.stdin.isatty():
             _converse(talk, terminal)
             return 0
-        answered = [talk.ask(line) for line in map(str.strip, sys.stdin) if line]
-        return _code(talk, all(answered))
+        return _code(talk, _ask_lines(talk))
     except KeyboardInterrupt:
         terminal.end_line()
         return INTERRUPTED
@@ -56,6 +55,17 @@ def _run(talk: Talk, terminal: Terminal, query: str | None, url: str) -> int:
         # Whoever read the answers has left, as `head` does.
         terminal.abandon()
         return FAILED
+
+
+def _ask_lines(talk: Talk) -> bool:
+    """Ask each line of the pipe, until Ctrl-C; whether all of them have an answer."""
+    is_answered = True
+    for line in map(str.strip, sys.stdin):
+        if line:
+            is_answered &= talk.ask(line)
+        if talk.was_stopped:
+            break
+    return is_answered
 
 
 def _code(talk: Talk, is_answered: bool) -> int:

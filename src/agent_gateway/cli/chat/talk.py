@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Final
 
 from agent_gateway.cli.chat import forms
 from agent_gateway.cli.chat.steps import Steps
@@ -11,7 +12,7 @@ from agent_gateway.cli.chat.terminal import Terminal
 from agent_gateway_client import ChatStreamEvent, Client, GatewayError, Reconnect, Turn
 from agent_gateway_client.types import HumanInputForm
 
-MODE = "agent-chat"
+MODE: Final = "agent-chat"
 """Shows the steps of every app, and its answer once."""
 
 
@@ -50,17 +51,16 @@ class Talk:
     def _show(self, turn: Turn) -> bool:
         """Show a turn to its end; whether it did not fail."""
         shown = Shown(self._terminal)
-        self._form, self.was_stopped = None, False
+        self.was_stopped = False
         try:
             with self._stopping(turn):
                 for event in turn:
                     shown.add(event)
-                    if event["event"] == "human_input_required":
-                        self._form = event["data"]
         except GatewayError as error:
             failure: GatewayError | None = error
         else:
             failure = turn.error
+        self._form = shown.form
         self._conversation_id = turn.conversation_id or self._conversation_id
         shown.close()
         if failure is not None:
@@ -102,6 +102,8 @@ class Shown:
         self._terminal = terminal
         self._steps = Steps(terminal)
         self._pieces: list[str] = []
+        self.form: HumanInputForm | None = None
+        """The question that the agent asks, if it does."""
 
     def add(self, event: ChatStreamEvent) -> None:
         """Show what is new."""
@@ -112,6 +114,8 @@ class Shown:
                 self._replace(event["answer"])
             case "agent_thought":
                 self._steps.add(event)
+            case "human_input_required":
+                self.form = event["data"]
             case "message_file":
                 self._terminal.aside(f"File: {event['url']}")
             case _:
