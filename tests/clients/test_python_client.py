@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any, assert_type
 
+import httpx
 import pytest
 
 from agent_gateway.limits import DEFAULTS
@@ -378,6 +379,19 @@ def test_the_calls_of_an_app(client: Client, gateway: GatewayServer) -> None:
     with pytest.raises(GatewayError, match="not enabled"):
         client.audio_to_text(b"RIFF", "a.wav")
     assert client.stop_chat_message("01a204ae-18e5-737d-918a-52188975f73a") == {"result": "success"}
+
+
+def test_a_given_http_client_is_used_and_left_open(gateway: GatewayServer, user: str) -> None:
+    asked: list[str] = []
+
+    def note(request: httpx.Request) -> None:
+        asked.append(request.url.path)
+
+    with httpx.Client(event_hooks={"request": [note]}) as http:
+        with Client(gateway.url, API_KEY, user=user, http_client=http) as client:
+            assert client.chat("Hello").text() == "You said: Hello."
+        assert not http.is_closed
+    assert asked == ["/chat-messages"]
 
 
 def test_the_async_client_reads_stops_follows_and_calls(gateway: GatewayServer, user: str) -> None:
