@@ -7,7 +7,9 @@ WORKDIR /app
 RUN python -m pip install --no-cache-dir uv==0.13.9
 # Dependencies change less often than the code: they get a layer of their own.
 COPY pyproject.toml uv.lock README.md LICENSE ./
-RUN uv sync --locked --no-dev --extra tracing --no-install-project
+COPY clients/python/pyproject.toml ./clients/python/
+RUN uv sync --locked --no-dev --extra tracing --no-install-workspace
+COPY clients/python ./clients/python
 COPY src ./src
 COPY alembic ./alembic
 RUN uv sync --locked --no-dev --extra tracing --no-editable

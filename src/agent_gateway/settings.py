@@ -245,8 +245,11 @@ class Settings(BaseSettings):
     @property
     def agent_url(self) -> str:
         """The URL at which an agent reaches this service for the files of a message."""
-        if self.public_url:
-            return self.public_url
+        return self.public_url or self.local_url
+
+    @property
+    def local_url(self) -> str:
+        """The URL at which a client on this machine reaches this service."""
         local = LOOPBACK.get(self.host, self.host)
         return f"http://{f'[{local}]' if ':' in local else local}:{self.port}"
 

@@ -13,8 +13,14 @@ from agent_gateway.routes.http.errors import STATUSES
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"
-CLIENTS = (ROOT / "clients").glob("*/README.md")
-PAGES = sorted([*ROOT.glob("*.md"), *CLIENTS, *(ROOT / "deploy").rglob("*.md"), *DOCS.rglob("*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("clients/*/README.md"),
+        *(ROOT / "deploy").rglob("*.md"),
+        *DOCS.rglob("*.md"),
+    ]
+)
 PROSE = [*PAGES, ROOT / "tests" / "README.md"]
 WIDTH = 110
 """Characters of a line of prose. Rows of tables and code may be longer."""

@@ -5,6 +5,7 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -68,3 +69,19 @@ def test_the_workflow_tests_with_the_postgres_of_the_compose_file() -> None:
     image = compose["services"]["postgres"]["image"]
     test = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]
     assert f"'{image}'" in test["services"]["postgres"]["image"]
+
+
+def test_the_gateway_and_its_client_have_one_version() -> None:
+    gateway, client = (
+        tomllib.loads((ROOT / path).read_text())["project"]
+        for path in ("pyproject.toml", "clients/python/pyproject.toml")
+    )
+    assert gateway["version"] == client["version"]
+    assert f"{client['name']}=={client['version']}" in gateway["dependencies"]
+    assert python_versions(client) == python_versions(gateway)
+    assert (ROOT / "clients/python/LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+def python_versions(project: dict[str, Any]) -> list[str]:
+    """The versions of Python that a package names."""
+    return re.findall(r":: Python :: (3\.\d+)", " ".join(project["classifiers"]))

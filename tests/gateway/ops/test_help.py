@@ -9,7 +9,10 @@ from tests.support.command import all_commands
 from tests.support.gateway_process import environment
 from tests.support.gateway_server import BOUND
 
-HEAVY = ("sqlalchemy", "sqlmodel", "alembic", "fastapi", "uvicorn", "pydantic_ai", "asyncpg", "rich")
+HEAVY = (
+    *("sqlalchemy", "sqlmodel", "alembic", "fastapi", "uvicorn", "pydantic_ai", "asyncpg", "rich"),
+    *("httpx", "agent_gateway_client"),
+)
 RUN_ALL = f"""
 import contextlib, io, json, sys
 from agent_gateway.cli import main

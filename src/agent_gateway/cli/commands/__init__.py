@@ -36,7 +36,7 @@ app = typer.Typer(
     # Plain help: the boxes would cost half of the time.
     rich_markup_mode=None,
 )
-for command in (service.serve, service.migrate, service.check, service.doctor, service.health):
+for command in (service.serve, service.migrate, service.check, service.doctor, service.chat, service.health):
     app.command()(command)
 app.add_typer(apps.commands, name="app")
 app.add_typer(keys.commands, name="key")

@@ -80,6 +80,47 @@ def doctor(
     doctor.doctor(url, key, user, idle)
 
 
+def chat(
+    query: Annotated[
+        str | None,
+        typer.Argument(
+            help="One question, whose answer is printed; without it you are asked.", show_default=False
+        ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Base URL of the gateway.", show_default="HOST and PORT of the settings"
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="An API key.", show_default="AGENT_GATEWAY_API_KEY"),
+    ] = None,
+    app: Annotated[
+        str | None,
+        typer.Option(
+            metavar="APP",
+            help="Talk to this app with a key that works for this chat only; needs the gateway's database.",
+            show_default=False,
+        ),
+    ] = None,
+    user: Annotated[str, typer.Option(metavar="USER", help="In whose name you talk.")] = "chat",
+    conversation: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Go on with this conversation.", show_default=False),
+    ] = None,
+) -> None:
+    """Talk to any gateway from this terminal, or ask each line of a pipe.
+
+    Ctrl-C stops an answer, Ctrl-D leaves. Exits with 0, or with 1 when a message had no whole answer.
+    """
+    from agent_gateway.cli.chat import chat
+    from agent_gateway.cli.chat.access import Wanted
+
+    chat(query, Wanted(url, key, app), user, conversation)
+
+
 def backend(host: Host = None, port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000) -> None:
     """Serve the embedded agent over HTTP, in the run protocol."""
     from agent_gateway import tracing
