@@ -15,6 +15,7 @@ from agent_gateway.routes.dependencies.auth import DEFAULT_USER, AppDep
 from agent_gateway.routes.dependencies.parameters import Limit, UserQuery, optional_id
 from agent_gateway.routes.dependencies.state import AppState, StateDep
 from agent_gateway.routes.http.errors import RESOURCE_ERRORS
+from agent_gateway.routes.http.tickets import Ticket
 from agent_gateway.routes.schemas.base import Metadata, Success, UsageBody
 from agent_gateway.routes.schemas.files import MessageFileItem
 from agent_gateway.routes.schemas.human_input import FormSubmission, HumanInputContent
@@ -54,13 +55,14 @@ async def get_messages(
     conversation = optional_id(conversation_id, "conversation_id")
     if conversation is None:
         raise InvalidParam("conversation_id: is required")
+    caller = Caller(app, user)
     page = await state.messages.page(
-        Caller(app, user),
+        caller,
         ConversationId(conversation),
         limit=limit,
         first_id=optional_id(first_id, "first_id"),
     )
-    data = [_message_item(item, state.file_tickets.url) for item in page.items]
+    data = [_message_item(state, caller, item) for item in page.items]
     return MessagePage(limit=limit, has_more=page.has_more, data=data)
 
 
@@ -119,8 +121,9 @@ def _message_of(message_id: str) -> MessageId:
     raise NotFound("Message Not Exists.")
 
 
-def _message_item(item: Message, file_url: Callable[[str], str]) -> MessageItem:
+def _message_item(state: AppState, caller: Caller, item: Message) -> MessageItem:
     usage = item.usage or Usage()
+    goes_on = item.outcome is None
     failed = item.outcome is Outcome.FAILED
     created_at = int(item.created_at.timestamp())
     return MessageItem(
@@ -134,7 +137,7 @@ def _message_item(item: Message, file_url: Callable[[str], str]) -> MessageItem:
         error=FAILURES.get(item.error_code, FAILURES["internal_server_error"])
         if failed and item.error_code
         else None,
-        message_files=_message_files(item, file_url),
+        message_files=_message_files(item, state.file_tickets.url),
         feedback=MessageRating(rating=item.rating) if item.rating else None,
         retriever_resources=[],
         agent_thoughts=[_thought_item(item.id, step, created_at) for step in item.steps],
@@ -151,6 +154,10 @@ def _message_item(item: Message, file_url: Callable[[str], str]) -> MessageItem:
             retriever_resources=[],
             finish_reason=item.finish_reason,
         ),
+        task_id=item.task_id if goes_on else None,
+        events_url=state.tickets.events_url(Ticket(item.task_id, caller.app.id, caller.user))
+        if goes_on
+        else None,
     )
 
 

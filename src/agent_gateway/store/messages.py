@@ -42,7 +42,9 @@ class Message:
     answer: str
     usage: Usage | None
     finish_reason: str | None
+    task_id: TaskId
     outcome: Outcome | None
+    """None while its turn runs or waits."""
     error_code: str | None
     steps: Sequence[Step]
     rating: Rating | None
@@ -75,6 +77,7 @@ class _MessageRow(NamedTuple):
     usage: JsonObject | None
     finish_reason: str | None
     created_at: datetime
+    task_id: str
     outcome: str | None
     error_code: str | None
     rating: Rating | None
@@ -92,6 +95,7 @@ _MESSAGES: Final = (
         messages.c.usage,
         messages.c.finish_reason,
         messages.c.created_at,
+        turns.c.id.label("task_id"),
         turns.c.outcome,
         turns.c.error_code,
         feedbacks.c.rating,
@@ -205,6 +209,7 @@ def _message(
         answer=row.answer,
         usage=msgspec.convert(row.usage, Usage) if row.usage else None,
         finish_reason=row.finish_reason,
+        task_id=TaskId(row.task_id),
         outcome=Outcome(row.outcome) if row.outcome else None,
         error_code=row.error_code,
         steps=steps,

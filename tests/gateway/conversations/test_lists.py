@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -49,6 +50,8 @@ MESSAGE_FIELDS = {
     "provider_response_latency",
     "total_price",
     "currency",
+    "task_id",
+    "events_url",
 }
 
 
@@ -266,6 +269,8 @@ def test_a_listed_message_has_all_its_fields(chat: Chat, fake: ScriptedBackend) 
         "provider_response_latency": 1.25,
         "total_price": "0",
         "currency": "USD",
+        "task_id": None,
+        "events_url": None,
     }
     # The thoughts are those of the stream, as it told them last.
     told = {event["id"]: event for event in heard.events if event["event"] == "agent_thought"}
@@ -296,8 +301,14 @@ def test_a_failed_message_is_listed_with_its_error(chat: Chat, fake: ScriptedBac
 def test_a_message_is_listed_while_its_turn_runs(chat: Chat, fake: ScriptedBackend, gate: Gate) -> None:
     fake.queue(script(text("One"), gate, succeed()))
     with chat.open("Count") as stream:
-        conversation_id = stream.next()["conversation_id"]
+        begun = stream.next()
+        conversation_id = begun["conversation_id"]
         message = chat.message(conversation_id)
+        # Whoever lists it can follow its turn.
+        assert message["task_id"] == begun["task_id"]
+        gate.open()
+        followed = httpx.get(f"{chat.client.base_url}{message['events_url']}", trust_env=False)
+        assert "message_end" in followed.text
         assert (message["query"], message["status"], message["error"]) == ("Count", "normal", None)
         assert names(chat.conversations()) == ["Count"]
         gate.open()

@@ -777,6 +777,12 @@ class MessageItem(TypedDict):
     metadata: Metadata
     """As in the `message_end` of its turn."""
 
+    task_id: str | None
+    """Its turn, while that runs or waits; null when it has ended."""
+
+    events_url: str | None
+    """Follows its turn without a key, for a limited time; null when that has ended."""
+
 
 class MessagePage(TypedDict):
     """A page of messages, oldest first."""

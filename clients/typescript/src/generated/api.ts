@@ -1465,6 +1465,16 @@ export interface components {
             currency: string;
             /** @description As in the `message_end` of its turn. */
             metadata: components["schemas"]["Metadata"];
+            /**
+             * Task Id
+             * @description Its turn, while that runs or waits; null when it has ended.
+             */
+            task_id: string | null;
+            /**
+             * Events Url
+             * @description Follows its turn without a key, for a limited time; null when that has ended.
+             */
+            events_url: string | null;
         };
         /**
          * MessagePage

@@ -66,6 +66,10 @@ class MessageItem(BaseModel):
     total_price: str = Field(description="A decimal number.")
     currency: str
     metadata: Metadata = Field(description="As in the `message_end` of its turn.")
+    task_id: str | None = Field(description="Its turn, while that runs or waits; null when it has ended.")
+    events_url: str | None = Field(
+        description="Follows its turn without a key, for a limited time; null when that has ended."
+    )
 
 
 class MessagePage(BaseModel):
