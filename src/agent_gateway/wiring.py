@@ -170,8 +170,7 @@ def _make_tickets(settings: Settings, storage: _Storage) -> _Tickets:
 def _make_sessions(settings: Settings, secret: bytes) -> Sessions | None:
     if not settings.shows_playground:
         return None
-    secure = settings.public_url.startswith("https:")
-    return Sessions(secret, domain=settings.cookie_domain, secure=secure)
+    return Sessions(secret, domain=settings.cookie_domain, public_url=settings.public_url)
 
 
 @dataclass(frozen=True, slots=True)

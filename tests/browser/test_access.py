@@ -94,8 +94,8 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(
     tab.page.get_by_role("button", name="Events", exact=True).click()
     assert faults(tab) == []
     tab.page.get_by_role("button", name="Close events").click()
-    if tab.page.get_by_role("button", name="Conversations").is_visible():
-        tab.page.get_by_role("button", name="Conversations").click()
+    if tab.page.get_by_role("button", name="Conversations", exact=True).is_visible():
+        tab.page.get_by_role("button", name="Conversations", exact=True).click()
         expect(tab.page.get_by_role("navigation")).to_be_visible()
         assert faults(tab) == []
         tab.page.get_by_role("button", name="New conversation").click()
@@ -151,6 +151,26 @@ def press_until_focused(tab: Tab, key: str, selector: str) -> None:
             return
         assert tab.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
     raise AssertionError(f"{selector} cannot be reached")
+
+
+def test_the_list_of_a_phone_closes_in_every_way(
+    site_server: GatewayServer, fake: ScriptedBackend, open_tab: Callable[..., Tab]
+) -> None:
+    tab = open_tab(site_server, viewport=PHONE)
+    button = tab.page.get_by_role("button", name="Conversations", exact=True)
+    sidebar = tab.page.get_by_role("navigation")
+    for close in (
+        lambda: tab.page.keyboard.press("Escape"),
+        lambda: tab.page.get_by_role("button", name="Close conversations").click(),
+        lambda: tab.page.mouse.click(380, 400),
+    ):
+        button.click()
+        expect(sidebar).to_be_visible()
+        assert tab.page.locator("#chat").evaluate("one => one.inert")
+        close()
+        expect(sidebar).to_be_hidden()
+        expect(button).to_be_focused()
+        expect(button).to_have_attribute("aria-expanded", "false")
 
 
 def test_a_screen_reader_hears_that_an_answer_begins_and_is_complete(

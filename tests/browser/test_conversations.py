@@ -36,6 +36,58 @@ def test_conversations_are_paged_and_searched(tab: Tab, chat: Chat) -> None:
     expect(tab.page.get_by_text("No conversation has this in its name.")).to_be_visible()
 
 
+def test_the_title_is_that_of_the_conversation_on_the_page(tab: Tab, chat: Chat) -> None:
+    for number in range(35):
+        chat.blocking(f"Topic {number}")
+    tab.page.reload()
+    title = tab.page.locator("#conversation-name")
+    for name in ("Topic 33", "Topic 30", "Topic 34"):
+        tab.conversations.get_by_text(name).click()
+        expect(title).to_have_text(name)
+    tab.page.get_by_role("button", name="New conversation").click()
+    expect(title).to_have_text("New conversation")
+    # One that the list has not loaded is not called new.
+    oldest = chat.conversations(limit=1, sort_by="created_at")["data"][0]["id"]
+    tab.page.goto(f"{tab.page.url.split('#')[0]}#{oldest}")
+    tab.shows("You said: Topic 0.")
+    expect(title).to_have_text("Conversation")
+
+
+def test_the_list_is_that_of_one_user_and_forgets_what_is_deleted(
+    tab: Tab, second_tab: Tab, chat: Chat
+) -> None:
+    for number in range(33):
+        chat.blocking(f"Topic {number}")
+    tab.page.reload()
+    tab.page.get_by_role("button", name="Show more").click()
+    expect(tab.conversations).to_have_count(33)
+    second_tab.open(tab.page.url)
+    second_tab.conversations.get_by_text("Topic 20").hover()
+    second_tab.page.get_by_role("button", name="Delete Topic 20").click()
+    second_tab.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    for one in (tab, second_tab):
+        expect(one.conversations.get_by_text("Topic 20")).to_have_count(0)
+    other = Chat(chat.client, f"{chat.user}-other")
+    for number in range(33):
+        other.blocking(f"Matter {number}")
+    tab.page.get_by_role("button", name="Settings").click()
+    tab.page.get_by_label("User", exact=True).fill(other.user)
+    tab.page.get_by_role("button", name="Done").click()
+    expect(tab.conversations.get_by_text("Matter")).to_have_count(30)
+    expect(tab.conversations.get_by_text("Topic")).to_have_count(0)
+
+
+def test_the_focus_in_the_list_survives_that_it_changes(tab: Tab) -> None:
+    tab.ask("Hello")
+    tab.wait_for_end()
+    tab.page.locator(".conversation").first.focus()
+    tab.page.keyboard.press("Tab")
+    expect(tab.page.get_by_role("button", name="Rename Hello")).to_be_focused()
+    tab.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    tab.page.wait_for_load_state("networkidle")
+    expect(tab.page.get_by_role("button", name="Rename Hello")).to_be_focused()
+
+
 def test_a_conversation_is_renamed_in_every_tab(tab: Tab, second_tab: Tab) -> None:
     tab.ask("Hello")
     tab.wait_for_end()

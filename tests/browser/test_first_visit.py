@@ -64,6 +64,63 @@ def test_signing_out_asks_for_a_key(tab: Tab) -> None:
     expect(tab.page.locator("#key")).to_be_visible(timeout=BOUND_MS)
 
 
+def test_a_session_that_ends_meanwhile_asks_for_a_key(tab: Tab, second_tab: Tab) -> None:
+    tab.ask("Hello")
+    tab.wait_for_end()
+    second_tab.open(tab.page.url)
+    second_tab.page.get_by_role("button", name="Settings").click()
+    second_tab.page.get_by_role("button", name="Sign out").click()
+    expect(second_tab.page.locator("#key")).to_be_visible(timeout=BOUND_MS)
+    tab.composer.fill("Still there?")
+    tab.composer.press("Enter")
+    expect(tab.page.locator("#key")).to_be_visible(timeout=BOUND_MS)
+    expect(tab.page.locator("#key-problem")).to_have_text("The session has ended.")
+    tab.page.locator("#key").fill("kein Schlüssel")
+    tab.page.keyboard.press("Enter")
+    expect(tab.page.locator("#key-problem")).to_contain_text("letters, digits and signs")
+    tab.page.locator("#key").fill(API_KEY)
+    tab.page.keyboard.press("Enter")
+    expect(tab.page.locator("#key")).to_be_hidden(timeout=BOUND_MS)
+    expect(tab.composer).to_have_value("Still there?")
+    tab.composer.press("Enter")
+    tab.shows("You said: Still there?.")
+
+
+def test_the_question_for_a_key_stays_until_there_is_one(
+    site_server: GatewayServer, new_context: Callable[..., BrowserContext]
+) -> None:
+    tab = new_tab(new_context())
+    tab.page.goto(f"{site_server.url}/")
+    for _ in range(4):
+        expect(tab.page.locator("#key")).to_be_visible(timeout=BOUND_MS)
+        tab.page.keyboard.press("Escape")
+    expect(tab.page.locator("#key")).to_be_visible(timeout=BOUND_MS)
+
+
+def test_another_key_can_be_declined(tab: Tab) -> None:
+    tab.page.get_by_role("button", name="Settings").click()
+    tab.page.get_by_role("button", name="Other API key…").click()
+    tab.page.locator("#key").fill("app-wrong")
+    tab.page.keyboard.press("Enter")
+    expect(tab.page.locator("#key-problem")).to_have_text("Access token is invalid.")
+    tab.page.get_by_role("button", name="Cancel").click()
+    tab.ask("Hello")
+    tab.shows("You said: Hello.")
+
+
+def test_a_browser_that_keeps_nothing_can_chat(
+    site_server: GatewayServer, new_context: Callable[..., BrowserContext], tabs: list[Tab]
+) -> None:
+    tab = new_tab(new_context())
+    tabs.append(tab)
+    tab.page.add_init_script(
+        "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no') }})"
+    )
+    tab.open(sign_in_link(site_server.url))
+    tab.ask("Hello")
+    tab.shows("You said: Hello.")
+
+
 def test_another_user_has_conversations_of_its_own(tab: Tab) -> None:
     tab.ask("Hello")
     tab.wait_for_end()

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import BrowserContext, expect
 
 from tests.support.browser import BOUND_MS, Tab, new_tab, sign_in_link
+from tests.support.chat import Chat
 from tests.support.fakes.script import file, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
@@ -64,7 +65,8 @@ def test_a_question_that_was_answered_elsewhere_says_so(
     tab.page.get_by_role("button", name="Approve").click()
     tab.shows("Then I go.")
     form.get_by_role("button", name="Reject").click()
-    expect(form.get_by_role("alert")).to_have_text("The form has already been submitted.", timeout=BOUND_MS)
+    expect(other.page.locator(".question.closed")).to_have_text("Answered: Approve", timeout=BOUND_MS)
+    other.shows("Then I go.")
 
 
 @one_database
@@ -169,3 +171,27 @@ def test_an_image_that_the_agent_makes_is_shown(tab: Tab, fake: ScriptedBackend)
         expect(image).to_be_visible()
         assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 1
         tab.page.reload()
+
+
+def test_files_of_elsewhere_are_links_and_are_sent_again(
+    tab: Tab, fake: ScriptedBackend, site_server: GatewayServer
+) -> None:
+    """Also one whose URL no browser can read: its name is shown, and the rest of the page."""
+    files = [
+        {"type": "image", "transfer_method": "remote_url", "url": url}
+        for url in ("http://files.example/a.png", "http://a%zz/x.png")
+    ]
+    user = tab.page.evaluate("localStorage.getItem('agent-gateway-user')")
+    with site_server.client() as client:
+        told = Chat(client, user).blocking("Look", files=files)
+    tab.page.goto(f"{site_server.url}/#{told['conversation_id']}")
+    expect(tab.text).to_contain_text("You said: Look")
+    listed = tab.page.locator(".question-box .files li")
+    expect(listed).to_have_count(2)
+    expect(listed.first.get_by_role("link")).to_have_attribute("href", "http://files.example/a.png")
+    expect(listed.last.get_by_role("link")).to_have_count(0)
+    assert tab.hosts == {site_server.url.removeprefix("http://")}
+    tab.last.get_by_role("button", name="Ask again").click()
+    expect(tab.queries).to_have_text(["Look", "Look"], timeout=BOUND_MS)
+    tab.wait_for_end()
+    assert "http://files.example/a.png" in str(fake.requests[-1].body)

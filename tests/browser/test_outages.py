@@ -54,6 +54,24 @@ def test_a_cut_wire_is_told_and_mended(
         whole(tab)
 
 
+def test_a_connection_that_is_dead_and_does_not_say_so_is_noticed(
+    site_server: GatewayServer, fake: ScriptedBackend, gate: Gate, open_tab: Callable[..., Tab]
+) -> None:
+    with http_proxy(site_server.url, []) as proxy:
+        tab = open_tab(proxy)
+        tab.page.clock.install()
+        asked(tab, fake, gate)
+        proxy.freeze()
+        tab.page.clock.run_for(31_000)
+        expect(tab.connection).to_have_text("Connection lost. Reconnecting…", timeout=BOUND_MS)
+        gate.open()
+        proxy.cut()
+        proxy.open()
+        tab.page.clock.run_for(20_000)
+        tab.page.clock.resume()
+        whole(tab)
+
+
 def test_a_stream_that_a_proxy_refuses_for_a_while_goes_on(
     site_server: GatewayServer, fake: ScriptedBackend, gate: Gate, open_tab: Callable[..., Tab]
 ) -> None:

@@ -2,10 +2,12 @@
 
 from playwright.sync_api import expect
 
-from tests.support.browser import BOUND_MS, Tab, count_of
+from tests.support.browser import BOUND_MS, Held, Tab, count_of
+from tests.support.chat import Chat
 from tests.support.fakes.script import Gate, fail, script, succeed, thinking, tool_call, tool_result
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
+from tests.support.gateway_server import GatewayServer, wait_until
 
 FIRST = [f"first{number} " for number in range(30)]
 LATER = [f"later{number} " for number in range(30)]
@@ -107,6 +109,120 @@ def test_a_message_that_comes_while_another_is_answered_waits_for_it(
     expect(tab.page.locator(".answer .markdown")).to_have_text(["One", "Two"])
 
 
+def test_many_messages_wait_and_are_stopped(
+    tab: Tab, second_tab: Tab, fake: ScriptedBackend, gate: Gate
+) -> None:
+    """A browser has six connections to a host: those that wait need none."""
+    fake.queue(script(said("One "), gate, said("two", index=1), succeed()))
+    tab.ask("Number 0")
+    tab.shows("One")
+    for number in range(1, 8):
+        tab.ask(f"Number {number}")
+    expect(tab.page.locator(".message.waiting")).to_have_count(7)
+    second_tab.open(tab.page.url)
+    expect(second_tab.page.locator(".message.waiting")).to_have_count(7, timeout=BOUND_MS)
+    expect(second_tab.page.locator(".answer .markdown").first).to_have_text("One")
+    before = len(fake.requests)
+    tab.stop.click()
+    for one in (tab, second_tab):
+        expect(one.stop).to_be_hidden(timeout=BOUND_MS)
+        expect(one.queries).to_have_text([f"Number {number}" for number in range(8)])
+        expect(one.page.locator(".answer .markdown").first).to_have_text("One")
+    assert len(fake.requests) == before, "those that waited were stopped before the one that ran"
+
+
+def test_a_tab_that_opens_while_another_one_sends_shows_each_turn_once(
+    tab: Tab, second_tab: Tab, fake: ScriptedBackend, gate: Gate
+) -> None:
+    tab.ask("Hello")
+    tab.wait_for_end()
+    held = Held(second_tab, "**/messages?*")
+    second_tab.page.goto(tab.page.url)
+    wait_until(lambda: second_tab.page.wait_for_timeout(20) or held.routes)
+    fake.queue(script(said("One "), gate, said("two", index=1), succeed()))
+    tab.ask("Tell me")
+    tab.shows("One")
+    held.release()
+    for one in (tab, second_tab):
+        expect(one.queries).to_have_text(["Hello", "Tell me"], timeout=BOUND_MS)
+    gate.open()
+    for one in (tab, second_tab):
+        one.wait_for_end()
+        one.shows("One two")
+        expect(one.queries).to_have_text(["Hello", "Tell me"])
+
+
+def test_a_turn_of_another_browser_is_shown_while_it_runs(
+    tab: Tab, site_server: GatewayServer, fake: ScriptedBackend, gate: Gate
+) -> None:
+    """Of the same user; it is noticed when somebody looks at the page again."""
+    tab.ask("Hello")
+    tab.wait_for_end()
+    user, conversation = tab.page.evaluate(
+        "[localStorage.getItem('agent-gateway-user'), location.hash.slice(1)]"
+    )
+    fake.queue(script(said("One "), gate, said("two", index=1), succeed()))
+    with site_server.client() as client:
+        Chat(client, user).background("From elsewhere", conversation_id=conversation)
+        tab.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        tab.shows("One")
+        expect(tab.queries).to_have_text(["Hello", "From elsewhere"])
+        gate.open()
+        tab.shows("One two")
+        # What ended elsewhere meanwhile comes as it is stored.
+        Chat(client, user).blocking("Once more", conversation_id=conversation)
+    tab.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    tab.shows("You said: Once more.")
+
+
+def test_an_answer_that_can_no_longer_be_followed_is_shown_as_it_is_stored(
+    tab: Tab, fake: ScriptedBackend, gate: Gate
+) -> None:
+    fake.queue(script(said("One "), gate, said("two", index=1), succeed()))
+    tab.ask("Tell me")
+    tab.shows("One")
+    tab.page.route("**/events?*", lambda route: route.fulfill(status=401, body="{}"))
+    with tab.page.expect_request("**/events?*"):
+        tab.page.reload()
+    gate.open()
+    tab.shows("One two")
+    expect(tab.last.get_by_role("button", name="Ask again")).to_be_visible()
+
+
+def test_what_is_written_while_a_message_is_sent_stays(tab: Tab) -> None:
+    held = Held(tab, "**/chat-messages")
+    tab.composer.fill("Hello")
+    tab.composer.press("Enter")
+    expect(tab.composer).to_have_value("")
+    tab.composer.fill("my next thought")
+    held.release()
+    tab.shows("You said: Hello.")
+    expect(tab.composer).to_have_value("my next thought")
+
+
+def test_a_message_that_is_refused_comes_back(tab: Tab) -> None:
+    refusal = '{"code": "invalid_param", "message": "query: must not be blank", "status": 400}'
+    tab.page.route("**/chat-messages", lambda route: route.fulfill(status=400, body=refusal))
+    tab.composer.fill("Hello")
+    tab.composer.press("Enter")
+    expect(tab.page.locator("#composer-problem")).to_have_text("query: must not be blank")
+    expect(tab.composer).to_have_value("Hello")
+
+
+def test_a_conversation_that_is_left_while_a_message_is_sent_has_it(tab: Tab) -> None:
+    tab.ask("Hello")
+    tab.wait_for_end()
+    held = Held(tab, "**/chat-messages")
+    tab.composer.fill("Second")
+    tab.composer.press("Enter")
+    tab.page.get_by_role("button", name="New conversation").click()
+    tab.conversations.first.click()
+    expect(tab.queries).to_have_text(["Hello"])
+    held.release()
+    expect(tab.queries).to_have_text(["Hello", "Second"], timeout=BOUND_MS)
+    tab.shows("You said: Second.")
+
+
 def test_a_turn_that_fails_says_why_and_keeps_its_text(tab: Tab, fake: ScriptedBackend) -> None:
     fake.queue(script(said("Half an "), fail("InvokeServerUnavailableError", "a provider's secret")))
     tab.ask("Break")
@@ -114,14 +230,17 @@ def test_a_turn_that_fails_says_why_and_keeps_its_text(tab: Tab, fake: ScriptedB
     expect(problem).to_be_visible(timeout=BOUND_MS)
     tab.shows("Half an")
     assert "secret" not in problem.inner_text()
+    told = problem.inner_text()
     tab.page.reload()
-    expect(problem).to_be_visible(timeout=BOUND_MS)
+    expect(tab.last.locator(".problem")).to_have_text(told, timeout=BOUND_MS)
 
 
 def test_an_answer_is_asked_for_again(tab: Tab, fake: ScriptedBackend) -> None:
     tab.ask("Hello")
     tab.wait_for_end()
-    tab.last.get_by_role("button", name="Ask again").click()
+    # A double click is one wish.
+    tab.last.get_by_role("button", name="Ask again").dblclick()
     expect(tab.queries).to_have_text(["Hello", "Hello"], timeout=BOUND_MS)
     tab.wait_for_end()
+    expect(tab.answers).to_have_count(2)
     assert fake.requests[-1].body != fake.requests[-2].body, "the second one knows the first"

@@ -5,7 +5,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
-from playwright.sync_api import Browser, BrowserContext, FilePayload, Locator, Page, Playwright, expect
+from playwright.sync_api import Browser, BrowserContext, FilePayload, Locator, Page, Playwright, Route, expect
 
 from agent_gateway.routes.http.sessions import SignInLinks
 from tests.support.gateway_server import SECRET_KEY
@@ -116,6 +116,27 @@ class Tab:
     def shows(self, text: str) -> None:
         """Wait until the newest answer is exactly this text."""
         expect(self.text).to_have_text(text, timeout=BOUND_MS)
+
+
+class Held:
+    """Requests of a tab that are held back until they are released."""
+
+    def __init__(self, tab: Tab, pattern: str) -> None:
+        self.routes: list[Route] = []
+        self._open = False
+        tab.page.route(pattern, self._hold)
+
+    def _hold(self, route: Route) -> None:
+        if self._open:
+            route.continue_()
+        else:
+            self.routes.append(route)
+
+    def release(self) -> None:
+        """Let them go, and those that come later."""
+        self._open = True
+        for route in self.routes:
+            route.continue_()
 
 
 def sign_in_link(url: str) -> str:

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 
 from agent_gateway.routes.dependencies.state import StateDep
@@ -13,9 +13,10 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/")
-async def get_index(state: StateDep, accept: Annotated[str, Header()] = "") -> Response:
+async def get_index(request: Request, state: StateDep, accept: Annotated[str, Header()] = "") -> Response:
     """Which API this is, and which release serves it, without a key; for browsers the playground."""
-    if state.sessions is not None and "text/html" in accept:
+    # The page has its files beside it: below /v1 there are none.
+    if state.sessions is not None and "text/html" in accept and request.url.path == "/":
         return playground_page.page()
     index = {
         "welcome": "Agent Gateway",

@@ -6,6 +6,7 @@ from fastapi.responses import RedirectResponse
 from agent_gateway.errors import Unauthorized, Unavailable
 from agent_gateway.routes.dependencies.auth import ApiKeyText
 from agent_gateway.routes.dependencies.state import StateDep
+from agent_gateway.routes.http.middleware import HEAD_ONLY
 from agent_gateway.routes.http.sessions import Sessions
 
 router = APIRouter(include_in_schema=False)
@@ -17,7 +18,8 @@ async def get_sign_in(request: Request, state: StateDep, token: str = "") -> Res
     sessions = _sessions(state.sessions)
     if not state.installed.is_set():
         raise Unavailable("The service is not ready yet. Please try again.")
-    key_id = sessions.links.read(token)
+    # A program that looks where a link leads must not use it up.
+    key_id = None if HEAD_ONLY in request.scope else sessions.links.read(token)
     key = await state.keys.sign_in(key_id) if key_id is not None else None
     response = RedirectResponse("./" if key else "./#link-used", status_code=303)
     response.headers["Cache-Control"] = "no-store"

@@ -33,10 +33,17 @@ export const pause = (milliseconds) => new Promise((done) => setTimeout(done, mi
 /** A pause before try number `attempt`: it grows, is never the same, and is bounded. @param {number} attempt */
 export const backoff = (attempt) => (0.5 + Math.random()) * Math.min(8000, 250 * 2 ** attempt);
 
+/** Milliseconds after which a request that is no upload has failed: a dead connection says nothing. */
+const PATIENCE = 30_000;
+
 export class Api {
-  /** @param {string} user the end user in whose name all calls are made */
-  constructor(user) {
+  /**
+   * @param {string} user the end user in whose name all calls are made
+   * @param {(message: string) => void} onRefused called when the key, or the session, opens nothing any more
+   */
+  constructor(user, onRefused) {
     this.user = user;
+    this._onRefused = onRefused;
     /** The API key; empty: the cookie of the browser does. It is kept here and nowhere else. */
     this.key = "";
   }
@@ -52,9 +59,14 @@ export class Api {
     const url = new URL(path, document.baseURI);
     if (method === "GET") url.searchParams.set("user", this.user);
     for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
-    const request = { method, headers: { ...headers }, body, cache: /** @type {const} */ ("no-store") };
-    if (this.key) request.headers.Authorization = `Bearer ${this.key}`;
-    if (body !== undefined && !(body instanceof FormData)) request.body = JSON.stringify({ user: this.user, ...body });
+    const isUpload = body instanceof FormData;
+    const request = {
+      method,
+      headers: this.key ? { ...headers, Authorization: `Bearer ${this.key}` } : headers,
+      body: body === undefined || isUpload ? body : JSON.stringify({ user: this.user, ...body }),
+      cache: /** @type {const} */ ("no-store"),
+      signal: isUpload ? null : AbortSignal.timeout(PATIENCE),
+    };
     let response;
     try {
       response = await fetch(url, request);
@@ -62,7 +74,9 @@ export class Api {
     } catch {
       throw new ApiError(0, "unreachable", "The gateway does not answer.");
     }
-    throw await errorOf(response);
+    const error = await errorOf(response);
+    if (error.status === 401) this._onRefused(error.message);
+    throw error;
   }
 
   info = () => this.call("GET", "info");

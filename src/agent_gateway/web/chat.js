@@ -4,14 +4,22 @@ import { byId, h } from "./dom.js";
 import { MessageView } from "./message_view.js";
 import { TurnEvents } from "./turn_events.js";
 
-/** @typedef {{view: MessageView, events: TurnEvents, firstToken: number | null}} Running */
+/**
+ * @typedef {object} Turn a turn that runs or waits
+ * @property {string} task_id
+ * @property {string} message_id
+ * @property {string} events_url
+ * @property {MessageView} view
+ * @property {number | null} sent when its message was sent from this page
+ * @property {number | null} firstToken seconds from then to its first token
+ */
 
 export class Chat {
   /**
    * @param {import("./api.js").Api} api
-   * @param {import("./live_turns.js").LiveTurns} live
    * @param {{
    *   frame: (frame: {id: string, data: string}) => void,
+   *   opened: () => void,
    *   running: (count: number) => void,
    *   begun: (conversation: string) => void,
    *   ended: () => void,
@@ -19,15 +27,16 @@ export class Chat {
    *   problem: (text: string) => void,
    * }} listeners
    */
-  constructor(api, live, listeners) {
+  constructor(api, listeners) {
     this._api = api;
-    this._live = live;
     this._listeners = listeners;
     /** Empty: the next message begins a conversation. */
     this.conversation = "";
     this._views = /** @type {Map<string, MessageView>} */ (new Map());
-    this._running = /** @type {Map<string, Running>} */ (new Map());
-    this._opened = 0;
+    // In the order in which they run. Only the first one says anything, so only that one is followed.
+    this._turns = /** @type {Turn[]} */ ([]);
+    this._followed = /** @type {{turn: Turn, events: TurnEvents} | null} */ (null);
+    this._generation = 0;
     this._shown = Promise.resolve();
     this._opening = { statement: "", questions: /** @type {string[]} */ ([]) };
     this._suggests = false;
@@ -36,7 +45,6 @@ export class Chat {
     this._older = byId("older-messages");
     this._connection = byId("connection");
     this._status = byId("status");
-    this._lost = /** @type {Set<string>} */ (new Set());
     this._atEnd = true;
     new IntersectionObserver(([entry]) => (this._atEnd = entry.isIntersecting), {
       root: this._scroller,
@@ -59,50 +67,79 @@ export class Chat {
 
   /** Show a conversation, or an empty page for a new one. @param {string} id */
   open(id) {
-    this._shown = this._open(id);
-    return this._shown;
-  }
-
-  /** @param {string} id */
-  async _open(id) {
-    const opened = ++this._opened;
-    for (const { events } of this._running.values()) events.close();
-    this._running.clear();
+    this._generation++;
+    this._followed?.events.close();
+    this._followed = null;
+    this._turns = [];
     this._views.clear();
-    this._lost.clear();
-    this._tellState();
     this.conversation = id;
     this._older.hidden = true;
     this._list.replaceChildren();
+    this._tell("");
     this._showOpening();
     this._toEnd();
-    if (!id) return;
+    this._tellTurns();
+    this._listeners.opened();
+    this._shown = id ? this._load() : Promise.resolve();
+    return this._shown;
+  }
+
+  /** The messages of the conversation, for the first time. */
+  async _load() {
+    const generation = this._generation;
     try {
-      const page = await this._api.messages(id, "");
-      if (opened !== this._opened) return;
-      const turns = new Map(this._live.all().map((turn) => [turn.message_id, turn]));
-      for (const item of page.data) this._addStored(item, turns.get(item.id));
+      const page = await this._api.messages(this.conversation, "");
+      if (generation !== this._generation) return;
+      this._take(page.data);
       this._older.hidden = !page.has_more;
       this._toEnd();
     } catch (error) {
-      if (opened !== this._opened) return;
-      if (error.status === 404 || error.status === 400) await this._open("");
-      else this._list.append(h("p", { class: "problem", role: "alert" }, error.message, " ", this._retry(id)));
+      if (generation !== this._generation) return;
+      if (error.status === 404 || error.status === 400) {
+        this._listeners.problem(error.message);
+        this.open("");
+      } else {
+        const again = h("button", { type: "button", onclick: () => this.open(this.conversation) }, "Try again");
+        this._list.append(h("p", { class: "problem", role: "alert" }, error.message, " ", again));
+      }
     }
   }
 
-  /** @param {string} id */
-  _retry(id) {
-    return h("button", { type: "button", onclick: () => this.open(id) }, "Try again");
+  /** Look whether anything has changed elsewhere: in another tab or browser. */
+  async refresh() {
+    await this._shown;
+    const { conversation, _generation: generation } = this;
+    if (!conversation) return;
+    try {
+      const page = await this._api.messages(conversation, "");
+      if (generation === this._generation) this._take(page.data);
+    } catch {
+      // The next time, then: nothing on the page is wrong because of it.
+    }
+  }
+
+  /** Show these messages, the newest of the conversation, if they are new or have changed. @param {any[]} items */
+  _take(items) {
+    for (const item of items) {
+      const turn = this._turns.find((one) => one.message_id === item.id);
+      if (item.events_url) {
+        if (!turn) this._add({ ...item, message_id: item.id }, null);
+      } else if (!turn) {
+        const known = this._views.get(item.id);
+        if (known) known.showStored(item);
+        else this._list.append(this._stored(item).element);
+      }
+      // Of a turn on the page that has ended, its events tell the end.
+    }
   }
 
   async _loadOlder() {
-    const opened = this._opened;
+    const generation = this._generation;
     const first = this._list.querySelector(".message");
     this._older.disabled = true;
     try {
       const page = await this._api.messages(this.conversation, first.dataset.message);
-      if (opened !== this._opened) return;
+      if (generation !== this._generation) return;
       const before = this._scroller.scrollHeight;
       const views = page.data.map((/** @type {any} */ item) => this._stored(item));
       first.before(...views.map((/** @type {MessageView} */ view) => view.element));
@@ -117,57 +154,39 @@ export class Chat {
 
   /**
    * Send a message; false when it was refused.
-   * @param {string} query @param {any[]} files as uploads have them @param {Record<string, any>} inputs
+   * @param {string} query @param {any[]} files as uploads or messages have them @param {Record<string, any>} inputs
    */
   async send(query, files, inputs) {
     // What was said before comes before it.
     await this._shown;
-    const opened = this._opened;
+    const generation = this._generation;
     const sent = performance.now();
     this._listeners.problem("");
     try {
-      const message = {
-        query,
-        inputs,
-        files: files.map((file) => ({
-          type: kindOf(file),
-          transfer_method: "local_file",
-          upload_file_id: file.upload_file_id ?? file.id,
-        })),
-        conversation_id: this.conversation,
-      };
-      const begun = await this._api.begin(message, () => {
-        this._connection.hidden = false;
-        this._connection.textContent = "The gateway does not answer. The message is sent again…";
-      });
-      this._tellState();
-      const shown = files.map((file) => ({
-        filename: file.filename ?? file.name,
-        url: file.url ?? file.source_url,
-        type: kindOf(file),
-        size: file.size,
-        upload_file_id: file.upload_file_id ?? file.id,
-        transfer_method: "local_file",
-      }));
-      const turn = { ...pick(begun), query, files: shown, began: Date.now() };
-      this._live.add(turn);
-      if (opened === this._opened) {
-        this.conversation = turn.conversation_id;
-        this._follow(turn, sent);
+      const message = { query, inputs, files: files.map(sentFile), conversation_id: this.conversation };
+      const begun = await this._api.begin(message, () =>
+        this._tell("The gateway does not answer. The message is sent again…"),
+      );
+      if (generation === this._generation) this.conversation = begun.conversation_id;
+      if (this.conversation === begun.conversation_id) {
+        // It may have been opened anew in the meantime.
+        await this._shown;
+        this._add({ ...begun, query, message_files: files.map(shownFile), created_at: Date.now() / 1000 }, sent);
         this._toEnd();
       }
-      this._listeners.begun(turn.conversation_id);
+      this._listeners.begun(begun.conversation_id);
       return true;
     } catch (error) {
-      this._tellState();
       this._listeners.problem(error.message);
       return false;
+    } finally {
+      if (!this._followed) this._tell("");
     }
   }
 
-  /** Stop the turns of the conversation; what was written stays. */
+  /** Stop the turns of the conversation, those that wait first; what was written stays. */
   async stop() {
-    for (const task of [...this._running.keys()]) {
+    for (const { task_id: task } of [...this._turns].reverse()) {
       try {
         await this._api.stop(task);
       } catch (error) {
@@ -176,72 +195,74 @@ export class Chat {
     }
   }
 
-  /** A turn that another tab began. @param {import("./live_turns.js").LiveTurn} turn */
-  join(turn) {
-    if (turn.conversation_id === this.conversation && !this._running.has(turn.task_id)) this._follow(turn, null);
-  }
-
   /** @param {string} token @param {string} action @param {Record<string, any>} values */
   async _submit(token, action, values) {
+    const { _generation: generation } = this;
     const sent = performance.now();
-    const begun = await this._api.submit(token, action, values);
-    const turn = { ...pick(begun), query: "", files: [], began: Date.now() };
-    this._live.add(turn);
-    this._follow(turn, sent);
-    this._listeners.begun(turn.conversation_id);
-  }
-
-  /** @param {any} item @param {import("./live_turns.js").LiveTurn} [turn] its turn, if that may still run */
-  _addStored(item, turn) {
-    if (turn) {
-      // From its first event: the rows get the answer only when it is complete.
-      this._follow({ ...turn, query: item.query }, null);
-    } else if (!this._views.has(item.id)) this._list.append(this._stored(item).element);
+    let begun;
+    try {
+      begun = await this._api.submit(token, action, values);
+    } catch (error) {
+      // It was answered, or has expired: the page shows how.
+      if (error.status === 412) this.refresh();
+      throw error;
+    }
+    if (generation === this._generation) {
+      this._add({ ...begun, query: "", message_files: [], created_at: Date.now() / 1000 }, sent);
+    }
+    this._listeners.begun(begun.conversation_id);
   }
 
   /** @param {any} item */
   _stored(item) {
+    const view = this._view(item);
+    view.showStored(item);
+    return view;
+  }
+
+  /** @param {any} item a message */
+  _view(item) {
     const files = item.message_files.filter((/** @type {any} */ file) => file.belongs_to === "user");
     const view = new MessageView({ ...item, files }, this._actions);
-    view.showStored(item);
     this._views.set(item.id, view);
     return view;
   }
 
-  /** Show a turn, and all that comes of it. @param {import("./live_turns.js").LiveTurn} turn @param {number | null} sent */
-  _follow(turn, sent) {
-    const view = new MessageView({ id: turn.message_id, query: turn.query, files: turn.files, created_at: turn.began / 1000 }, this._actions);
-    this._views.set(turn.message_id, view);
-    this._list.append(view.element);
+  /** Show a message whose turn runs or waits. @param {any} item @param {number | null} sent */
+  _add(item, sent) {
+    if (this._views.has(item.message_id)) return;
+    const view = this._view({ ...item, id: item.message_id });
     view.setLive(true);
     view.answer.onRender = () => this._stick();
+    this._list.append(view.element);
+    const { task_id, message_id, events_url } = item;
+    this._turns.push({ task_id, message_id, events_url, view, sent, firstToken: null });
+    this._tellTurns();
+    this._followFirst();
+  }
+
+  /** Follow the turn that runs; those after it have nothing to say yet. */
+  _followFirst() {
+    const [turn] = this._turns;
+    if (!turn || this._followed) return;
     this._status.textContent = "The answer begins.";
     const events = new TurnEvents(turn.events_url, {
       onEvent: (event, frame) => {
         this._listeners.frame(frame);
-        if (running.firstToken === null && sent !== null && isToken(event)) {
-          running.firstToken = (performance.now() - sent) / 1000;
+        if (turn.firstToken === null && turn.sent !== null && isToken(event)) {
+          turn.firstToken = (performance.now() - turn.sent) / 1000;
         }
-        this._show(turn, running, event);
+        this._show(turn, event);
       },
-      onState: (state) => {
-        if (state === "lost") this._lost.add(turn.task_id);
-        else this._lost.delete(turn.task_id);
-        this._tellState();
-      },
-      onGone: (reason) => {
-        this._end(turn.task_id, view);
-        view.answer.finish();
-        view.showError(reason);
-      },
+      onState: (state) => this._tell(state === "lost" ? "Connection lost. Reconnecting…" : ""),
+      onGone: (reason) => this._gone(turn, reason),
     });
-    const running = { view, events, firstToken: /** @type {number | null} */ (null) };
-    this._running.set(turn.task_id, running);
-    this._listeners.running(this._running.size);
+    this._followed = { turn, events };
   }
 
-  /** @param {import("./live_turns.js").LiveTurn} turn @param {Running} running @param {any} event */
-  _show(turn, { view, firstToken }, event) {
+  /** @param {Turn} turn @param {any} event */
+  _show(turn, event) {
+    const { view } = turn;
     switch (event.event) {
       case "message":
       case "agent_message":
@@ -262,30 +283,24 @@ export class Chat {
         this._views.get(event.workflow_run_id)?.closeQuestion(
           event.data.action_text ? `Answered: ${event.data.action_text}` : "Answered.",
         );
-        view.setQuery(turn.query || answerText(event.data));
+        if (!view.query) view.setQuery(answerText(event.data));
         break;
       case "human_input_form_timeout":
         this._views.get(event.workflow_run_id)?.closeQuestion("Nobody answered in time.");
         view.setQuery("No answer was given in time.");
         break;
       case "message_end":
-        this._end(turn.task_id, view);
         view.answer.finish();
         view.showFiles(event.files);
-        view.showEnd(event.metadata.usage, firstToken);
-        this._status.textContent = "The answer is complete.";
-        this._listeners.ended();
+        view.showEnd(event.metadata.usage, turn.firstToken);
+        this._end(turn, "The answer is complete.");
         if (this._suggests) this._suggest(view);
-        this._stick();
         break;
       case "error":
-        this._end(turn.task_id, view);
         view.answer.finish();
         view.showError(event.message);
-        view.showEnd({}, firstToken);
-        this._status.textContent = "The answer has failed.";
-        this._listeners.ended();
-        this._stick();
+        view.showEnd({}, turn.firstToken);
+        this._end(turn, "The answer has failed.");
         break;
     }
   }
@@ -301,14 +316,38 @@ export class Chat {
     }
   }
 
-  /** @param {string} task @param {MessageView} view */
-  _end(task, view) {
-    view.setLive(false);
-    this._running.delete(task);
-    this._lost.delete(task);
-    this._live.remove(task);
-    this._listeners.running(this._running.size);
-    this._tellState();
+  /** Its events cannot be read any more: what is stored is the answer. @param {Turn} turn @param {string} reason */
+  async _gone(turn, reason) {
+    turn.view.answer.finish();
+    this._end(turn, "");
+    const generation = this._generation;
+    try {
+      const { data } = await this._api.messages(this.conversation, "");
+      const item = data.find((/** @type {any} */ one) => one.id === turn.message_id);
+      if (generation === this._generation && item && !item.events_url) return turn.view.showStored(item);
+    } catch {
+      // Then there is only the reason.
+    }
+    turn.view.showError(reason);
+  }
+
+  /** @param {Turn} turn @param {string} status for screen readers */
+  _end(turn, status) {
+    turn.view.setLive(false);
+    this._turns = this._turns.filter((one) => one !== turn);
+    this._followed?.events.close();
+    this._followed = null;
+    this._tell("");
+    this._tellTurns();
+    this._status.textContent = status;
+    this._listeners.ended();
+    this._stick();
+    this._followFirst();
+  }
+
+  _tellTurns() {
+    this._turns.forEach(({ view }, index) => view.setWaiting(index > 0));
+    this._listeners.running(this._turns.length);
   }
 
   _showOpening() {
@@ -324,9 +363,9 @@ export class Chat {
     );
   }
 
-  _tellState() {
-    this._connection.hidden = this._lost.size === 0;
-    this._connection.textContent = "Connection lost. Reconnecting…";
+  /** Tell of the connection. @param {string} text empty: all is well */
+  _tell(text) {
+    this._connection.textContent = text;
   }
 
   /** Stay at the end, if the reader is there. */
@@ -340,14 +379,30 @@ export class Chat {
   }
 }
 
-/** @param {any} begun @returns {{task_id: string, message_id: string, conversation_id: string, events_url: string}} */
-function pick({ task_id, message_id, conversation_id, events_url }) {
-  return { task_id, message_id, conversation_id, events_url };
-}
-
 /** @param {any} event */
 function isToken(event) {
   return (event.event === "agent_message" || event.event === "message") && event.answer !== "";
+}
+
+/** A file of a message as it is sent. @param {any} file */
+function sentFile(file) {
+  return file.transfer_method === "remote_url"
+    ? { type: file.type, transfer_method: "remote_url", url: file.url }
+    : { type: kindOf(file), transfer_method: "local_file", upload_file_id: file.upload_file_id ?? file.id };
+}
+
+/** The same as GET /messages will have it. @param {any} file */
+function shownFile(file) {
+  if (file.transfer_method) return file;
+  return {
+    filename: file.name,
+    url: file.source_url,
+    type: kindOf(file),
+    size: file.size,
+    upload_file_id: file.id,
+    transfer_method: "local_file",
+    belongs_to: "user",
+  };
 }
 
 /** @param {any} file */

@@ -30,10 +30,10 @@ export class Composer {
       this._submit();
     };
     this._text.onkeydown = (/** @type {KeyboardEvent} */ event) => {
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      if (event.key === "Enter" && !event.shiftKey && !isComposing(event)) {
         event.preventDefault();
         this._submit();
-      } else if (event.key === "Escape" && !this._stop.hidden) this._listeners.stop();
+      } else if (event.key === "Escape" && !this._stop.hidden && !isComposing(event)) this._listeners.stop();
     };
     this._stop.onclick = () => this._listeners.stop();
     this._attach.onclick = () => this._picker.click();
@@ -92,10 +92,15 @@ export class Composer {
     this._text.focus();
   }
 
-  /** Send this text as if it had been written. @param {string} text */
-  ask(text) {
-    this._text.value = text;
-    this._submit();
+  /** Send this text; what is being written stays. @param {string} text */
+  async ask(text) {
+    if (!this._inputs.isComplete()) {
+      // Until the inputs are there, it is the draft.
+      this._text.value ||= text;
+      return;
+    }
+    await this._listeners.send(text, [], this._inputs.values());
+    this.focus();
   }
 
   async _submit() {
@@ -106,12 +111,15 @@ export class Composer {
     this.showProblem("");
     this._send.disabled = true;
     const files = this._files;
+    this._text.value = "";
+    this._files = [];
+    this._drawChips();
     try {
       const taken = await this._listeners.send(query, files.map(({ file }) => file), this._inputs.values());
-      // What was refused stays, to be changed and sent again.
-      if (taken) {
-        this._text.value = "";
-        this._files = [];
+      // What was refused comes back, to be changed and sent again.
+      if (!taken) {
+        this._text.value = this._text.value ? `${query}\n${this._text.value}` : query;
+        this._files = [...files, ...this._files];
         this._drawChips();
       }
     } finally {
@@ -161,3 +169,6 @@ export class Composer {
     this._chips.replaceChildren(...chips);
   }
 }
+
+/** Whether a key is for the input method, as Safari says it, too. @param {KeyboardEvent} event */
+const isComposing = (event) => event.isComposing || event.keyCode === 229;

@@ -15,6 +15,7 @@ export class ConversationList {
     this._listeners = listeners;
     this._items = /** @type {any[]} */ ([]);
     this._hasMore = false;
+    this._generation = 0;
     this._current = "";
     this._loading = false;
     this._list = byId("conversations");
@@ -26,17 +27,31 @@ export class ConversationList {
     this._search.oninput = () => this._find();
   }
 
+  /** Forget all: another user, or another app. */
+  reset() {
+    this._items = [];
+    this._hasMore = false;
+    this._generation++;
+    this._search.value = "";
+    this._draw();
+  }
+
   /** Read the first page anew. */
   async refresh() {
+    const generation = this._generation;
     try {
       const page = await this._api.conversations("");
+      if (generation !== this._generation) return;
+      const last = page.data.at(-1);
       const known = new Set(page.data.map((/** @type {any} */ item) => item.id));
-      const older = page.has_more ? this._items.filter((item) => !known.has(item.id)) : [];
+      // What should be on this page and is not was deleted elsewhere.
+      const isOlder = (/** @type {any} */ item) => item.updated_at <= last.updated_at && !known.has(item.id);
+      const older = page.has_more ? this._items.filter(isOlder) : [];
       if (!older.length) this._hasMore = page.has_more;
       this._items = [...page.data, ...older];
       this._problem.textContent = "";
     } catch (error) {
-      this._problem.textContent = error.message;
+      if (generation === this._generation) this._problem.textContent = error.message;
     }
     this._draw();
   }
@@ -55,8 +70,10 @@ export class ConversationList {
   async _load() {
     if (this._loading) return;
     this._loading = true;
+    const generation = this._generation;
     try {
       const page = await this._api.conversations(this._items.at(-1)?.id ?? "");
+      if (generation !== this._generation) return;
       const known = new Set(this._items.map((item) => item.id));
       this._items.push(...page.data.filter((/** @type {any} */ item) => !known.has(item.id)));
       this._hasMore = page.has_more;
@@ -82,7 +99,14 @@ export class ConversationList {
   _draw() {
     const wanted = this._search.value.trim().toLocaleLowerCase();
     const shown = this._items.filter((item) => item.name.toLocaleLowerCase().includes(wanted));
+    // The focus stays where it is, though the rows are new.
+    const focused = this._list.contains(document.activeElement) ? document.activeElement : null;
+    const place = [focused?.closest("li")?.dataset.id, focused?.className];
     this._list.replaceChildren(...shown.map((item) => this._row(item)));
+    if (focused) {
+      const row = [...this._list.children].find((one) => one.dataset.id === place[0]);
+      (row?.getElementsByClassName(place[1])[0] ?? this._search).focus();
+    }
     this._more.hidden = !this._hasMore;
     this._empty.hidden = shown.length > 0 || this._hasMore;
     this._empty.textContent = wanted ? "No conversation has this in its name." : "No conversations yet.";
@@ -94,7 +118,7 @@ export class ConversationList {
     const name = item.name || "Untitled";
     return h(
       "li",
-      { class: current ? "current" : "" },
+      { class: current ? "current" : "", data: { id: item.id } },
       h(
         "button",
         {
@@ -108,8 +132,8 @@ export class ConversationList {
         h("span", { class: "name" }, name),
         h("time", {}, timeOf(item.updated_at)),
       ),
-      iconButton("rename", `Rename ${name}`, () => this._rename(item)),
-      iconButton("remove", `Delete ${name}`, () => this._remove(item)),
+      iconButton("rename", `Rename ${name}`, () => this._rename(item), { class: "icon rename" }),
+      iconButton("remove", `Delete ${name}`, () => this._remove(item), { class: "icon remove" }),
     );
   }
 

@@ -17,7 +17,7 @@ export class FramesDrawer {
     this._button = byId("show-events");
     this._button.onclick = () => this.toggle();
     byId("hide-events").onclick = () => this.toggle(false);
-    byId("clear-events").onclick = () => this._clear();
+    byId("clear-events").onclick = () => this.clear();
   }
 
   /** @param {boolean} [open] */
@@ -36,7 +36,8 @@ export class FramesDrawer {
     if (!this._drawer.hidden) this._frame ||= requestAnimationFrame(() => this._draw());
   }
 
-  _clear() {
+  /** Forget all frames: of another conversation, say. */
+  clear() {
     this._frames = [];
     this._count = this._drawn = 0;
     this._list.replaceChildren();

@@ -8,25 +8,36 @@ import { MarkdownView, rendered } from "./markdown.js";
 
 /**
  * @typedef {object} Actions what a user can do with a message
- * @property {(query: string, files: any[]) => void} again
+ * @property {(query: string, files: any[]) => Promise<unknown>} again
  * @property {(messageId: string, rating: string | null) => Promise<void>} rate
  * @property {(token: string, action: string, values: Record<string, any>) => Promise<void>} submit
  */
 
-/** A link to a file, or the image itself. @param {any} file */
+/** A link to a file, or the image itself; only its name if it has no URL that a page may open. @param {any} file */
 function fileView(file) {
-  const local = file.transfer_method !== "remote_url" && !/^https?:/.test(file.url);
-  const url = local || new URL(file.url, document.baseURI).origin === location.origin ? here(file.url).href : file.url;
-  const safe = /^https?:/.test(new URL(url, document.baseURI).protocol);
   const name = file.filename || "file";
-  const label = file.size ? `${name} (${sizeOf(file.size)})` : name;
-  if (!safe) return h("li", {}, name);
-  const isOurs = new URL(url).origin === location.origin;
-  const preview = file.type === "image" && isOurs ? h("img", { src: url, alt: name, loading: "lazy" }) : null;
+  const url = urlOf(file);
+  if (!url) return h("li", { dir: "auto" }, name);
   // Files of other hosts are opened, never loaded by this page.
-  const link = h("a", { href: url, target: "_blank", rel: "noopener noreferrer nofollow", dir: "auto" }, preview, label);
+  const isOurs = url.origin === location.origin;
+  const preview =
+    file.type === "image" && isOurs ? h("img", { src: url.href, alt: name, loading: "lazy" }) : null;
+  const label = file.size ? `${name} (${sizeOf(file.size)})` : name;
+  const link = h("a", { href: url.href, target: "_blank", rel: "noopener noreferrer nofollow", dir: "auto" }, preview, label);
   if (isOurs) link.download = name;
   return h("li", {}, link);
+}
+
+/** @param {any} file */
+function urlOf(file) {
+  let url;
+  try {
+    // Only those of stored files are the gateway's own.
+    url = file.upload_file_id ? here(file.url) : new URL(file.url);
+  } catch {
+    return null;
+  }
+  return /^https?:$/.test(url.protocol) ? url : null;
 }
 
 /** @param {any[]} files */
@@ -43,6 +54,10 @@ export class MessageView {
     this.files = message.files;
     this.rating = /** @type {string | null} */ (null);
     this._actions = actions;
+    this._shown = ""; // what of the stored message is on the page
+    this._isEnded = false;
+    this._question = ""; // the state of its form
+    this._rated = () => {};
     this._steps = /** @type {Map<string, {row: any, summary: any, input: any, output: any}>} */ (new Map());
     this._stepList = h("div", { class: "steps" });
     this._body = h("div", { class: "markdown", dir: "auto" });
@@ -77,7 +92,13 @@ export class MessageView {
   /** Whether tokens still come. @param {boolean} isLive */
   setLive(isLive) {
     this.element.classList.toggle("live", isLive);
+    if (!isLive) this.setWaiting(false);
     this._answerBox.setAttribute("aria-busy", String(isLive));
+  }
+
+  /** Whether another answer comes first. @param {boolean} isWaiting */
+  setWaiting(isWaiting) {
+    this.element.classList.toggle("waiting", isWaiting);
   }
 
   /** A step was opened, grew or got its result: always the whole step. @param {any} step */
@@ -114,14 +135,15 @@ export class MessageView {
     if (made.length) this._extra.append(fileList(made));
   }
 
-  /** @param {string} text */
-  showError(text) {
-    this._extra.append(h("p", { class: "problem", role: "alert" }, text));
+  /** @param {string} text @param {boolean} [isNews] whether a screen reader has to say it at once */
+  showError(text, isNews = true) {
+    this._extra.append(h("p", isNews ? { class: "problem", role: "alert" } : { class: "problem" }, text));
   }
 
   /** @param {any} question @param {string} [closed] why it can no longer be answered */
   showQuestion(question, closed) {
     this._extra.querySelector(".question")?.remove();
+    this._question = closed ? "submitted" : "open";
     if (closed) {
       this._extra.append(h("p", { class: "question closed" }, closed));
       return;
@@ -145,6 +167,7 @@ export class MessageView {
    * @param {number | null} firstToken seconds until the first one, as this page saw it
    */
   showEnd(usage, firstToken) {
+    this._isEnded = true;
     const told = [];
     const first = firstToken ?? (usage.time_to_first_token || null);
     if (first !== null) told.push(`first token ${seconds(first)}`);
@@ -152,11 +175,16 @@ export class MessageView {
     if (usage.total_tokens) told.push(`${usage.prompt_tokens} + ${usage.completion_tokens} tokens`);
     if (Number(usage.total_price)) told.push(`${Number(usage.total_price).toFixed(4)} ${usage.currency}`);
     const like = this._rateButton("like", "Good answer", "like");
+    const again = iconButton("again", "Ask again", async () => {
+      again.disabled = true;
+      await this._actions.again(this.query, this.files);
+      again.disabled = false;
+    });
     const dislike = this._rateButton("dislike", "Bad answer", "dislike");
     this._foot.replaceChildren(
       h("span", { class: "usage" }, told.join(" · ")),
       iconButton("copy", "Copy answer", (event) => this._copy(event)),
-      iconButton("again", "Ask again", () => this._actions.again(this.query, this.files)),
+      again,
       like,
       dislike,
     );
@@ -176,9 +204,22 @@ export class MessageView {
     this._extra.append(h("div", { class: "suggestions", aria: { label: "Suggested questions" }, role: "group" }, ...buttons));
   }
 
-  /** A message that was stored. @param {any} item as GET /messages has it */
+  /** A message whose turn has ended, as the gateway stores it. @param {any} item as GET /messages has it */
   showStored(item) {
+    const state = JSON.stringify([item.answer, item.error, item.feedback, item.extra_contents, item.query]);
+    const question = item.extra_contents[0]?.state ?? "";
+    const isHere = this._isEnded && this.answer.text === item.answer && this._question === question && !item.error;
+    const isKnown = state === this._shown || (isHere && !this._shown);
+    this._shown = state;
+    // What came as events has more to show than what is stored.
+    if (isKnown) return;
+    this.setLive(false);
+    this.setQuery(item.query);
+    this._steps.clear();
+    this._stepList.replaceChildren();
+    this._extra.replaceChildren();
     for (const step of item.agent_thoughts) this.showStep(step);
+    this._body.hidden = false;
     this._body.replaceChildren(rendered(item.answer));
     this.answer.text = item.answer;
     this.rating = item.feedback?.rating ?? null;
@@ -189,7 +230,7 @@ export class MessageView {
       else if (state === "submitted") this.showQuestion(question, answer?.action_text ? `Answered: ${answer.action_text}` : "Answered.");
       else this.showQuestion(question, "This question is closed.");
     }
-    if (item.error) this.showError(item.error);
+    if (item.error) this.showError(item.error, false);
     this.showEnd(item.metadata.usage, null);
   }
 
@@ -198,12 +239,12 @@ export class MessageView {
     return iconButton(symbol, label, async () => {
       const before = this.rating;
       this.rating = before === rating ? null : rating;
-      this._rated?.();
+      this._rated();
       try {
         await this._actions.rate(this.id, this.rating);
       } catch (error) {
         this.rating = before;
-        this._rated?.();
+        this._rated();
         this.showError(error.message);
       }
     });

@@ -52,7 +52,7 @@ def cookie_of(response: httpx.Response) -> tuple[str, dict[str, str]]:
 def test_a_browser_gets_the_page_and_a_program_the_index(server: GatewayServer) -> None:
     with nobody(server) as client:
         page, index = client.get("/", headers=BROWSER), client.get("/")
-        below = client.get("/v1/", headers={"Accept": "application/json"})
+        below = client.get("/v1/", headers=BROWSER)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert index.json() == below.json()
     assert index.json()["welcome"] == "Agent Gateway"
@@ -128,6 +128,13 @@ def test_a_link_signs_a_browser_in_once(server: GatewayServer) -> None:
         refused(thief.get("/info", headers=OWN_PAGE), 401, "unauthorized")
 
 
+def test_a_program_that_looks_where_a_link_leads_does_not_use_it_up(server: GatewayServer) -> None:
+    link = LINKS.make(server.url)
+    with nobody(server) as client:
+        assert "set-cookie" not in client.head(link).headers
+        assert "set-cookie" in client.get(link).headers
+
+
 @pytest.mark.parametrize("token", ["", "nonsense", "IiI.x.y"])
 def test_a_wrong_link_signs_nobody_in(server: GatewayServer, token: str) -> None:
     with nobody(server) as client:
@@ -163,7 +170,7 @@ def test_scripts_and_other_sites_get_nothing_of_the_cookie(server: GatewayServer
         response = sign_in(client)
     name, attributes = cookie_of(response)
     assert name == f"agent_gateway_session_{urlsplit(server.url).port}", "one for each port of a host"
-    assert attributes == {"httponly": "True", "samesite": "strict", "path": "/", "max-age": str(30 * 86400)}
+    assert attributes == {"httponly": "True", "samesite": "strict", "max-age": str(30 * 86400)}
     assert response.headers["cache-control"] == "no-store"
 
 
@@ -175,6 +182,26 @@ def test_the_cookie_is_for_tls_and_the_named_domain(start_gateway: StartGateway)
     with nobody(server) as client:
         _, attributes = cookie_of(sign_in(client))
     assert (attributes["secure"], attributes["domain"]) == ("True", "example.com")
+
+
+@one_database
+def test_behind_a_proxy_with_another_host_the_public_one_counts(start_gateway: StartGateway) -> None:
+    """Browsers send no Sec-Fetch-Site over plain HTTP, but the Origin."""
+    server = start_gateway(public_url="http://chat.example.com/agents", playground=True)
+    with nobody(server) as client:
+        sign_in(client)
+        for origin, status in (("http://chat.example.com", 200), ("http://evil.example.com", 401)):
+            body = {"query": "Hello", "user": "ada"}
+            assert client.post("/chat-messages", json=body, headers={"Origin": origin}).status_code == status
+
+
+def test_a_ticket_is_enough_whatever_the_cookie_is(server: GatewayServer) -> None:
+    with nobody(server) as client:
+        sign_in(client)
+        client.headers["Sec-Fetch-Site"] = "same-origin"
+        url = Chat(client, "ticket").background("Hello")["events_url"]
+        client.headers["Sec-Fetch-Site"] = "same-site"
+        assert client.get(f"{url}&mode=agent-chat").status_code == 200
 
 
 @pytest.mark.parametrize("domain", ["https://example.com", "exa mple.com", "example.com; HttpOnly", "Ä.de"])

@@ -22,7 +22,7 @@ def install(app: FastAPI) -> None:
 
 async def _docs(_request: Request) -> HTMLResponse:
     """Swagger UI, from the files of the package `fastapi-offline`."""
-    return get_swagger_ui_html(
+    page = get_swagger_ui_html(
         title="Agent Gateway",
         openapi_url="openapi.json",
         swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
@@ -31,3 +31,6 @@ async def _docs(_request: Request) -> HTMLResponse:
         # A validator on another host would learn who reads the page, and would read the document.
         swagger_ui_parameters={"validatorUrl": None},
     )
+    # A page of another port could lay it under the pointer of somebody who is signed in.
+    page.headers["Content-Security-Policy"] = "frame-ancestors 'none'"
+    return page

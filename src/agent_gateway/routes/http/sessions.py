@@ -47,13 +47,18 @@ class SignInLinks:
 
 
 class Sessions:
-    """The cookies of browsers that are signed in. `domain` is their Domain; empty: this host alone."""
+    """The cookies of browsers that are signed in. `domain` is their Domain; empty: this host alone.
 
-    def __init__(self, secret: bytes, *, domain: str = "", secure: bool = False) -> None:
+    Browsers send them to the folder of the gateway's URL only, so other services of a host do not get them.
+    """
+
+    def __init__(self, secret: bytes, *, domain: str = "", public_url: str = "") -> None:
         self.links = SignInLinks(secret)
         self._serializer = URLSafeSerializer(secret, salt=COOKIE_SALT)
         self._domain = domain or None
-        self._secure = secure
+        public = urlsplit(public_url)
+        self._secure = public.scheme == "https"
+        self._public_host = public.netloc
 
     def key_of(self, request: Request) -> str | None:
         """The API key in the cookie of a request; None without a cookie of ours.
@@ -67,7 +72,7 @@ class Sessions:
             key = self._serializer.loads(signed)
         except BadSignature:
             return None
-        _require_same_origin(request)
+        self._require_same_origin(request)
         return key if isinstance(key, str) else None
 
     def sign_in(self, request: Request, response: Response, key: str) -> None:
@@ -76,6 +81,7 @@ class Sessions:
             _name(request),
             self._serializer.dumps(key),
             max_age=SESSION_SECONDS,
+            path=None,
             domain=self._domain,
             secure=self._secure or request.url.scheme == "https",
             httponly=True,
@@ -84,26 +90,28 @@ class Sessions:
 
     def sign_out(self, request: Request, response: Response) -> None:
         """Remove the cookie."""
-        response.delete_cookie(_name(request), domain=self._domain, httponly=True, samesite="strict")
+        response.set_cookie(
+            _name(request), max_age=0, path=None, domain=self._domain, httponly=True, samesite="strict"
+        )
+
+    def _require_same_origin(self, request: Request) -> None:
+        """Refuse what a page of another origin may have sent in this browser's name.
+
+        SameSite alone would let pages of other ports of this host through.
+        """
+        site = request.headers.get("sec-fetch-site")
+        if site is not None:
+            trusted = site in ("same-origin", "none")
+        elif (origin := request.headers.get("origin")) is not None:
+            # A proxy may have put another Host in place of the browser's.
+            trusted = urlsplit(origin).netloc in (request.headers.get("host"), self._public_host or None)
+        else:
+            trusted = request.method in SAFE_METHODS
+        if not trusted:
+            raise Unauthorized("The session of the playground is for its own page: send an API key.")
 
 
 def _name(request: Request) -> str:
     """The name of the cookie: browsers give those of one port to all other ports of a host, too."""
     port = PORT.search(request.headers.get("host", ""))
     return f"{COOKIE}_{port[1]}" if port else COOKIE
-
-
-def _require_same_origin(request: Request) -> None:
-    """Refuse what a page of another origin may have sent in this browser's name.
-
-    SameSite alone would let pages of other ports of this host through.
-    """
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        trusted = site in ("same-origin", "none")
-    elif (origin := request.headers.get("origin")) is not None:
-        trusted = urlsplit(origin).netloc == request.headers.get("host")
-    else:
-        trusted = request.method in SAFE_METHODS
-    if not trusted:
-        raise Unauthorized("The session of the playground is for its own page: send an API key.")
