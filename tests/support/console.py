@@ -28,7 +28,7 @@ def check_session(page: Path, url: str, folder: Path, at_least: int) -> None:
     """Type all commands of the page's console blocks, with `url` in place of the printed address, and
     compare what they print. The page's programs are there as well.
     """
-    write_programs(page, folder)
+    write_programs(page, folder, url)
     steps = commands(page.read_text("utf-8"))
     assert len(steps) >= at_least
     assert check_steps(steps, folder, {PRINTED: url}, PATIENCE) == ""
@@ -64,11 +64,12 @@ def check_steps(
     return ran.stderr
 
 
-def write_programs(page: Path, folder: Path) -> list[Path]:
-    """Each JavaScript block that begins with `// NAME`, as a file of that name."""
+def write_programs(page: Path, folder: Path, url: str = PRINTED) -> list[Path]:
+    """Each block of JavaScript or Python that begins with the name of a file in a comment, as that file."""
     written: list[Path] = []
-    for name, code in re.findall(r"```js\n// (\S+)\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
-        (folder / name).write_text(code, "utf-8")
+    blocks = re.findall(r"```(?:js\n//|python\n#) (\S+)\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    for name, code in blocks:
+        (folder / name).write_text(code.replace(PRINTED, url), "utf-8")
         written.append(folder / name)
     return written
 

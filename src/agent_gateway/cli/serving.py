@@ -162,7 +162,10 @@ def tell(settings: Settings, workers: int) -> None:
     if settings.shows_playground:
         # Printed, not logged: whoever has the link signs in with it, once.
         link = SignInLinks(secret_key(settings)).make(settings.agent_url)
-        print(f"\n  Chat in your browser: {link}\n  (The link works once, and expires after a day.)\n", flush=True)
+        print(
+            f"\n  Chat in your browser: {link}\n  (The link works once, and expires after a day.)\n",
+            flush=True,
+        )
     elif settings.playground is None:
         reason = "PUBLIC_URL is set" if settings.is_local else "HOST is not only this machine"
         logger.info("the playground is off, since %s: AGENT_GATEWAY_PLAYGROUND=true turns it on", reason)
