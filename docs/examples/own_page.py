@@ -11,25 +11,31 @@ import argparse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urljoin
 
-from agent_gateway_client import Client
+from agent_gateway_client import Client, ConnectionLost, GatewayError
 
 PAGE = """<!doctype html>
 <title>My page</title>
-<form><input name="query" autofocus placeholder="count to 300"> <button>Ask</button></form>
-<pre id="answer"></pre>
+<style>#answer { white-space: pre-wrap; }</style>
+<form><input name="query" required autofocus placeholder="count to 300"> <button>Ask</button></form>
+<p id="answer"></p>
+<p id="problem"></p>
 <script>
   const answer = document.querySelector("#answer");
+  const problem = document.querySelector("#problem");
   let source;
 
   function follow(url) {
     source?.close();
-    answer.textContent = "";
+    answer.textContent = problem.textContent = "";
     source = new EventSource(url);   // it comes back by itself after a cut, with the id of its last event
+    source.onopen = () => problem.textContent = "";
+    source.onerror = () => problem.textContent = source.readyState === EventSource.CLOSED
+      ? "The gateway refuses: does AGENT_GATEWAY_CORS_ORIGINS name this page?" : "Connecting again…";
     source.onmessage = ({data}) => {
       const event = JSON.parse(data);
       if (event.event === "message") answer.append(event.answer);
       if (event.event === "message_replace") answer.textContent = event.answer;
-      if (event.event === "error") answer.append(`\\n${event.message}`);
+      if (event.event === "error") problem.textContent = event.message;
       if (event.event === "message_end" || event.event === "error") source.close();
     };
   }
@@ -37,7 +43,9 @@ PAGE = """<!doctype html>
   document.querySelector("form").onsubmit = async (submit) => {
     submit.preventDefault();
     const query = new FormData(submit.target).get("query");
-    location.hash = await (await fetch("/ask", {method: "POST", body: query})).text();
+    const response = await fetch("/ask", {method: "POST", body: query});
+    if (response.ok) location.hash = await response.text();
+    else problem.textContent = await response.text();
   };
   onhashchange = () => follow(location.hash.slice(1));
   if (location.hash) follow(location.hash.slice(1));
@@ -58,12 +66,16 @@ class Page(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Begin a turn; the answer is the URL of its events."""
         query = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        turn = self.client.begin(query)
-        self._send("text/plain; charset=utf-8", urljoin(self.gateway, turn["events_url"]))
+        try:
+            turn = self.client.begin(query)
+        except (GatewayError, ConnectionLost) as error:
+            self._send("text/plain; charset=utf-8", str(error), 502)
+        else:
+            self._send("text/plain; charset=utf-8", urljoin(self.gateway, turn["events_url"]))
 
-    def _send(self, kind: str, text: str) -> None:
+    def _send(self, kind: str, text: str, status: int = 200) -> None:
         body = text.encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

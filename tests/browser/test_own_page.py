@@ -63,3 +63,20 @@ def test_an_answer_goes_on_after_a_reload_and_a_cut(
         proxy.open()
         expect(answer).to_have_text("".join(FIRST + LATER).strip(), timeout=BOUND_MS)
         assert len(fake.requests) == 1
+        # What is refused is told.
+        page.get_by_placeholder("count to 300").fill(" ")
+        page.keyboard.press("Enter")
+        expect(page.locator("#problem")).to_contain_text("must not be blank")
+
+
+def test_a_gateway_that_does_not_know_the_page_is_told(
+    site_server: GatewayServer, new_context: Callable[..., BrowserContext]
+) -> None:
+    with hold_port() as held:
+        port = held.getsockname()[1]
+    with own_page(port, site_server.url) as url:
+        page = new_context().new_page()
+        page.goto(url)
+        page.get_by_placeholder("count to 300").fill("Hello")
+        page.keyboard.press("Enter")
+        expect(page.locator("#problem")).to_contain_text("AGENT_GATEWAY_CORS_ORIGINS", timeout=BOUND_MS)

@@ -223,6 +223,38 @@ def test_a_conversation_that_is_left_while_a_message_is_sent_has_it(tab: Tab) ->
     tab.shows("You said: Second.")
 
 
+def test_the_page_stays_at_the_end_until_its_reader_leaves_it(
+    tab: Tab, fake: ScriptedBackend, gate: Gate
+) -> None:
+    scroller = tab.page.locator("#scroller")
+
+    def px_to_the_end() -> float:
+        return float(scroller.evaluate("one => one.scrollHeight - one.scrollTop - one.clientHeight"))
+
+    fake.queue(script(said(*(f"word{number} " for number in range(2000))), succeed()))
+    tab.ask("Tell me much")
+    tab.wait_for_end()
+    for number in range(4):
+        tab.ask(f"Message {number}")
+        tab.wait_for_end()
+        wait_until(lambda: tab.page.wait_for_timeout(20) or px_to_the_end() < 2)
+    tab.page.reload()
+    tab.shows("You said: Message 3.")
+    wait_until(lambda: tab.page.wait_for_timeout(20) or px_to_the_end() < 2)
+    fake.queue(
+        script(said(*FIRST), gate, said(*(f"later{number}\n\n" for number in range(100)), index=1), succeed())
+    )
+    tab.ask("And more")
+    tab.shows("".join(FIRST).strip())
+    scroller.hover()
+    tab.page.mouse.wheel(0, -1500)
+    wait_until(lambda: tab.page.wait_for_timeout(20) or px_to_the_end() > 1000)
+    gate.open()
+    tab.wait_for_end()
+    assert px_to_the_end() > 1000
+    expect(tab.queries.last).not_to_be_in_viewport()
+
+
 def test_a_turn_that_fails_says_why_and_keeps_its_text(tab: Tab, fake: ScriptedBackend) -> None:
     fake.queue(script(said("Half an "), fail("InvokeServerUnavailableError", "a provider's secret")))
     tab.ask("Break")

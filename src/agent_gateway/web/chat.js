@@ -46,10 +46,10 @@ export class Chat {
     this._connection = byId("connection");
     this._status = byId("status");
     this._atEnd = true;
-    new IntersectionObserver(([entry]) => (this._atEnd = entry.isIntersecting), {
-      root: this._scroller,
-      rootMargin: "0px 0px 80px 0px",
-    }).observe(byId("end"));
+    this._seen = { top: 0, height: 0 };
+    this._scroller.onscroll = () => this._scrolled();
+    // Whatever grows late, such as an image, moves the end, and a reader who is there goes with it.
+    new ResizeObserver(() => this._stick()).observe(this._list);
     this._older.onclick = () => this._loadOlder();
     this._actions = {
       again: (/** @type {string} */ query, /** @type {any[]} */ files) => this.send(query, files, {}),
@@ -74,6 +74,7 @@ export class Chat {
     this._views.clear();
     this.conversation = id;
     this._older.hidden = true;
+    this._atEnd = true;
     this._list.replaceChildren();
     this._tell("");
     this._showOpening();
@@ -292,14 +293,14 @@ export class Chat {
       case "message_end":
         view.answer.finish();
         view.showFiles(event.files);
-        view.showEnd(event.metadata.usage, turn.firstToken);
+        view.showEnd(event.metadata.usage, timesOf(turn));
         this._end(turn, "The answer is complete.");
         if (this._suggests) this._suggest(view);
         break;
       case "error":
         view.answer.finish();
         view.showError(event.message);
-        view.showEnd({}, turn.firstToken);
+        view.showEnd({}, timesOf(turn));
         this._end(turn, "The answer has failed.");
         break;
     }
@@ -368,15 +369,29 @@ export class Chat {
     this._connection.textContent = text;
   }
 
+  /** The reader leaves the end by moving up, never by what grows or shrinks. */
+  _scrolled() {
+    const { scrollTop: top, scrollHeight: height, clientHeight } = this._scroller;
+    if (height - top - clientHeight < 80) this._atEnd = true;
+    else if (top < this._seen.top && height >= this._seen.height) this._atEnd = false;
+    this._seen = { top, height };
+  }
+
   /** Stay at the end, if the reader is there. */
   _stick() {
     if (this._atEnd) this._toEnd();
   }
 
   _toEnd() {
+    this._atEnd = true;
     // A number that is too large needs no layout to be known.
     this._scroller.scrollTop = 1e9;
   }
+}
+
+/** How long a turn took, as its reader saw it; null of one that was not sent from here. @param {Turn} turn */
+function timesOf({ sent, firstToken }) {
+  return sent === null ? null : { firstToken, all: (performance.now() - sent) / 1000 };
 }
 
 /** @param {any} event */

@@ -105,7 +105,8 @@ export class Composer {
 
   async _submit() {
     const query = this._text.value;
-    if (!query.trim() || this._send.disabled) return;
+    if (this._send.disabled) return;
+    if (!query.trim()) return this.showProblem("Write a message first.");
     if (this._uploads) return this.showProblem("Wait until the files are uploaded.");
     if (!this._inputs.isComplete()) return;
     this.showProblem("");

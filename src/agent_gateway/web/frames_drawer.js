@@ -24,7 +24,10 @@ export class FramesDrawer {
   toggle(open = this._drawer.hidden) {
     this._drawer.hidden = !open;
     this._button.setAttribute("aria-expanded", String(open));
-    if (open) this._draw();
+    if (open) {
+      this._draw();
+      this._list.scrollTop = 1e9;
+    }
     else this._button.focus();
   }
 

@@ -11,7 +11,7 @@ import { read, write } from "./storage.js";
 
 const USER = "agent-gateway-user";
 const THEME = "agent-gateway-theme";
-const LINK_USED = "This link was used before, or has expired. Start the gateway again for a new one.";
+const LINK_USED = "This link was used before, or has expired. Start the gateway again for a new one, or give an API key.";
 
 // Of this browser: made once, changed in the settings.
 if (!read(USER)) write(USER, `playground-${newId().slice(0, 8)}`);
@@ -145,7 +145,7 @@ function askForKey(problem) {
     } catch (error) {
       api.key = before;
       isOpen = wasOpen;
-      told.textContent = error.message;
+      told.textContent = error.status === 401 ? "This key opens no app." : error.message;
     }
   };
 }

@@ -164,14 +164,15 @@ export class MessageView {
   /**
    * The answer is complete: numbers, and what can be done with it.
    * @param {any} usage
-   * @param {number | null} firstToken seconds until the first one, as this page saw it
+   * @param {{firstToken: number | null, all: number} | null} times seconds, as this page saw them
    */
-  showEnd(usage, firstToken) {
+  showEnd(usage, times) {
     this._isEnded = true;
     const told = [];
-    const first = firstToken ?? (usage.time_to_first_token || null);
-    if (first !== null) told.push(`first token ${seconds(first)}`);
-    if (usage.latency) told.push(`${seconds(usage.latency)} in all`);
+    const first = times ? times.firstToken : usage.time_to_first_token;
+    const all = times ? times.all : usage.latency;
+    if (first) told.push(`first token ${seconds(first)}`);
+    if (all) told.push(`${seconds(all)} in all`);
     if (usage.total_tokens) told.push(`${usage.prompt_tokens} + ${usage.completion_tokens} tokens`);
     if (Number(usage.total_price)) told.push(`${Number(usage.total_price).toFixed(4)} ${usage.currency}`);
     const like = this._rateButton("like", "Good answer", "like");

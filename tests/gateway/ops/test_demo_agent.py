@@ -153,3 +153,9 @@ def test_a_deleted_conversation_closes_its_session(demo_server: GatewayServer, d
     assert demo.client.request("DELETE", path, json={"user": demo.user}).status_code == 204
     all_done(url)
     assert snapshot_row(url, conversation_id) is None
+
+
+def test_numbers_in_a_url_are_nothing_to_calculate(demo: Chat) -> None:
+    """Those of files have ids with minus signs."""
+    told = demo.blocking("What do I need? http://127.0.0.1:8000/files/7583-9592-11/download?ticket=1-2")
+    assert told["answer"].startswith("You said:")

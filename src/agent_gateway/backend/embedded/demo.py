@@ -43,6 +43,7 @@ _TIME: Final = re.compile(
 )
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _ARITHMETIC: Final = re.compile(r"(?<!\w)[\d.()+\-*/%^×÷ ]+(?!\w)")
+_URL: Final = re.compile(r"\bhttps?://\S+")
 _OPERATION: Final = re.compile(r"[\d)] *[-+*/%^×÷]+ *[-(\d.]")
 _SYMBOLS: Final = str.maketrans({"×": "*", "÷": "/", "^": "**"})
 
@@ -145,7 +146,7 @@ def _tool_calls(query: str) -> list[ToolCall]:
     if _COUNT.search(query) or _STORY.search(query):
         return []
     calls: list[ToolCall] = []
-    for match in _ARITHMETIC.finditer(_DATE.sub(" ", query)):
+    for match in _ARITHMETIC.finditer(_DATE.sub(" ", _URL.sub(" ", query))):
         expression = match[0].strip(" .").translate(_SYMBOLS)
         if _OPERATION.search(expression):
             calls.append(("calculate", {"expression": expression}))

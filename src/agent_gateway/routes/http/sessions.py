@@ -49,7 +49,7 @@ class SignInLinks:
 class Sessions:
     """The cookies of browsers that are signed in. `domain` is their Domain; empty: this host alone.
 
-    Browsers send them to the folder of the gateway's URL only, so other services of a host do not get them.
+    Browsers send them to the folder of the gateway's URL only: what is below other paths gets none.
     """
 
     def __init__(self, secret: bytes, *, domain: str = "", public_url: str = "") -> None:
