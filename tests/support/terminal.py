@@ -12,7 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import psutil  # pyrefly: ignore[untyped-import]
 import pytest
+
+from tests.support.gateway_server import wait_until
 
 BOUND: Final = 60.0
 """Seconds after which a wait has failed."""
@@ -62,6 +65,10 @@ class TerminalProgram:
 
     def press(self, text: str) -> None:
         """Press keys: `\\x03` is Ctrl-C, `\\x04` is Ctrl-D."""
+        if text == "\x03":
+            # Between a prompt and the wait for its line, Python notes a signal and does not act on it.
+            process = psutil.Process(self._process.pid)
+            wait_until(lambda: process.status() == psutil.STATUS_SLEEPING)
         os.write(self._terminal, text.encode())
 
     def exited(self) -> int:
