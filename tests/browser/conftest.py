@@ -1,4 +1,4 @@
-"""One Chromium for the folder, one gateway for a module, and for each test a browser profile of its own."""
+"""One Chromium and one gateway for each module, and for each test a browser profile of its own."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +18,8 @@ NewContext = Callable[..., BrowserContext]
 OpenTab = Callable[..., Tab]
 
 
-@pytest.fixture(scope="session")
+# Not for the whole run: while it lives, no other test of the process can run an event loop.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright, chromium(playwright) as browser:
         yield browser

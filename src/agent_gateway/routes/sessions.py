@@ -19,7 +19,7 @@ async def get_sign_in(request: Request, state: StateDep, token: str = "") -> Res
     if not state.installed.is_set():
         raise Unavailable("The service is not ready yet. Please try again.")
     # A program that looks where a link leads must not use it up.
-    key_id = None if HEAD_ONLY in request.scope else sessions.links.read(token)
+    key_id = None if HEAD_ONLY in request.scope else sessions.links.read(token, state.database.clock())
     key = await state.keys.sign_in(key_id) if key_id is not None else None
     response = RedirectResponse("./" if key else "./#link-used", status_code=303)
     response.headers["Cache-Control"] = "no-store"
