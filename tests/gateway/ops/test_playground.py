@@ -278,6 +278,10 @@ def test_signing_out_revokes_the_key(start_gateway: StartGateway) -> None:
         assert name not in client.cookies
         client.cookies.set(name, kept)
         refused(client.get("/info", headers=OWN_PAGE), 401, "unauthorized")
+        # Also a cookie whose key is gone is removed.
+        again = client.post("/sign-out", headers=OWN_PAGE)
+        assert again.status_code == 204
+        assert SimpleCookie(again.headers["set-cookie"])[name]["max-age"] == "0"
 
 
 def test_another_site_cannot_sign_a_browser_out(server: GatewayServer) -> None:
