@@ -61,11 +61,13 @@ STATUSES = {
     "output_length_exceeded": 400,
     "content_filtered": 400,
     "answer_incomplete": 502,
+    "output_invalid": 502,
     "backend_refused": 502,
     "provider_unavailable": 503,
     "service_unavailable": 503,
     "turn_interrupted": 500,
     "turn_timeout": 504,
+    "provider_timeout": 504,
     "internal_server_error": 500,
 }
 """The table of the contract, written down once more."""
@@ -92,6 +94,8 @@ FAILING_RUNS: dict[str, tuple[str, list[Step]]] = {
     "longest output": ("output_length_exceeded", [fail("OutputLengthExceededError", LEAK)]),
     "content filter": ("content_filtered", [fail("ContentFilterError", LEAK)]),
     "broken off": ("answer_incomplete", [fail(None, "peer closed connection without sending " + SECRET)]),
+    "timeout": ("provider_timeout", [fail("InvokeTimeoutError", LEAK)]),
+    "no fitting output": ("output_invalid", [fail("OutputInvalidError", LEAK)]),
     "plugin daemon": ("internal_server_error", [fail("PluginDaemonInternalServerError", LEAK)]),
     "no reason": ("internal_server_error", [fail(None, LEAK)]),
     "unknown reason": ("internal_server_error", [fail("SomethingNew", LEAK)]),

@@ -4,16 +4,16 @@ Importing this module loads the agent framework (seconds): only building an `Emb
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 import msgspec
 import pydantic
 import pydantic_ai
-from pydantic_ai import RunContext
-from pydantic_ai.exceptions import AgentRunError, RunCancelled, UserError
+from pydantic_ai import Agent, AgentRetries, RunContext
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.exceptions import AgentRunError, FallbackExceptionGroup, RunCancelled, UserError
 from pydantic_ai.messages import (
     AgentStreamEvent,
     BinaryContent,
@@ -28,19 +28,22 @@ from pydantic_ai.messages import (
     TextPartDelta,
     UserContent,
 )
-from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.tools import DeferredToolRequests
-from pydantic_ai.usage import RunUsage, UsageLimits
+from pydantic_ai.usage import UsageLimits
 
 from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
 from agent_gateway.backend.embedded.failures import INCOMPLETE, run_failed
+from agent_gateway.backend.embedded.history import Turn, summary_of, within_limits
 from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
-from agent_gateway.backend.embedded.models import Models, settings_of
+from agent_gateway.backend.embedded.models import Models, assumes_stop, settings_of
+from agent_gateway.backend.embedded.output import FitsSchema, is_text, output_of
 from agent_gateway.backend.embedded.plan import Plan, read_plan
+from agent_gateway.backend.embedded.prices import Meter, Metering
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
 from agent_gateway.backend.protocol import CreateRunRequest
 from agent_gateway.domain.text import clean_json, clean_text
 from agent_gateway.domain.turns import Usage
+from agent_gateway.json_types import JsonObject
 
 # The framework prints a greeting when the first agent runs; it does not belong in an operator's log.
 # It documents this switch, but its type is inferred as a constant.
@@ -65,72 +68,70 @@ class EmbeddedAgents:
         plan = read_plan(request)
         if not plan.prompt:
             return _succeeded(plan, plan.messages(), None)
-        watch, history = Stopwatch(), _load(plan.messages())
-        model = self._models.name_of(plan.model)
-        asks = plan.asks_human or not model
+        meter = Meter()
+        try:
+            async with self._models.agent(plan.model) as agent:
+                return await self._run(plan, agent, meter, emit)
+        except asyncio.CancelledError as cancelled:
+            leftovers = _leftovers(plan, cancelled, meter)
+            if not leftovers:
+                raise
+            raise RunInterrupted(leftovers) from None
+        except (AgentRunError, FallbackExceptionGroup, UserError) as error:
+            # Another model than the configured one may be a user's choice.
+            default = self._models.default
+            named = default if self._models.name_of(plan.model) == default else ""
+            raise run_failed(error, named, plan.output is not None).with_usage(meter.usage()) from None
+        except RunFailed as failure:
+            raise failure.with_usage(meter.usage() if meter.is_used else None) from None
+
+    async def _run(self, plan: Plan, agent: Agent[object, str], meter: Meter, emit: Emit) -> bytes:
+        history = await self._history(plan, meter)
+        asks = plan.asks_human or not self._models.name_of(plan.model)
         prompt = _prompt(plan)
 
         async def forward(_: RunContext[object], events: AsyncIterable[AgentStreamEvent]) -> None:
             async for event in events:
-                watch.saw_event()
-                emit(event_json(_EVENTS, event), delta_json(_text_delta(event)))
+                meter.hears(event)
+                if plan.output is None or not is_text(event):
+                    emit(event_json(_EVENTS, event), delta_json(_text_delta(event)))
 
-        agent = self._models.agent(plan.model)
-        try:
-            result = await agent.run(
-                None if plan.answers else prompt,
-                output_type=[str, DeferredToolRequests] if asks else str,
-                message_history=history,
-                deferred_tool_results=results_for(history, plan.answers) if plan.answers else None,
-                instructions=plan.instructions,
-                model_settings=settings_of(plan.model),
-                usage_limits=UsageLimits(request_limit=plan.model.max_requests),
-                toolsets=[TOOLSET] if asks else None,
-                event_stream_handler=forward,
-                capabilities=[WholeCharacters()],
-            )
-        except asyncio.CancelledError as cancelled:
-            if (leftovers := _leftovers(plan, cancelled, watch)) is None:
-                raise
-            raise RunInterrupted(leftovers) from None
-        except (AgentRunError, UserError) as error:
-            # Another model than the configured one may be a user's choice.
-            default = self._models.default
-            raise run_failed(error, default if model == default else "") from None
-        if _is_incomplete(agent.model, result.response):
+        answer = str if plan.output is None else output_of(plan.output)
+        result = await agent.run(
+            None if plan.answers else prompt,
+            output_type=[answer, DeferredToolRequests] if asks else answer,
+            message_history=history,
+            deferred_tool_results=results_for(history, plan.answers) if plan.answers else None,
+            instructions=plan.instructions,
+            model_settings=settings_of(plan.model),
+            usage_limits=UsageLimits(request_limit=plan.model.max_requests),
+            retries=AgentRetries(output=plan.output.max_retries) if plan.output else None,
+            toolsets=[TOOLSET] if asks else None,
+            event_stream_handler=forward,
+            capabilities=_capabilities(plan, meter),
+        )
+        if _is_incomplete(agent, result.response):
             raise RunFailed("the provider's stream ended before the answer did", INCOMPLETE)
-        usage, reason = watch.usage(result.usage), result.response.finish_reason
-        return _succeeded(plan, _dump(result.all_messages()), result.output, usage, reason)
+        reason = result.response.finish_reason
+        return _succeeded(plan, _dump(result.all_messages()), result.output, meter.usage(), reason)
+
+    async def _history(self, plan: Plan, meter: Meter) -> list[ModelMessage]:
+        """The messages of earlier turns that the run continues from."""
+
+        async def sum_up(turns: Sequence[Turn]) -> str:
+            assert plan.limits.summary_model is not None
+            return await summary_of(turns, plan.limits.summary_model, self._models, meter)
+
+        return await within_limits(_load(plan.messages()), plan.limits, sum_up)
 
     async def aclose(self) -> None:
         """Close the connections to the model providers."""
         await self._models.aclose()
 
 
-class Stopwatch:
-    """Seconds of one run on the monotonic clock."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._first: float | None = None
-
-    def saw_event(self) -> None:
-        """Note the time of the model's first event."""
-        if self._first is None:
-            self._first = time.monotonic()
-
-    def usage(self, used: RunUsage) -> Usage:
-        """Tokens and times so far. Prices are unknown here, so they are zero."""
-        now = time.monotonic()
-        first = now if self._first is None else self._first
-        return Usage(
-            prompt_tokens=used.input_tokens,
-            completion_tokens=used.output_tokens,
-            total_tokens=used.input_tokens + used.output_tokens,
-            latency=round(now - self._start, 3),
-            time_to_first_token=round(first - self._start, 3),
-            time_to_generate=round(now - first, 3),
-        )
+def _capabilities(plan: Plan, meter: Meter) -> list[AbstractCapability[object]]:
+    fits = [] if plan.output is None else [FitsSchema(plan.output.json_schema)]
+    return [WholeCharacters(), Metering(meter), *fits]
 
 
 def _prompt(plan: Plan) -> str | list[UserContent]:
@@ -146,7 +147,7 @@ def _prompt(plan: Plan) -> str | list[UserContent]:
     return [*plan.prompt, *seen]
 
 
-def _is_incomplete(model: object, response: ModelResponse) -> bool:
+def _is_incomplete(agent: Agent[object, str], response: ModelResponse) -> bool:
     """Whether a provider's answer ended without a finish reason: its stream was cut in a polite way.
 
     For models of the OpenAI API the framework takes `stop` for granted then; only the details have the
@@ -154,8 +155,7 @@ def _is_incomplete(model: object, response: ModelResponse) -> bool:
     """
     if not response.provider_name or (response.provider_details or {}).get("finish_reason"):
         return False
-    assumed = "stop" if isinstance(model, OpenAIChatModel) else None
-    return response.finish_reason in (None, assumed)
+    return response.finish_reason in (None, "stop" if assumes_stop(agent) else None)
 
 
 def _text_delta(event: AgentStreamEvent) -> str | None:
@@ -172,7 +172,7 @@ def _text_delta(event: AgentStreamEvent) -> str | None:
 def _succeeded(
     plan: Plan,
     messages: bytes,
-    output: str | DeferredToolRequests | None,
+    output: str | JsonObject | DeferredToolRequests | None,
     usage: Usage | None = None,
     finish_reason: str | None = None,
 ) -> bytes:
@@ -182,21 +182,22 @@ def _succeeded(
     if isinstance(output, DeferredToolRequests):
         data["deferred_tool_call"] = clean_json(deferred_call(output))
     else:
-        data["output"] = clean_text(output) if output else output
+        data["output"] = clean_text(output) if isinstance(output, str) else clean_json(output)
     return msgspec.json.encode(data if usage is None else data | {"usage": usage})
 
 
-def _leftovers(plan: Plan, cancelled: BaseException, watch: Stopwatch) -> Mapping[str, object] | None:
-    """Snapshot and usage of a cancelled run; None when the framework kept no state of it."""
+def _leftovers(plan: Plan, cancelled: BaseException, meter: Meter) -> Mapping[str, object]:
+    """Snapshot and usage of a cancelled run, as far as there are any."""
     state = RunCancelled.from_cancellation(cancelled)
-    if state is None:
-        return None
-    last = state.all_messages()[-1:]
+    last = state.all_messages()[-1:] if state is not None else []
     # Keep only a partial answer: open tool calls would make the next turn fail.
-    if not last or not isinstance(last[0], ModelResponse) or not last[0].text or last[0].tool_calls:
-        return {"usage": watch.usage(state.usage)}
-    snapshot = plan.snapshot(_dump(state.all_messages()))
-    return {"session_snapshot": snapshot, "usage": watch.usage(state.usage)}
+    if not last or not isinstance(last[0], ModelResponse):
+        return {"usage": meter.usage()} if meter.is_used or state is not None else {}
+    meter.breaks_off(last[0])
+    usage = {"usage": meter.usage()}
+    if state is None or not last[0].text or last[0].tool_calls or plan.output is not None:
+        return usage
+    return usage | {"session_snapshot": plan.snapshot(_dump(state.all_messages()))}
 
 
 def _load(messages: bytes) -> list[ModelMessage]:

@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,6 +22,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from agent_gateway.apps.template import Placeholder, TemplateError, parse
+from agent_gateway.backend.embedded.schemas import checked_schema
 
 
 def _texts(value: object) -> object:
@@ -42,6 +44,10 @@ def _files(value: object) -> object:
 
 def _names(value: object) -> object:
     return list[str]() if value is False else value
+
+
+def _other_model(value: object) -> object:
+    return {"model": value} if isinstance(value, str) else value
 
 
 def _function(value: object) -> object:
@@ -76,15 +82,35 @@ class PromptConfig(LayerPart):
     """`${files}`: the files of the message, for the model to see."""
 
 
+class OtherModel(LayerPart):
+    """A model beside the one that answers: its name alone, or a mapping."""
+
+    model: str = Field(min_length=1)
+    """`provider:name`, as in `openai:gpt-5-mini`."""
+    api_key: str | None = None
+    """The key of this model, usually `${env:…}`. Without it: the variable of its provider."""
+    base_url: str | None = None
+    """Where the API of this model is, for a server of your own or another one with the same API."""
+
+
+NamedModel = Annotated[OtherModel, BeforeValidator(_other_model)]
+
+
 class HistoryConfig(LayerPart):
     """The memory of a conversation. Without this layer the agent forgets each turn."""
 
     max_messages: int | None = Field(default=None, ge=1)
-    """The most messages of earlier turns that the model gets; older ones are left out."""
+    """The most messages of earlier turns that are kept. Older turns are forgotten; the newest one stays."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """About how many tokens of earlier turns the model gets; older turns are left out."""
-    summary_model: str | None = None
-    """A model (such as a small, cheap one) that sums up what is left out. Without it nothing is summed up."""
+    """About how many tokens of earlier turns are kept. Older turns are forgotten; the newest one stays."""
+    summary_model: NamedModel | None = None
+    """A model (such as a small, cheap one) that sums up what is forgotten. It needs one of the two limits."""
+
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> Self:
+        if self.summary_model is not None and self.max_messages is None and self.max_tokens is None:
+            raise ValueError("'summary_model' needs 'max_messages' or 'max_tokens'")
+        return self
 
 
 class ModelConfig(LayerPart):
@@ -92,7 +118,7 @@ class ModelConfig(LayerPart):
 
     model: str | None = None
     """`provider:name`, as in `openai:gpt-5-mini`. Empty: that of `AGENT_GATEWAY_MODEL`."""
-    fallback_models: list[str] = []
+    fallback_models: list[NamedModel] = []
     """Models that are asked in this order when the one before fails before it has said anything."""
     api_key: str | None = None
     """The key of `model` for this app, usually `${env:…}`. Without it: the variable of the provider."""
@@ -202,8 +228,8 @@ class AskHumanConfig(LayerPart):
 class OutputConfig(LayerPart):
     """Structured output: the answer is JSON that fits a schema."""
 
-    json_schema: dict[str, JsonValue]
-    """A JSON Schema of type `object`."""
+    json_schema: Annotated[dict[str, JsonValue], AfterValidator(checked_schema)]
+    """A JSON Schema (2020-12) of type `object`. References into its own `$defs` are allowed, circles not."""
     name: str | None = None
     """What the model is told the answer is called."""
     description: str | None = None
@@ -211,6 +237,8 @@ class OutputConfig(LayerPart):
     mode: Literal["tool", "native", "prompted"] = "tool"
     """How the model is made to fit it: by a tool call (`tool`), by the provider's own structured output
     (`native`), or only by being told (`prompted`)."""
+    max_retries: int = Field(default=2, ge=0, le=10)
+    """How often the model is asked again in a turn when its answer does not fit."""
 
 
 LAYERS: Final[Mapping[str, type[LayerPart]]] = {

@@ -1,17 +1,21 @@
 """The models of this process: made from the names and keys that apps give, with the settings of a run."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, NamedTuple
 
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.models import Model, infer_model
 from pydantic_ai.models.fallback import FallbackModel
-from pydantic_ai.providers import Provider, infer_provider_class
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.providers import Provider
 from pydantic_ai.settings import ModelSettings
 
 from agent_gateway.backend.embedded.demo import demo_agent
-from agent_gateway.backend.embedded.layers import ModelConfig
+from agent_gateway.backend.embedded.layers import ModelConfig, OtherModel
+from agent_gateway.backend.embedded.providers import Unusable, provider_of
 from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.errors import ConfigError
 
@@ -34,8 +38,8 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "max_retries": "max_retries",
 }
 """The names that the agent framework has for the keys of a model layer."""
-_UNUSABLE: Final = (UserError, ImportError, ValueError, TypeError)
-"""What the framework raises for a model that it cannot make."""
+_UNUSABLE: Final = (Unusable, UserError, ImportError, ValueError, TypeError)
+"""What is raised for a model that cannot be made."""
 
 
 class ModelKey(NamedTuple):
@@ -44,7 +48,7 @@ class ModelKey(NamedTuple):
     model: str
     api_key: str | None = None
     base_url: str | None = None
-    fallbacks: tuple[str, ...] = ()
+    fallbacks: tuple["ModelKey", ...] = ()
 
 
 class Models:
@@ -57,8 +61,10 @@ class Models:
         self.default = default
         self._pace = pace
         self._agents: dict[ModelKey, Agent[object, str]] = {}
+        """The most recently used is last. This object is in the context of each one's model, and so is each
+        run: when the last of them has left, the connections are closed."""
         try:
-            self._agent(ModelKey(default))
+            self._make(ModelKey(default))
         except _UNUSABLE as error:
             raise ConfigError(f"The model {default!r} cannot be used: {error}") from None
 
@@ -66,36 +72,44 @@ class Models:
         """The model of a run; empty for the demo agent."""
         return config.model or self.default
 
-    def agent(self, config: ModelConfig) -> Agent[object, str]:
-        """The agent of a run; raises RunFailed when its model cannot be used."""
-        name = self.name_of(config)
-        key = ModelKey(name, config.api_key or None, config.base_url or None, tuple(config.fallback_models))
+    @asynccontextmanager
+    async def agent(self, config: ModelConfig | OtherModel) -> AsyncGenerator[Agent[object, str]]:
+        """The agent of a run; its connections stay open meanwhile. Raises RunFailed for an unusable model."""
+        key = _key(config, self.default)
         try:
-            return self._agent(key)
+            agent = self._agents.get(key) or self._make(key)
         except _UNUSABLE as error:
             # The framework's text may name the variable of a key, so only the kind of error is shown.
-            kind = type(error).__name__
+            why = str(error) if isinstance(error, Unusable) else type(error).__name__
             raise RunFailed(
-                f"the model {name[:MAX_SHOWN]!r} cannot be used ({kind})",
+                f"the model {key.model[:MAX_SHOWN]!r} cannot be used ({why})",
                 "ModelNotFoundError",
-                f"the model of the composition cannot be used ({kind})",
+                f"the model of the composition cannot be used ({why})",
             ) from None
+        async with model_of(agent):
+            await self._keep(key, agent)
+            yield agent
 
     async def aclose(self) -> None:
         """Close the connections to the providers."""
-        for agent in self._agents.values():
-            if isinstance(agent.model, Model):
-                async with agent.model:
-                    pass  # a model closes its provider's client when its context is left
+        for key in list(self._agents):
+            await self._drop(key)
 
-    def _agent(self, key: ModelKey) -> Agent[object, str]:
-        agent = self._agents.pop(key, None)
-        if agent is None:
-            agent = Agent(_model(key)) if key.model else demo_agent(self._pace)
-        self._agents[key] = agent  # the most recently used is last
-        if len(self._agents) > MAX_AGENTS:
-            del self._agents[next(one for one in self._agents if one != ModelKey(self.default))]
-        return agent
+    async def _keep(self, key: ModelKey, agent: Agent[object, str]) -> None:
+        if self._agents.get(key) is not agent:
+            await model_of(agent).__aenter__()
+        if self._agents.setdefault(key, agent) is not agent:  # that of a run which began at the same time
+            await model_of(agent).__aexit__(None, None, None)
+            return
+        self._agents[key] = self._agents.pop(key)
+        while len(self._agents) > MAX_AGENTS:
+            await self._drop(next(one for one in self._agents if one != ModelKey(self.default)))
+
+    async def _drop(self, key: ModelKey) -> None:
+        await model_of(self._agents.pop(key)).__aexit__(None, None, None)
+
+    def _make(self, key: ModelKey) -> Agent[object, str]:
+        return Agent(_model(key)) if key.model else demo_agent(self._pace)
 
 
 def settings_of(config: ModelConfig) -> ModelSettings:
@@ -107,10 +121,30 @@ def settings_of(config: ModelConfig) -> ModelSettings:
     return settings
 
 
-def _model(key: ModelKey) -> Model:
-    def provider(name: str) -> Provider[object]:
-        given = {"api_key": key.api_key, "base_url": key.base_url}
-        return infer_provider_class(name)(**{name: value for name, value in given.items() if value})
+def assumes_stop(agent: Agent[object, str]) -> bool:
+    """Whether the framework takes `stop` for granted when an answer of this agent ends without a reason."""
+    model = model_of(agent)
+    models = model.models if isinstance(model, FallbackModel) else [model]
+    return any(isinstance(one, OpenAIChatModel) for one in models)
 
-    model = infer_model(key.model, provider) if key.api_key or key.base_url else infer_model(key.model)
-    return FallbackModel(model, *key.fallbacks) if key.fallbacks else model
+
+def model_of(agent: Agent[object, str]) -> Model:
+    """The model with which an agent was made."""
+    assert isinstance(agent.model, Model)
+    return agent.model
+
+
+def _key(config: ModelConfig | OtherModel, default: str) -> ModelKey:
+    others = config.fallback_models if isinstance(config, ModelConfig) else []
+    return ModelKey(
+        config.model or default,
+        config.api_key or None,
+        config.base_url or None,
+        tuple(_key(other, "") for other in others),
+    )
+
+
+def _model(key: ModelKey) -> Model:
+    make: Callable[[str], Provider[object]] = partial(provider_of, api_key=key.api_key, base_url=key.base_url)
+    model = infer_model(key.model, make) if key.api_key or key.base_url else infer_model(key.model)
+    return FallbackModel(model, *map(_model, key.fallbacks)) if key.fallbacks else model

@@ -15,12 +15,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Self
 
 import msgspec
 
 from agent_gateway.backend.protocol import TERMINAL, CreateRunRequest
 from agent_gateway.domain.ids import RunId
+from agent_gateway.domain.turns import Usage
 from agent_gateway.errors import RunLost
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,12 @@ class RunFailed(Exception):
         self.error = error
         self.reason = reason
         self.cause = error if cause is None else cause
+        self.usage: Usage | None = None
+
+    def with_usage(self, usage: Usage | None) -> Self:
+        """The same failure, with what the run used before."""
+        self.usage = usage
+        return self
 
 
 class RunInterrupted(Exception):
@@ -123,7 +130,9 @@ class Run:
         """End with `run_failed`, unless the run has ended."""
         if self.status == "running":
             self.error = failure.error
-        data = {"error": failure.error, "reason": failure.reason, "cause": failure.cause}
+        data: dict[str, object] = {"error": failure.error, "reason": failure.reason, "cause": failure.cause}
+        if failure.usage is not None:
+            data["usage"] = failure.usage
         self._append("run_failed", msgspec.json.encode(data))
 
     def ask_to_end(self, ending: Ending) -> None:

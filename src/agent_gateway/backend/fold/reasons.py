@@ -22,6 +22,8 @@ _CODES: Final[dict[str, str]] = {
     "OutputLengthExceededError": "output_length_exceeded",
     "ContentFilterError": "content_filtered",
     "AnswerIncompleteError": "answer_incomplete",
+    "OutputInvalidError": "output_invalid",
+    "InvokeTimeoutError": "provider_timeout",
     "InvokeBadRequestError": "completion_request_error",
     "PluginPermissionDeniedError": "completion_request_error",
     "PluginNotFoundError": "completion_request_error",

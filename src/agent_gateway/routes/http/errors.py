@@ -64,9 +64,11 @@ STATUSES: Final[Mapping[str, int]] = {
     "turn_interrupted": 500,
     "backend_refused": 502,
     "answer_incomplete": 502,
+    "output_invalid": 502,
     "provider_unavailable": 503,
     "service_unavailable": 503,
     "turn_timeout": 504,
+    "provider_timeout": 504,
 }
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
