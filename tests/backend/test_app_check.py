@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,18 @@ from pydantic_ai.models import known_model_names
 
 from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.apps.file import parse_app
-from agent_gateway.backend.embedded.app_check import problems, unknown_models
+from agent_gateway.backend.embedded.app_check import notes, problems
+from agent_gateway.backend.embedded.providers import problem_of
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
 from agent_gateway.startup_checks import check_app, validate_settings
 from tests.support.json_type import Json
+from tests.support.paths import ROOT
 
 PROMPT: Json = {"name": "prompt", "type": "plain.prompt", "config": {"user": "${query}"}}
 KNOWN = next(name for name in known_model_names() if name.startswith("openai:"))
-MEANT = "; did you mean 'openai:gpt-5-mini'?"
 PLACE = "composition.layers[1]"
+EXTRAS = ("anthropic", "bedrock", "cohere", "google", "groq", "huggingface", "mistral")
 
 
 def app_of(*layers: Json, **more: Any) -> AppConfig:
@@ -86,7 +90,10 @@ def llm(model: Any) -> Json:
         (llm(3), f"{PLACE}.config.model: must be a text"),
         (
             llm("opnai:gpt-5-mini"),
-            f"{PLACE}.config.model: the model 'opnai:gpt-5-mini' is of a provider that is not known" + MEANT,
+            (
+                f"{PLACE}.config.model: the model 'opnai:gpt-5-mini' cannot be used: "
+                "no provider 'opnai' is known; did you mean 'openai'?"
+            ),
         ),
         (
             llm(KNOWN.removeprefix("openai:")),
@@ -136,13 +143,128 @@ def test_every_problem_of_every_composition_is_listed() -> None:
     ]
 
 
-def test_an_unknown_model_name_is_only_a_warning() -> None:
+def test_an_unknown_model_name_is_only_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("OLLAMA_BASE_URL", "http://127.0.0.1:1/v1")
     typed = KNOWN[:-3] + KNOWN[-1] + KNOWN[-3:-1]
-    [note] = unknown_models(app_of(llm(typed)))
+    [note] = notes(app_of(llm(typed)))
     assert note.startswith(f"{PLACE}.config.model: {typed!r} is not a model that this release knows")
     assert f"did you mean {KNOWN!r}?" in note
     for model in (KNOWN, "ollama:anything", "openai:a-model-of-tomorrow"):
-        assert unknown_models(app_of(llm(model))) == []
+        assert notes(app_of(llm(model))) == []
+
+
+def test_a_provider_whose_package_is_missing_is_told_with_the_extra_that_brings_it() -> None:
+    """This environment has the packages of no provider but that of openai."""
+    [problem] = problems(app_of(llm("anthropic:claude-haiku-4-5")))
+    assert problem == (
+        f"{PLACE}.config.model: the model 'anthropic:claude-haiku-4-5' cannot be used: "
+        "the provider 'anthropic' needs a package: install agent-gateway[anthropic]"
+    )
+    history = {"name": "history", "config": {"max_messages": 4, "summary_model": "xai:grok"}}
+    [problem] = problems(app_of(history))
+    assert problem == (
+        f"{PLACE}.config.summary_model: the model 'xai:grok' cannot be used: "
+        "the provider 'xai' needs a package: install pydantic-ai-slim[xai]"
+    )
+
+
+def test_every_provider_that_needs_a_package_says_what_to_install() -> None:
+    names = {name.partition(":")[0] for name in known_model_names()} - {"test"}
+    told = {name: problem_of(name) for name in names}
+    missing = {name: words for name, words in told.items() if words is not None}
+    assert {"anthropic", "google", "groq", "mistral", "cohere", "huggingface"} <= missing.keys()
+    ours = metadata("agent-gateway").get_all("Provides-Extra") or []
+    theirs = metadata("pydantic-ai-slim").get_all("Provides-Extra") or []
+    for name, words in missing.items():
+        package, _, extra = words.rpartition(" install ")[2].removesuffix("]").partition("[")
+        assert extra in {"agent-gateway": ours, "pydantic-ai-slim": theirs}[package], (name, words)
+    assert "openai" not in missing
+
+
+def test_our_extras_for_providers_are_those_of_the_framework() -> None:
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    wanted = {name: needs for name, needs in found.items() if name in EXTRAS}
+    assert wanted == {name: [f"pydantic-ai-slim[{name}]"] for name in EXTRAS}
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ({"model": "ollama:a"}, None),
+        ({"model": "ollama:a", "base_url": "http://127.0.0.1:1"}, None),
+        ({"model": "bedrock:a", "base_url": "http://127.0.0.1:1"}, None),
+        (
+            {"model": "deepseek:a", "base_url": "http://127.0.0.1:1"},
+            "the provider 'deepseek' takes no 'base_url'",
+        ),
+        ({"fallback_models": ["deepseek:a"]}, None),
+        (
+            {"fallback_models": ["openai:a", {"model": "deepseek:a", "base_url": "http://127.0.0.1:1"}]},
+            "the provider 'deepseek' takes no 'base_url'",
+        ),
+    ],
+)
+def test_a_key_that_a_provider_does_not_take_is_named(more: Json, problem: str | None) -> None:
+    layer = {"name": "llm", "type": "llm", "config": more}
+    found = problems(app_of(layer))
+    assert len(found) == (problem is not None)
+    if problem is not None:
+        assert found[0].endswith(problem)
+        place = "fallback_models[1].model" if "fallback_models" in more else "model"
+        assert found[0].startswith(f"{PLACE}.config.{place}: ")
+
+
+def test_the_variable_of_a_missing_key_is_named_and_never_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-a-secret")
+    config: Json = {"model": "openai:gpt-5-mini", "fallback_models": ["deepseek:deepseek-chat"]}
+    [note] = notes(app_of({"name": "llm", "type": "llm", "config": config}))
+    assert note == (
+        f"{PLACE}.config.model: the gateway needs the environment variable OPENAI_API_KEY, "
+        "which is not set here"
+    )
+    assert notes(app_of({"name": "llm", "type": "llm", "config": config | {"api_key": "${env:K}"}})) == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "array"}, "must be a JSON Schema with 'type: object'"),
+        ({}, "must be a JSON Schema with 'type: object'"),
+        (
+            {"type": "object", "properties": {"a": {"type": "secret"}}},
+            "is no JSON Schema: properties.a.type breaks",
+        ),
+        (
+            {"type": "object", "properties": {"a": {"$ref": "https://example.com/a"}}},
+            "has a '$ref' that leads elsewhere",
+        ),
+        (
+            {"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}},
+            "has a '$ref' to a definition that is not there",
+        ),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"$ref": "#/$defs/a"}},
+                "$defs": {"a": {"type": "array", "items": {"$ref": "#/$defs/a"}}},
+            },
+            "has a '$ref' that leads back to itself",
+        ),
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_told_and_its_values_are_not(schema: Json, words: str) -> None:
+    [problem] = problems(app_of({"name": "output", "config": {"json_schema": schema}}))
+    assert problem.startswith(f"{PLACE}.config.json_schema: {words}")
+    assert "secret" not in problem
+    assert "example.com" not in problem
+
+
+def test_a_schema_with_definitions_is_accepted() -> None:
+    point = {"type": "object", "properties": {"x": {"type": "number"}}}
+    schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/point"}}, "$defs": {"point": point}}
+    assert problems(app_of({"name": "output", "config": {"json_schema": schema, "mode": "native"}})) == []
 
 
 def test_layers_are_not_checked_for_another_backend() -> None:
@@ -165,8 +287,8 @@ def test_the_gateway_does_not_start_with_an_app_that_fails_the_check(tmp_path: P
 def test_an_app_without_a_model_does_not_load_the_agent_framework() -> None:
     code = (
         "import sys; from agent_gateway.apps.config import default_app;"
-        "from agent_gateway.backend.embedded.app_check import problems, unknown_models;"
-        "assert problems(default_app()) + unknown_models(default_app()) == [];"
+        "from agent_gateway.backend.embedded.app_check import problems, notes;"
+        "assert problems(default_app()) + notes(default_app()) == [];"
         "assert 'pydantic_ai' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

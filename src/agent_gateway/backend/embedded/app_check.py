@@ -5,21 +5,15 @@ cheap: the agent framework is loaded only for an app that names a model.
 """
 
 from collections.abc import Iterator
-from difflib import get_close_matches
-from functools import cache
 from typing import Final
 
-from agent_gateway.apps.config import AppConfig, CompositionTemplate, LayerTemplate
+from agent_gateway.apps.config import AppConfig, CompositionTemplate
 from agent_gateway.apps.file import compositions
-from agent_gateway.apps.template import Placeholder, parse, strings
 from agent_gateway.backend.embedded.layers import KINDS, kind_of, mistakes, nearest
+from agent_gateway.backend.embedded.model_check import model_notes, model_problems, type_of
 
-ALMOST: Final = 0.9
-"""From this similarity on, an unknown model's name is taken for a misspelt known one."""
 _MANY: Final = ("prompt", "execution_context")
 """The kinds of which a composition may have several layers."""
-_MODEL_KEYS: Final = {"llm": ("model", "fallback_models"), "history": ("summary_model",)}
-"""The keys that name models, by the kind of the layer."""
 _NAMES: Final = (
     "plain.prompt",
     "user_prompt",
@@ -35,15 +29,10 @@ def problems(config: AppConfig) -> list[str]:
     return [problem for path, template in compositions(config) for problem in _of_composition(path, template)]
 
 
-def unknown_models(config: AppConfig) -> list[str]:
-    """Notes about models whose names are close to known ones. They may be newer than this release."""
-    return [
-        f"{path}: {model!r} is not a model that this release knows{_meant(close)}"
-        for place, template in compositions(config)
-        for path, model in _models(place, template)
-        if _model_problem(model) is None and model not in _known_models()
-        for close in get_close_matches(model, _known_models(), n=1, cutoff=ALMOST)
-    ]
+def notes(config: AppConfig) -> list[str]:
+    """What the operator should look at, although it may be right: names that are nearly those of known
+    models (they may be newer than this release), and keys that are not in the environment of this command."""
+    return [note for path, template in compositions(config) for note in model_notes(path, template)]
 
 
 def _of_composition(path: str, template: CompositionTemplate) -> Iterator[str]:
@@ -51,7 +40,7 @@ def _of_composition(path: str, template: CompositionTemplate) -> Iterator[str]:
     seen: set[str] = set()
     for index, layer in enumerate(template.layers):
         place = f"{path}.layers[{index}]"
-        kind = kind_of(_type_of(layer))
+        kind = kind_of(type_of(layer))
         if kind is None:
             where, name = ("type", layer.type) if layer.type is not None else ("name", layer.name)
             meant = nearest(name, _NAMES) or nearest(name.rpartition(".")[2], (*_NAMES, *KINDS))
@@ -63,54 +52,6 @@ def _of_composition(path: str, template: CompositionTemplate) -> Iterator[str]:
         yield from (f"{place}.config{inner}: {words}" for inner, words in mistakes(kind, layer.config))
         if kind == "prompt" and isinstance(layer.config, dict):
             said = said or bool(layer.config.get("user") or layer.config.get("text"))
-    for place, model in _models(path, template):
-        if (problem := _model_problem(model)) is not None:
-            yield f"{place}: {problem}"
+    yield from model_problems(path, template)
     if not said:
         yield f"{path}: no prompt layer has a 'user' or a 'text', so every run would fail"
-
-
-def _type_of(layer: LayerTemplate) -> str:
-    return layer.name if layer.type is None else layer.type
-
-
-def _models(path: str, template: CompositionTemplate) -> Iterator[tuple[str, str]]:
-    """Every name of a model, with its path."""
-    for index, layer in enumerate(template.layers):
-        if not isinstance(layer.config, dict):
-            continue
-        for key in _MODEL_KEYS.get(kind_of(_type_of(layer)) or "", ()):
-            yield from strings(layer.config.get(key), f"{path}.layers[{index}].config.{key}")
-
-
-def _model_problem(model: str) -> str | None:
-    """Why no run with this model name can work; None when one may work, or for a placeholder."""
-    if not model or model == "test" or any(isinstance(part, Placeholder) for part in parse(model)):
-        return None
-    # The agent framework takes seconds to import: only an app that names a model needs it here.
-    from pydantic_ai.providers import infer_provider_class
-
-    provider, colon, name = model.partition(":")
-    if not colon or not name:
-        meant = [known for known in _known_models() if known.partition(":")[2] == provider]
-        return f"{model!r} names no provider and model, as in 'openai:gpt-5-mini'{_meant(*meant)}"
-    try:
-        infer_provider_class(provider)
-    except ValueError:
-        meant = get_close_matches(provider, {known.partition(":")[0] for known in _known_models()}, n=1)
-        nearest = _meant(*(f"{close}:{name}" for close in meant))
-        return f"the model {model!r} is of a provider that is not known{nearest}"
-    except ImportError:
-        return f"the provider of the model {model!r} is not installed"
-    return None
-
-
-@cache
-def _known_models() -> tuple[str, ...]:
-    from pydantic_ai.models import known_model_names
-
-    return tuple(known_model_names())
-
-
-def _meant(*names: str) -> str:
-    return f"; did you mean {names[0]!r}?" if names else ""

@@ -15,7 +15,7 @@ from pydantic_ai.settings import ModelSettings
 
 from agent_gateway.backend.embedded.demo import demo_agent
 from agent_gateway.backend.embedded.layers import ModelConfig, OtherModel
-from agent_gateway.backend.embedded.providers import Unusable, provider_of
+from agent_gateway.backend.embedded.providers import Unusable, problem_of, provider_of
 from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.errors import ConfigError
 
@@ -66,7 +66,8 @@ class Models:
         try:
             self._make(ModelKey(default))
         except _UNUSABLE as error:
-            raise ConfigError(f"The model {default!r} cannot be used: {error}") from None
+            why = (problem_of(default.partition(":")[0]) if ":" in default else None) or error
+            raise ConfigError(f"The model {default!r} cannot be used: {why}") from None
 
     def name_of(self, config: ModelConfig) -> str:
         """The model of a run; empty for the demo agent."""

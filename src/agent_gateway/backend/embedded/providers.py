@@ -6,6 +6,7 @@ Importing this module loads nothing of the agent framework; calling its function
 import inspect
 import re
 import warnings
+from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import metadata
@@ -22,13 +23,13 @@ class Unusable(Exception):
     """A model cannot be made. The text holds no secret and no word of a user."""
 
 
-def problem_of(provider: str, keys: list[str]) -> str | None:
+def problem_of(provider: str, keys: Iterable[str] = ()) -> str | None:
     """Why no model of this provider can be used with these keys of a layer; None when one can."""
     try:
         made = _class_of(provider)
     except ValueError:
-        close = get_close_matches(provider, _names(), n=1)
-        return f"the provider {provider!r} is not known{f'; did you mean {close[0]!r}?' if close else ''}"
+        meant = "".join(f"; did you mean {close!r}?" for close in get_close_matches(provider, _names(), n=1))
+        return f"no provider {provider!r} is known{meant}"
     except ImportError as error:
         return f"the provider {provider!r} needs a package: install {_extra(error)}"
     return next((_not_taken(provider, key) for key in keys if key not in _taken_by(made)), None)
@@ -36,6 +37,8 @@ def problem_of(provider: str, keys: list[str]) -> str | None:
 
 def missing_variables(provider: str) -> list[str]:
     """The environment variables, one of which this provider needs and none of which is set here."""
+    if provider.startswith("gateway/"):
+        return []  # its class is that of the provider behind the gateway
     try:
         with warnings.catch_warnings(action="ignore"):  # of providers that will go away
             _class_of(provider)()
