@@ -4,6 +4,7 @@ Importing this module loads the agent framework (seconds): only building an `Emb
 """
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -13,7 +14,13 @@ import pydantic
 import pydantic_ai
 from pydantic_ai import Agent, AgentRetries, RunContext
 from pydantic_ai.capabilities import AbstractCapability
-from pydantic_ai.exceptions import AgentRunError, FallbackExceptionGroup, RunCancelled, UserError
+from pydantic_ai.exceptions import (
+    AgentRunError,
+    FallbackExceptionGroup,
+    RunCancelled,
+    UnsupportedSettingWarning,
+    UserError,
+)
 from pydantic_ai.messages import (
     AgentStreamEvent,
     BinaryContent,
@@ -48,6 +55,8 @@ from agent_gateway.json_types import JsonObject
 # The framework prints a greeting when the first agent runs; it does not belong in an operator's log.
 # It documents this switch, but its type is inferred as a constant.
 pydantic_ai.BANNER_ENABLED = False  # pyrefly: ignore[bad-assignment]
+# What a model ignores is logged when its settings are made.
+warnings.simplefilter("ignore", UnsupportedSettingWarning)
 
 _EVENTS: Final = pydantic.TypeAdapter[AgentStreamEvent](
     AgentStreamEvent, config=pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
@@ -103,7 +112,7 @@ class EmbeddedAgents:
             message_history=history,
             deferred_tool_results=results_for(history, plan.answers) if plan.answers else None,
             instructions=plan.instructions,
-            model_settings=settings_of(plan.model),
+            model_settings=settings_of(plan.model, agent),
             usage_limits=UsageLimits(request_limit=plan.model.max_requests),
             retries=AgentRetries(output=plan.output.max_retries) if plan.output else None,
             toolsets=[TOOLSET] if asks else None,

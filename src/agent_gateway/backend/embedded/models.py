@@ -1,8 +1,9 @@
 """The models of this process: made from the names and keys that apps give, with the settings of a run."""
 
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Final, NamedTuple
 
 from pydantic_ai import Agent
@@ -18,6 +19,8 @@ from agent_gateway.backend.embedded.layers import ModelConfig, OtherModel
 from agent_gateway.backend.embedded.providers import Unusable, problem_of, provider_of
 from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 MAX_AGENTS: Final = 16
 """Agents (and their connections) kept at once: users may choose the model of a composition."""
@@ -113,26 +116,48 @@ class Models:
         return Agent(_model(key)) if key.model else demo_agent(self._pace)
 
 
-def settings_of(config: ModelConfig) -> ModelSettings:
-    """The settings that a model layer makes, in the form of the agent framework."""
+def settings_of(config: ModelConfig, agent: Agent[object, str]) -> ModelSettings:
+    """The settings that a model layer makes, in the form of the agent framework.
+
+    Those that no model of the agent supports are left out; what a model ignores is logged.
+    """
     given = config.model_dump(exclude_none=True, include=set(_SETTINGS))
-    settings = ModelSettings(**{_SETTINGS[key]: value for key, value in given.items()})
+    ignored = [_ignored_by(model, given) for model in _models_of(agent)]
+    useless = frozenset.intersection(*ignored)
+    named = {_SETTINGS[key]: value for key, value in given.items() if key not in useless}
+    settings = ModelSettings(**named)
     if (effort := config.reasoning_effort) is not None:
         settings["thinking"] = False if effort == "none" else effort
     return settings
 
 
+def _ignored_by(model: Model, given: Mapping[str, object]) -> frozenset[str]:
+    ignored = frozenset(key for key in given if _SETTINGS[key] in model.unsupported_settings)
+    for key in ignored:
+        _log_ignored(type(model).__name__, key)
+    return ignored
+
+
+@cache
+def _log_ignored(kind: str, key: str) -> None:
+    """Once for each kind of model and key; the name of a model may be a user's words."""
+    logger.warning("models of the kind %s ignore %r of their layer", kind, key)
+
+
 def assumes_stop(agent: Agent[object, str]) -> bool:
     """Whether the framework takes `stop` for granted when an answer of this agent ends without a reason."""
-    model = model_of(agent)
-    models = model.models if isinstance(model, FallbackModel) else [model]
-    return any(isinstance(one, OpenAIChatModel) for one in models)
+    return any(isinstance(model, OpenAIChatModel) for model in _models_of(agent))
 
 
 def model_of(agent: Agent[object, str]) -> Model:
     """The model with which an agent was made."""
     assert isinstance(agent.model, Model)
     return agent.model
+
+
+def _models_of(agent: Agent[object, str]) -> list[Model]:
+    model = model_of(agent)
+    return model.models if isinstance(model, FallbackModel) else [model]
 
 
 def _key(config: ModelConfig | OtherModel, default: str) -> ModelKey:
