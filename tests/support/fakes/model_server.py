@@ -183,7 +183,8 @@ class ModelServer:
         kind = "text/event-stream" if streams else "application/json"
         # Without an end of the chunks, a closed connection is a cut one.
         _write(writer, _head(200, {"content-type": kind, "transfer-encoding": "chunked"} | NO_RETRY))
-        for piece in (streamed if streams else whole)(step, responses=responses, number=number):
+        make = streamed if streams else whole
+        for piece in make(step, responses=responses, number=number, model=request.model):
             if isinstance(piece, Cut):
                 return
             await _send(writer, piece)

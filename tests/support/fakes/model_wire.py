@@ -13,12 +13,12 @@ Piece = bytes | Gate | Cut
 DONE = b"data: [DONE]\n\n"
 
 
-def streamed(answer: Answer, *, responses: bool, number: int) -> Iterator[Piece]:
+def streamed(answer: Answer, *, responses: bool, number: int, model: str) -> Iterator[Piece]:
     """The events of a streamed answer; `number` makes the ids of tool calls."""
-    yield from (Responses(number) if responses else ChatCompletion(number)).stream(answer)
+    yield from (Responses(number, model) if responses else ChatCompletion(number, model)).stream(answer)
 
 
-def whole(answer: Answer, *, responses: bool, number: int) -> Iterator[Piece]:
+def whole(answer: Answer, *, responses: bool, number: int, model: str) -> Iterator[Piece]:
     """What happens instead of a stream: the gates, and then one body."""
     yield from (part for part in answer.parts if isinstance(part, Gate))
     wrong = next((part for part in answer.parts if isinstance(part, Raw | Cut | StreamError)), None)
@@ -30,16 +30,16 @@ def whole(answer: Answer, *, responses: bool, number: int) -> Iterator[Piece]:
         case StreamError():
             yield json.dumps({"error": {"message": wrong.message, "code": wrong.code}}).encode()
         case _:
-            api = Responses(number) if responses else ChatCompletion(number)
+            api = Responses(number, model) if responses else ChatCompletion(number, model)
             yield json.dumps(api.whole(answer)).encode()
 
 
 class ChatCompletion:
     """One chat completion."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, model: str) -> None:
         self._number = number
-        self._base = {"id": f"c{number}", "created": 1, "model": "m"}
+        self._base = {"id": f"c{number}", "created": 1, "model": model}
 
     def stream(self, answer: Answer) -> Iterator[Piece]:
         """Its chunks."""
@@ -109,14 +109,14 @@ class ChatCompletion:
 class Responses:
     """One response of the responses API."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, model: str) -> None:
         self._number = number
         self._sequence = -1
         self._output: list[dict[str, Any]] = []
         self._open = ""
         self._text = ""
         self._response: dict[str, Any] = {
-            "id": f"r{number}", "object": "response", "created_at": 1, "model": "m", "tools": [],
+            "id": f"r{number}", "object": "response", "created_at": 1, "model": model, "tools": [],
             "status": "in_progress", "parallel_tool_calls": True, "tool_choice": "auto", "output": [],
         }  # fmt: skip
 
