@@ -13,7 +13,7 @@ import msgspec
 import pydantic
 import pydantic_ai
 from pydantic_ai import Agent, RunContext
-from pydantic_ai.exceptions import AgentRunError, RunCancelled, UserError
+from pydantic_ai.exceptions import RunCancelled, UserError
 from pydantic_ai.messages import (
     AgentStreamEvent,
     BinaryContent,
@@ -29,16 +29,18 @@ from pydantic_ai.messages import (
     UserContent,
 )
 from pydantic_ai.models import Model, infer_model
-from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage
 
+from agent_gateway.backend.embedded.answers import WholeAnswers
 from agent_gateway.backend.embedded.demo import demo_agent
 from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
-from agent_gateway.backend.embedded.failures import INCOMPLETE, run_failed
+from agent_gateway.backend.embedded.failures import is_failure, run_failed
 from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
 from agent_gateway.backend.embedded.plan import Plan, read_plan
+from agent_gateway.backend.embedded.retries import Retries
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
+from agent_gateway.backend.embedded.thoughts import ThoughtTags
 from agent_gateway.backend.protocol import CreateRunRequest
 from agent_gateway.domain.text import clean_json, clean_text
 from agent_gateway.domain.turns import Usage
@@ -102,17 +104,17 @@ class EmbeddedAgents:
                 instructions=plan.instructions,
                 toolsets=[TOOLSET] if asks else None,
                 event_stream_handler=forward,
-                capabilities=[WholeCharacters()],
+                capabilities=[WholeCharacters(), ThoughtTags(), WholeAnswers(), Retries()],
             )
         except asyncio.CancelledError as cancelled:
             if (leftovers := _leftovers(plan, cancelled, watch)) is None:
                 raise
             raise RunInterrupted(leftovers) from None
-        except (AgentRunError, UserError) as error:
+        except Exception as error:
+            if not is_failure(error):
+                raise
             # Another model than the configured one may be a user's choice.
             raise run_failed(error, self._model if model == self._model else "") from None
-        if _is_incomplete(agent.model, result.response):
-            raise RunFailed("the provider's stream ended before the answer did", INCOMPLETE)
         usage, reason = watch.usage(result.usage), result.response.finish_reason
         return _succeeded(plan, _dump(result.all_messages()), result.output, usage, reason)
 
@@ -182,18 +184,6 @@ def _prompt(plan: Plan) -> str | list[UserContent]:
         for image in plan.images
     ]
     return [*plan.prompt, *seen]
-
-
-def _is_incomplete(model: object, response: ModelResponse) -> bool:
-    """Whether a provider's answer ended without a finish reason: its stream was cut in a polite way.
-
-    For models of the OpenAI API the framework takes `stop` for granted then; only the details have the
-    provider's own word. A model without a provider never has one.
-    """
-    if not response.provider_name or (response.provider_details or {}).get("finish_reason"):
-        return False
-    assumed = "stop" if isinstance(model, OpenAIChatModel) else None
-    return response.finish_reason in (None, assumed)
 
 
 def _text_delta(event: AgentStreamEvent) -> str | None:

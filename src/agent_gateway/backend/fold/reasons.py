@@ -22,6 +22,8 @@ _CODES: Final[dict[str, str]] = {
     "OutputLengthExceededError": "output_length_exceeded",
     "ContentFilterError": "content_filtered",
     "AnswerIncompleteError": "answer_incomplete",
+    "AnswerUnusableError": "answer_incomplete",
+    "AnswerUnreadableError": "provider_unavailable",
     "InvokeBadRequestError": "completion_request_error",
     "PluginPermissionDeniedError": "completion_request_error",
     "PluginNotFoundError": "completion_request_error",
