@@ -40,12 +40,13 @@ class WholeAnswers(AbstractCapability[object]):
 def _has_no_end(model: object, response: ModelResponse) -> bool:
     """Whether it has no finish reason of its provider.
 
-    For models of the OpenAI API the framework takes one for granted then; only the details have the
+    For models of the OpenAI API the framework takes `stop` for granted then; only the details have the
     provider's own word. A model without a provider never has one.
     """
     if not response.provider_name or (response.provider_details or {}).get("finish_reason"):
         return False
-    return response.finish_reason is None or isinstance(model, OpenAIChatModel)
+    assumed = "stop" if isinstance(model, OpenAIChatModel) else None
+    return response.finish_reason in (None, assumed)
 
 
 def _has_half_a_call(response: ModelResponse) -> bool:

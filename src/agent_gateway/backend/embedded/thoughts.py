@@ -35,8 +35,8 @@ class ThoughtTags(AbstractCapability[object]):
 class TagSplitter:
     """Cuts the deltas of one text so that the tags around its first thoughts are pieces of their own.
 
-    White space before and after the thoughts is left out. Tags later in the text are part of the answer:
-    people talk about them.
+    White space before and after the thoughts is left out. What comes after them, or a text that
+    does not begin with them, stays as it is: people talk about tags.
     """
 
     def __init__(self) -> None:
