@@ -59,7 +59,7 @@ FAILURES: Final[dict[str, str]] = {
     "agent_run_limit_exceeded": "The agent reached its limit of model calls or of time in this turn.",
     "output_length_exceeded": "The answer reached the model's longest length before it was complete.",
     "content_filtered": "The content filter of the model provider stopped the answer.",
-    "answer_incomplete": "The model provider broke off the answer. Please try again.",
+    "answer_incomplete": "The model gave no complete answer. Please try again.",
     "provider_timeout": "The model provider did not answer in time. Please try again.",
     "output_invalid": "The model gave no answer in the form that this app needs. Please try again.",
     "service_unavailable": "The agent backend is not available. Please try again.",

@@ -13,7 +13,7 @@ from pydantic_ai.usage import RequestUsage
 from agent_gateway.backend.embedded.prices import Meter
 from tests.gateway.model.conftest import ChatWith
 from tests.support.fakes.model_server import ModelServer
-from tests.support.fakes.model_steps import answer, call, refuse
+from tests.support.fakes.model_steps import Cut, answer, call, refuse
 from tests.support.fakes.script import Gate
 from tests.support.gateway_server import GatewayServer
 from tests.support.json_type import Json
@@ -127,6 +127,18 @@ def test_a_failed_turn_counts_what_the_provider_has_reported(
     assert heard.last["event"] == "error"
     used = chat.message(heard.conversation_id)["metadata"]["usage"]
     assert (used["total_tokens"], used["total_price"]) == (1100, "0.00021")
+
+
+@pytest.mark.usefixtures("charged")
+def test_an_answer_that_the_provider_cuts_is_estimated(provider: ModelServer, chat_with: ChatWith) -> None:
+    provider.script(MODEL, answer("word " * 80, Cut()))
+    chat = chat_with(llm={"model": f"openai-chat:{MODEL}"})
+    heard = chat.streaming("Tell me a story.")
+    assert heard.last["event"] == "error"
+    used = chat.message(heard.conversation_id)["metadata"]["usage"]
+    assert used["completion_tokens"] == 100
+    assert 0 < used["prompt_tokens"] < 20
+    assert used["completion_price"] == "0.00006"
 
 
 @pytest.mark.usefixtures("charged")

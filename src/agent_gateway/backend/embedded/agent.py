@@ -14,13 +14,7 @@ import pydantic
 import pydantic_ai
 from pydantic_ai import Agent, AgentRetries, RunContext
 from pydantic_ai.capabilities import AbstractCapability
-from pydantic_ai.exceptions import (
-    AgentRunError,
-    FallbackExceptionGroup,
-    RunCancelled,
-    UnsupportedSettingWarning,
-    UserError,
-)
+from pydantic_ai.exceptions import RunCancelled, UnsupportedSettingWarning
 from pydantic_ai.messages import (
     AgentStreamEvent,
     BinaryContent,
@@ -38,15 +32,18 @@ from pydantic_ai.messages import (
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import UsageLimits
 
+from agent_gateway.backend.embedded.answers import WholeAnswers
 from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
-from agent_gateway.backend.embedded.failures import INCOMPLETE, run_failed
+from agent_gateway.backend.embedded.failures import is_failure, run_failed
 from agent_gateway.backend.embedded.history import Turn, summary_of, within_limits
 from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
-from agent_gateway.backend.embedded.models import Models, assumes_stop, settings_of
+from agent_gateway.backend.embedded.models import Models, settings_of, unfinished
 from agent_gateway.backend.embedded.output import FitsSchema, is_text, output_of
 from agent_gateway.backend.embedded.plan import Plan, read_plan
 from agent_gateway.backend.embedded.prices import Meter, Metering
+from agent_gateway.backend.embedded.retries import MAX_RETRIES, Retries
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
+from agent_gateway.backend.embedded.thoughts import ThoughtTags
 from agent_gateway.backend.protocol import CreateRunRequest
 from agent_gateway.domain.text import clean_json, clean_text
 from agent_gateway.domain.turns import Usage
@@ -80,19 +77,25 @@ class EmbeddedAgents:
         meter = Meter()
         try:
             async with self._models.agent(plan.model) as agent:
-                return await self._run(plan, agent, meter, emit)
+                try:
+                    return await self._run(plan, agent, meter, emit)
+                except Exception:
+                    meter.breaks_off(unfinished(agent))
+                    raise
         except asyncio.CancelledError as cancelled:
             leftovers = _leftovers(plan, cancelled, meter)
             if not leftovers:
                 raise
             raise RunInterrupted(leftovers) from None
-        except (AgentRunError, FallbackExceptionGroup, UserError) as error:
+        except RunFailed as failure:
+            raise failure.with_usage(meter.usage() if meter.is_used else None) from None
+        except Exception as error:
+            if not is_failure(error):
+                raise
             # Another model than the configured one may be a user's choice.
             default = self._models.default
             named = default if self._models.name_of(plan.model) == default else ""
             raise run_failed(error, named, plan.output is not None).with_usage(meter.usage()) from None
-        except RunFailed as failure:
-            raise failure.with_usage(meter.usage() if meter.is_used else None) from None
 
     async def _run(self, plan: Plan, agent: Agent[object, str], meter: Meter, emit: Emit) -> bytes:
         history = await self._history(plan, meter)
@@ -119,8 +122,6 @@ class EmbeddedAgents:
             event_stream_handler=forward,
             capabilities=_capabilities(plan, meter),
         )
-        if _is_incomplete(agent, result.response):
-            raise RunFailed("the provider's stream ended before the answer did", INCOMPLETE)
         reason = result.response.finish_reason
         return _succeeded(plan, _dump(result.all_messages()), result.output, meter.usage(), reason)
 
@@ -140,7 +141,9 @@ class EmbeddedAgents:
 
 def _capabilities(plan: Plan, meter: Meter) -> list[AbstractCapability[object]]:
     fits = [] if plan.output is None else [FitsSchema(plan.output.json_schema)]
-    return [WholeCharacters(), Metering(meter), *fits]
+    tries = 1 + (MAX_RETRIES if plan.model.max_retries is None else plan.model.max_retries)
+    # The last one is the first to see a response: also those that the others refuse are counted.
+    return [WholeCharacters(), ThoughtTags(), WholeAnswers(), Retries(tries), *fits, Metering(meter)]
 
 
 def _prompt(plan: Plan) -> str | list[UserContent]:
@@ -154,17 +157,6 @@ def _prompt(plan: Plan) -> str | list[UserContent]:
         for image in plan.images
     ]
     return [*plan.prompt, *seen]
-
-
-def _is_incomplete(agent: Agent[object, str], response: ModelResponse) -> bool:
-    """Whether a provider's answer ended without a finish reason: its stream was cut in a polite way.
-
-    For models of the OpenAI API the framework takes `stop` for granted then; only the details have the
-    provider's own word. A model without a provider never has one.
-    """
-    if not response.provider_name or (response.provider_details or {}).get("finish_reason"):
-        return False
-    return response.finish_reason in (None, "stop" if assumes_stop(agent) else None)
 
 
 def _text_delta(event: AgentStreamEvent) -> str | None:

@@ -147,7 +147,7 @@ class ModelConfig(LayerPart):
     first_token_timeout_seconds: Seconds | None = None
     """How long the provider may take until the first token."""
     max_retries: int | None = Field(default=None, ge=0, le=10)
-    """How often a request is sent again if the provider is busy or away. Without it: 2 for most providers."""
+    """How often a request is sent again if the provider is busy or away. Without it: 2."""
     max_requests: int = Field(default=50, ge=1, le=1000)
     """The most requests to the model in one turn: each round of tool calls is one."""
     on_process_lost: Literal["fail", "restart"] = "fail"

@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import UserError
+from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models import Model, infer_model
 from pydantic_ai.models.fallback import FallbackModel
-from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers import Provider
 from pydantic_ai.settings import ModelSettings
 
@@ -38,7 +38,6 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "parallel_tool_calls": "parallel_tool_calls",
     "request_timeout_seconds": "request_timeout",
     "first_token_timeout_seconds": "first_event_timeout",
-    "max_retries": "max_retries",
 }
 """The names that the agent framework has for the keys of a model layer."""
 _UNUSABLE: Final = (Unusable, UserError, ImportError, ValueError, TypeError)
@@ -144,9 +143,16 @@ def _log_ignored(kind: str, key: str) -> None:
     logger.warning("models of the kind %s ignore %r of their layer", kind, key)
 
 
-def assumes_stop(agent: Agent[object, str]) -> bool:
-    """Whether the framework takes `stop` for granted when an answer of this agent ends without a reason."""
-    return any(isinstance(model, OpenAIChatModel) for model in _models_of(agent))
+def unfinished(agent: Agent[object, str]) -> ModelResponse:
+    """What is known of a response of this agent that broke off: which model it is from, if there is one."""
+    model = model_of(agent)
+    if isinstance(model, FallbackModel):
+        return ModelResponse([])
+    try:
+        url = model.base_url
+    except UserError:  # some providers have none
+        url = None
+    return ModelResponse([], model_name=model.model_name, provider_url=url)
 
 
 def model_of(agent: Agent[object, str]) -> Model:

@@ -24,6 +24,8 @@ _CODES: Final[dict[str, str]] = {
     "AnswerIncompleteError": "answer_incomplete",
     "OutputInvalidError": "output_invalid",
     "InvokeTimeoutError": "provider_timeout",
+    "AnswerUnusableError": "answer_incomplete",
+    "AnswerUnreadableError": "provider_unavailable",
     "InvokeBadRequestError": "completion_request_error",
     "PluginPermissionDeniedError": "completion_request_error",
     "PluginNotFoundError": "completion_request_error",
