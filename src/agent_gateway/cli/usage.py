@@ -44,7 +44,7 @@ def list_conversations(app: str | None, user: str | None, *, limit: int, names: 
 
 
 def usage(app: str | None, user: str | None, since: str, by: str, *, as_json: bool) -> None:
-    """Print how many turns there were, and their tokens, by these groups."""
+    """Print how many turns there were, and their tokens and prices, by these groups."""
     groups = _groups(by)
     seconds = duration(since, "--since")
 
@@ -60,8 +60,8 @@ def usage(app: str | None, user: str | None, since: str, by: str, *, as_json: bo
     counts = ("turns", "completed", "stopped", "failed", "unended")
     counted = (*counts, "prompt_tokens", "completion_tokens", "total_tokens")
     names = (*groups, *counted)
-    rows = [tuple(str(getattr(one, name)) for name in names) for one in found]
-    print_table(tuple(name.upper().replace("_", " ") for name in names), rows)
+    rows = [(*(str(getattr(one, name)) for name in names), f"{one.total_price:.6f}") for one in found]
+    print_table((*(name.upper().replace("_", " ") for name in names), "PRICE"), rows)
     if not found:
         typer.echo(f"note: no turn began in the last {since}, see --since", err=True)
 

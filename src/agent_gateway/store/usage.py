@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Double, cast, func, select
 
 from agent_gateway.domain.turns import Outcome
 from agent_gateway.store.db.database import Database
@@ -37,7 +37,7 @@ class ListedConversation(msgspec.Struct, frozen=True):
 
 
 class UsageCount(msgspec.Struct, frozen=True):
-    """The turns of one group, by how they ended, and their tokens as far as the backend told them."""
+    """The turns of one group, by how they ended, and their tokens and prices as the backend told them."""
 
     turns: int
     completed: int
@@ -47,6 +47,8 @@ class UsageCount(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    total_price: float
+    """In the currency of the backend; the built-in agent has US dollars."""
     app: str | UnsetType = UNSET
     user: str | UnsetType = UNSET
     day: str | UnsetType = UNSET
@@ -123,4 +125,7 @@ _SUMS: Final = (
     *(_ended(outcome).label(outcome.value) for outcome in Outcome),
     _ended(None).label("unended"),
     *map(_sum, ("prompt_tokens", "completion_tokens", "total_tokens")),
+    func.coalesce(func.sum(cast(messages.c.usage["total_price"].as_string(), Double)), 0.0).label(
+        "total_price"
+    ),
 )

@@ -19,7 +19,7 @@ from tests.support.gateway_server import StartGateway
 from tests.support.rows import add_app, look
 
 CANARY = "swordfish"
-USED = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+USED = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7, "total_price": "0.00000125"}
 
 
 def lines(output: str) -> list[list[str]]:
@@ -41,11 +41,12 @@ def test_turns_and_tokens_are_counted_by_app_user_and_day(
         Chat(client, "ben").post(CANARY)
     by_user = command("usage", "--by", "user", "--app", "default").output
     assert lines(by_user) == [
-        ["ann", "2", "2", "0", "0", "0", "6", "8", "14"],
-        ["ben", "1", "0", "0", "1", "0", "0", "0", "0"],
+        ["ann", "2", "2", "0", "0", "0", "6", "8", "14", "0.000003"],
+        ["ben", "1", "0", "0", "1", "0", "0", "0", "0", "0.000000"],
     ]
     by_app = [json.loads(line) for line in command("usage", "--json", "--user", "ann").output.splitlines()]
     assert sorted((one["turns"], one["total_tokens"]) for one in by_app) == [(1, 7), (2, 14)]
+    assert sorted(one["total_price"] for one in by_app) == pytest.approx([0.00000125, 0.0000025])
     yesterday = datetime(2020, 2, 29, 23, 59, 59, tzinfo=UTC)
     moved = update(TurnRow).where(col(TurnRow.id) == ann["task_id"]).values(created_at=yesterday)
     look(url, lambda session: session.execute(moved))

@@ -36,7 +36,7 @@ def usage(
     ] = "app",
     as_json: AsJson = False,
 ) -> None:
-    """Count turns by how they ended, and their tokens. Days are in UTC."""
+    """Count turns by how they ended, their tokens and prices. Days are in UTC."""
     from agent_gateway.cli import usage
 
     usage.usage(app, user, since, by, as_json=as_json)
