@@ -1,30 +1,27 @@
 """A gateway with the built-in agent, a model provider on this machine, and apps made of layers."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from agent_gateway.apps.config import AppConfig
-from agent_gateway.apps.file import parse_app
 from tests.support.chat import Chat
 from tests.support.fakes.model_server import ModelServer, serving
 from tests.support.gateway_server import GatewayServer
 from tests.support.json_type import Json
+from tests.support.model_apps import PROVIDER_KEY, ChatWith, app_of
 from tests.support.rows import add_app
 
-KEY = "sk-very-secret-0123456789"
-ChatWith = Callable[..., Chat]
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[ModelServer]:
-    with serving(KEY) as provider, pytest.MonkeyPatch.context() as patch:
+    with serving(PROVIDER_KEY) as provider, pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_BASE_URL", provider.base_url)
-        patch.setenv("OPENAI_API_KEY", KEY)
+        patch.setenv("OPENAI_API_KEY", PROVIDER_KEY)
         yield provider
 
 
@@ -51,10 +48,3 @@ def chat_with(server: GatewayServer) -> Iterator[ChatWith]:
             return Chat(stack.enter_context(server.client(key)), "ada")
 
         yield chat
-
-
-def app_of(app: Json, **layers: Any) -> AppConfig:
-    prompt = {"prefix": "Be kind.", "user": "${query}"} | layers.pop("prompt", {})
-    kinds: Json = {"prompt": prompt, "history": {}, "llm": {}, **layers}
-    made = [{"name": kind, "config": config} for kind, config in kinds.items() if config is not None]
-    return parse_app({"name": "x", "composition": {"layers": made}, **app}, None, "app.yaml")

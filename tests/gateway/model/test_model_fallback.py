@@ -4,13 +4,13 @@ import socket
 
 import pytest
 
-from tests.gateway.model.conftest import KEY, ChatWith
 from tests.support.chat import refused
 from tests.support.fakes.model_server import ModelServer
 from tests.support.fakes.model_steps import Cut, Step, StreamError, answer, call, refuse
 from tests.support.fakes.script import Gate
 from tests.support.gateway_server import GatewayServer, wait_until
 from tests.support.log_lines import TURNS, kept_lines
+from tests.support.model_apps import PROVIDER_KEY, ChatWith
 
 KINDS = ["openai-chat", "openai-responses"]
 
@@ -94,7 +94,7 @@ def test_when_all_models_fail_the_last_failure_counts_and_the_operator_is_told_o
     cause = lines[0]["cause"]
     assert cause.startswith("InvokeRateLimitError 429 (all 3 models failed: ")
     assert [words in cause for words in ("answered 503", "answered 401", "answered 429")] == [True] * 3
-    assert KEY not in cause
+    assert PROVIDER_KEY not in cause
 
 
 def test_each_round_of_tools_begins_with_the_first_model(

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from agent_gateway.backend.embedded.history import ASKED
-from tests.gateway.model.conftest import ChatWith
 from tests.support.chat import Chat
 from tests.support.fakes.model_server import ModelServer
 from tests.support.fakes.model_steps import ModelRequest, answer, call, refuse
 from tests.support.gateway_server import GatewayServer
 from tests.support.log_lines import kept_lines
+from tests.support.model_apps import ChatWith
 from tests.support.rows import newest_turn, rows_of
 
 HISTORY = "agent_gateway.backend.embedded.history"

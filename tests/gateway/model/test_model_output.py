@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.model.conftest import ChatWith
 from tests.support.chat import Chat, refused
 from tests.support.fakes.model_server import ModelServer
 from tests.support.fakes.model_steps import Step, answer, call
 from tests.support.gateway_server import wait_until
 from tests.support.json_type import Json
+from tests.support.model_apps import ChatWith
 
 SCHEMA: Json = {
     "type": "object",

@@ -11,12 +11,12 @@ from pydantic_ai.messages import ModelRequest, ModelResponse, PartStartEvent, Te
 from pydantic_ai.usage import RequestUsage
 
 from agent_gateway.backend.embedded.prices import Meter
-from tests.gateway.model.conftest import ChatWith
 from tests.support.fakes.model_server import ModelServer
 from tests.support.fakes.model_steps import Cut, answer, call, refuse
 from tests.support.fakes.script import Gate
 from tests.support.gateway_server import GatewayServer
 from tests.support.json_type import Json
+from tests.support.model_apps import ChatWith
 
 MODEL = "gpt-4o-mini"
 """0.15 US dollars for a million tokens of the request, 0.60 for a million of the answer."""

@@ -6,13 +6,13 @@ import pytest
 
 from agent_gateway.backend.embedded.models import _log_ignored
 from agent_gateway.errors import FAILURES
-from tests.gateway.model.conftest import ChatWith
 from tests.support.chat import refused
 from tests.support.fakes.model_server import ModelServer
 from tests.support.fakes.model_steps import answer, call, refuse
 from tests.support.fakes.script import Gate
 from tests.support.gateway_server import GatewayServer, wait_until
 from tests.support.log_lines import TURNS, kept_lines
+from tests.support.model_apps import ChatWith
 
 MODELS = "agent_gateway.backend.embedded.models"
 Body = dict[str, Any]

@@ -92,6 +92,8 @@ export type ErrorCode =
   | "turn_interrupted"
   | "backend_refused"
   | "answer_incomplete"
+  | "output_invalid"
   | "provider_unavailable"
   | "service_unavailable"
-  | "turn_timeout";
+  | "turn_timeout"
+  | "provider_timeout";
