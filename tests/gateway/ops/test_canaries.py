@@ -118,7 +118,10 @@ def test_no_turn_logs_what_was_said(gateway: GatewayProcess, fake: ScriptedBacke
     assert API_KEY not in gateway.output
 
 
-@pytest.mark.parametrize("model", ["m-401", "m-code-model_not_found-404", "m-cut", "m-end", "m"])
+@pytest.mark.parametrize(
+    "model",
+    ["m-401", "m-code-model_not_found-404", "m-cut", "m-end", "m-malformed", "m-error", "m"],
+)
 def test_no_error_of_a_model_provider_is_logged(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

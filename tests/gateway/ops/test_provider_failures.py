@@ -32,6 +32,7 @@ from tests.support.fakes.model_steps import (
 )
 from tests.support.fakes.script import Gate
 from tests.support.gateway_server import GatewayServer, wait_until
+from tests.support.json_type import Json
 from tests.support.log_lines import TURNS, kept_lines
 from tests.support.rows import add_app, newest_turn, rows_of
 
@@ -112,6 +113,15 @@ def foreign(body: bytes, kind: str = "application/json") -> Refusal:
 
 CHUNK = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 REFUSED_TO_SAY = {"choices": [{"index": 0, "delta": {"refusal": LEAK}, "finish_reason": None}]}
+FAILED: Json = {
+    "type": "response.failed",
+    "sequence_number": 9,
+    "response": {
+        "id": "r", "object": "response", "created_at": 1, "model": "m", "output": [], "tools": [],
+        "status": "failed", "error": {"code": "server_error", "message": LEAK},
+        "parallel_tool_calls": True, "tool_choice": "auto",
+    },
+}  # fmt: skip
 
 FAILURES_OF_PROVIDERS = {
     "401": Failing(refuse(401, LEAK), 400, "provider_not_initialize", "InvokeAuthorizationError 401"),
@@ -251,8 +261,19 @@ ONLY_CHAT = {
         "ContentFilterError",
     )
 }
+ONLY_RESPONSES = {
+    "failed response": Failing(
+        answer("Hi ", Raw(f"data: {json.dumps(FAILED)}\n\n".encode()), finish=None),
+        503,
+        "provider_unavailable",
+        "InvokeServerUnavailableError 500",
+        kept="Hi ",
+    )
+}
+ALL = FAILURES_OF_PROVIDERS | ONLY_CHAT | ONLY_RESPONSES
 CASES = [(kind, name) for name in FAILURES_OF_PROVIDERS for kind in ("openai-chat", "openai-responses")]
 CASES += [("openai-chat", name) for name in ONLY_CHAT]
+CASES += [("openai-responses", name) for name in ONLY_RESPONSES]
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
@@ -260,7 +281,7 @@ def test_a_failure_is_told_stored_and_logged_and_the_conversation_goes_on(
     server: GatewayServer, provider: ModelServer, chat_with: ChatWith, kind: str, name: str
 ) -> None:
     """Each failure has its own code and cause, and nothing that the provider said leaves the gateway."""
-    failing = (FAILURES_OF_PROVIDERS | ONLY_CHAT)[name]
+    failing = ALL[name]
     model = f"{name} {kind}".replace(" ", "-")
     provider.script(model, *[failing.step] * failing.tries, "Fine.")
     chat = chat_with(model, kind)
