@@ -17,7 +17,7 @@ from agent_gateway.backend.embedded.plan import KINDS, kind_of
 _KEYS: Final[dict[str, tuple[str, ...]]] = {
     "prompt": ("prefix", "user", "text", "files"),
     "history": (),
-    "llm": ("model",),
+    "llm": ("model", "on_process_lost"),
     "ask_human": (),
 }
 """The keys that a layer's config can have, by its kind. An `execution_context` may have any keys."""
@@ -88,6 +88,9 @@ def _of_config(path: str, kind: str, config: object) -> Iterator[str]:
             yield f"{path}.{key}: must be a text"
         elif kind == "prompt" and key == "files" and not _is_files(value):
             yield f"{path}.{key}: must be '${{files}}' and nothing else"
+        elif key == "on_process_lost":
+            if value not in ("fail", "restart"):
+                yield f"{path}.{key}: must be 'fail' or 'restart'"
         elif kind == "llm" and value is not None:
             problem = _model_problem(value) if isinstance(value, str) else "must be a text"
             if problem is not None:
