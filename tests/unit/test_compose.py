@@ -18,7 +18,7 @@ from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.apps.file import parse_app
 from agent_gateway.backend.compose import compose, compose_auxiliary, compose_closing, has_place_for_files
 from agent_gateway.backend.fold.translate import FOLD_VERSION
-from agent_gateway.backend.shown_files import MAX_ENTRY_BYTES, images_for_model
+from agent_gateway.backend.shown_files import MAX_ENTRY_BYTES, MAX_TEXT_BYTES
 from agent_gateway.domain.files import InputFile
 from agent_gateway.domain.human_input import FormAction, FormAnswer, FormDefinition, FormState, HumanInputForm
 from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, FormId, MessageId, TaskId

@@ -153,6 +153,10 @@ class Backend(Protocol):
         """True when any process can read the events of any run (not so for runs held in memory)."""
         ...
 
+    async def takes_files(self) -> bool:
+        """Whether it declares that it takes PDFs and texts of a message with their bytes (`shown_files`)."""
+        ...
+
     async def create_run(self, request: CreateRunRequest) -> RunId:
         """Start a run. Sends again only when it is proven that nothing was sent, or that no run was made.
 

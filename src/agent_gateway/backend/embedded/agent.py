@@ -16,8 +16,6 @@ from pydantic_ai import Agent, RunContext
 from pydantic_ai.exceptions import AgentRunError, RunCancelled, UserError
 from pydantic_ai.messages import (
     AgentStreamEvent,
-    BinaryContent,
-    ImageUrl,
     ModelMessage,
     ModelMessagesTypeAdapter,
     ModelRequest,
@@ -26,17 +24,18 @@ from pydantic_ai.messages import (
     PartStartEvent,
     TextPart,
     TextPartDelta,
-    UserContent,
 )
 from pydantic_ai.models import Model, infer_model
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage
 
+from agent_gateway.backend.embedded.content import TakenFiles, prompt_content
 from agent_gateway.backend.embedded.demo import demo_agent
 from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
 from agent_gateway.backend.embedded.failures import INCOMPLETE, run_failed
 from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
+from agent_gateway.backend.embedded.kept_files import MAX_KEPT_BYTES, with_bounded_files
 from agent_gateway.backend.embedded.plan import Plan, read_plan
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
 from agent_gateway.backend.protocol import CreateRunRequest
@@ -82,10 +81,11 @@ class EmbeddedAgents:
         plan = read_plan(request)
         if not plan.prompt:
             return _succeeded(plan, plan.messages(), None)
-        watch, history = Stopwatch(), _load(plan.messages())
+        given = sum(len(file.data or b"") for file in plan.files)
+        watch, history = Stopwatch(), with_bounded_files(_load(plan.messages()), MAX_KEPT_BYTES - given)
         model = plan.model or self._model
         asks = plan.asks_human or not model
-        prompt = _prompt(plan)
+        prompt = prompt_content(plan.prompt, plan.files)
 
         async def forward(_: RunContext[object], events: AsyncIterable[AgentStreamEvent]) -> None:
             async for event in events:
@@ -102,7 +102,7 @@ class EmbeddedAgents:
                 instructions=plan.instructions,
                 toolsets=[TOOLSET] if asks else None,
                 event_stream_handler=forward,
-                capabilities=[WholeCharacters()],
+                capabilities=[WholeCharacters(), TakenFiles()],
             )
         except asyncio.CancelledError as cancelled:
             if (leftovers := _leftovers(plan, cancelled, watch)) is None:
@@ -171,19 +171,6 @@ class Stopwatch:
         )
 
 
-def _prompt(plan: Plan) -> str | list[UserContent]:
-    """The user's words: one text, or several texts with the images that the model sees."""
-    if len(plan.prompt) == 1 and not plan.images:
-        return plan.prompt[0]
-    seen = [
-        ImageUrl(url=image.url, media_type=image.mime_type)
-        if image.data is None
-        else BinaryContent(data=image.data, media_type=image.mime_type)
-        for image in plan.images
-    ]
-    return [*plan.prompt, *seen]
-
-
 def _is_incomplete(model: object, response: ModelResponse) -> bool:
     """Whether a provider's answer ended without a finish reason: its stream was cut in a polite way.
 
@@ -248,6 +235,6 @@ def _dump(messages: list[ModelMessage]) -> bytes:
     # Each request brings the instructions again: kept ones would add a copy with every turn.
     kept = [
         replace(message, instructions=None) if isinstance(message, ModelRequest) else message
-        for message in messages
+        for message in with_bounded_files(messages)
     ]
     return messages_json(kept)

@@ -5,12 +5,12 @@ without a type (newer composition schema) is identified by its name. Layers with
 context, tools, output) are accepted and ignored.
 """
 
-import base64
 from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import msgspec
 
+from agent_gateway.backend.embedded.prompt_files import PromptFile, prompt_file
 from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.backend.protocol import EMPTY_OBJECT, CreateRunRequest, Layer, OnExit
 
@@ -43,14 +43,6 @@ class HistoryState(msgspec.Struct):
     messages: msgspec.Raw = _NO_MESSAGES
 
 
-class ShownFile(msgspec.Struct, frozen=True):
-    """An image of the user prompt that the model sees: its bytes, or the URL where they are."""
-
-    mime_type: str
-    data: bytes | None
-    url: str = ""
-
-
 class Plan(msgspec.Struct, frozen=True):
     """One run, read from its request."""
 
@@ -59,7 +51,8 @@ class Plan(msgspec.Struct, frozen=True):
     instructions: str | None
     prompt: list[str]
     """The user's words in this run; empty when it only cleans up."""
-    images: list[ShownFile]
+    files: list[PromptFile]
+    """The files that came with them."""
     model: str | None
     """The model that the llm layer names; None means the configured one."""
     history: int | None
@@ -93,23 +86,19 @@ def read_plan(request: CreateRunRequest) -> Plan:
     on_exit = request.on_exit or OnExit()
     prompt: list[str] = []
     prefix: list[str] = []
-    images: list[ShownFile] = []
+    files: list[PromptFile] = []
     for layer in (layer for layer, kind in zip(layers, kinds, strict=True) if kind == "prompt"):
         prefix += _texts(layer, "prefix")
         prompt += [*_texts(layer, "user"), *_texts(layer, "text")]
-        for file in _files(layer):
-            if (image := _image(file)) is not None:
-                images.append(image)
-            else:
-                prompt.append(f"Attached {file.get('type') or 'file'}: {file.get('url') or 'not available'}")
+        files += [prompt_file(entry) for entry in _files(layer)]
     cleans_up = "llm" not in kinds and on_exit.default == "delete"
-    if not cleans_up and not any(text.strip() for text in prompt):
+    if not cleans_up and not any(text.strip() for text in prompt) and not files:
         raise RunFailed("the user prompt must not be blank")
     return Plan(
         layers=_snapshot_layers(request, on_exit),
         instructions="\n\n".join(prefix) or None,
         prompt=[] if cleans_up else prompt,
-        images=images,
+        files=files,
         model=next((_model(layers[i]) for i, kind in enumerate(kinds) if kind == "llm"), None),
         history=kinds.index("history") if "history" in kinds else None,
         answers=_answers(request),
@@ -159,20 +148,6 @@ def _files(layer: Layer) -> list[Mapping[str, object]]:
             return files
         case _:
             raise RunFailed(f"layer {layer.name!r}: `files` must be a list of objects")
-
-
-def _image(file: Mapping[str, object]) -> ShownFile | None:
-    """The image that an entry shows to the model; None when it does not."""
-    match file:
-        case {"delivery": "multimodal", "mime_type": str(kind), "base64_data": str(encoded)}:
-            try:
-                return ShownFile(kind, base64.b64decode(encoded, validate=True))
-            except ValueError:
-                raise RunFailed("a file of the prompt is not base64") from None
-        case {"delivery": "multimodal", "mime_type": str(kind), "url": str(url)}:
-            return ShownFile(kind, None, url)
-        case _:
-            return None
 
 
 def _model(layer: Layer) -> str | None:
