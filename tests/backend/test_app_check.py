@@ -48,11 +48,11 @@ def llm(model: Any) -> Json:
         ({"name": "a", "type": "zzz.q"}, f"{PLACE}.type: the embedded agent has no layer 'zzz.q'"),
         (
             {"name": "a", "type": "vendor.plugin.tools", "config": {"tools": []}},
-            f"{PLACE}: the embedded agent takes no tools from an app, so this layer would do nothing",
+            f"{PLACE}.config.tools: the embedded agent has no such key",
         ),
         (
             {"name": "output", "type": "vendor.output"},
-            f"{PLACE}: the embedded agent has no structured output, so this layer would do nothing",
+            f"{PLACE}.config.json_schema: is missing",
         ),
         (
             {"name": "a", "type": "plain.prompt", "config": {"prefx": "x", "suffix": "y"}},

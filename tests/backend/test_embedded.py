@@ -20,6 +20,7 @@ from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolC
 from agent_gateway.backend.embedded import EmbeddedBackend
 from agent_gateway.backend.embedded.calculator import calculate
 from agent_gateway.backend.embedded.demo import MAX_COUNT, answer
+from agent_gateway.backend.embedded.models import ModelKey
 from agent_gateway.backend.embedded.runs import (
     FROM_START,
     Cancellation,
@@ -234,8 +235,8 @@ async def test_the_calculator_refuses_hostile_expressions_at_once(expression: st
         (CreateRunRequest(Composition(1, [Layer("x", "vendor.nope")])), "'vendor.nope' is not registered"),
         (request("  \n"), "must not be blank"),
         (CreateRunRequest(Composition(1, [Layer("llm", "vendor.llm")])), "must not be blank"),
-        (request({"not": "text"}), "must be a string"),
-        (CreateRunRequest(Composition(1, [Layer("p", "plain.prompt", config=[1])])), "must be an object"),
+        (request({"not": "text"}), "must be a text or a list of texts"),
+        (CreateRunRequest(Composition(1, [Layer("p", "plain.prompt", config=[1])])), "must be a mapping"),
         (request("hi", b'{"layers":[{"name":"other"}]}'), "layer names must match"),
         (request("hi", b'"secret"'), "cannot be read"),
     ],
@@ -505,9 +506,11 @@ async def test_a_model_sees_the_images_of_a_newer_prompt_layer(model_server: Mod
         [said] = [part["content"] for part in body["messages"] if part["role"] == "user"][:1]
         assert [part.get("text") or part["image_url"]["url"] for part in said] == [
             "Hi",
-            "Attached document: https://x.test/b",
+            "A file (image/png):",
             "data:image/png;base64,aW1hZ2U=",
+            "A file (image/png):",
             "https://x.test/a.png",
+            "Attached document: https://x.test/b",
         ]
     async with embedded() as backend:
         broken = request("Hi")
@@ -555,7 +558,7 @@ async def test_text_sent_back_to_the_model_after_a_tool_has_whole_characters() -
 
     agent = Agent[object, str](FunctionModel(stream_function=stream), tools=[clock])
     async with embedded() as backend:
-        backend._agents._agents[""] = agent
+        backend._agents._models._agents[ModelKey("")] = agent
         told = await ask(backend, request("Hello"))
     fold = Fold()
     fold.feed(told.events)
@@ -623,7 +626,7 @@ async def test_a_run_that_keeps_calling_tools_fails_at_its_limit() -> None:
 
     async with embedded() as backend:
         agent = Agent[object, str](FunctionModel(stream_function=stream), tools=[again])
-        backend._agents._agents[""] = agent
+        backend._agents._models._agents[ModelKey("")] = agent
         told = await ask(backend, request("Hello"))
     assert (told.types[-1], told.end["reason"]) == ("run_failed", "agent_run_limit_exceeded")
 

@@ -75,7 +75,7 @@ def body(user: str, **more: Any) -> dict[str, Any]:
         {"name": "user", "type": "plain.prompt", "config": {"user": user}},
         {"name": "execution_context", "type": "vendor.execution_context", "config": {"tenant_id": "t"}},
         {"name": "history", "type": "pydantic_ai.history", "config": None},
-        {"name": "llm", "type": "vendor.plugin.llm", "config": {"credentials": {"api_key": SECRET}}},
+        {"name": "llm", "type": "vendor.plugin.llm", "config": {"api_key": SECRET}},
     ]
     return {"composition": {"schema_version": 1, "layers": layers}, "session_snapshot": None} | more
 

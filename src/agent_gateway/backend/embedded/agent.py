@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 import pydantic
 import pydantic_ai
-from pydantic_ai import Agent, RunContext
+from pydantic_ai import RunContext
 from pydantic_ai.exceptions import AgentRunError, RunCancelled, UserError
 from pydantic_ai.messages import (
     AgentStreamEvent,
@@ -25,33 +25,25 @@ from pydantic_ai.messages import (
     TextPart,
     TextPartDelta,
 )
-from pydantic_ai.models import Model, infer_model
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.tools import DeferredToolRequests
-from pydantic_ai.usage import RunUsage
+from pydantic_ai.usage import RunUsage, UsageLimits
 
 from agent_gateway.backend.embedded.content import TakenFiles, prompt_content
-from agent_gateway.backend.embedded.demo import demo_agent
 from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
 from agent_gateway.backend.embedded.failures import INCOMPLETE, run_failed
 from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
 from agent_gateway.backend.embedded.kept_files import MAX_KEPT_BYTES, with_bounded_files
+from agent_gateway.backend.embedded.models import Models, settings_of
 from agent_gateway.backend.embedded.plan import Plan, read_plan
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
 from agent_gateway.backend.protocol import CreateRunRequest
 from agent_gateway.domain.text import clean_json, clean_text
 from agent_gateway.domain.turns import Usage
-from agent_gateway.errors import ConfigError
 
 # The framework prints a greeting when the first agent runs; it does not belong in an operator's log.
 # It documents this switch, but its type is inferred as a constant.
 pydantic_ai.BANNER_ENABLED = False  # pyrefly: ignore[bad-assignment]
-
-MAX_AGENTS: Final = 16
-"""Agents (and their connections) kept at once: users may choose the model of a composition."""
-
-MAX_SHOWN: Final = 100
-"""Characters of a model's name that an error shows."""
 
 _EVENTS: Final = pydantic.TypeAdapter[AgentStreamEvent](
     AgentStreamEvent, config=pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
@@ -59,19 +51,10 @@ _EVENTS: Final = pydantic.TypeAdapter[AgentStreamEvent](
 
 
 class EmbeddedAgents:
-    """The agents of this process by model name; the empty name is the offline demo agent.
-
-    Raises ConfigError when the configured model cannot be used, for example without its API key.
-    """
+    """Runs the agents of this process. Raises ConfigError when the configured model cannot be used."""
 
     def __init__(self, model: str, pace: float) -> None:
-        self._model = model
-        self._pace = pace
-        self._agents: dict[str, Agent[object, str]] = {}
-        try:
-            self._agent(model)
-        except (UserError, ImportError, ValueError) as error:
-            raise ConfigError(f"The model {model!r} cannot be used: {error}") from None
+        self._models = Models(model, pace)
 
     async def execute(self, request: CreateRunRequest, emit: Emit) -> bytes:
         """Run the agent of one request and return the data of `run_succeeded` as JSON.
@@ -83,7 +66,7 @@ class EmbeddedAgents:
             return _succeeded(plan, plan.messages(), None)
         given = sum(len(file.data or b"") for file in plan.files)
         watch, history = Stopwatch(), with_bounded_files(_load(plan.messages()), MAX_KEPT_BYTES - given)
-        model = plan.model or self._model
+        model = self._models.name_of(plan.model)
         asks = plan.asks_human or not model
         prompt = prompt_content(plan.prompt, plan.files)
 
@@ -92,7 +75,7 @@ class EmbeddedAgents:
                 watch.saw_event()
                 emit(event_json(_EVENTS, event), delta_json(_text_delta(event)))
 
-        agent = self._usable(model)
+        agent = self._models.agent(plan.model)
         try:
             result = await agent.run(
                 None if plan.answers else prompt,
@@ -100,6 +83,8 @@ class EmbeddedAgents:
                 message_history=history,
                 deferred_tool_results=results_for(history, plan.answers) if plan.answers else None,
                 instructions=plan.instructions,
+                model_settings=settings_of(plan.model),
+                usage_limits=UsageLimits(request_limit=plan.model.max_requests),
                 toolsets=[TOOLSET] if asks else None,
                 event_stream_handler=forward,
                 capabilities=[WholeCharacters(), TakenFiles()],
@@ -110,7 +95,8 @@ class EmbeddedAgents:
             raise RunInterrupted(leftovers) from None
         except (AgentRunError, UserError) as error:
             # Another model than the configured one may be a user's choice.
-            raise run_failed(error, self._model if model == self._model else "") from None
+            default = self._models.default
+            raise run_failed(error, default if model == default else "") from None
         if _is_incomplete(agent.model, result.response):
             raise RunFailed("the provider's stream ended before the answer did", INCOMPLETE)
         usage, reason = watch.usage(result.usage), result.response.finish_reason
@@ -118,31 +104,7 @@ class EmbeddedAgents:
 
     async def aclose(self) -> None:
         """Close the connections to the model providers."""
-        for agent in self._agents.values():
-            if isinstance(agent.model, Model):
-                async with agent.model:
-                    pass  # a model closes its provider's client when its context is left
-
-    def _usable(self, model: str) -> Agent[object, str]:
-        try:
-            return self._agent(model)
-        except (UserError, ImportError, ValueError) as error:
-            # The framework's text may name the variable of a key, so only the kind of error is shown.
-            kind = type(error).__name__
-            raise RunFailed(
-                f"the model {model[:MAX_SHOWN]!r} cannot be used ({kind})",
-                "ModelNotFoundError",
-                f"the model of the composition cannot be used ({kind})",
-            ) from None
-
-    def _agent(self, model: str) -> Agent[object, str]:
-        agent = self._agents.pop(model, None)
-        if agent is None:
-            agent = Agent(infer_model(model)) if model else demo_agent(self._pace)
-        self._agents[model] = agent  # the most recently used is last
-        if len(self._agents) > MAX_AGENTS:
-            del self._agents[next(name for name in self._agents if name != self._model)]
-        return agent
+        await self._models.aclose()
 
 
 class Stopwatch:

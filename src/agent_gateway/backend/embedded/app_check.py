@@ -4,30 +4,22 @@ The gateway knows the layers of the embedded agent, but not those of other backe
 cheap: the agent framework is loaded only for an app that names a model.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cache
 from typing import Final
 
 from agent_gateway.apps.config import AppConfig, CompositionTemplate, LayerTemplate
 from agent_gateway.apps.file import compositions
-from agent_gateway.apps.template import Placeholder, parse
-from agent_gateway.backend.embedded.plan import KINDS, kind_of
+from agent_gateway.apps.template import Placeholder, parse, strings
+from agent_gateway.backend.embedded.layers import KINDS, kind_of, mistakes, nearest
 
-_KEYS: Final[dict[str, tuple[str, ...]]] = {
-    "prompt": ("prefix", "user", "text", "files"),
-    "history": (),
-    "llm": ("model",),
-    "ask_human": (),
-}
-"""The keys that a layer's config can have, by its kind. An `execution_context` may have any keys."""
 ALMOST: Final = 0.9
 """From this similarity on, an unknown model's name is taken for a misspelt known one."""
-_TEXTS: Final = ("prefix", "user")
-_NOTHING: Final = {
-    "tools": "the embedded agent takes no tools from an app, so this layer would do nothing",
-    "output": "the embedded agent has no structured output, so this layer would do nothing",
-}
+_MANY: Final = ("prompt", "execution_context")
+"""The kinds of which a composition may have several layers."""
+_MODEL_KEYS: Final = {"llm": ("model", "fallback_models"), "history": ("summary_model",)}
+"""The keys that name models, by the kind of the layer."""
 _NAMES: Final = (
     "plain.prompt",
     "user_prompt",
@@ -47,7 +39,8 @@ def unknown_models(config: AppConfig) -> list[str]:
     """Notes about models whose names are close to known ones. They may be newer than this release."""
     return [
         f"{path}: {model!r} is not a model that this release knows{_meant(close)}"
-        for path, model in _models(config)
+        for place, template in compositions(config)
+        for path, model in _models(place, template)
         if _model_problem(model) is None and model not in _known_models()
         for close in get_close_matches(model, _known_models(), n=1, cutoff=ALMOST)
     ]
@@ -55,69 +48,39 @@ def unknown_models(config: AppConfig) -> list[str]:
 
 def _of_composition(path: str, template: CompositionTemplate) -> Iterator[str]:
     said = False
+    seen: set[str] = set()
     for index, layer in enumerate(template.layers):
         place = f"{path}.layers[{index}]"
         kind = kind_of(_type_of(layer))
         if kind is None:
             where, name = ("type", layer.type) if layer.type is not None else ("name", layer.name)
-            nearest = _nearest(name, _NAMES) or _nearest(name.rpartition(".")[2], (*_NAMES, *KINDS))
-            yield f"{place}.{where}: the embedded agent has no layer {name!r}{nearest}"
-        elif kind in _NOTHING:
-            yield f"{place}: {_NOTHING[kind]}"
-        else:
-            yield from _of_config(f"{place}.config", kind, layer.config)
+            meant = nearest(name, _NAMES) or nearest(name.rpartition(".")[2], (*_NAMES, *KINDS))
+            yield f"{place}.{where}: the embedded agent has no layer {name!r}{meant}"
+            continue
+        if kind in seen and kind not in _MANY:
+            yield f"{place}: the embedded agent takes one layer of the kind {kind!r}, and this is another"
+        seen.add(kind)
+        yield from (f"{place}.config{inner}: {words}" for inner, words in mistakes(kind, layer.config))
         if kind == "prompt" and isinstance(layer.config, dict):
             said = said or bool(layer.config.get("user") or layer.config.get("text"))
+    for place, model in _models(path, template):
+        if (problem := _model_problem(model)) is not None:
+            yield f"{place}: {problem}"
     if not said:
         yield f"{path}: no prompt layer has a 'user' or a 'text', so every run would fail"
-
-
-def _of_config(path: str, kind: str, config: object) -> Iterator[str]:
-    if config is None:
-        return
-    if not isinstance(config, dict):
-        yield f"{path}: must be a mapping"
-        return
-    keys = _KEYS.get(kind)
-    for key, value in config.items():
-        if keys is not None and key not in keys:
-            yield f"{path}.{key}: the embedded agent has no such key{_nearest(key, keys)}"
-        elif kind == "prompt" and key in _TEXTS and not _is_texts(value):
-            yield f"{path}.{key}: must be a text or a list of texts"
-        elif kind == "prompt" and key == "text" and not isinstance(value, str):
-            yield f"{path}.{key}: must be a text"
-        elif kind == "prompt" and key == "files" and not _is_files(value):
-            yield f"{path}.{key}: must be '${{files}}' and nothing else"
-        elif kind == "llm" and value is not None:
-            problem = _model_problem(value) if isinstance(value, str) else "must be a text"
-            if problem is not None:
-                yield f"{path}.{key}: {problem}"
 
 
 def _type_of(layer: LayerTemplate) -> str:
     return layer.name if layer.type is None else layer.type
 
 
-def _is_texts(value: object) -> bool:
-    return isinstance(value, str) or (
-        isinstance(value, list) and all(isinstance(text, str) for text in value)
-    )
-
-
-def _is_files(value: object) -> bool:
-    """Whether it is a list of files or becomes one: a lone placeholder keeps the type of its value."""
-    if isinstance(value, str):
-        parts = parse(value)
-        return len(parts) == 1 and isinstance(parts[0], Placeholder)
-    return value is None or (isinstance(value, list) and all(isinstance(file, dict) for file in value))
-
-
-def _models(config: AppConfig) -> Iterator[tuple[str, str]]:
-    for path, template in compositions(config):
-        for index, layer in enumerate(template.layers):
-            model = layer.config.get("model") if isinstance(layer.config, dict) else None
-            if kind_of(_type_of(layer)) == "llm" and isinstance(model, str):
-                yield f"{path}.layers[{index}].config.model", model
+def _models(path: str, template: CompositionTemplate) -> Iterator[tuple[str, str]]:
+    """Every name of a model, with its path."""
+    for index, layer in enumerate(template.layers):
+        if not isinstance(layer.config, dict):
+            continue
+        for key in _MODEL_KEYS.get(kind_of(_type_of(layer)) or "", ()):
+            yield from strings(layer.config.get(key), f"{path}.layers[{index}].config.{key}")
 
 
 def _model_problem(model: str) -> str | None:
@@ -147,10 +110,6 @@ def _known_models() -> tuple[str, ...]:
     from pydantic_ai.models import known_model_names
 
     return tuple(known_model_names())
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    return _meant(*get_close_matches(name, list(known), n=1))
 
 
 def _meant(*names: str) -> str:

@@ -22,10 +22,11 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.models import Model, ModelRequestContext
+from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
 
 from agent_gateway.backend.embedded.prompt_files import PromptFile
-from agent_gateway.filetypes import PDF
+from agent_gateway.filetypes import PDF, is_text
 
 _LINE: Final = "line"
 """Key of the metadata of a text that stands for a file, or stands before one: its line."""
@@ -73,7 +74,7 @@ def _contents(file: PromptFile) -> Iterator[UserContent]:
     elif file.data is None:
         yield _label(file)
         yield ImageUrl(url=file.url, media_type=file.mime_type)
-    elif file.mime_type == PDF or (file.mime_type.startswith("image/") and not file.mime_type.endswith("+xml")):
+    elif file.mime_type == PDF or (file.mime_type.startswith("image/") and not is_text(file.mime_type)):
         yield _label(file)
         yield BinaryContent(data=file.data, media_type=file.mime_type)
     else:
@@ -130,10 +131,15 @@ def _taker(model: Model) -> Callable[[UserContent], bool]:
     """Tells whether this model takes a content, as far as its profile knows."""
     while isinstance(model, WrapperModel):
         model = model.wrapped
+    if isinstance(model, FallbackModel):
+        # Which of its models will answer is not known.
+        takers = [_taker(one) for one in model.models]
+        return lambda item: all(takes(item) for takes in takers)
     profile = model.profile
     images = profile.get("supports_image_input", True)
-    documents = profile.get("supports_document_input", True)
-    pdfs = documents and PDF in profile.get("supported_document_media_types", {PDF})
+    pdfs = profile.get("supports_document_input", True) and PDF in profile.get(
+        "supported_document_media_types", {PDF}
+    )
     urls = images and any(kind.__name__ in _PASS_URLS_ON for kind in type(model).__mro__)
 
     def takes(item: UserContent) -> bool:
@@ -143,7 +149,7 @@ def _taker(model: Model) -> Callable[[UserContent], bool]:
             case BinaryContent(is_image=True):
                 return images
             case BinaryContent(media_type=media_type):
-                return pdfs if media_type == PDF else True
+                return pdfs or media_type != PDF
             case _:
                 return True
 

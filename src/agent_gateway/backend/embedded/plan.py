@@ -1,25 +1,37 @@
 """Reads a plan for the agent from the composition and the snapshot of a request, and makes the next snapshot.
 
-A layer is identified by the end of its type id, because the vendor prefix differs between builds. A layer
-without a type (newer composition schema) is identified by its name. Layers without a meaning here (execution
-context, tools, output) are accepted and ignored.
+A layer without a type (newer composition schema) is identified by its name. A config that the agent does not
+know fails the run: nothing of it is dropped without a word.
 """
 
 from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import msgspec
+from pydantic import ValidationError
 
+from agent_gateway.backend.embedded.layers import (
+    LAYERS,
+    HistoryConfig,
+    LayerPart,
+    ModelConfig,
+    OutputConfig,
+    PromptConfig,
+    ToolsConfig,
+    kind_of,
+    mistakes,
+    read_config,
+)
 from agent_gateway.backend.embedded.prompt_files import PromptFile, prompt_file
 from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.backend.protocol import EMPTY_OBJECT, CreateRunRequest, Layer, OnExit
 
-KINDS: Final = ("prompt", "history", "llm", "execution_context", "tools", "ask_human", "output")
 _LIFECYCLES: Final = {"suspend": "suspended", "delete": "closed"}
 _NO_MESSAGES: Final = msgspec.Raw(b"[]")
 
 
 StateT = TypeVar("StateT")
+PartT = TypeVar("PartT", bound=LayerPart)
 
 
 class SnapshotLayer(msgspec.Struct):
@@ -53,14 +65,18 @@ class Plan(msgspec.Struct, frozen=True):
     """The user's words in this run; empty when it only cleans up."""
     files: list[PromptFile]
     """The files that came with them."""
-    model: str | None
-    """The model that the llm layer names; None means the configured one."""
+    model: ModelConfig
     history: int | None
     """Index of the history layer; without one the agent remembers nothing."""
     answers: Mapping[str, object]
     """The answers of humans, by the id of the tool call that asked. With answers, the prompt is not used."""
+    limits: HistoryConfig
+    """How much of the history the model gets."""
+    tools: ToolsConfig
     asks_human: bool
     """Whether the composition has a layer for questions to humans."""
+    output: OutputConfig | None
+    """The schema of the answer; None for plain text."""
 
     def messages(self) -> bytes:
         """The JSON list of the messages of earlier turns."""
@@ -83,27 +99,47 @@ def read_plan(request: CreateRunRequest) -> Plan:
     """Check a request's composition and snapshot; raises RunFailed, whose text holds none of their values."""
     layers = request.composition.layers
     kinds = [_kind(layer) for layer in layers]
+    configs = [_config(layer, kind) for layer, kind in zip(layers, kinds, strict=True)]
     on_exit = request.on_exit or OnExit()
+    prompts = [config for config in configs if isinstance(config, PromptConfig)]
     prompt: list[str] = []
-    prefix: list[str] = []
     files: list[PromptFile] = []
-    for layer in (layer for layer, kind in zip(layers, kinds, strict=True) if kind == "prompt"):
-        prefix += _texts(layer, "prefix")
-        prompt += [*_texts(layer, "user"), *_texts(layer, "text")]
-        files += [prompt_file(entry) for entry in _files(layer)]
+    for config in prompts:
+        prompt += [*config.user, *([] if config.text is None else [config.text])]
+        files += [prompt_file(entry) for entry in config.files]
     cleans_up = "llm" not in kinds and on_exit.default == "delete"
     if not cleans_up and not any(text.strip() for text in prompt) and not files:
         raise RunFailed("the user prompt must not be blank")
     return Plan(
         layers=_snapshot_layers(request, on_exit),
-        instructions="\n\n".join(prefix) or None,
+        instructions="\n\n".join(text for config in prompts for text in config.prefix) or None,
         prompt=[] if cleans_up else prompt,
         files=files,
-        model=next((_model(layers[i]) for i, kind in enumerate(kinds) if kind == "llm"), None),
+        model=_first(configs, ModelConfig) or ModelConfig(),
         history=kinds.index("history") if "history" in kinds else None,
         answers=_answers(request),
+        limits=_first(configs, HistoryConfig) or HistoryConfig(),
+        tools=_first(configs, ToolsConfig) or ToolsConfig(),
         asks_human="ask_human" in kinds,
+        output=_first(configs, OutputConfig),
     )
+
+
+def _first(configs: list[LayerPart | None], kind: type[PartT]) -> PartT | None:
+    return next((config for config in configs if isinstance(config, kind)), None)
+
+
+def _config(layer: Layer, kind: str) -> LayerPart | None:
+    """The config of a layer; None for a kind without one. Raises RunFailed for the first mistake in it."""
+    if (model := LAYERS.get(kind)) is None:
+        return None
+    given = None if layer.config is msgspec.UNSET else layer.config
+    try:
+        return read_config(model, given)
+    except ValidationError:
+        # A text that looks like a placeholder is a user's text here.
+        place, words = next(mistakes(kind, given), ("", "cannot be read"))
+        raise RunFailed(f"layer {layer.name!r}: config{place}: {words}") from None
 
 
 def _answers(request: CreateRunRequest) -> Mapping[str, object]:
@@ -121,50 +157,6 @@ def _kind(layer: Layer) -> str:
     if (kind := kind_of(type_id)) is not None:
         return kind
     raise RunFailed(f"Layer type id {type_id!r} is not registered.")
-
-
-def kind_of(type_id: str) -> str | None:
-    """The kind of a layer with this type, or with this name and no type; None when it is unknown."""
-    return next((kind for kind in KINDS if type_id.endswith(kind)), None)
-
-
-def _texts(layer: Layer, key: str) -> list[str]:
-    match _config(layer).get(key):
-        case None:
-            return []
-        case str() as text:
-            return [text]
-        case list() as texts if all(isinstance(text, str) for text in texts):
-            return texts
-        case _:
-            raise RunFailed(f"layer {layer.name!r}: `{key}` must be a string or a list of strings")
-
-
-def _files(layer: Layer) -> list[Mapping[str, object]]:
-    match _config(layer).get("files"):
-        case None:
-            return []
-        case list() as files if all(isinstance(file, dict) for file in files):
-            return files
-        case _:
-            raise RunFailed(f"layer {layer.name!r}: `files` must be a list of objects")
-
-
-def _model(layer: Layer) -> str | None:
-    model = _config(layer).get("model")
-    if model is not None and not isinstance(model, str):
-        raise RunFailed(f"layer {layer.name!r}: `model` must be a string")
-    return model or None
-
-
-def _config(layer: Layer) -> Mapping[str, object]:
-    match layer.config:
-        case None | msgspec.UNSET:
-            return {}
-        case dict() as config:
-            return config
-        case _:
-            raise RunFailed(f"layer {layer.name!r}: the config must be an object")
 
 
 def _snapshot_layers(request: CreateRunRequest, on_exit: OnExit) -> list[SnapshotLayer]:
