@@ -16,6 +16,7 @@ from pydantic_ai import RunContext
 from pydantic_ai.exceptions import AgentRunError, RunCancelled, UserError
 from pydantic_ai.messages import (
     AgentStreamEvent,
+    BinaryImage,
     ModelMessage,
     ModelMessagesTypeAdapter,
     ModelRequest,
@@ -29,7 +30,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage, UsageLimits
 
-from agent_gateway.backend.embedded.content import TakenFiles, prompt_content
+from agent_gateway.backend.embedded.content import TakenFiles, answers_with_images, prompt_content
 from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
 from agent_gateway.backend.embedded.failures import INCOMPLETE, run_failed
 from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
@@ -79,7 +80,11 @@ class EmbeddedAgents:
         try:
             result = await agent.run(
                 None if plan.answers else prompt,
-                output_type=[str, DeferredToolRequests] if asks else str,
+                output_type=[
+                    str,
+                    *([BinaryImage] if answers_with_images(agent.model) else []),
+                    *([DeferredToolRequests] if asks else []),
+                ],
                 message_history=history,
                 deferred_tool_results=results_for(history, plan.answers) if plan.answers else None,
                 instructions=plan.instructions,
@@ -159,7 +164,7 @@ def _text_delta(event: AgentStreamEvent) -> str | None:
 def _succeeded(
     plan: Plan,
     messages: bytes,
-    output: str | DeferredToolRequests | None,
+    output: str | BinaryImage | DeferredToolRequests | None,
     usage: Usage | None = None,
     finish_reason: str | None = None,
 ) -> bytes:
@@ -168,6 +173,8 @@ def _succeeded(
         data["finish_reason"] = finish_reason
     if isinstance(output, DeferredToolRequests):
         data["deferred_tool_call"] = clean_json(deferred_call(output))
+    elif isinstance(output, BinaryImage):
+        data["output"] = ""  # an event has brought the image
     else:
         data["output"] = clean_text(output) if output else output
     return msgspec.json.encode(data if usage is None else data | {"usage": usage})

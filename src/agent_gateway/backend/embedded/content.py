@@ -23,6 +23,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.models.openai import OpenAIResponsesModel
 from pydantic_ai.models.wrapper import WrapperModel
 
 from agent_gateway.backend.embedded.prompt_files import PromptFile
@@ -87,7 +88,8 @@ def _label(file: PromptFile) -> TextContent:
     return TextContent(_told(file), metadata={_LINE: file.line, _BEFORE: True})
 
 
-def _is_label(item: UserContent) -> bool:
+def is_label(item: UserContent) -> bool:
+    """Whether a text of a prompt only names the file that is the next content."""
     match item:
         case TextContent(metadata={"before": True}):
             return True
@@ -125,6 +127,17 @@ class TakenFiles(AbstractCapability[object]):
         takes = _taker(request_context.model)
         messages = [_with_lines(message, takes) for message in request_context.messages]
         return replace(request_context, messages=messages)
+
+
+def answers_with_images(model: object) -> bool:
+    """Whether the answer of this model may be an image alone.
+
+    The models of the responses API make images with a tool, and say something as well. To allow an image as
+    the answer would switch that tool on.
+    """
+    if not isinstance(model, Model) or isinstance(model, (FallbackModel, OpenAIResponsesModel)):
+        return False
+    return model.profile.get("supports_image_output", False)
 
 
 def _taker(model: Model) -> Callable[[UserContent], bool]:
@@ -177,7 +190,7 @@ def lines_for(
         if not is_left_out(item):
             kept.append(item)
             continue
-        is_labelled = bool(kept) and _is_label(kept[-1])
+        is_labelled = bool(kept) and is_label(kept[-1])
         line = line_of(kept.pop() if is_labelled else item)
         kept.append(otherwise if line is None else TextContent(line, metadata={_LINE: line}))
     return kept

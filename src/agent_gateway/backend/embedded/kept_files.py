@@ -17,11 +17,13 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from agent_gateway.backend.embedded.content import line_of, lines_for
+from agent_gateway.backend.embedded.content import is_label, line_of, lines_for
 
 MAX_KEPT_BYTES: Final = 16 * 1024 * 1024
 """Of all files in a history: those of users, and those that models and tools made."""
 
+_DEPTH: Final = 20
+"""How deep files are looked for in what a tool returned."""
 _GONE: Final = "[A file was here. It is no longer part of the conversation.]"
 
 
@@ -48,13 +50,9 @@ class _Keeper:
     def _part(self, part: ModelRequestPart | ModelResponsePart) -> ModelRequestPart | ModelResponsePart:
         match part:
             case UserPromptPart(content=content) if not isinstance(content, str):
-                gone = [item for item in reversed(content) if self._has_no_room(_size(item))]
-                is_gone = {id(item) for item in gone}.__contains__
-                return (
-                    replace(part, content=lines_for(content, lambda item: is_gone(id(item)), _GONE))
-                    if gone
-                    else part
-                )
+                gone = {id(item) for item in reversed(content) if self._has_no_room(_size(item))}
+                kept = lines_for(content, lambda item: id(item) in gone, _GONE)
+                return replace(part, content=kept) if gone else part
             case ToolReturnPart(content=content):
                 kept = self._returned(content)
                 return part if kept is content else replace(part, content=kept)
@@ -63,22 +61,22 @@ class _Keeper:
             case _:
                 return part
 
-    def _returned(self, value: Any) -> Any:
+    def _returned(self, value: Any, depth: int = 0) -> Any:
         match value:
             case BinaryContent(data=data):
                 return _GONE if self._has_no_room(len(data)) else value
-            case list():
-                items = [self._returned(item) for item in reversed(value)][::-1]
+            case list() if depth < _DEPTH:
+                items = [self._returned(item, depth + 1) for item in reversed(value)][::-1]
                 return items if _differ(items, value) else value
-            case dict():
-                kept = {key: self._returned(item) for key, item in value.items()}
+            case dict() if depth < _DEPTH:
+                kept = {key: self._returned(item, depth + 1) for key, item in value.items()}
                 return kept if _differ([*kept.values()], [*value.values()]) else value
             case _:
                 return value
 
     def _has_no_room(self, size: int) -> bool:
         """Take so many bytes. What is older than the first file that does not fit goes as well."""
-        if size > self._room:
+        if size > max(self._room, 0):
             self._room = 0
             return True
         self._room -= size
@@ -93,7 +91,7 @@ def _size(item: UserContent) -> int:
     match item:
         case BinaryContent(data=data):
             return len(data)
-        case TextContent(content=text) if line_of(item) not in (None, text):
+        case TextContent(content=text) if not is_label(item) and line_of(item) not in (None, text):
             return len(text.encode(errors="replace"))
         case _:
             return 0
