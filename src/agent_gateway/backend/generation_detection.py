@@ -84,7 +84,8 @@ class Recognition:
             named = named_generation(document)
             self._takes_files = declares_files(document)
         except BackendError as error:
-            logger.info("the backend does not say which generation it speaks: %s", error)
+            if not self._asked:
+                logger.info("the backend does not say which generation it speaks: %s", error)
         else:
             if named is not None:
                 self._know(named)

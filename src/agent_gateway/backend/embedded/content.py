@@ -17,6 +17,7 @@ from pydantic_ai.messages import (
     ImageUrl,
     ModelMessage,
     ModelRequest,
+    ModelRequestPart,
     TextContent,
     UserContent,
     UserPromptPart,
@@ -112,7 +113,7 @@ def _decoded(data: bytes) -> str | None:
 
 def _fenced(text: str) -> str:
     """The text between fences that are longer than any in it, so that it cannot end its block."""
-    fence = "`" * max(3, *(len(run) + 1 for run in _BACKTICKS.findall(text)), 0)
+    fence = "`" * max([3, *(len(run) + 1 for run in _BACKTICKS.findall(text))])
     return f"{fence}\n{text}\n{fence}"
 
 
@@ -172,12 +173,13 @@ def _taker(model: Model) -> Callable[[UserContent], bool]:
 def _with_lines(message: ModelMessage, takes: Callable[[UserContent], bool]) -> ModelMessage:
     if not isinstance(message, ModelRequest):
         return message
-    parts = [
-        replace(part, content=lines_for(part.content, lambda item: not takes(item)))
-        if isinstance(part, UserPromptPart) and not isinstance(part.content, str)
-        else part
-        for part in message.parts
-    ]
+    parts: list[ModelRequestPart] = []
+    for part in message.parts:
+        match part:
+            case UserPromptPart(content=list(content)) if not all(map(takes, content)):
+                parts.append(replace(part, content=lines_for(content, lambda item: not takes(item))))
+            case _:
+                parts.append(part)
     return replace(message, parts=parts)
 
 
