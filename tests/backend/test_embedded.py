@@ -507,9 +507,11 @@ async def test_a_model_sees_the_images_of_a_newer_prompt_layer(model_server: Mod
         [said] = [part["content"] for part in body["messages"] if part["role"] == "user"][:1]
         assert [part.get("text") or part["image_url"]["url"] for part in said] == [
             "Hi",
-            "Attached document: https://x.test/b",
+            "A file (image/png):",
             "data:image/png;base64,aW1hZ2U=",
+            "A file (image/png):",
             "https://x.test/a.png",
+            "Attached document: https://x.test/b",
         ]
     async with embedded() as backend:
         broken = request("Hi")

@@ -92,6 +92,10 @@ class HTTPBackend:
         self._dialer = Dialer(self._address, limits.connect_seconds)
         self._spares = Spares(limits.spare_seconds)
 
+    async def takes_files(self) -> bool:
+        """Whether the backend's OpenAPI document says so. When it cannot be read, what it said last."""
+        return await self._recognition.takes_files()
+
     async def create_run(self, request: CreateRunRequest) -> RunId:
         """Start a run. Sends again only when it is proven that nothing was sent, or that no run was made.
 

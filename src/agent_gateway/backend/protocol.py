@@ -153,6 +153,10 @@ class Backend(Protocol):
         """True when runs go on without the process that created them; not so for those that live in it."""
         ...
 
+    async def takes_files(self) -> bool:
+        """Whether it declares that it takes PDFs and texts of a message with their bytes (`shown_files`)."""
+        ...
+
     async def create_run(self, request: CreateRunRequest) -> RunId:
         """Start a run. Sends again only when it is proven that nothing was sent, or that no run was made.
 

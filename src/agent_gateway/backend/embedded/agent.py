@@ -16,9 +16,8 @@ from pydantic_ai import RunContext
 from pydantic_ai.exceptions import AgentRunError, RunCancelled, UserError
 from pydantic_ai.messages import (
     AgentStreamEvent,
-    BinaryContent,
+    BinaryImage,
     FunctionToolCallEvent,
-    ImageUrl,
     ModelMessage,
     ModelMessagesTypeAdapter,
     ModelRequest,
@@ -27,15 +26,16 @@ from pydantic_ai.messages import (
     PartStartEvent,
     TextPart,
     TextPartDelta,
-    UserContent,
 )
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage, UsageLimits
 
+from agent_gateway.backend.embedded.content import TakenFiles, answers_with_images, prompt_content
 from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
 from agent_gateway.backend.embedded.failures import INCOMPLETE, run_failed
 from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
+from agent_gateway.backend.embedded.kept_files import MAX_KEPT_BYTES, with_bounded_files
 from agent_gateway.backend.embedded.models import Models, settings_of
 from agent_gateway.backend.embedded.plan import Plan, read_plan
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
@@ -66,10 +66,11 @@ class EmbeddedAgents:
         plan = read_plan(request)
         if not plan.prompt:
             return _succeeded(plan, plan.messages(), None)
-        watch, history = Stopwatch(), _load(plan.messages())
+        given = sum(len(file.data or b"") for file in plan.files)
+        watch, history = Stopwatch(), with_bounded_files(_load(plan.messages()), MAX_KEPT_BYTES - given)
         model = self._models.name_of(plan.model)
         asks = plan.asks_human or not model
-        prompt = _prompt(plan)
+        prompt = prompt_content(plan.prompt, plan.files)
 
         async def forward(_: RunContext[object], events: AsyncIterable[AgentStreamEvent]) -> None:
             async for event in events:
@@ -83,7 +84,11 @@ class EmbeddedAgents:
         try:
             result = await agent.run(
                 None if plan.answers else prompt,
-                output_type=[str, DeferredToolRequests] if asks else str,
+                output_type=[
+                    str,
+                    *([BinaryImage] if answers_with_images(agent.model) else []),
+                    *([DeferredToolRequests] if asks else []),
+                ],
                 message_history=history,
                 deferred_tool_results=results_for(history, plan.answers) if plan.answers else None,
                 instructions=plan.instructions,
@@ -91,7 +96,7 @@ class EmbeddedAgents:
                 usage_limits=UsageLimits(request_limit=plan.model.max_requests),
                 toolsets=[TOOLSET] if asks else None,
                 event_stream_handler=forward,
-                capabilities=[WholeCharacters()],
+                capabilities=[WholeCharacters(), TakenFiles()],
             )
         except asyncio.CancelledError as cancelled:
             if (leftovers := _leftovers(plan, cancelled, watch)) is None:
@@ -137,19 +142,6 @@ class Stopwatch:
         )
 
 
-def _prompt(plan: Plan) -> str | list[UserContent]:
-    """The user's words: one text, or several texts with the images that the model sees."""
-    if len(plan.prompt) == 1 and not plan.images:
-        return plan.prompt[0]
-    seen = [
-        ImageUrl(url=image.url, media_type=image.mime_type)
-        if image.data is None
-        else BinaryContent(data=image.data, media_type=image.mime_type)
-        for image in plan.images
-    ]
-    return [*plan.prompt, *seen]
-
-
 def _is_incomplete(model: object, response: ModelResponse) -> bool:
     """Whether a provider's answer ended without a finish reason: its stream was cut in a polite way.
 
@@ -176,7 +168,7 @@ def _text_delta(event: AgentStreamEvent) -> str | None:
 def _succeeded(
     plan: Plan,
     messages: bytes,
-    output: str | DeferredToolRequests | None,
+    output: str | BinaryImage | DeferredToolRequests | None,
     usage: Usage | None = None,
     finish_reason: str | None = None,
 ) -> bytes:
@@ -185,6 +177,8 @@ def _succeeded(
         data["finish_reason"] = finish_reason
     if isinstance(output, DeferredToolRequests):
         data["deferred_tool_call"] = clean_json(deferred_call(output))
+    elif isinstance(output, BinaryImage):
+        data["output"] = ""  # an event has brought the image
     else:
         data["output"] = clean_text(output) if output else output
     return msgspec.json.encode(data if usage is None else data | {"usage": usage})
@@ -214,6 +208,6 @@ def _dump(messages: list[ModelMessage]) -> bytes:
     # Each request brings the instructions again: kept ones would add a copy with every turn.
     kept = [
         replace(message, instructions=None) if isinstance(message, ModelRequest) else message
-        for message in messages
+        for message in with_bounded_files(messages)
     ]
     return messages_json(kept)

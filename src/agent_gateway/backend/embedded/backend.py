@@ -42,6 +42,10 @@ class EmbeddedBackend:
         self._agents = EmbeddedAgents(model, pace)
         self.runs = Runs(self._agents.execute, log, log_ends=log_ends)
 
+    async def takes_files(self) -> bool:
+        """It does."""
+        return True
+
     async def create_run(self, request: CreateRunRequest) -> RunId:
         """Start a run; raises BackendUnreachable (nothing sent) when the process is going down."""
         try:

@@ -213,13 +213,14 @@ def _id_in(request: Request) -> str:
 
 
 async def _openapi(_: Request) -> Response:
-    """The part of an OpenAPI document from which a gateway learns the generation."""
+    """The part of an OpenAPI document that a gateway reads: the generation, and that files are taken."""
     version = {"type": "integer", "const": SCHEMA_VERSION}
     composition = {"type": "object", "properties": {"schema_version": version}}
     return JSONResponse(
         {
             "openapi": "3.1.0",
             "info": {"title": "Agent backend", "version": "1"},
+            "x-agent-gateway-files": True,
             "paths": {},
             "components": {"schemas": {"RunComposition": composition}},
         }
