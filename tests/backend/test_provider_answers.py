@@ -30,6 +30,7 @@ from agent_gateway.backend.fold.translate import Fold
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer
 from tests.support.fakes.model_server import ModelServer
 from tests.support.fakes.model_steps import Refusal, answer, call, refuse
+from tests.support.run_log import open_log
 from tests.support.run_reader import events_of
 
 pytestmark = pytest.mark.anyio
@@ -53,9 +54,10 @@ async def provider(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[ModelServe
 @pytest.fixture
 async def backend(provider: ModelServer) -> AsyncGenerator[EmbeddedBackend]:
     assert os.environ["OPENAI_BASE_URL"] == provider.base_url
-    backend = EmbeddedBackend("openai-chat:m", pace=0)
-    yield backend
-    await backend.aclose()
+    async with open_log() as log:
+        backend = EmbeddedBackend("openai-chat:m", log, pace=0)
+        yield backend
+        await backend.aclose()
 
 
 async def run(backend: EmbeddedBackend, model: str) -> Fold:

@@ -17,8 +17,8 @@ from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import RunCancelled, UnsupportedSettingWarning
 from pydantic_ai.messages import (
     AgentStreamEvent,
-    BinaryContent,
-    ImageUrl,
+    BinaryImage,
+    FunctionToolCallEvent,
     ModelMessage,
     ModelMessagesTypeAdapter,
     ModelRequest,
@@ -27,16 +27,17 @@ from pydantic_ai.messages import (
     PartStartEvent,
     TextPart,
     TextPartDelta,
-    UserContent,
 )
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import UsageLimits
 
 from agent_gateway.backend.embedded.answers import WholeAnswers
+from agent_gateway.backend.embedded.content import TakenFiles, answers_with_images, prompt_content
 from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
 from agent_gateway.backend.embedded.failures import is_failure, run_failed
 from agent_gateway.backend.embedded.history import Turn, summary_of, within_limits
 from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
+from agent_gateway.backend.embedded.kept_files import MAX_KEPT_BYTES, with_bounded_files
 from agent_gateway.backend.embedded.models import Models, settings_of, unfinished
 from agent_gateway.backend.embedded.output import FitsSchema, is_text, output_of
 from agent_gateway.backend.embedded.plan import Plan, read_plan
@@ -100,18 +101,25 @@ class EmbeddedAgents:
     async def _run(self, plan: Plan, agent: Agent[object, str], meter: Meter, emit: Emit) -> bytes:
         history = await self._history(plan, meter)
         asks = plan.asks_human or not self._models.name_of(plan.model)
-        prompt = _prompt(plan)
 
         async def forward(_: RunContext[object], events: AsyncIterable[AgentStreamEvent]) -> None:
             async for event in events:
                 meter.hears(event)
-                if plan.output is None or not is_text(event):
-                    emit(event_json(_EVENTS, event), delta_json(_text_delta(event)))
+                if plan.output is not None and is_text(event):
+                    continue
+                logged = emit(event_json(_EVENTS, event), delta_json(_text_delta(event)))
+                if isinstance(event, FunctionToolCallEvent):
+                    # The tool runs after this: a run that is started again must have told of it.
+                    await logged
 
-        answer = str if plan.output is None else output_of(plan.output)
+        images = plan.output is None and answers_with_images(agent.model)
         result = await agent.run(
-            None if plan.answers else prompt,
-            output_type=[answer, DeferredToolRequests] if asks else answer,
+            None if plan.answers else prompt_content(plan.prompt, plan.files),
+            output_type=[
+                str if plan.output is None else output_of(plan.output),
+                *([BinaryImage] if images else []),
+                *([DeferredToolRequests] if asks else []),
+            ],
             message_history=history,
             deferred_tool_results=results_for(history, plan.answers) if plan.answers else None,
             instructions=plan.instructions,
@@ -132,7 +140,9 @@ class EmbeddedAgents:
             assert plan.limits.summary_model is not None
             return await summary_of(turns, plan.limits.summary_model, self._models, meter)
 
-        return await within_limits(_load(plan.messages()), plan.limits, sum_up)
+        kept = await within_limits(_load(plan.messages()), plan.limits, sum_up)
+        given = sum(len(file.data or b"") for file in plan.files)
+        return with_bounded_files(kept, MAX_KEPT_BYTES - given)
 
     async def aclose(self) -> None:
         """Close the connections to the model providers."""
@@ -143,20 +153,8 @@ def _capabilities(plan: Plan, meter: Meter) -> list[AbstractCapability[object]]:
     fits = [] if plan.output is None else [FitsSchema(plan.output.json_schema)]
     tries = 1 + (MAX_RETRIES if plan.model.max_retries is None else plan.model.max_retries)
     # The last one is the first to see a response: also those that the others refuse are counted.
-    return [WholeCharacters(), ThoughtTags(), WholeAnswers(), Retries(tries), *fits, Metering(meter)]
-
-
-def _prompt(plan: Plan) -> str | list[UserContent]:
-    """The user's words: one text, or several texts with the images that the model sees."""
-    if len(plan.prompt) == 1 and not plan.images:
-        return plan.prompt[0]
-    seen = [
-        ImageUrl(url=image.url, media_type=image.mime_type)
-        if image.data is None
-        else BinaryContent(data=image.data, media_type=image.mime_type)
-        for image in plan.images
-    ]
-    return [*plan.prompt, *seen]
+    always = [WholeCharacters(), TakenFiles(), ThoughtTags(), WholeAnswers(), Retries(tries)]
+    return [*always, *fits, Metering(meter)]
 
 
 def _text_delta(event: AgentStreamEvent) -> str | None:
@@ -173,7 +171,7 @@ def _text_delta(event: AgentStreamEvent) -> str | None:
 def _succeeded(
     plan: Plan,
     messages: bytes,
-    output: str | JsonObject | DeferredToolRequests | None,
+    output: str | JsonObject | BinaryImage | DeferredToolRequests | None,
     usage: Usage | None = None,
     finish_reason: str | None = None,
 ) -> bytes:
@@ -182,6 +180,8 @@ def _succeeded(
         data["finish_reason"] = finish_reason
     if isinstance(output, DeferredToolRequests):
         data["deferred_tool_call"] = clean_json(deferred_call(output))
+    elif isinstance(output, BinaryImage):
+        data["output"] = ""  # an event has brought the image
     else:
         data["output"] = clean_text(output) if isinstance(output, str) else clean_json(output)
     return msgspec.json.encode(data if usage is None else data | {"usage": usage})
@@ -212,6 +212,6 @@ def _dump(messages: list[ModelMessage]) -> bytes:
     # Each request brings the instructions again: kept ones would add a copy with every turn.
     kept = [
         replace(message, instructions=None) if isinstance(message, ModelRequest) else message
-        for message in messages
+        for message in with_bounded_files(messages)
     ]
     return messages_json(kept)

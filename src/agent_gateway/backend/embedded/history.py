@@ -15,6 +15,7 @@ from pydantic_ai.messages import (
     ModelRequest,
     ModelResponse,
     RetryFeedbackPart,
+    TextContent,
     TextPart,
     ToolCallPart,
     ToolReturnPart,
@@ -127,7 +128,8 @@ def _line(part: object) -> str | None:
         case UserPromptPart(content=str() as text):
             return f"User: {text[:MAX_PART]}"
         case UserPromptPart(content=content):
-            return f"User: {' '.join(text for text in content if isinstance(text, str))[:MAX_PART]}"
+            texts = (item.content if isinstance(item, TextContent) else item for item in content)
+            return f"User: {' '.join(text for text in texts if isinstance(text, str))[:MAX_PART]}"
         case TextPart(content=text):
             return f"Assistant: {text[:MAX_PART]}"
         case ToolCallPart():

@@ -8,6 +8,7 @@ from pydantic_ai.messages import (
     ModelMessage,
     ModelRequestPart,
     ModelResponsePart,
+    TextContent,
     ToolCallPart,
     UserPromptPart,
 )
@@ -32,7 +33,7 @@ def bytes_in(part: ModelRequestPart | ModelResponsePart) -> int:
     """The length of what a part says, in bytes of UTF-8. A file counts as a fixed length."""
     match part:
         case UserPromptPart(content=content) if not isinstance(content, str):
-            return sum(_length(item) for item in content)
+            return sum(_length(item.content if isinstance(item, TextContent) else item) for item in content)
         case ToolCallPart(tool_name=name, args=args):
             return _length(name) + _length(args)
         case _:
