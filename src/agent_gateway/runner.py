@@ -346,7 +346,7 @@ class TurnRunner:
 
     async def _follow(self) -> None:
         """Emit what the run says, then what the row says; until it has ended or the turn is ours."""
-        reads, watching = 0, self._backend.replayable and self.turn.runnable
+        reads, watching = 0, self.turn.runnable
         while not self.owned:
             self._bounds.start_over()
             # Before the row is read: a change that comes meanwhile must end the wait below.

@@ -73,7 +73,7 @@ class HTTPBackend:
     protocol for a backend that does not say its own.
     """
 
-    replayable = True
+    outlives_process = True
 
     def __init__(
         self,

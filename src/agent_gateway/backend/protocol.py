@@ -149,8 +149,8 @@ class Backend(Protocol):
     """
 
     @property
-    def replayable(self) -> bool:
-        """True when any process can read the events of any run (not so for runs held in memory)."""
+    def outlives_process(self) -> bool:
+        """True when runs go on without the process that created them; not so for those that live in it."""
         ...
 
     async def takes_files(self) -> bool:

@@ -17,6 +17,7 @@ from pydantic_ai.exceptions import AgentRunError, RunCancelled, UserError
 from pydantic_ai.messages import (
     AgentStreamEvent,
     BinaryImage,
+    FunctionToolCallEvent,
     ModelMessage,
     ModelMessagesTypeAdapter,
     ModelRequest,
@@ -74,7 +75,10 @@ class EmbeddedAgents:
         async def forward(_: RunContext[object], events: AsyncIterable[AgentStreamEvent]) -> None:
             async for event in events:
                 watch.saw_event()
-                emit(event_json(_EVENTS, event), delta_json(_text_delta(event)))
+                logged = emit(event_json(_EVENTS, event), delta_json(_text_delta(event)))
+                if isinstance(event, FunctionToolCallEvent):
+                    # The tool runs after this: a run that is started again must have told of it.
+                    await logged
 
         agent = self._models.agent(plan.model)
         try:
