@@ -190,7 +190,7 @@ def test_the_commands_of_the_page_print_what_it_shows(
     """Beside a gateway that has an app with a wrong model, behind a proxy that keeps answers back."""
     (tmp_path / "proxy").mkdir()
     with ExitStack() as stack:
-        monkeypatch.setenv("OPENAI_BASE_URL", stack.enter_context(serving("x")))
+        monkeypatch.setenv("OPENAI_BASE_URL", stack.enter_context(serving("x")).base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "x")
         one = stack.enter_context(world(tmp_path))
         key = an_app_with_a_wrong_model(tmp_path / "data" / "agent-gateway.db")

@@ -122,8 +122,8 @@ def test_no_turn_logs_what_was_said(gateway: GatewayProcess, fake: ScriptedBacke
 def test_no_error_of_a_model_provider_is_logged(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(CANARY) as url:
-        monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with serving(CANARY) as provider:
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", f"sk-{CANARY}")
         settings = {"LOG_FORMAT": "json", "LOG_LEVEL": "debug", "MODEL": f"openai-chat:{model}"}
         with GatewayProcess(tmp_path, API_KEY=API_KEY, **settings) as process, process.client() as client:

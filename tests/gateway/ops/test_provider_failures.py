@@ -25,8 +25,8 @@ BROKEN = [
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayServer]:
     """A gateway with the built-in agent, and a model provider on this machine."""
-    with serving(KEY) as url, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPENAI_BASE_URL", url)
+    with serving(KEY) as provider, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_BASE_URL", provider.base_url)
         patch.setenv("OPENAI_API_KEY", KEY)
         with GatewayServer(tmp_path_factory.mktemp("provider"), model="openai-chat:m") as server:
             yield server

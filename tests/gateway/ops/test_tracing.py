@@ -154,7 +154,7 @@ def test_the_span_of_a_turn_says_why_its_model_stopped(
 ) -> None:
     with model_server.serving("Hello") as provider:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-of-nobody")
-        monkeypatch.setenv("OPENAI_BASE_URL", provider)
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
         with GatewayServer(tmp_path, model="openai-chat:m-length") as server, server.client() as client:
             Chat(client, user).blocking("Hello")
             [turn] = turns(collector, 1)

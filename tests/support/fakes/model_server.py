@@ -1,82 +1,114 @@
-"""A model provider on this machine: as much of the OpenAI API as a streamed answer needs.
+"""A model provider on this machine: as much of the OpenAI API as agents need.
 
-The name of the model says what happens: `m` answers "Hi there!", `m-429` (or any status) refuses, `m-cut`
-breaks off in the middle, `m-end` ends early without a finish reason, `m-length` and `m-filter` end with one
-that is not `stop`, `m-code-X-404` refuses with the error code X, `m-halves` cuts
-characters in two between its deltas. Serves chat completions and responses.
+It serves chat completions and responses, streamed or not, and keeps each request. What it answers, a test
+says in one of three ways:
+
+    provider.script("m", answer(call("add", {"a": 1})), "It is 1.")    # the n-th request gets the n-th step
+    provider.respond("m", lambda request: ...)                         # a step made from each request
+    ...                                                                # neither: the model's name says it
+
+Names: `m` answers "Hi there!", and `m-…`:
+
+    429               refuses with this status, and `code-X-404` with the error code X as well
+    after-7-429       refuses, with the header `Retry-After: 7`
+    html, html-502    answers with a page of HTML
+    cut               breaks off in the middle
+    malformed         sends a chunk that is not JSON
+    error             sends an error object in the stream
+    end               ends early without a finish reason
+    length, filter    end with a finish reason that is not `stop`
+    empty             says nothing
+    slow              says "Hi ", and then nothing until the client or this server leaves
+    halves            cuts a character in two between its deltas
+    thinks-…          thinks before it answers, as `reasoning_content`, as `reasoning` or in `tags`
+    tools             calls two tools that no agent has, in parallel, and answers when it has the results
+
+No failure by name is tried again by the SDK: its header `x-should-retry` says so. A refusal of a script has
+only the headers that the test gives it.
+
+In process: `async with ModelServer() as provider`. From tests that are not asynchronous: `with serving() as
+provider`. As a process that knows names only: `python -m tests.support.fakes.model_server`.
 """
 
 import asyncio
+import contextlib
+import inspect
 import json
 import re
+import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
-WORDS = ("Hi ", "there!")
-HALVES = ("half \ud83d", "\ude00 done")
+from tests.support.fakes.model_steps import (
+    NO_RETRY,
+    Answer,
+    Cut,
+    ModelRequest,
+    Raw,
+    Refusal,
+    Step,
+    StepSource,
+    StreamError,
+    ThoughtStyle,
+    answer,
+    call,
+    page,
+    refuse,
+    think,
+)
+from tests.support.fakes.model_wire import streamed, whole
+from tests.support.fakes.script import Gate
 
-
-def _chunks(words: tuple[str, ...], finish: str | None) -> list[dict[str, Any]]:
-    base = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": word} for word in words]
-    choices: list[list[Any]] = [[{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas]
-    if finish is not None:
-        choices.append([{"index": 0, "delta": {}, "finish_reason": finish}])
-    usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
-    return [base | {"choices": choice} for choice in choices] + [base | {"choices": [], "usage": usage}]
-
-
-def _response_events(words: tuple[str, ...], finish: str | None) -> list[dict[str, Any]]:
-    response: dict[str, Any] = {
-        "id": "r1", "object": "response", "created_at": 1, "model": "m", "output": [], "tools": [],
-        "status": "in_progress", "parallel_tool_calls": True, "tool_choice": "auto",
-    }  # fmt: skip
-    usage = {
-        "input_tokens": 11, "output_tokens": 3, "total_tokens": 14,
-        "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0},
-    }  # fmt: skip
-    item: dict[str, Any] = {
-        "id": "i1",
-        "type": "message",
-        "role": "assistant",
-        "status": "in_progress",
-        "content": [],
-    }
-    part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": []}
-    done: dict[str, Any] = {"type": "output_text", "text": "".join(words), "annotations": []}
-    place = {"item_id": "i1", "output_index": 0, "content_index": 0}
-    events: list[dict[str, Any]] = [
-        {"type": "response.created", "response": response},
-        {"type": "response.output_item.added", "output_index": 0, "item": item},
-        {"type": "response.content_part.added", "part": part} | place,
-        *({"type": "response.output_text.delta", "delta": w, "logprobs": []} | place for w in words),
-        {"type": "response.output_text.done", "text": "".join(words), "logprobs": []} | place,
-        {"type": "response.content_part.done", "part": done} | place,
-        {"type": "response.output_item.done", "output_index": 0, "item": item | {"content": [done]}},
-    ]
-    if finish == "stop":
-        end = response | {"status": "completed", "usage": usage}
-        events.append({"type": "response.completed", "response": end})
-    elif finish is not None:
-        why = {"length": "max_output_tokens"}.get(finish, finish)
-        end = response | {"status": "incomplete", "incomplete_details": {"reason": why}, "usage": usage}
-        events.append({"type": "response.incomplete", "response": end})
-    return [{"sequence_number": number} | event for number, event in enumerate(events)]
+WORDS: Final = ("Hi ", "there!")
+BOUND: Final = 10.0
+"""Seconds after which this server has not started or ended."""
+HALVES: Final = ("half \ud83d", "\ude00 done")
+_STATUS: Final = re.compile(r"\d{3}$")
+_THOUGHTS: Final[dict[str, ThoughtStyle]] = {
+    "reasoning_content": "reasoning_content",
+    "reasoning": "reasoning",
+    "tags": "tags",
+}
 
 
 class ModelServer:
-    """Serves on a free port of 127.0.0.1 while its context is open; keeps the bodies it was sent."""
+    """Serves on a free port of 127.0.0.1 while its context is open.
 
-    def __init__(self, repeats: str) -> None:
+    Leaving it fails when a request had no step: it is refused with the code `no_step` then.
+    """
+
+    def __init__(self, repeats: str = "") -> None:
         self.base_url = ""
-        self.bodies: list[dict[str, Any]] = []
-        self._repeats = repeats  # what error bodies hold: some providers repeat the API key
+        """What `OPENAI_BASE_URL` has to be."""
+        self.requests: list[ModelRequest] = []
+        self._repeats = repeats  # what errors by name hold: some providers repeat the API key
+        self._scripts: dict[str, Iterator[StepSource]] = {}
+        self._makers: dict[str, StepSource] = {}
+        self._faults: list[Exception] = []
+        self._working: set[asyncio.Task[None]] = set()
+
+    def script(self, model: str, *steps: StepSource) -> None:
+        """Answer the next requests of this model with these steps, each with one, and no more requests."""
+        self._scripts[model] = iter(steps)
+
+    def respond(self, model: str, make: Callable[[ModelRequest], Step | Awaitable[Step]]) -> None:
+        """Answer each request of this model with the step that is made from it."""
+        self._makers[model] = make
+
+    def of(self, model: str) -> list[ModelRequest]:
+        """The requests of this model, oldest first."""
+        return [one for one in self.requests if one.model == model]
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        """The bodies of all requests."""
+        return [one.body for one in self.requests]
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
         return self
 
@@ -84,65 +116,171 @@ class ModelServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.close()
+        for task in self._working:
+            task.cancel()
+        await asyncio.gather(*self._working, return_exceptions=True)
         await self._server.wait_closed()
+        if error is None:
+            self.check()
+
+    def check(self) -> None:
+        """Raise what went wrong in here: a request too many, or a step that could not be made."""
+        if self._faults:
+            raise self._faults[0]
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._working.add(task)
+        try:
+            await self._serve(reader, writer)
+        except asyncio.CancelledError:
+            pass  # the server leaves; the event loop would report this
+        finally:
+            self._working.discard(task)
+            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-        assert length is not None
-        body = json.loads(await reader.readexactly(int(length[1])))
-        self.bodies.append(body)
-        status = int(match[0]) if (match := re.search(r"\d{3}$", body["model"])) else 200
-        if status != 200:
-            self._head(writer, status, "application/json")
-            code = named[1] if (named := re.search(r"-code-([a-z_]+)-", body["model"])) else "x"
-            error = {"error": {"message": f"bad key {self._repeats}", "code": code}}
-            writer.write(json.dumps(error).encode())
-        else:
-            self._head(writer, 200, "text/event-stream")
-            await self._answer(writer, head, body["model"])
-        writer.close()
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        except asyncio.IncompleteReadError:
+            return  # a connection that was opened for later
+        first, *lines = head.strip().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        path = first.split()[1]
+        if path.endswith("/models"):
+            listed = [{"id": name, "object": "model"} for name in [*self._scripts, *self._makers]]
+            _write(writer, _head(200, {"content-type": "application/json"}))
+            _write(writer, json.dumps({"object": "list", "data": listed}).encode())
+            return
+        body = json.loads(await reader.readexactly(int(headers["content-length"])))
+        request = ModelRequest(path, headers, body)
+        self.requests.append(request)
+        # The client sends no more, so the end of what it sends is its leaving.
+        leaving = asyncio.create_task(reader.read(1))
+        answering = asyncio.create_task(self._answer(request, writer, len(self.requests)))
+        try:
+            await asyncio.wait({leaving, answering}, return_when=asyncio.FIRST_COMPLETED)
+            request.abandoned = not answering.done()
+        finally:
+            leaving.cancel()
+            answering.cancel()
+            await asyncio.gather(leaving, answering, return_exceptions=True)
 
-    def _head(self, writer: asyncio.StreamWriter, status: int, kind: str) -> None:
-        head = (
-            f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\nx-should-retry: false\r\nconnection: close\r\n"
-        )
+    async def _answer(self, request: ModelRequest, writer: asyncio.StreamWriter, number: int) -> None:
+        try:
+            step = await self._step(request)
+        except Exception as error:  # noqa: BLE001 - `check` raises it where the test sees it
+            self._faults.append(error)
+            step = refuse(400, "the test has no step for this request", code="no_step")
+        if step.held is not None:
+            await step.held.wait()
+        if isinstance(step, Refusal):
+            _write(writer, _head(step.status, step.headers), step.body)
+            await writer.drain()
+            return
+        streams, responses = bool(request.body.get("stream")), request.path.endswith("/responses")
+        kind = "text/event-stream" if streams else "application/json"
         # Without an end of the chunks, a closed connection is a cut one.
-        head += "transfer-encoding: chunked\r\n\r\n" if status == 200 else "\r\n"
-        writer.write(head.encode())
-
-    async def _answer(self, writer: asyncio.StreamWriter, head: bytes, model: str) -> None:
-        words = HALVES if model.endswith("halves") else WORDS
-        cut = model.endswith("cut")
-        endings = {"-end": None, "-length": "length", "-filter": "content_filter"}
-        finish = next((reason for name, reason in endings.items() if model.endswith(name)), "stop")
-        events = _response_events(words, finish) if b"/responses" in head else _chunks(words, finish)
-        frames = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
-        for frame in frames[:3] if cut else [*frames, b"data: [DONE]\n\n"]:
-            writer.write(f"{len(frame):x}\r\n".encode() + frame + b"\r\n")
-        writer.write(b"" if cut else b"0\r\n\r\n")
+        _write(writer, _head(200, {"content-type": kind, "transfer-encoding": "chunked"} | NO_RETRY))
+        for piece in (streamed if streams else whole)(step, responses=responses, number=number):
+            if isinstance(piece, Cut):
+                return
+            await _send(writer, piece)
+        _write(writer, b"0\r\n\r\n")
         await writer.drain()
+
+    async def _step(self, request: ModelRequest) -> Answer | Refusal:
+        model = request.model
+        if model in self._scripts:
+            source = next(self._scripts[model], None)
+            assert source is not None, f"a request too many of the model {model}"
+        else:
+            source = self._makers.get(model) or named(request, self._repeats)
+        step = source(request) if callable(source) else source
+        found = await step if inspect.isawaitable(step) else step
+        return answer(found) if isinstance(found, str) else found
+
+
+def named(request: ModelRequest, repeats: str) -> Step:
+    """What the name of the model says."""
+    name = request.model
+    ending = name.rpartition("-")[2]
+    endings: dict[str, Step] = {
+        "html": page(200, repeats),
+        "cut": answer(WORDS[0], Cut()),
+        "malformed": answer(*WORDS, Raw(b"data: {" + repeats.encode() + b"\n\n")),
+        "error": answer(WORDS[0], StreamError(f"bad key {repeats}")),
+        "end": answer(*WORDS, finish=None),
+        "length": answer(*WORDS, finish="length"),
+        "filter": answer(*WORDS, finish="content_filter"),
+        "empty": answer(),
+        "slow": answer(WORDS[0], Gate()),
+        "halves": answer(*HALVES),
+        "tools": answer(*WORDS) if request.results else answer(call("one"), call("two", fragments=2)),
+    }
+    if _STATUS.search(name):
+        return _named_refusal(name, repeats)
+    if "-thinks-" in name:
+        return answer(think("Let me ", "see.", style=_THOUGHTS[ending]), *WORDS)
+    return endings.get(ending) or answer(*WORDS)
+
+
+def _named_refusal(name: str, repeats: str) -> Refusal:
+    status = int(name[-3:])
+    if "-html-" in name:
+        return page(status, repeats, headers=NO_RETRY)
+    code = found[1] if (found := re.search(r"-code-([a-z_]+)-", name)) else "x"
+    after = {"retry-after": found[1]} if (found := re.search(r"-after-(\d+)-", name)) else {}
+    return refuse(status, f"bad key {repeats}", code=code, headers=NO_RETRY | after)
 
 
 @contextmanager
-def serving(repeats: str) -> Generator[str]:
-    """The base URL of such a provider, which runs in a thread of its own meanwhile."""
-    ready, found = threading.Event(), [""]
-    loop = asyncio.new_event_loop()
-    ended = asyncio.Event()
-
-    async def serve() -> None:
-        async with ModelServer(repeats) as server:
-            found[0] = server.base_url
-            ready.set()
-            await ended.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+def serving(repeats: str = "") -> Generator[ModelServer]:
+    """Such a provider, which runs in a thread of its own meanwhile."""
+    provider, loop = ModelServer(repeats), asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="model provider", daemon=True)
     thread.start()
-    assert ready.wait(10)
+
+    def run(work: Coroutine[Any, Any, object]) -> None:
+        asyncio.run_coroutine_threadsafe(work, loop).result(BOUND)
+
     try:
-        yield found[0]
+        run(provider.__aenter__())
+        try:
+            yield provider
+        finally:
+            run(provider.__aexit__(*sys.exc_info()))
     finally:
-        loop.call_soon_threadsafe(ended.set)
-        thread.join(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(BOUND)
         loop.close()
+
+
+def _head(status: int, headers: Mapping[str, str]) -> bytes:
+    lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "connection: close", "", ""]).encode()
+
+
+def _write(writer: asyncio.StreamWriter, *pieces: bytes) -> None:
+    writer.write(b"".join(pieces))
+
+
+async def _send(writer: asyncio.StreamWriter, piece: bytes | Gate) -> None:
+    if isinstance(piece, Gate):
+        await writer.drain()
+        await piece.wait()
+    else:
+        _write(writer, f"{len(piece):x}\r\n".encode(), piece, b"\r\n")
+
+
+async def _main() -> None:
+    async with ModelServer() as provider:
+        sys.stdout.write(f"{provider.base_url}\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_main())
