@@ -34,10 +34,11 @@ from pydantic_ai.usage import RunUsage, UsageLimits
 
 from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
 from agent_gateway.backend.embedded.failures import INCOMPLETE, run_failed
-from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
 from agent_gateway.backend.embedded.models import Models, settings_of
 from agent_gateway.backend.embedded.plan import Plan, read_plan
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
+from agent_gateway.backend.embedded.tools.deferred import deferred_call, resumption
+from agent_gateway.backend.embedded.tools.toolsets import Tools
 from agent_gateway.backend.protocol import CreateRunRequest
 from agent_gateway.domain.text import clean_json, clean_text
 from agent_gateway.domain.turns import Usage
@@ -54,8 +55,9 @@ _EVENTS: Final = pydantic.TypeAdapter[AgentStreamEvent](
 class EmbeddedAgents:
     """Runs the agents of this process. Raises ConfigError when the configured model cannot be used."""
 
-    def __init__(self, model: str, pace: float) -> None:
+    def __init__(self, model: str, pace: float, *, runs_code: bool = True) -> None:
         self._models = Models(model, pace)
+        self._tools = Tools(runs_code=runs_code)
 
     async def execute(self, request: CreateRunRequest, emit: Emit) -> bytes:
         """Run the agent of one request and return the data of `run_succeeded` as JSON.
@@ -67,8 +69,9 @@ class EmbeddedAgents:
             return _succeeded(plan, plan.messages(), None)
         watch, history = Stopwatch(), _load(plan.messages())
         model = self._models.name_of(plan.model)
-        asks = plan.asks_human or not model
-        prompt = _prompt(plan)
+        asks_human = plan.asks_human or not model
+        may_stop = asks_human or plan.tools.asks_approval
+        resumed = resumption(history, plan.answers) if plan.answers else None
 
         async def forward(_: RunContext[object], events: AsyncIterable[AgentStreamEvent]) -> None:
             async for event in events:
@@ -77,18 +80,19 @@ class EmbeddedAgents:
 
         agent = self._models.agent(plan.model)
         try:
-            result = await agent.run(
-                None if plan.answers else prompt,
-                output_type=[str, DeferredToolRequests] if asks else str,
-                message_history=history,
-                deferred_tool_results=results_for(history, plan.answers) if plan.answers else None,
-                instructions=plan.instructions,
-                model_settings=settings_of(plan.model),
-                usage_limits=UsageLimits(request_limit=plan.model.max_requests),
-                toolsets=[TOOLSET] if asks else None,
-                event_stream_handler=forward,
-                capabilities=[WholeCharacters()],
-            )
+            async with self._tools.of(plan.tools, asks_human=asks_human) as toolsets:
+                result = await agent.run(
+                    resumed.words if resumed else _prompt(plan),
+                    output_type=[str, DeferredToolRequests] if may_stop else str,
+                    message_history=history,
+                    deferred_tool_results=resumed.results if resumed else None,
+                    instructions=plan.instructions,
+                    model_settings=settings_of(plan.model),
+                    usage_limits=UsageLimits(request_limit=plan.model.max_requests),
+                    toolsets=toolsets,
+                    event_stream_handler=forward,
+                    capabilities=[WholeCharacters()],
+                )
         except asyncio.CancelledError as cancelled:
             if (leftovers := _leftovers(plan, cancelled, watch)) is None:
                 raise
@@ -103,7 +107,8 @@ class EmbeddedAgents:
         return _succeeded(plan, _dump(result.all_messages()), result.output, usage, reason)
 
     async def aclose(self) -> None:
-        """Close the connections to the model providers."""
+        """Close the connections to the model providers, and end the programs of tools."""
+        await self._tools.aclose()
         await self._models.aclose()
 
 

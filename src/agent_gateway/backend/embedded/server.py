@@ -131,7 +131,8 @@ class BackendServer(uvicorn.Server):
 
 def serve_backend(host: str, port: int, model: str, token: str | None) -> None:
     """Serve the embedded backend over HTTP until a signal ends it; raises ConfigError."""
-    backend = EmbeddedBackend(model, log_ends=True)
+    # A composition that names a program or a function runs code: only those who know the token may.
+    backend = EmbeddedBackend(model, log_ends=True, runs_code=bool(token))
     app = create_backend_app(backend, token)
     config = server_config(
         app,
