@@ -40,8 +40,8 @@ def check_app(settings: Settings, config: AppConfig, source: str) -> list[str]:
         notes.append("files of messages reach no layer: say ${files} in a prompt, or turn file_upload off")
     if settings.backend_url:
         return notes
-    from agent_gateway.backend.embedded.app_check import problems, unknown_models
+    from agent_gateway.backend.embedded.app_check import missing_programs, problems, unknown_models
 
     if found := problems(config):
         raise refusal(source, found, " for the embedded agent (AGENT_GATEWAY_BACKEND_URL is not set)")
-    return notes + unknown_models(config)
+    return notes + unknown_models(config) + missing_programs(config)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,8 @@ MAIL = {"to": "bob@example.org", "text": "Hi ``` there"}
 
 
 @pytest.fixture(autouse=True)
-def nothing_sent() -> Iterator[None]:
+def nothing_sent() -> None:
     functions.SENT.clear()
-    yield
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def agents(database_url: str, tmp_path: Path, provider: ModelServer) -> Iterator
         yield agents
 
 
-def mailing(agents: Agents, *steps: StepSource, **more: object) -> Chat:
+def mailing(agents: Agents, *steps: StepSource, **more: Any) -> Chat:
     """An app whose model wants to send a mail."""
     return agents.app(*steps, tools={"functions": [SEND, COUNT]}, **more)
 

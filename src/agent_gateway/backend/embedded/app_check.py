@@ -9,10 +9,20 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Final
 
+from pydantic import ValidationError
+
 from agent_gateway.apps.config import AppConfig, CompositionTemplate, LayerTemplate
 from agent_gateway.apps.file import compositions
 from agent_gateway.apps.template import Placeholder, parse, strings
-from agent_gateway.backend.embedded.layers import KINDS, kind_of, mistakes, nearest
+from agent_gateway.backend.embedded.layers import (
+    KINDS,
+    ToolsConfig,
+    kind_of,
+    mistakes,
+    nearest,
+    read_config,
+)
+from agent_gateway.backend.embedded.tools import check
 
 ALMOST: Final = 0.9
 """From this similarity on, an unknown model's name is taken for a misspelt known one."""
@@ -27,6 +37,7 @@ _NAMES: Final = (
     "llm",
     "execution_context",
     "ask_human",
+    "tools",
 )
 
 
@@ -46,9 +57,21 @@ def unknown_models(config: AppConfig) -> list[str]:
     ]
 
 
+def missing_programs(config: AppConfig) -> list[str]:
+    """Notes about programs of tools that are not here. They may be where the gateway runs."""
+    return [
+        f"{path}.layers[{index}].config{place}: {words}"
+        for path, template in compositions(config)
+        for index, layer in enumerate(template.layers)
+        if (tools := _tools(layer)) is not None
+        for place, words in check.notes(tools)
+    ]
+
+
 def _of_composition(path: str, template: CompositionTemplate) -> Iterator[str]:
     said = False
     seen: set[str] = set()
+    remembers = any(kind_of(_type_of(layer)) == "history" for layer in template.layers)
     for index, layer in enumerate(template.layers):
         place = f"{path}.layers[{index}]"
         kind = kind_of(_type_of(layer))
@@ -63,11 +86,38 @@ def _of_composition(path: str, template: CompositionTemplate) -> Iterator[str]:
         yield from (f"{place}.config{inner}: {words}" for inner, words in mistakes(kind, layer.config))
         if kind == "prompt" and isinstance(layer.config, dict):
             said = said or bool(layer.config.get("user") or layer.config.get("text"))
+        yield from (f"{place}.config{inner}: {words}" for inner, words in _of_tools(layer))
+        if _asks(layer) and not remembers:
+            yield f"{place}: a question to a human needs a layer 'history': the answer comes in another run"
     for place, model in _models(path, template):
         if (problem := _model_problem(model)) is not None:
             yield f"{place}: {problem}"
     if not said:
         yield f"{path}: no prompt layer has a 'user' or a 'text', so every run would fail"
+
+
+def _of_tools(layer: LayerTemplate) -> Iterator[tuple[str, str]]:
+    """Path and words of what is wrong with the tools of a layer, beside the form of its config."""
+    if (tools := _tools(layer)) is not None:
+        yield from check.problems(tools)
+    if kind_of(_type_of(layer)) == "tools" and isinstance(layer.config, dict):
+        yield from check.values_of_users(layer.config)
+
+
+def _asks(layer: LayerTemplate) -> bool:
+    """Whether a run may end with a question because of this layer."""
+    tools = _tools(layer)
+    return kind_of(_type_of(layer)) == "ask_human" or (tools is not None and tools.asks_approval)
+
+
+def _tools(layer: LayerTemplate) -> ToolsConfig | None:
+    """What a layer says about tools; None for another layer, and for one that cannot be read yet."""
+    if kind_of(_type_of(layer)) != "tools":
+        return None
+    try:
+        return read_config(ToolsConfig, layer.config)
+    except ValidationError:
+        return None
 
 
 def _type_of(layer: LayerTemplate) -> str:

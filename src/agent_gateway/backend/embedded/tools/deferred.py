@@ -12,8 +12,8 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, Tool
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDenied
 
 from agent_gateway.backend.embedded.runs import RunFailed
-from agent_gateway.backend.embedded.tools import human
 from agent_gateway.backend.embedded.tools.approval import approval_form, comment_on, decision
+from agent_gateway.backend.embedded.tools.check import HUMAN
 
 NOT_ASKED: Final = "This was not asked: there is one question at a time. Ask again if you still have to."
 NOT_MADE: Final = "This call was not made: it needs an approval of its own. Call again if you still have to."
@@ -31,7 +31,7 @@ class Resumption(NamedTuple):
 def deferred_call(requests: DeferredToolRequests) -> Mapping[str, object]:
     """The call with which a run ends, in the form of the run protocol."""
     if requests.approvals:
-        call, name, args = requests.approvals[0], human.NAME, approval_form(requests.approvals)
+        call, name, args = requests.approvals[0], HUMAN, approval_form(requests.approvals)
     else:
         call = requests.calls[0]
         name, args = call.tool_name, call.args_as_dict()
@@ -43,7 +43,7 @@ def resumption(history: Sequence[ModelMessage], answers: Mapping[str, object]) -
     open_calls = {call.tool_call_id: call for call in _open_calls(history)}
     if not answers or not answers.keys() <= open_calls.keys():
         raise RunFailed("the deferred tool results do not belong to an open call")
-    approvals = {name for name, call in open_calls.items() if call.tool_name != human.NAME}
+    approvals = {name for name, call in open_calls.items() if call.tool_name != HUMAN}
     answered = [answers[name] for name in answers if name in approvals]
     verdict = decision(answered[0]) if answered else ToolDenied(NOT_MADE)
     words = comment_on(answered[0]) if answered and isinstance(verdict, ToolApproved) else ""

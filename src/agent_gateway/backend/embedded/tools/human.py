@@ -10,9 +10,6 @@ from typing_extensions import TypedDict
 
 from agent_gateway.backend.embedded.tools.calls import RETRIES
 
-NAME: Final = "ask_human"
-"""No other tool may have this name."""
-
 
 class Option(TypedDict):
     """A choice of a select."""

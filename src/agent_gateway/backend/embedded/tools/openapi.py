@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from agent_gateway.backend.embedded.layers import nearest
+from agent_gateway.backend.embedded.layers import OpenAPITools, nearest
 
 METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 BODY: Final = "body"
@@ -24,6 +24,7 @@ MAX_DESCRIPTION: Final = 1_000
 """Characters about an operation that the model gets."""
 _IGNORED_HEADERS: Final = ("accept", "content-type", "authorization")
 """OpenAPI says that parameters with these names are ignored."""
+_IN_PATH: Final = re.compile(r"\{([^{}]+)\}")
 _SCHEMAS: Final = "#/components/schemas/"
 _LITERAL: Final = ("const", "default", "enum", "example", "examples")
 """Keys of a schema whose values are data, not schemas."""
@@ -59,6 +60,13 @@ class Operation:
     """The JSON Schema of the arguments."""
     parameters: tuple[Parameter, ...]
     has_body: bool
+
+
+def read_api(config: OpenAPITools) -> tuple[str, list[Operation]]:
+    """Where an API is, and its operations that the model may call. Raises DocumentError."""
+    document = read_document(config.document)
+    found = operations(document, config.operations, config.headers)
+    return base_url(document, config.base_url), found
 
 
 def read_document(document: str | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -158,6 +166,8 @@ class _Reader:
             properties[parameter.key] = self._described(given)
             if place == "path" or given.get("required"):
                 required.append(parameter.key)
+        if {one.name for one in parameters if one.place == "path"} != set(_IN_PATH.findall(path)):
+            raise DocumentError(f"the operation {name!r}: its path and its parameters do not fit")
         body = self._body(name, found)
         if body is not None:
             schema, needed = body

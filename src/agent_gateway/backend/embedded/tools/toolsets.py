@@ -16,22 +16,16 @@ from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.backend.embedded.tools import human
 from agent_gateway.backend.embedded.tools.approval import needing_approval
 from agent_gateway.backend.embedded.tools.calls import RETRIES, BoundedToolset
+from agent_gateway.backend.embedded.tools.check import HUMAN, INSTALL
 from agent_gateway.backend.embedded.tools.functions import FunctionMissing, load_function
 from agent_gateway.backend.embedded.tools.http_calls import http_client, operation_tool
-from agent_gateway.backend.embedded.tools.openapi import (
-    DocumentError,
-    Operation,
-    base_url,
-    operations,
-    read_document,
-)
+from agent_gateway.backend.embedded.tools.openapi import DocumentError, Operation, read_api
 
 if TYPE_CHECKING:
     from agent_gateway.backend.embedded.tools.connections import Connections
     from agent_gateway.backend.embedded.tools.mcp import ServerTools
 
 _MCP: Final = "agent_gateway.backend.embedded.tools.mcp"
-INSTALL: Final = "pip install 'agent-gateway[mcp]'"
 Named = tuple[AbstractToolset[object], list[str]]
 """A toolset, and the names of its tools."""
 
@@ -65,7 +59,7 @@ class Tools:
             named += [await self._api(name, api) for name, api in config.openapi.items()]
             named += [await server.ready() for server in servers]
             if asks_human:
-                named.append((human.TOOLSET, [human.NAME]))
+                named.append((human.TOOLSET, [HUMAN]))
             _require_different(named)
             yield [toolset for toolset, _ in named]
         finally:
@@ -104,13 +98,6 @@ class Tools:
             await self._connections.aclose()
 
 
-def read_api(config: OpenAPITools) -> tuple[str, list[Operation]]:
-    """Where the API is, and its operations that the model may call. Raises DocumentError."""
-    document = read_document(config.document)
-    found = operations(document, config.operations, config.headers)
-    return base_url(document, config.base_url), found
-
-
 def _approved(config: OpenAPITools, found: Sequence[Operation]) -> list[str] | Literal[True]:
     """The names of the tools that need an approval."""
     if config.needs_approval is True:
@@ -135,7 +122,7 @@ async def _function(config: FunctionTool) -> Named:
 
 def _require_different(named: Sequence[Named]) -> None:
     """Raises RunFailed when two tools have one name, or one has that of the tool that asks humans."""
-    taken = {human.NAME} if named and named[-1][0] is not human.TOOLSET else set[str]()
+    taken = {HUMAN} if named and named[-1][0] is not human.TOOLSET else set[str]()
     for _, names in named:
         for name in names:
             if name in taken:
