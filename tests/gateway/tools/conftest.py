@@ -1,9 +1,9 @@
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.agents import Agents, agents_of
+from tests.support.fakes.mcp_server import COMMAND
 from tests.support.fakes.model_server import ModelServer, serving
 from tests.support.json_type import Json
 
@@ -24,4 +24,4 @@ def agents(tmp_path_factory: pytest.TempPathFactory, provider: ModelServer) -> I
 @pytest.fixture
 def odd_server() -> Json:
     """What an app says to use the odd MCP server of the tests."""
-    return {"command": [sys.executable, "-m", "tests.support.fakes.mcp_server"]}
+    return {"command": COMMAND}

@@ -1,7 +1,6 @@
 """Tools of MCP servers, which are real processes: one from PyPI, and one that is odd on request."""
 
 import subprocess
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from tests.support.agents import Agents, agents_of, steps_of
 from tests.support.chat import Chat, refused
+from tests.support.fakes.mcp_server import COMMAND as ODD
 from tests.support.fakes.mcp_server import SECRET
 from tests.support.fakes.model_server import ModelServer
 from tests.support.fakes.model_steps import ToolCall, answer, call
@@ -20,7 +20,6 @@ from tests.support.json_type import Json
 from tests.support.log_lines import TURNS, kept_lines
 from tests.support.rows import rows_of
 
-ODD = [sys.executable, "-m", "tests.support.fakes.mcp_server"]
 TOKEN = "token-of-the-tools-0815"
 
 

@@ -22,6 +22,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 SECRET = "words-of-a-server-4711"
 """What its errors and its log say: nothing of it may get into a log of the gateway."""
+COMMAND = [sys.executable, "-P", __file__]
+"""How to start it, wherever: it gets no PYTHONPATH."""
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360f8cf500f000"
     "4810180a8c3f5d90000000049454e44ae426082"

@@ -4,7 +4,7 @@ The gateway knows the layers of the embedded agent, but not those of other backe
 cheap: the agent framework is loaded only for an app that names a model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from typing import Final
@@ -13,16 +13,19 @@ from pydantic import ValidationError
 
 from agent_gateway.apps.config import AppConfig, CompositionTemplate, LayerTemplate
 from agent_gateway.apps.file import compositions
-from agent_gateway.apps.template import Placeholder, parse, strings
+from agent_gateway.apps.template import Placeholder, fill, parse, strings
 from agent_gateway.backend.embedded.layers import (
     KINDS,
+    MCPServer,
     ToolsConfig,
     kind_of,
     mistakes,
     nearest,
     read_config,
 )
+from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.backend.embedded.tools import check
+from agent_gateway.errors import ConfigError
 
 ALMOST: Final = 0.9
 """From this similarity on, an unknown model's name is taken for a misspelt known one."""
@@ -66,6 +69,40 @@ def missing_programs(config: AppConfig) -> list[str]:
         if (tools := _tools(layer)) is not None
         for place, words in check.notes(tools)
     ]
+
+
+async def try_servers(config: AppConfig, environ: Mapping[str, str]) -> str:
+    """Connect to the MCP servers of an app's agent: each with the number of its tools; empty without any.
+
+    Values of users are empty in this. Raises ConfigError for the first server that cannot be used.
+    """
+    servers: dict[str, MCPServer] = {}
+    for layer in config.composition.layers:
+        if kind_of(_type_of(layer)) == "tools":
+            servers |= _filled(layer, environ).mcp
+    if not servers:
+        return ""
+    from agent_gateway.backend.embedded.tools.mcp import tools_of
+
+    try:
+        found = await tools_of(servers)
+    except RunFailed as failed:
+        raise ConfigError(failed.error) from None
+    return ", ".join(f"{name}: {len(tools)} tools" for name, tools in found.items())
+
+
+def _filled(layer: LayerTemplate, environ: Mapping[str, str]) -> ToolsConfig:
+    def lookup(placeholder: Placeholder) -> str:
+        if placeholder.source != "env":
+            return ""
+        if placeholder.name not in environ:
+            raise ConfigError(f"the environment variable {placeholder.name} is not set")
+        return environ[placeholder.name]
+
+    try:
+        return read_config(ToolsConfig, fill(layer.config, lookup))
+    except ValidationError:
+        raise ConfigError(f"the config of the layer {layer.name!r} cannot be read") from None
 
 
 def _of_composition(path: str, template: CompositionTemplate) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The tools of MCP servers. Importing this module takes seconds: only a run with such tools does."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pydantic_ai.toolsets import AbstractToolset
 
@@ -65,6 +65,22 @@ class ServerTools:
 
     def _failed(self, why: str) -> RunFailed:
         return RunFailed(f"the MCP server {self.name!r} cannot be used: {why}", TOOLS_AWAY)
+
+
+async def tools_of(servers: Mapping[str, MCPServer]) -> dict[str, list[str]]:
+    """The names of the tools of each server. Raises RunFailed for the first that cannot be used."""
+    connections = Connections()
+    found: dict[str, list[str]] = {}
+    try:
+        for name, server in servers.items():
+            tools = ServerTools(name, server, connections)
+            try:
+                _, found[name] = await tools.ready()
+            finally:
+                tools.release()
+    finally:
+        await connections.aclose()
+    return found
 
 
 def _why(error: BaseException, status: int) -> str:
