@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.tools import functions
+from tests.support import tool_functions as functions
 from tests.support.agents import Agents, agents_of, steps_of
 from tests.support.chat import Chat, Heard
 from tests.support.fakes.model_server import ModelServer
@@ -15,8 +15,8 @@ from tests.support.gateway_server import wait_until
 from tests.support.human_input import expire, form_of, submitted, token_of
 from tests.support.json_type import Json
 
-SEND = {"function": "tests.gateway.tools.functions:send", "needs_approval": True}
-COUNT = "tests.gateway.tools.functions:count"
+SEND = {"function": "tests.support.tool_functions:send", "needs_approval": True}
+COUNT = "tests.support.tool_functions:count"
 MAIL = {"to": "bob@example.org", "text": "Hi ``` there"}
 
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tests.gateway.tools import functions
+from tests.support import tool_functions as functions
 from tests.support.agents import Agents, steps_of
 from tests.support.chat import refused
 from tests.support.fakes.http_api import http_api
@@ -13,7 +13,7 @@ from tests.support.gateway_server import wait_until
 from tests.support.json_type import Json
 from tests.support.log_lines import TURNS, kept_lines
 
-HERE = "tests.gateway.tools.functions"
+HERE = "tests.support.tool_functions"
 
 
 def used(agents: Agents, names: list[str | Json], *calls: ToolCall) -> list[str]:

@@ -88,7 +88,7 @@ def backend_process(folder: Path, **settings: Any) -> Generator[str]:
 @pytest.mark.parametrize(
     ("tools", "place"),
     [
-        ("{functions: ['tests.gateway.tools.functions:count']}", "functions"),
+        ("{functions: ['tests.support.tool_functions:count']}", "functions"),
         ("{mcp: {time: {command: [mcp-server-time]}}}", "mcp.time.command"),
         ("{openapi: {x: {document: /etc/passwd, operations: [a]}}}", "openapi.x.document"),
     ],
@@ -115,7 +115,7 @@ def test_a_backend_with_a_token_does(tmp_path: Path, provider: ModelServer) -> N
         return answer(*request.results) if request.results else answer(call("count", {"to": 3}))
 
     provider.respond("remote", step)
-    tools = "{functions: ['tests.gateway.tools.functions:count']}"
+    tools = "{functions: ['tests.support.tool_functions:count']}"
     with (
         backend_process(tmp_path, BACKEND_TOKEN="swordfish") as url,
         GatewayServer(

@@ -1,10 +1,9 @@
 """An MCP server of the tests, as a process: well behaved or odd, over stdio or over streamable HTTP.
 
-python -m tests.support.fakes.mcp_server                  over stdio
-python -m tests.support.fakes.mcp_server --http TOKEN     on a free port, which it prints; each request
-                                                          needs the header `X-Token: TOKEN`
-python -m tests.support.fakes.mcp_server --mute           never says anything
-python -m tests.support.fakes.mcp_server --talk           says what is not MCP
+COMMAND                  over stdio
+COMMAND --http TOKEN     on a free port, which it prints; requests need the header `X-Token: TOKEN`
+COMMAND --mute           never says anything
+COMMAND --talk           says what is not MCP
 """
 
 import asyncio

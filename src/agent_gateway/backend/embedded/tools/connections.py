@@ -7,7 +7,9 @@ with the values filled in: an app that needs one for each user names the user in
 
 import asyncio
 import os
+import ssl
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -231,11 +233,18 @@ def _address(server: MCPServer, on_response: Callable[[int], None]) -> Streamabl
             headers=headers,
             timeout=timeout or httpx2.Timeout(30.0, read=None),
             auth=auth,
+            verify=_tls(),
             follow_redirects=False,  # the headers are for this address
             event_hooks={"response": [hear]},
         )
 
     return StreamableHttpTransport(server.url or "", headers=server.headers, httpx_client_factory=client)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Made once: it reads all certificates of the machine."""
+    return httpx2.create_ssl_context()
 
 
 async def _ignore(_: object) -> None:
