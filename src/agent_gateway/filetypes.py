@@ -13,10 +13,13 @@ FileType = Literal["image", "document", "audio", "video", "custom"]
 """The kinds of the published contract; `custom` is any other kind."""
 
 OCTETS: Final = "application/octet-stream"
+PDF: Final = "application/pdf"
 MAX_NAME: Final = 200
 """Characters of a file's name, its extension included."""
 MB: Final = 1024 * 1024
 
+_TEXTS: Final = frozenset({"application/json", "application/xml", "message/rfc822", "application/yaml"})
+"""Media types of texts whose names do not show it."""
 _OFFICE: Final = "application/vnd.openxmlformats-officedocument"
 _KNOWN: Final[dict[FileType, dict[str, str]]] = {
     "image": {
@@ -34,7 +37,7 @@ _KNOWN: Final[dict[FileType, dict[str, str]]] = {
         "mdx": "text/markdown",
         "csv": "text/csv",
         "json": "application/json",
-        "pdf": "application/pdf",
+        "pdf": PDF,
         "html": "text/html",
         "htm": "text/html",
         "xml": "application/xml",
@@ -78,7 +81,7 @@ _ACTIVE: Final = frozenset({"text/html", "image/svg+xml", "application/xml"})
 _INLINE: Final = frozenset(
     mime_type
     for kind, mime_type in _BY_EXTENSION.values()
-    if kind != "document" or mime_type in ("text/plain", "application/pdf")
+    if kind != "document" or mime_type in ("text/plain", PDF)
 )
 """Media types that a browser may show in place, unless they can hold scripts."""
 
@@ -158,6 +161,11 @@ def clean_name(name: str) -> str:
     if extension := _extension(seen):
         return f"{seen[: MAX_NAME - 1 - len(extension)]}.{extension}"
     return seen[:MAX_NAME].rstrip(". ")
+
+
+def is_text(mime_type: str) -> bool:
+    """Whether files of this media type are texts, by the type alone."""
+    return mime_type.startswith("text/") or mime_type.endswith(("+xml", "+json")) or mime_type in _TEXTS
 
 
 def served_as(mime_type: str) -> str:

@@ -21,8 +21,8 @@ class TurnLimits:
     """How long a request to cancel a run may take."""
     store_file_seconds: float = 8.0
     """How long the file store may be away before a turn ends without a file that its agent made."""
-    read_images_seconds: float = 8.0
-    """How long it may take to read all images that the model will see."""
+    read_files_seconds: float = 8.0
+    """How long it may take to read all files that the model will see."""
     recheck_seconds: float = 10.0
     """Longest pause between two reads of the row of a turn that another process ends."""
     trusted_stream_seconds: float = 15.0

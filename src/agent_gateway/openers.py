@@ -4,18 +4,22 @@ An SQLite file is made, migrated and owned here, before anything else may touch 
 """
 
 import asyncio
+import logging
 import secrets
-from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Final
+from urllib.parse import quote
 
 from agent_gateway.backend.client import HTTPBackend
 from agent_gateway.backend.protocol import Backend
-from agent_gateway.errors import ConfigError
+from agent_gateway.conditions import Condition
+from agent_gateway.errors import ConfigError, StoreUnavailable
 from agent_gateway.limits import DEFAULTS, BackendLimits, DatabaseLimits
 from agent_gateway.settings import Settings
 from agent_gateway.store.db.database import Database
-from agent_gateway.store.db.migrations import migrate
+from agent_gateway.store.db.migrations import migrate, schema_is_current
 from agent_gateway.store.db.sqlite_file import (
     make_private,
     prove_writable,
@@ -25,6 +29,13 @@ from agent_gateway.store.db.sqlite_file import (
 )
 from agent_gateway.store.db.url import async_url
 from agent_gateway.store.objects import Objects, keep_others_out, local_folder
+from agent_gateway.store.runs.log import StoredRunLog
+from agent_gateway.store.runs.removal import kept_seconds
+
+RETRY_SECONDS: Final = 2.0
+"""Pause between two looks at a database that cannot be used yet."""
+
+logger = logging.getLogger(__name__)
 
 
 def check_database(settings: Settings) -> Path | None:
@@ -92,9 +103,10 @@ async def migrate_database(settings: Settings) -> None:
 
 def make_data_dir(settings: Settings) -> None:
     """Make the folder of the default database. Raises ConfigError."""
-    if settings.database_url:
-        return
     folder = settings.data_dir.absolute()
+    path = check_database(settings)
+    if path is None or path.parent != folder.resolve():
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -120,8 +132,13 @@ def secret_key_file(settings: Settings) -> Path:
     return settings.data_dir / "secret-key"
 
 
-def open_backend(settings: Settings, limits: BackendLimits = DEFAULTS.backend) -> Backend:
-    """The agent backend of these settings; the caller closes it. Raises ConfigError for an unusable model."""
+def open_backend(
+    settings: Settings, database: Database, owner: str, limits: BackendLimits = DEFAULTS.backend
+) -> Backend:
+    """The agent backend of these settings; the caller closes it. Raises ConfigError for an unusable model.
+
+    The embedded one keeps its runs in this database, in the name of this owner.
+    """
     if settings.backend_url:
         return HTTPBackend(
             settings.backend_url,
@@ -133,7 +150,62 @@ def open_backend(settings: Settings, limits: BackendLimits = DEFAULTS.backend) -
     # Imported here: the agent library takes a second to load and is not needed with BACKEND_URL.
     from agent_gateway.backend.embedded import EmbeddedBackend
 
-    return EmbeddedBackend(settings.model)
+    return EmbeddedBackend(settings.model, open_run_log(settings, database, owner))
+
+
+def open_run_log(settings: Settings, database: Database, owner: str) -> StoredRunLog:
+    """The log of the embedded agent's runs in this database, for a process with this id."""
+    return StoredRunLog(database, owner, settings.lease_seconds, kept_seconds(settings.turn_timeout_seconds))
+
+
+def for_backend(settings: Settings) -> Settings:
+    """The settings of a process that serves the embedded agent: with SQLite it has a file of its own."""
+    if not settings.embedded_database:
+        return settings
+    path = quote(str(settings.data_dir.absolute() / "backend.db"))
+    return settings.model_copy(update={"database_url": f"sqlite:///{path}"})
+
+
+async def prepare_backend(settings: Settings) -> None:
+    """Make and migrate an SQLite file, or wait until Postgres is there and migrated.
+
+    These are the settings `for_backend`. Raises ConfigError and StoreError.
+    """
+    if settings.embedded_database:
+        await migrate_database(settings)
+        return
+    unusable = Condition(logger, "the database cannot be used")
+    database = open_database(settings)
+    try:
+        while True:
+            try:
+                if await schema_is_current(database):
+                    return
+                unusable.met("its schema is behind: run `agent-gateway migrate`")
+            except StoreUnavailable as error:
+                unusable.met(error)
+            await asyncio.sleep(RETRY_SECONDS)
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def using(database: Database) -> AsyncGenerator[None]:
+    """While entered, this database is held by this process; then it is closed."""
+    try:
+        await database.hold()
+        # From here on its clock is known.
+        await database.now()
+        yield
+    finally:
+        await database.close()
+
+
+def check_model(settings: Settings) -> None:
+    """Raise ConfigError when the model of the settings cannot be used."""
+    from agent_gateway.backend.embedded import check_model
+
+    check_model(settings.model)
 
 
 def secret_key(settings: Settings, *, make: bool = False) -> bytes:

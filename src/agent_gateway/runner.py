@@ -28,9 +28,9 @@ import msgspec
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from agent_gateway import metrics, tracing, turn_span
-from agent_gateway.backend.compose import compose
+from agent_gateway.backend.compose import compose, files_to_read
+from agent_gateway.backend.protocol import CreateRunRequest
 from agent_gateway.backend.run_handle import RunHandle, cancel_quietly
-from agent_gateway.backend.shown_files import images_for_model
 from agent_gateway.bounds import Bounds, Interruption, interrupted
 from agent_gateway.causes import Failure
 from agent_gateway.domain.events import GATEWAY_END, Result, TurnEvent
@@ -282,9 +282,7 @@ class TurnRunner:
         return None
 
     async def _create_run(self) -> bool:
-        wanted = images_for_model(self.turn.app.config.composition, self.turn.files)
-        images = await self._resources.files.read_images(wanted, self._resources.limits.read_images_seconds)
-        request = compose(self.turn, self._resources.environ, self._resources.file_url, images)
+        request = await self._request()
         with self._bounds.sending_run():
             if not await self._store.owner_retried(lambda: self._store.owned.arm(self.turn)):
                 metrics.FENCED("arm").inc()
@@ -304,6 +302,14 @@ class TurnRunner:
         if stop_asked:
             self.stop()
         return True
+
+    async def _request(self) -> CreateRunRequest:
+        """What runs the turn, with the bytes of its files that a model is to see."""
+        turn, resources = self.turn, self._resources
+        takes_files = bool(turn.files) and await self._backend.takes_files()
+        wanted = files_to_read(turn, takes_files=takes_files)
+        contents = await resources.files.read_contents(wanted, resources.limits.read_files_seconds)
+        return compose(turn, resources.environ, resources.file_url, contents, takes_files=takes_files)
 
     # -- after the end ----------------------------------------------------------------------------
 
@@ -340,7 +346,7 @@ class TurnRunner:
 
     async def _follow(self) -> None:
         """Emit what the run says, then what the row says; until it has ended or the turn is ours."""
-        reads, watching = 0, self._backend.replayable and self.turn.runnable
+        reads, watching = 0, self.turn.runnable
         while not self.owned:
             self._bounds.start_over()
             # Before the row is read: a change that comes meanwhile must end the wait below.

@@ -6,7 +6,7 @@ from agent_gateway import tracing
 from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.apps.file import load_app_file, refusal
 from agent_gateway.backend.compose import has_place_for_files
-from agent_gateway.openers import check_database, open_backend
+from agent_gateway.openers import check_database, check_model
 from agent_gateway.settings import Settings
 
 
@@ -17,7 +17,7 @@ def validate_settings(settings: Settings) -> AppConfig:
     tracing.require()
     config = load_config(settings)
     if settings.model and not settings.backend_url:
-        open_backend(settings)
+        check_model(settings)
     return config
 
 

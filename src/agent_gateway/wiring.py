@@ -63,7 +63,7 @@ async def open_gateway(
     """Open every part; `stack` closes them. `config` is the default app's. Raises ConfigError, StoreError."""
     storage = await _open_storage(settings, limits, stack)
     tickets = _make_tickets(settings, storage)
-    backend = open_backend(settings, limits.backend)
+    backend = open_backend(settings, storage.database, storage.owner, limits.backend)
     stack.push_async_callback(backend.aclose)
     turns = await _open_turns(settings, limits, storage, backend, tickets, stack)
     keys = ApiKeyCache(storage.keys, storage.database.clock, limits.requests)
@@ -114,6 +114,8 @@ async def open_gateway(
 @dataclass(frozen=True, slots=True)
 class _Storage:
     database: Database
+    owner: str
+    """This process, in the rows."""
     secret: bytes
     secrets: Secrets | None
     installed: Installed
@@ -136,6 +138,7 @@ async def _open_storage(settings: Settings, limits: Limits, stack: AsyncExitStac
     owner = OwnerContext(new_id(), settings.lease_seconds, settings.turn_timeout_seconds, FOLD_VERSIONS)
     storage = _Storage(
         database=database,
+        owner=owner.owner,
         secret=secret,
         secrets=None if settings.embedded_database else Secrets(database, owner.owner, secret),
         installed=Installed(),

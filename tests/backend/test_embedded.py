@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,25 +17,20 @@ from pydantic_ai import Agent
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
 
-from agent_gateway.backend.embedded import EmbeddedBackend
+from agent_gateway.backend.embedded import EmbeddedBackend, check_model
 from agent_gateway.backend.embedded.calculator import calculate
 from agent_gateway.backend.embedded.demo import MAX_COUNT, answer
 from agent_gateway.backend.embedded.models import ModelKey
-from agent_gateway.backend.embedded.runs import (
-    FROM_START,
-    Cancellation,
-    Emit,
-    LoggedEvent,
-    RunFailed,
-    Runs,
-    Stopping,
-)
+from agent_gateway.backend.embedded.runs import Cancellation, Emit, RunFailed, Stopping
+from agent_gateway.backend.embedded.runs.registry import Runs
+from agent_gateway.backend.embedded.runs.run import FROM_START, LoggedEvent
 from agent_gateway.backend.fold.translate import Fold
 from agent_gateway.backend.protocol import TERMINAL, Composition, CreateRunRequest, Layer, OnExit, RunEvent
 from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.turns import Usage
 from agent_gateway.errors import BackendUnreachable, ConfigError, RunLost
 from tests.support.fakes.model_server import ModelServer
+from tests.support.run_log import open_log
 from tests.support.run_reader import Reader, events_of
 
 pytestmark = pytest.mark.anyio
@@ -51,12 +46,13 @@ def anyio_backend() -> str:
 
 @asynccontextmanager
 async def embedded(model: str = "", pace: float = 0) -> AsyncGenerator[EmbeddedBackend]:
-    backend = EmbeddedBackend(model, pace=pace)
-    try:
-        async with asyncio.timeout(LIMIT):
-            yield backend
-    finally:
-        await backend.aclose()
+    async with open_log() as log:
+        backend = EmbeddedBackend(model, log, pace=pace)
+        try:
+            async with asyncio.timeout(LIMIT):
+                yield backend
+        finally:
+            await backend.aclose()
 
 
 def layers(user: Any, model: str | None = None) -> list[Layer]:
@@ -131,10 +127,12 @@ async def test_a_plain_answer_streams_word_by_word_and_names_the_demo_agent() ->
 
 async def test_ids_grow_and_the_events_look_like_the_recorded_ones() -> None:
     async with embedded() as backend:
-        run = backend.runs.create(request("what is 12*7?"))
+        run = await backend.runs.create(request("what is 12*7?"))
         await listen(backend, run.id)
-    cursors = [event.cursor for event in run.events]
-    assert cursors == sorted(set(cursors))
+    numbers = [event.number for event in run.events]
+    assert numbers == list(range(1, len(numbers) + 1))
+    times = [int(event.id.partition("-")[0]) for event in run.events]
+    assert times == sorted(times)
     for event in run.events:
         body = json.loads(event.body)
         assert list(body)[:5] == ["id", "run_id", "created_at", "type", "data"]
@@ -243,7 +241,7 @@ async def test_the_calculator_refuses_hostile_expressions_at_once(expression: st
 )
 async def test_an_invalid_request_fails_after_run_started(wish: CreateRunRequest, error: str) -> None:
     async with embedded() as backend:
-        told = await listen(backend, RunId(backend.runs.create(wish).id))
+        told = await listen(backend, (await backend.runs.create(wish)).id)
     assert told.types == ["run_started", "run_failed"]
     assert error in told.end["error"]
     assert told.end["reason"] is None
@@ -309,7 +307,8 @@ async def test_a_run_cancelled_in_the_middle_keeps_its_text() -> None:
         await first_words(backend, run_id)
         await asyncio.gather(backend.cancel(run_id), backend.cancel(run_id))
         told = await listen(backend, run_id)
-        assert backend.runs.get(run_id).status == "cancelled"
+        async with backend.runs.opened(run_id) as run:
+            assert run.status == "cancelled"
         after = await ask(backend, request("What did I say before?", told.snapshot))
     assert told.types[-1] == "run_cancelled"
     assert told.end["reason"] == "user"
@@ -364,54 +363,52 @@ async def test_finished_runs_are_dropped_by_size_and_a_broken_agent_ends_its_run
         emit(json.dumps("x" * 1000).encode(), b"null")
         raise KeyError(API_KEY)
 
-    async with asyncio.timeout(LIMIT):
-        runs = Runs(execute, keep_bytes=6000)
-        made = [runs.create(request("hi")) for _ in range(10)]
+    async with asyncio.timeout(LIMIT), open_log() as log:
+        runs = Runs(execute, log, keep_bytes=6000)
+        made = [await runs.create(request("hi")) for _ in range(10)]
         for run in made:
-            while await run.next_batch(run.events[-1].cursor):
-                pass
-        await asyncio.sleep(0)  # the last task's callback
+            await run.ended()
         assert [run.status for run in made] == ["failed"] * 10
-        kept = [run for run in made if _known(runs, run.id)]
+        kept = [run for run in made if run.id in runs._runs]
         assert made[-1] in kept
         assert 1 < len(kept) < 5
+        # What is not in memory is read from the log.
+        for run in made:
+            async with runs.opened(run.id) as read:
+                assert read.events == run.events
         await runs.aclose()
     assert b"unexpectedly" in made[0].events[-1].body
     assert API_KEY not in caplog.text
     assert "KeyError" in caplog.text
 
 
-def _known(runs: Runs, run_id: str) -> bool:
-    with contextlib.suppress(RunLost):
-        return runs.get(run_id) is not None
-    return False
-
-
-async def test_a_reader_gets_an_event_while_it_is_appended_and_its_errors_are_its_own() -> None:
+async def test_a_reader_gets_events_once_they_are_logged_and_its_errors_are_its_own() -> None:
     heard: list[list[str]] = []
     late: list[list[str]] = []
     seen: list[int] = []
     """How many batches the first reader had behind each event."""
     begin, go_on = asyncio.Event(), asyncio.Event()
 
-    def types(batches: list[list[str]]) -> Callable[[list[LoggedEvent]], None]:
+    def types(batches: list[list[str]]) -> Callable[[Sequence[LoggedEvent]], None]:
         return lambda batch: batches.append([event.type for event in batch])
 
-    def broken(batch: list[LoggedEvent]) -> None:
+    def broken(batch: Sequence[LoggedEvent]) -> None:
         if batch[-1].type != "run_started":
             raise LookupError("mine")
 
     async def execute(_: CreateRunRequest, emit: Emit) -> bytes:
         await begin.wait()
         for number in range(2):
-            emit(b"{}", b'"%d"' % number)
+            logged = emit(b"{}", b'"%d"' % number)
+            seen.append(len(heard))
+            await logged
             seen.append(len(heard))
         await go_on.wait()
         return b'{"output":""}'
 
-    async with asyncio.timeout(LIMIT):
-        runs = Runs(execute)
-        run = runs.create(request("hi"))
+    async with asyncio.timeout(LIMIT), open_log() as log:
+        runs = Runs(execute, log)
+        run = await runs.create(request("hi"))
         first = asyncio.ensure_future(run.read(FROM_START, types(heard)))
         leaving = asyncio.ensure_future(run.read(FROM_START, types([])))
         failing = asyncio.ensure_future(run.read(FROM_START, broken))
@@ -422,6 +419,8 @@ async def test_a_reader_gets_an_event_while_it_is_appended_and_its_errors_are_it
             await failing
         leaving.cancel()
         await asyncio.wait({leaving})
+        while len(seen) < 4:
+            await run.next_batch(len(run.events))
         second = asyncio.ensure_future(run.read(FROM_START, types(late)))
         await asyncio.sleep(0)
         go_on.set()
@@ -431,7 +430,7 @@ async def test_a_reader_gets_an_event_while_it_is_appended_and_its_errors_are_it
     event = "pydantic_ai_event"
     assert late == [["run_started", event, event], ["run_succeeded"]]
     assert heard == [["run_started"], [event], [event], ["run_succeeded"]]
-    assert seen == [2, 3]
+    assert seen == [1, 2, 2, 3]
 
 
 async def test_the_first_terminal_event_counts_even_if_the_task_does_not_end() -> None:
@@ -444,20 +443,22 @@ async def test_the_first_terminal_event_counts_even_if_the_task_does_not_end() -
         emit(b"{}", b'"late"')
         raise RunFailed("late")
 
-    async with asyncio.timeout(LIMIT):
-        runs = Runs(execute, stop_seconds=0.05)
-        run = runs.create(request("hi"))
+    async with asyncio.timeout(LIMIT), open_log() as log:
+        runs = Runs(execute, log, stop_seconds=0.05)
+        run = await runs.create(request("hi"))
         try:
             await run.next_batch(FROM_START)
             await asyncio.sleep(0)
             await runs.cancel(run.id, Cancellation("user", None))
+            await run.ended()
             assert run.status == "cancelled"
         finally:
             release.set()
         await runs.aclose()
         with pytest.raises(Stopping):
-            runs.create(request("hi"))
-        await asyncio.wait(runs._tasks.values()) if runs._tasks else None
+            await runs.create(request("hi"))
+        assert run.task is not None
+        await asyncio.wait({run.task})
     assert [event.type for event in run.events] == ["run_started", "run_cancelled"]
 
 
@@ -506,9 +507,11 @@ async def test_a_model_sees_the_images_of_a_newer_prompt_layer(model_server: Mod
         [said] = [part["content"] for part in body["messages"] if part["role"] == "user"][:1]
         assert [part.get("text") or part["image_url"]["url"] for part in said] == [
             "Hi",
-            "Attached document: https://x.test/b",
+            "A file (image/png):",
             "data:image/png;base64,aW1hZ2U=",
+            "A file (image/png):",
             "https://x.test/a.png",
+            "Attached document: https://x.test/b",
         ]
     async with embedded() as backend:
         broken = request("Hi")
@@ -603,7 +606,7 @@ async def test_a_provider_failure_has_a_reason_and_never_shows_the_key(
     model: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with embedded("openai-chat:m") as backend:
-        run = backend.runs.create(request("hi", model=f"openai-chat:{model}"))
+        run = await backend.runs.create(request("hi", model=f"openai-chat:{model}"))
         told = await listen(backend, run.id)
         assert run.error == told.end["error"]
         after = await ask(backend, request("hi"))
@@ -646,4 +649,4 @@ async def test_an_unusable_model_is_a_configuration_error(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(ConfigError, match=model):
-        EmbeddedBackend(model)
+        check_model(model)

@@ -22,6 +22,7 @@ from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer
 from agent_gateway.server.config import server_config
 from tests.support.gateway_process import START_SECONDS
 from tests.support.paths import RECORDED
+from tests.support.run_log import open_log
 from tests.support.run_reader import events_of
 
 pytestmark = pytest.mark.anyio
@@ -41,20 +42,21 @@ async def serving(
     token: str | None = None, pace: float = 0, keepalive_seconds: float = 15.0
 ) -> AsyncGenerator[tuple[httpx.AsyncClient, BackendServer]]:
     """A server on a free port and a client of it; stopped as a signal would stop it."""
-    backend = EmbeddedBackend(pace=pace)
-    app = create_backend_app(backend, token, keepalive_seconds=keepalive_seconds)
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = server_config(app)
-    server = BackendServer(config, backend)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    task = asyncio.create_task(server.serve([listener]))
-    try:
-        async with asyncio.timeout(LIMIT), httpx.AsyncClient(base_url=url, timeout=LIMIT) as client:
-            yield client, server
-    finally:
-        server.should_exit = True
-        async with asyncio.timeout(LIMIT):
-            await task
+    async with open_log() as log:
+        backend = EmbeddedBackend("", log, pace=pace)
+        app = create_backend_app(backend, token, keepalive_seconds=keepalive_seconds)
+        listener = socket.create_server(("127.0.0.1", 0))
+        config = server_config(app)
+        server = BackendServer(config, backend)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        task = asyncio.create_task(server.serve([listener]))
+        try:
+            async with asyncio.timeout(LIMIT), httpx.AsyncClient(base_url=url, timeout=LIMIT) as client:
+                yield client, server
+        finally:
+            server.should_exit = True
+            async with asyncio.timeout(LIMIT):
+                await task
 
 
 @pytest.fixture

@@ -162,6 +162,17 @@ def test_a_file_that_is_refused_says_why(tab: Tab) -> None:
     expect(tab.page.locator("#composer-problem")).to_contain_text("tool.exe: ")
 
 
+@one_database
+def test_the_picker_offers_the_files_that_the_app_takes(
+    start_gateway: StartGateway, open_tab: Callable[[GatewayServer], Tab], app_file: Callable[..., Path]
+) -> None:
+    upload = {"allowed_file_types": ["image", "custom"], "allowed_file_extensions": ["log"]}
+    tab = open_tab(start_gateway(app_file=app_file(file_upload=upload)))
+    expect(tab.page.locator("#file-picker")).to_have_attribute(
+        "accept", ".jpg,.jpeg,.png,.webp,.gif,.svg,.log"
+    )
+
+
 def test_an_image_that_the_agent_makes_is_shown(tab: Tab, fake: ScriptedBackend) -> None:
     fake.queue(script(said("Here."), file(PNG), succeed()))
     tab.ask("Draw")

@@ -16,9 +16,15 @@ from msgspec.structs import replace as replace_struct
 
 from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.apps.file import parse_app
-from agent_gateway.backend.compose import compose, compose_auxiliary, compose_closing, has_place_for_files
+from agent_gateway.backend.compose import (
+    compose,
+    compose_auxiliary,
+    compose_closing,
+    files_to_read,
+    has_place_for_files,
+)
 from agent_gateway.backend.fold.translate import FOLD_VERSION
-from agent_gateway.backend.shown_files import MAX_ENTRY_BYTES, images_for_model
+from agent_gateway.backend.shown_files import MAX_ENTRY_BYTES, MAX_TEXT_BYTES
 from agent_gateway.domain.files import InputFile
 from agent_gateway.domain.human_input import FormAction, FormAnswer, FormDefinition, FormState, HumanInputForm
 from agent_gateway.domain.ids import AppId, AppVersionId, ConversationId, FormId, MessageId, TaskId
@@ -321,7 +327,7 @@ def test_files_become_entries_of_a_newer_prompt_layer() -> None:
     ]
     app = app_of([{"name": "a", "config": {"text": "${query}", "files": "${files}"}}])
     turn = replace_struct(turn_of(app), files=given)
-    assert images_for_model(app.composition, given) == ["id-1", "id-2"]
+    assert files_to_read(turn, takes_files=False) == ["id-1", "id-2"]
     request = compose(turn, {}, url_of, {"id-1": b"image-a"})
     [layer] = json.loads(msgspec.json.encode(request))["composition"]["layers"]
     first, second, third, fourth, fifth = layer["config"].pop("files")
@@ -347,13 +353,110 @@ def test_files_become_entries_of_a_newer_prompt_layer() -> None:
     assert (fifth["delivery"], fifth["url"]) == ("multimodal", "https://x.test/d")
 
 
+def stored(name: str, mime_type: str, size: int, file_id: str = "") -> InputFile:
+    kind = "image" if mime_type.startswith("image/") else "document"
+    return InputFile(kind, "local_file", "", file_id or name, name, mime_type, size)
+
+
+def turn_with(files: list[InputFile], *configs: Any) -> Turn:
+    app = app_of([{"name": f"layer-{number}", "config": config} for number, config in enumerate(configs)])
+    return replace_struct(turn_of(app), files=files)
+
+
 def test_images_sent_as_bytes_are_bounded_and_only_for_layers_that_take_files() -> None:
-    half = InputFile("image", "local_file", "", "a", "a.png", "image/png", MAX_ENTRY_BYTES // 2)
-    given = [replace_struct(half, upload_file_id=name) for name in "abc"]
-    wants = app_of([{"name": "a", "config": {"text": "${query}", "files": "${files}"}}]).composition
-    told = app_of([{"name": "a", "config": {"text": "${query}", "lines": "${files}"}}]).composition
-    assert images_for_model(wants, given) == ["a", "b"]
-    assert images_for_model(told, given) == []
+    given = [stored(name, "image/png", MAX_ENTRY_BYTES // 2) for name in "abc"]
+    wants = turn_with(given, {"text": "${query}", "files": "${files}"})
+    told = turn_with(given, {"text": "${query}", "lines": "${files}"})
+    assert files_to_read(wants, takes_files=False) == ["a", "b"]
+    assert files_to_read(told, takes_files=False) == []
+
+
+def test_a_backend_that_takes_files_gets_pdfs_and_texts_up_to_their_own_bounds() -> None:
+    given = [
+        stored("a.png", "image/png", MAX_ENTRY_BYTES - 1),
+        stored("b.pdf", "application/pdf", 2),
+        stored("c.pdf", "application/pdf", 1),
+        stored("d.csv", "text/csv", MAX_TEXT_BYTES - 1),
+        stored("e.json", "application/json", 2),
+        stored("f.conf", "application/octet-stream", 1),
+        stored("g.docx", "application/msword", 1),
+        stored("h.mp3", "audio/mpeg", 1),
+        InputFile("document", "remote_url", "https://x.test/i.pdf", "", "i.pdf", "application/pdf"),
+    ]
+    for config in ({"text": "${query}", "files": "${files}"}, {"user": "${query}"}, {"text": "${query}"}):
+        turn = turn_with(given, config)
+        assert files_to_read(turn, takes_files=True) == ["a.png", "c.pdf", "d.csv", "f.conf"], config
+    only_images = turn_with(given, {"text": "${query}", "files": "${files}"})
+    assert files_to_read(only_images, takes_files=False) == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("configs", "wanted"),
+    [
+        ([{"user": "${query}"}], [{"user": "Hello", "files": True}]),
+        ([{"text": "Q: ${query}"}], [{"text": "Q: Hello", "files": True}]),
+        ([{"user": ["A", "${query}"]}, {"text": "${query}"}], [{"files": True}, {"text": "Hello"}]),
+        # The app has said where the lines go, or has a list of its own.
+        ([{"user": "${query}", "prefix": "${files}"}], [{"user": "Hello", "prefix": "LINES"}]),
+        ([{"user": "${query}", "files": []}], [{"user": ["Hello", "LINES"], "files": []}]),
+    ],
+)
+def test_a_backend_that_takes_files_gets_them_once_beside_the_query(
+    configs: list[Any], wanted: list[Any]
+) -> None:
+    given = [stored("a.pdf", "application/pdf", 3), stored("b.zip", "application/zip", 0)]
+    turn = turn_with(given, *configs)
+    body = msgspec.json.encode(compose(turn, {}, url_of, {"a.pdf": b"PDF"}, takes_files=True))
+    lines = (
+        'Attached document "a.pdf" (application/pdf, 3 bytes): https://gateway/files/a.pdf',
+        'Attached document "b.zip" (application/zip, 0 bytes): https://gateway/files/b.zip',
+    )
+    listed = [
+        {
+            "delivery": "multimodal",
+            "type": "document",
+            "filename": "a.pdf",
+            "mime_type": "application/pdf",
+            "base64_data": "UERG",
+            "line": lines[0],
+        },
+        {
+            "delivery": "download",
+            "type": "document",
+            "transfer_method": "remote_url",
+            "url": "https://gateway/files/b.zip",
+            "line": lines[1],
+        },
+    ]
+    for layer, expected in zip(json.loads(body)["composition"]["layers"], wanted, strict=True):
+        config = layer["config"]
+        for key, value in expected.items():
+            if value is True:
+                assert config[key] == listed
+            else:
+                told = "\n".join(lines)
+                in_place = (
+                    [told if one == "LINES" else one for one in value] if isinstance(value, list) else value
+                )
+                assert config[key] == (told if value == "LINES" else in_place)
+        assert ("files" in config) == ("files" in expected)
+
+
+def test_an_image_without_its_bytes_is_only_told_of_and_a_remote_one_keeps_its_url() -> None:
+    """A signed URL would reach the model again in later turns, when it has expired."""
+    remote = InputFile("image", "remote_url", "https://x.test/d.png", "", "d.png", "image/png")
+    turn = turn_with([stored("a.png", "image/png", 7), remote], {"text": "${query}", "files": "${files}"})
+    body = json.loads(msgspec.json.encode(compose(turn, {}, url_of, {}, takes_files=True)))
+    gone, elsewhere = body["composition"]["layers"][0]["config"]["files"]
+    assert (gone["delivery"], gone["url"]) == ("download", "https://gateway/files/a.png")
+    assert (elsewhere["delivery"], elsewhere["url"]) == ("multimodal", "https://x.test/d.png")
+    assert elsewhere["line"] == 'Attached image "d.png" (image/png, unknown size): https://x.test/d.png'
+
+
+def test_an_empty_file_has_a_size() -> None:
+    turn = turn_with([stored("a.txt", "text/plain", 0)], {"user": "${query}"})
+    [_, line] = sent(turn)["composition"]["layers"][0]["config"]["user"]
+    assert line == 'Attached document "a.txt" (text/plain, 0 bytes): https://gateway/files/a.txt'
 
 
 @pytest.mark.parametrize(

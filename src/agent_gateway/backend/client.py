@@ -73,7 +73,7 @@ class HTTPBackend:
     protocol for a backend that does not say its own.
     """
 
-    replayable = True
+    outlives_process = True
 
     def __init__(
         self,
@@ -91,6 +91,10 @@ class HTTPBackend:
         self._address = Address(base_url, token)
         self._dialer = Dialer(self._address, limits.connect_seconds)
         self._spares = Spares(limits.spare_seconds)
+
+    async def takes_files(self) -> bool:
+        """Whether the backend's OpenAPI document says so. When it cannot be read, what it said last."""
+        return await self._recognition.takes_files()
 
     async def create_run(self, request: CreateRunRequest) -> RunId:
         """Start a run. Sends again only when it is proven that nothing was sent, or that no run was made.

@@ -1,9 +1,9 @@
 """App configuration + turn → CreateRunRequest.
 
 The composition belongs to the app: only its placeholders are filled in. When it has no placeholder for the
-files of a message, they follow the user prompt, or go with the answer to a question. The session snapshot
-belongs to the backend. Both stay as they were written and stored; `generations` puts them into the form that
-a backend takes.
+files of a message, they follow the user prompt, or go with the answer to a question: as lines, or as a list
+for a backend that declares that it takes files. The session snapshot belongs to the backend. Both stay as
+they were written and stored; `generations` puts them into the form that a backend takes.
 """
 
 import logging
@@ -16,7 +16,16 @@ from pydantic import JsonValue
 from agent_gateway.apps.config import CompositionTemplate, LayerTemplate
 from agent_gateway.apps.template import ANSWER, Placeholder, TemplateError, fill, parse, uses
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer, OnExit
-from agent_gateway.backend.shown_files import FILES, entries, takes_list, url_of
+from agent_gateway.backend.shown_files import (
+    FILES,
+    Entry,
+    entry,
+    entry_with_line,
+    has_list,
+    shown_with_bytes,
+    takes_list,
+    url_of,
+)
 from agent_gateway.causes import Cause
 from agent_gateway.domain.files import InputFile
 from agent_gateway.domain.human_input import HumanInputForm
@@ -37,27 +46,32 @@ def compose(
     turn: Turn,
     environ: Mapping[str, str],
     file_url: Callable[[str], str],
-    images: Mapping[str, bytes] | None = None,
+    contents: Mapping[str, bytes] | None = None,
+    *,
+    takes_files: bool = False,
 ) -> CreateRunRequest:
     """The request that runs this turn; environment variables are read here and kept nowhere else.
 
-    `file_url` makes the URL under which an agent gets the stored file with that id. `images` are the bytes of
-    the files that a model is to see. An input is empty when the client did not send it, or when the app's
+    `file_url` makes the URL under which an agent gets the stored file with that id. `contents` are the bytes
+    of the files that a model is to see (`files_to_read`), by their ids. `takes_files` is what the backend
+    declares (`Backend.takes_files`). An input is empty when the client did not send it, or when the app's
     form does not declare it.
     Raises TurnError (`internal_server_error`) when an environment variable has disappeared since the app was
     loaded.
     """
     template = turn.app.config.composition
     try:
-        files = _files_text(turn, file_url)
+        lines = _file_lines(turn, file_url)
     except TemplateError as error:
         raise _not_composable(turn, error) from None
-    has_placeholder = bool(files) and any(uses(layer.config, _FILES) for layer in template.layers)
+    files = "\n".join(lines)
     if files and not turn.form and not has_place_for_files(template):
         logger.warning("the composition has no place for the files of the turn")
-    shown = entries(turn.files, file_url, images or {})
-    values = _Values(turn, environ, files=files)
-    composition = _filled(template, turn, values, "" if has_placeholder else files, shown)
+    shown = _shown(turn, file_url, contents or {}, lines if takes_files else None)
+    follow = "" if not files or _has_placeholder(template) else files
+    if follow and takes_files and (listed := _with_list(template)) is not None:
+        template, follow = listed, ""
+    composition = _filled(template, turn, _Values(turn, environ, files=files), follow, shown)
     return CreateRunRequest(
         composition=composition,
         session_snapshot=_snapshot(turn),
@@ -67,6 +81,40 @@ def compose(
         # Explicit, although it is the default: after any other exit the snapshot cannot be resumed.
         on_exit=OnExit(default="suspend"),
     )
+
+
+def files_to_read(turn: Turn, *, takes_files: bool) -> list[str]:
+    """The ids of the uploaded files of a turn whose bytes `compose` wants."""
+    template = turn.app.config.composition
+    follow = takes_files and not turn.form and not _has_placeholder(template)
+    wanted = has_list(template) or (follow and _with_list(template) is not None)
+    return shown_with_bytes(turn.files, only_images=not takes_files) if wanted else []
+
+
+def _shown(
+    turn: Turn, file_url: Callable[[str], str], contents: Mapping[str, bytes], lines: Sequence[str] | None
+) -> list[Entry]:
+    """The files of a turn as a list, with these lines if its backend takes files."""
+    located = [(file, url_of(file, file_url)) for file in turn.files]
+    if lines is None:
+        return [entry(file, url, contents) for file, url in located]
+    described = zip(located, lines, strict=True)
+    return [entry_with_line(file, url, contents, line) for (file, url), line in described]
+
+
+def _has_placeholder(template: CompositionTemplate) -> bool:
+    return any(uses(layer.config, _FILES) for layer in template.layers)
+
+
+def _with_list(template: CompositionTemplate) -> CompositionTemplate | None:
+    """The composition with the list of files beside the user's words; None when it has no place for one."""
+    for index, layer in enumerate(template.layers):
+        if isinstance(layer.config, dict) and _holds_query(layer.config) and FILES not in layer.config:
+            config = {**layer.config, FILES: "${files}"}
+            layers = list(template.layers)
+            layers[index] = layer.model_copy(update={"config": config})
+            return template.model_copy(update={"layers": layers})
+    return None
 
 
 def has_place_for_files(template: CompositionTemplate) -> bool:
@@ -124,7 +172,7 @@ def _filled(
     turn: Turn,
     values: "_Values",
     files: str = "",
-    shown: Sequence[Mapping[str, object]] = (),
+    shown: Sequence[Entry] = (),
 ) -> Composition:
     """`files` is the text about files that the query still lacks; `shown` is the list of all files."""
     try:
@@ -198,12 +246,12 @@ class _Values:
                 return self._environ[placeholder.name]
 
 
-def _files_text(turn: Turn, file_url: Callable[[str], str]) -> str:
-    """The text about the files of a message for the agent, one line each; empty when there are none."""
+def _file_lines(turn: Turn, file_url: Callable[[str], str]) -> list[str]:
+    """The lines about the files of a message for the agent, one for each."""
     if not turn.files:
-        return ""
+        return []
     parts = parse(turn.app.config.files_prompt, of_file=True)
-    return "\n".join(_file_line(parts, file, file_url) for file in turn.files)
+    return [_file_line(parts, file, file_url) for file in turn.files]
 
 
 def _file_line(parts: Sequence[str | Placeholder], file: InputFile, file_url: Callable[[str], str]) -> str:
@@ -211,15 +259,13 @@ def _file_line(parts: Sequence[str | Placeholder], file: InputFile, file_url: Ca
         "type": file.type,
         "name": file.name,
         "mime_type": file.mime_type or "unknown type",
-        "size": f"{file.size} bytes" if file.size else "unknown size",
+        "size": f"{file.size} bytes" if file.transfer_method == "local_file" else "unknown size",
         "url": url_of(file, file_url),
     }
     return "".join(part if isinstance(part, str) else known[part.name] for part in parts)
 
 
-def _layer(
-    template: LayerTemplate, values: _Values, files: str, shown: Sequence[Mapping[str, object]]
-) -> Layer:
+def _layer(template: LayerTemplate, values: _Values, files: str, shown: Sequence[Entry]) -> Layer:
     """The layer filled in. `files` follows the user's words, `shown` goes to a layer that takes a list."""
     config: Any = fill(template.config, values) if template.has_config else msgspec.UNSET
     if takes_list(template.config):

@@ -1,5 +1,7 @@
 """Finds out which generation of the run protocol a backend speaks, once and again after a refusal.
 
+The same document declares whether the backend takes files with their bytes.
+
 The OpenAPI document of a backend names its generation. Without one, the gateway assumes the generation of
 the settings, or else that of the app file, until a refusal proves it wrong. Nothing of this is stored: the
 backend may be replaced at any time.
@@ -35,6 +37,7 @@ class Recognition:
         self._read = read
         self._fallback = fallback
         self._known: Generation | None = None
+        self._takes_files = False
         self._asked = False
         self._asking: asyncio.Task[None] | None = None
 
@@ -43,6 +46,14 @@ class Recognition:
         if not self._asked:
             await self._ask()
         return self._known or self._fallback or (2 if written == 2 else 1)
+
+    async def takes_files(self) -> bool:
+        """Whether the backend declares that it takes files with their bytes; asked each time.
+
+        A backend that cannot be reached may be back when the run is made, so its last word counts.
+        """
+        await self._ask()
+        return self._takes_files
 
     async def after_refusal(self, used: Generation, refusal: bytes) -> Generation | None:
         """The generation to send after a refusal with this body; None when the form was not the reason."""
@@ -69,9 +80,12 @@ class Recognition:
 
     async def _read_document(self) -> None:
         try:
-            named = named_generation(await self._read())
+            document = await self._read()
+            named = named_generation(document)
+            self._takes_files = declares_files(document)
         except BackendError as error:
-            logger.info("the backend does not say which generation it speaks: %s", error)
+            if not self._asked:
+                logger.info("the backend does not say which generation it speaks: %s", error)
         else:
             if named is not None:
                 self._know(named)
@@ -82,6 +96,18 @@ class Recognition:
         if generation != self._known:
             logger.info("the backend speaks schema %d of the run protocol", generation)
         self._known = generation
+
+
+class _Declared(msgspec.Struct):
+    takes_files: bool = msgspec.field(default=False, name="x-agent-gateway-files")
+
+
+def declares_files(document: bytes) -> bool:
+    """Whether an OpenAPI document says that its server takes files of a message with their bytes."""
+    try:
+        return msgspec.json.decode(document, type=_Declared).takes_files
+    except UNREADABLE:
+        return False
 
 
 class _Version(msgspec.Struct):

@@ -211,7 +211,7 @@ def _is_plain_text(layer: Layer) -> bool:
         layer.name in _USER_PROMPT.names
         and _kind(layer) is _PROMPT
         and isinstance(layer.config, dict)
-        and layer.config.keys() == {"user"}
+        and layer.config.keys() - {"files"} == {"user"}
     )
 
 
@@ -220,7 +220,8 @@ def _config(layer: Layer, names: Mapping[str, str]) -> Any:
         # Absent or null; the backend judges anything else.
         return layer.config or {}
     if _is_plain_text(layer):
-        return {"text": _joined(layer.config["user"])}
+        files = {key: value for key, value in layer.config.items() if key == "files"}
+        return {"text": _joined(layer.config["user"]), **files}
     kind = _kind(layer)
     deps = layer.deps if kind is not None and isinstance(layer.deps, dict) else {}
     references = {

@@ -149,8 +149,12 @@ class Backend(Protocol):
     """
 
     @property
-    def replayable(self) -> bool:
-        """True when any process can read the events of any run (not so for runs held in memory)."""
+    def outlives_process(self) -> bool:
+        """True when runs go on without the process that created them; not so for those that live in it."""
+        ...
+
+    async def takes_files(self) -> bool:
+        """Whether it declares that it takes PDFs and texts of a message with their bytes (`shown_files`)."""
         ...
 
     async def create_run(self, request: CreateRunRequest) -> RunId:

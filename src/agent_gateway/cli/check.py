@@ -17,7 +17,7 @@ from agent_gateway.cli.findings import Finding, tell
 from agent_gateway.cli.values import without_password
 from agent_gateway.domain.ids import new_id
 from agent_gateway.errors import ConfigError, ObjectError, StoreError
-from agent_gateway.openers import check_database, open_backend, open_database, open_files, secret_key
+from agent_gateway.openers import check_database, check_model, open_database, open_files, secret_key
 from agent_gateway.settings import Settings
 from agent_gateway.startup_checks import load_config, try_tools
 from agent_gateway.store.db.database import Database
@@ -209,7 +209,7 @@ async def _tools(settings: Settings) -> str:
 
 
 def _model(settings: Settings) -> str:
-    open_backend(settings)
+    check_model(settings)
     if not settings.model:
         return "none, the demo agent answers"
     return (

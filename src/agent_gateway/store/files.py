@@ -166,21 +166,21 @@ class FileStore:
         chunks = await self._objects.get(location.key, 0, location.file.size)
         return b"".join([chunk async for chunk in chunks])
 
-    async def read_images(self, file_ids: Sequence[str], seconds: float) -> dict[str, bytes]:
-        """The bytes of these images that can be read within a bound; an agent gets the others as URLs."""
-        images: dict[str, bytes] = {}
+    async def read_contents(self, file_ids: Sequence[str], seconds: float) -> dict[str, bytes]:
+        """The bytes of these files that can be read within a bound; an agent gets the others as URLs."""
+        contents: dict[str, bytes] = {}
         if not file_ids:
-            return images
+            return contents
         try:
             async with asyncio.timeout(seconds):
                 for file_id in file_ids:
                     try:
-                        images[file_id] = await self.read_all(file_id)
+                        contents[file_id] = await self.read_all(file_id)
                     except (GatewayError, ObjectError, StoreError) as error:
-                        logger.warning("image %s is sent as a URL: %s", file_id, type(error).__name__)
+                        logger.warning("file %s is sent as a URL: %s", file_id, type(error).__name__)
         except TimeoutError:
-            logger.warning("images are sent as URLs: the file store is slow")
-        return images
+            logger.warning("files are sent as URLs: the file store is slow")
+        return contents
 
     async def put_artifact(self, message_created_at: int, file_id: FileId, data: bytes) -> None:
         """Store the bytes of a file that an agent made; may be repeated (R7).

@@ -38,7 +38,7 @@ class Drain:
         self.is_over = False
         self._turns = turns
         self._store = resources.store
-        self._replayable = resources.backend.replayable
+        self._runs_stay = resources.backend.outlives_process
         self._limits = limits
         self._is_arriving = is_arriving
         self._is_adopting = is_adopting
@@ -57,7 +57,7 @@ class Drain:
         until = asyncio.get_running_loop().time() + seconds
         await self._wait_for_the_others(seconds)
         done = await self._hand_over_all(until)
-        if self._replayable and done:
+        if self._runs_stay and done:
             # The process that starts next takes the rest. The store keeps turns in `sending`: they would lose
             # their runs.
             done = await self._in_time(self._handover.release(self._releasable()), until)
@@ -89,13 +89,13 @@ class Drain:
                 if not live.handed_over and not self.offers(live.turn.task_id):
                     live.hand_over()
             # A sweep of ours that is still on its way would adopt what is offered.
-            if self._replayable and not self._is_adopting():
+            if self._runs_stay and not self._is_adopting():
                 await self._handover.offer([live for live in self._releasable() if not live.runner.sending])
         await self._handover.settle([live for live in self._followed() if live.readers])
 
     def _end_what_is_left(self) -> None:
         for live in self._all():
-            if live.runner.owned and (live.runner.sending or not self._replayable):
+            if live.runner.owned and (live.runner.sending or not self._runs_stay):
                 logger.warning("draining: interrupted", extra={"task_id": live.turn.task_id})
                 live.runner.interrupt()
             elif not (live.runner.owned and live.runner.ending):

@@ -64,6 +64,7 @@ export class Composer {
     const { file_upload: upload, user_input_form: form } = parameters;
     this._upload = upload.enabled && upload.allowed_file_upload_methods.includes("local_file") ? upload : null;
     this._attach.hidden = !this._upload;
+    this._picker.accept = upload.allowed_file_extensions.map((/** @type {string} */ one) => `.${one}`).join();
     this._text.placeholder = site.input_placeholder || "Write a message…";
     this._form_items = form;
     this.begin(this._starts);

@@ -204,7 +204,7 @@ def test_a_hanging_file_store_delays_a_turn_only_once(
 ) -> None:
     app = tmp_path / "app.yaml"
     app.write_text(NEWER % ', files: "${files}"')
-    server = start_gateway(app_file=app, limits=Limits(turn=TurnLimits(read_images_seconds=3.0)))
+    server = start_gateway(app_file=app, limits=Limits(turn=TurnLimits(read_files_seconds=3.0)))
     with server.client() as client, ExitStack() as opened:
         chat = Chat(client, user)
         kept = [upload(chat, name) for name in ("a.png", "b.png", "c.png")]

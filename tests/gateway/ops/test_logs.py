@@ -243,7 +243,7 @@ def test_the_backend_server_logs_in_the_same_way_and_with_the_same_request_id(
         ("POST", "/runs", 202),
         ("GET", "/runs/{run_id}/events/sse", 200),
     }
-    [run] = of(lines, "agent_gateway.backend.embedded.runs")
+    [run] = of(lines, "agent_gateway.backend.embedded.runs.registry")
     assert (run["message"], run["request_id"]) == ("run succeeded", "request-through-both")
     assert {line["request_id"] for line in told} == {"request-through-both"}
     assert "canary" not in logged.read_text()

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -35,71 +36,69 @@ def say(what: object) -> None:
     sys.stdout.flush()
 
 
-server = MCPServer("odd", log_level="CRITICAL")
-
-
-@server.tool()
 def echo(text: str) -> str:
     """Say the same again."""
     return f"echo {text}"
 
 
-@server.tool()
 def pid() -> str:
     """The id of this process."""
     return f"pid {os.getpid()}"
 
 
-@server.tool()
 def environment() -> str:
     """The names of the environment variables, and the value of SHOWN."""
     return f"{' '.join(sorted(os.environ))} SHOWN={os.environ.get('SHOWN')}"
 
 
-@server.tool()
 async def hang() -> str:
     """Never answer."""
     await asyncio.Event().wait()
     return ""
 
 
-@server.tool()
 def block() -> str:
     """Never answer, and nothing else either."""
     time.sleep(3600)
     return ""
 
 
-@server.tool()
 def die() -> str:
     """End the process."""
     os._exit(3)
 
 
-@server.tool()
 def fail() -> str:
     """Fail."""
     sys.stderr.write(f"{SECRET}\n")
     raise ToolError(f"{SECRET}: no such city")
 
 
-@server.tool()
 def much(size: int) -> str:
     """Return so many characters."""
     return "x" * size
 
 
-@server.tool()
 def picture() -> Image:
     """Return a PNG image."""
     return Image(data=PIXEL, format="png")
 
 
-@server.tool()
 def garbage() -> str:
     """Write a line that is not MCP, and answer."""
     say(f"{SECRET} is no JSON")
     return "after garbage"
+
+
+TOOLS: list[Callable[..., Any]] = [echo, pid, environment, hang, block, die, fail, much, picture, garbage]
+
+
+def made() -> MCPServer:
+    """The server; making it sets the level of all logs."""
+    server = MCPServer("odd", log_level="CRITICAL")
+    for tool in TOOLS:
+        server.add_tool(tool)
+    return server
 
 
 def guarded(app: ASGIApp, token: str) -> ASGIApp:
@@ -118,7 +117,7 @@ def guarded(app: ASGIApp, token: str) -> ASGIApp:
 def over_http(token: str) -> None:
     """Serve on a free port."""
     listener = socket.create_server(("127.0.0.1", 0))
-    app = guarded(server.streamable_http_app(), token)
+    app = guarded(made().streamable_http_app(), token)
     config: Any = uvicorn.Config(app, log_level="critical", lifespan="on")
     say(listener.getsockname()[1])
     uvicorn.Server(config).run([listener])
@@ -126,7 +125,7 @@ def over_http(token: str) -> None:
 
 def main(arguments: list[str]) -> None:
     if not arguments:
-        server.run("stdio")
+        made().run("stdio")
     elif arguments[0] == "--http":
         over_http(arguments[1])
     elif arguments[0] == "--mute":

@@ -4,6 +4,6 @@ Importing this package is cheap. The agent framework, which takes seconds to imp
 `EmbeddedBackend` is built.
 """
 
-from agent_gateway.backend.embedded.backend import DEMO_PACE, EmbeddedBackend
+from agent_gateway.backend.embedded.backend import DEMO_PACE, EmbeddedBackend, check_model
 
-__all__ = ["DEMO_PACE", "EmbeddedBackend"]
+__all__ = ["DEMO_PACE", "EmbeddedBackend", "check_model"]

@@ -16,8 +16,8 @@ from pydantic_ai import RunContext
 from pydantic_ai.exceptions import AgentRunError, RunCancelled, UserError
 from pydantic_ai.messages import (
     AgentStreamEvent,
-    BinaryContent,
-    ImageUrl,
+    BinaryImage,
+    FunctionToolCallEvent,
     ModelMessage,
     ModelMessagesTypeAdapter,
     ModelRequest,
@@ -26,14 +26,15 @@ from pydantic_ai.messages import (
     PartStartEvent,
     TextPart,
     TextPartDelta,
-    UserContent,
 )
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage, UsageLimits
 
+from agent_gateway.backend.embedded.content import TakenFiles, answers_with_images, prompt_content
 from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
 from agent_gateway.backend.embedded.failures import INCOMPLETE, run_failed
+from agent_gateway.backend.embedded.kept_files import MAX_KEPT_BYTES, with_bounded_files
 from agent_gateway.backend.embedded.models import Models, settings_of
 from agent_gateway.backend.embedded.plan import Plan, read_plan
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
@@ -67,7 +68,8 @@ class EmbeddedAgents:
         plan = read_plan(request)
         if not plan.prompt:
             return _succeeded(plan, plan.messages(), None)
-        watch, history = Stopwatch(), _load(plan.messages())
+        given = sum(len(file.data or b"") for file in plan.files)
+        watch, history = Stopwatch(), with_bounded_files(_load(plan.messages()), MAX_KEPT_BYTES - given)
         model = self._models.name_of(plan.model)
         asks_human = plan.asks_human or not model
         may_stop = asks_human or plan.tools.asks_approval
@@ -76,14 +78,21 @@ class EmbeddedAgents:
         async def forward(_: RunContext[object], events: AsyncIterable[AgentStreamEvent]) -> None:
             async for event in events:
                 watch.saw_event()
-                emit(event_json(_EVENTS, event), delta_json(_text_delta(event)))
+                logged = emit(event_json(_EVENTS, event), delta_json(_text_delta(event)))
+                if isinstance(event, FunctionToolCallEvent):
+                    # The tool runs after this: a run that is started again must have told of it.
+                    await logged
 
         agent = self._models.agent(plan.model)
         try:
             async with self._tools.of(plan.tools, asks_human=asks_human) as toolsets:
                 result = await agent.run(
-                    resumed.words if resumed else _prompt(plan),
-                    output_type=[str, DeferredToolRequests] if may_stop else str,
+                    resumed.words if resumed else prompt_content(plan.prompt, plan.files),
+                    output_type=[
+                        str,
+                        *([BinaryImage] if answers_with_images(agent.model) else []),
+                        *([DeferredToolRequests] if may_stop else []),
+                    ],
                     message_history=history,
                     deferred_tool_results=resumed.results if resumed else None,
                     instructions=plan.instructions,
@@ -91,7 +100,7 @@ class EmbeddedAgents:
                     usage_limits=UsageLimits(request_limit=plan.model.max_requests),
                     toolsets=toolsets,
                     event_stream_handler=forward,
-                    capabilities=[WholeCharacters()],
+                    capabilities=[WholeCharacters(), TakenFiles()],
                 )
         except asyncio.CancelledError as cancelled:
             if (leftovers := _leftovers(plan, cancelled, watch)) is None:
@@ -138,19 +147,6 @@ class Stopwatch:
         )
 
 
-def _prompt(plan: Plan) -> str | list[UserContent]:
-    """The user's words: one text, or several texts with the images that the model sees."""
-    if len(plan.prompt) == 1 and not plan.images:
-        return plan.prompt[0]
-    seen = [
-        ImageUrl(url=image.url, media_type=image.mime_type)
-        if image.data is None
-        else BinaryContent(data=image.data, media_type=image.mime_type)
-        for image in plan.images
-    ]
-    return [*plan.prompt, *seen]
-
-
 def _is_incomplete(model: object, response: ModelResponse) -> bool:
     """Whether a provider's answer ended without a finish reason: its stream was cut in a polite way.
 
@@ -177,7 +173,7 @@ def _text_delta(event: AgentStreamEvent) -> str | None:
 def _succeeded(
     plan: Plan,
     messages: bytes,
-    output: str | DeferredToolRequests | None,
+    output: str | BinaryImage | DeferredToolRequests | None,
     usage: Usage | None = None,
     finish_reason: str | None = None,
 ) -> bytes:
@@ -186,6 +182,8 @@ def _succeeded(
         data["finish_reason"] = finish_reason
     if isinstance(output, DeferredToolRequests):
         data["deferred_tool_call"] = clean_json(deferred_call(output))
+    elif isinstance(output, BinaryImage):
+        data["output"] = ""  # an event has brought the image
     else:
         data["output"] = clean_text(output) if output else output
     return msgspec.json.encode(data if usage is None else data | {"usage": usage})
@@ -215,6 +213,6 @@ def _dump(messages: list[ModelMessage]) -> bytes:
     # Each request brings the instructions again: kept ones would add a copy with every turn.
     kept = [
         replace(message, instructions=None) if isinstance(message, ModelRequest) else message
-        for message in messages
+        for message in with_bounded_files(messages)
     ]
     return messages_json(kept)

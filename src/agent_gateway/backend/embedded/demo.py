@@ -16,6 +16,7 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ToolReturnPart, Use
 from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
 
 from agent_gateway.backend.embedded.calculator import calculate as evaluate
+from agent_gateway.backend.embedded.content import line_of
 from agent_gateway.json_types import JsonObject
 
 ABOUT: Final = "I am the demo agent: no model is configured, so my answers are scripted."
@@ -210,7 +211,9 @@ def _prompts(message: ModelMessage) -> Iterator[str]:
         for part in message.parts:
             if isinstance(part, UserPromptPart):
                 content = [part.content] if isinstance(part.content, str) else part.content
-                yield "\n".join(text for text in content if isinstance(text, str))
+                # Of a file it reads only the line that describes it.
+                said = (item if isinstance(item, str) else line_of(item) for item in content)
+                yield "\n".join(text for text in said if text is not None)
 
 
 def _quote(text: str) -> str:

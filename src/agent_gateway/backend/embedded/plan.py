@@ -4,7 +4,6 @@ A layer without a type (newer composition schema) is identified by its name. A c
 know fails the run: nothing of it is dropped without a word.
 """
 
-import base64
 from collections.abc import Mapping
 from typing import Final, TypeVar
 
@@ -23,6 +22,7 @@ from agent_gateway.backend.embedded.layers import (
     mistakes,
     read_config,
 )
+from agent_gateway.backend.embedded.prompt_files import PromptFile, prompt_file
 from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.backend.protocol import EMPTY_OBJECT, CreateRunRequest, Layer, OnExit
 
@@ -55,14 +55,6 @@ class HistoryState(msgspec.Struct):
     messages: msgspec.Raw = _NO_MESSAGES
 
 
-class ShownFile(msgspec.Struct, frozen=True):
-    """An image of the user prompt that the model sees: its bytes, or the URL where they are."""
-
-    mime_type: str
-    data: bytes | None
-    url: str = ""
-
-
 class Plan(msgspec.Struct, frozen=True):
     """One run, read from its request."""
 
@@ -71,7 +63,8 @@ class Plan(msgspec.Struct, frozen=True):
     instructions: str | None
     prompt: list[str]
     """The user's words in this run; empty when it only cleans up."""
-    images: list[ShownFile]
+    files: list[PromptFile]
+    """The files that came with them."""
     model: ModelConfig
     history: int | None
     """Index of the history layer; without one the agent remembers nothing."""
@@ -110,22 +103,18 @@ def read_plan(request: CreateRunRequest) -> Plan:
     on_exit = request.on_exit or OnExit()
     prompts = [config for config in configs if isinstance(config, PromptConfig)]
     prompt: list[str] = []
-    images: list[ShownFile] = []
+    files: list[PromptFile] = []
     for config in prompts:
         prompt += [*config.user, *([] if config.text is None else [config.text])]
-        for file in config.files:
-            if (image := _image(file)) is not None:
-                images.append(image)
-            else:
-                prompt.append(f"Attached {file.get('type') or 'file'}: {file.get('url') or 'not available'}")
+        files += [prompt_file(entry) for entry in config.files]
     cleans_up = "llm" not in kinds and on_exit.default == "delete"
-    if not cleans_up and not any(text.strip() for text in prompt):
+    if not cleans_up and not any(text.strip() for text in prompt) and not files:
         raise RunFailed("the user prompt must not be blank")
     return Plan(
         layers=_snapshot_layers(request, on_exit),
         instructions="\n\n".join(text for config in prompts for text in config.prefix) or None,
         prompt=[] if cleans_up else prompt,
-        images=images,
+        files=files,
         model=_first(configs, ModelConfig) or ModelConfig(),
         history=kinds.index("history") if "history" in kinds else None,
         answers=_answers(request),
@@ -168,20 +157,6 @@ def _kind(layer: Layer) -> str:
     if (kind := kind_of(type_id)) is not None:
         return kind
     raise RunFailed(f"Layer type id {type_id!r} is not registered.")
-
-
-def _image(file: Mapping[str, object]) -> ShownFile | None:
-    """The image that an entry shows to the model; None when it does not."""
-    match file:
-        case {"delivery": "multimodal", "mime_type": str(kind), "base64_data": str(encoded)}:
-            try:
-                return ShownFile(kind, base64.b64decode(encoded, validate=True))
-            except ValueError:
-                raise RunFailed("a file of the prompt is not base64") from None
-        case {"delivery": "multimodal", "mime_type": str(kind), "url": str(url)}:
-            return ShownFile(kind, None, url)
-        case _:
-            return None
 
 
 def _snapshot_layers(request: CreateRunRequest, on_exit: OnExit) -> list[SnapshotLayer]:

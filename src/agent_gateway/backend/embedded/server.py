@@ -2,9 +2,10 @@
 
 import asyncio
 import hmac
+import logging
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Final
 
 import msgspec
@@ -17,17 +18,12 @@ from starlette.routing import Route
 
 from agent_gateway import tracing
 from agent_gateway.backend.embedded.backend import EmbeddedBackend
-from agent_gateway.backend.embedded.runs import (
-    FROM_START,
-    Cancellation,
-    Cursor,
-    LoggedEvent,
-    Run,
-    Stopping,
-    parse_cursor,
-)
-from agent_gateway.backend.protocol import Composition, CreateRunRequest, OnExit
-from agent_gateway.errors import RunLost
+from agent_gateway.backend.embedded.runs import Cancellation, Stopping
+from agent_gateway.backend.embedded.runs.log import RunLog
+from agent_gateway.backend.embedded.runs.requests import read_request
+from agent_gateway.backend.embedded.runs.run import FROM_START, LoggedEvent, Run, parse_cursor
+from agent_gateway.domain.ids import canonical_uuid
+from agent_gateway.errors import BackendError, RunLost, StoreError
 from agent_gateway.server import requests
 from agent_gateway.server.config import server_config
 
@@ -40,31 +36,10 @@ CUT_SECONDS: Final = 5
 SCHEMA_VERSION: Final = 1
 """Of the compositions that it accepts: the generation of the run protocol that it speaks."""
 
-_NULL: Final = msgspec.Raw(b"null")
 _SSE_HEADERS: Final = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+logger = logging.getLogger(__name__)
+
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-class CreateRequest(msgspec.Struct):
-    """Body of POST /runs. The decoder has no `Raw | None`, so this is not CreateRunRequest itself."""
-
-    composition: Composition
-    session_snapshot: msgspec.Raw = _NULL
-    deferred_tool_results: Mapping[str, object] | None = None
-    idempotency_key: str | None = None
-    metadata: Mapping[str, object] = {}
-    on_exit: OnExit | None = None
-
-    def as_sent(self) -> CreateRunRequest:
-        """The request as the gateway sent it."""
-        return CreateRunRequest(
-            composition=self.composition,
-            session_snapshot=None if self.session_snapshot == _NULL else self.session_snapshot,
-            deferred_tool_results=self.deferred_tool_results,
-            idempotency_key=self.idempotency_key,
-            metadata=self.metadata,
-            on_exit=self.on_exit,
-        )
 
 
 class CancelRequest(msgspec.Struct):
@@ -74,23 +49,27 @@ class CancelRequest(msgspec.Struct):
     message: str | None = None
 
 
-_create: Final = msgspec.json.Decoder(CreateRequest)
 _cancel: Final = msgspec.json.Decoder(CancelRequest)
 
 
 def create_backend_app(
-    backend: EmbeddedBackend, token: str | None, *, keepalive_seconds: float = 15.0
+    backend: EmbeddedBackend,
+    token: str | None,
+    *,
+    keepalive_seconds: float = 15.0,
+    storage: AbstractAsyncContextManager[object] | None = None,
 ) -> Starlette:
     """The ASGI app of the run protocol. With a token, every route of a run requires it as a bearer token.
 
-    A silent stream gets a comment after each `keepalive_seconds`. The lifespan closes the backend. A server
+    A silent stream gets a comment after each `keepalive_seconds`. The lifespan closes the backend; `storage`,
+    where the runs are logged, is entered before and left after. A server
     must end the runs itself before it waits for open streams, because those wait for their runs;
     `BackendServer` does.
     """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
-        async with tracing.running():
+        async with tracing.running(), storage or nullcontext(), backend.runs.tidying():
             yield
             await backend.aclose()
 
@@ -105,7 +84,7 @@ def create_backend_app(
             Route("/runs/{run_id}/events/sse", guard(routes.stream), methods=["GET"]),
             Route("/runs/{run_id}/cancel", guard(routes.cancel), methods=["POST"]),
         ],
-        exception_handlers={HTTPException: _refuse},
+        exception_handlers={HTTPException: _refuse, StoreError: _away},
         lifespan=lifespan,
         max_body_size=MAX_BODY_BYTES,
     )
@@ -129,11 +108,22 @@ class BackendServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve_backend(host: str, port: int, model: str, token: str | None) -> None:
-    """Serve the embedded backend over HTTP until a signal ends it; raises ConfigError."""
+def serve_backend(
+    host: str,
+    port: int,
+    model: str,
+    token: str | None,
+    *,
+    log: RunLog,
+    storage: AbstractAsyncContextManager[object],
+) -> None:
+    """Serve the embedded backend over HTTP until a signal ends it; raises ConfigError.
+
+    Its runs are in `log`, which works while `storage` is entered.
+    """
     # A composition that names a program or a function runs code: only those who know the token may.
-    backend = EmbeddedBackend(model, log_ends=True, runs_code=bool(token))
-    app = create_backend_app(backend, token)
+    backend = EmbeddedBackend(model, log, log_ends=True, runs_code=bool(token))
+    app = create_backend_app(backend, token, storage=storage)
     config = server_config(
         app,
         host=host,
@@ -151,34 +141,34 @@ class _Routes:
         self._keepalive_seconds = keepalive_seconds
 
     async def create(self, request: Request) -> Response:
-        wish = _decode(_create, await request.body()).as_sent()
+        wish = _decode(read_request, await request.body())
         if wish.composition.schema_version != SCHEMA_VERSION:
             raise _Malformed(f"must be {SCHEMA_VERSION}", "composition", "schema_version")
         try:
-            run = self._runs.create(wish)
+            run = await self._runs.create(wish)
         except Stopping:
             raise HTTPException(503, "the backend is stopping") from None
         return JSONResponse({"run_id": run.id, "status": run.status}, 202)
 
     async def status(self, request: Request) -> Response:
-        run = self._run(request)
-        return JSONResponse(
-            {
-                "run_id": run.id,
-                "status": run.status,
-                "created_at": run.created_at,
-                "updated_at": run.updated_at,
-                "error": run.error,
-            }
-        )
+        async with self._run(request) as run:
+            return JSONResponse(
+                {
+                    "run_id": run.id,
+                    "status": run.status,
+                    "created_at": run.created_at,
+                    "updated_at": run.updated_at,
+                    "error": run.error,
+                }
+            )
 
     async def events(self, request: Request) -> Response:
-        run = self._run(request)
         after = request.query_params.get("after")
         limit = request.query_params.get("limit", "100")
         if not limit.isdecimal() or not 1 <= int(limit) <= MAX_EVENTS:
             raise HTTPException(422, f"limit must be a number from 1 to {MAX_EVENTS}")
-        events = run.after(_cursor(after))[: int(limit)]
+        async with self._run(request) as run:
+            events = run.after(_cursor(after))[: int(limit)]
         page = {
             "run_id": run.id,
             "events": [msgspec.Raw(event.body) for event in events],
@@ -187,63 +177,86 @@ class _Routes:
         return Response(msgspec.json.encode(page), media_type="application/json")
 
     async def stream(self, request: Request) -> Response:
-        run = self._run(request)
         after = request.query_params.get("after") or request.headers.get("last-event-id")
-        return StreamingResponse(
-            _frames(run, _cursor(after), self._keepalive_seconds),
-            media_type="text/event-stream",
-            headers=_SSE_HEADERS,
-        )
+        number = _cursor(after)
+        async with self._run(request):
+            # Once more by the response itself, which may never begin.
+            reading = self._runs.opened(_id_in(request))
+            frames = _frames(reading, number, self._keepalive_seconds)
+            return StreamingResponse(frames, media_type="text/event-stream", headers=_SSE_HEADERS)
 
     async def cancel(self, request: Request) -> Response:
-        wish = _decode(_cancel, await request.body())
-        run = self._run(request)
-        run = await self._runs.cancel(run.id, Cancellation(wish.reason, wish.message))
+        wish = _decode(_cancel.decode, await request.body())
+        try:
+            run = await self._runs.cancel(_id_in(request), Cancellation(wish.reason, wish.message))
+        except RunLost:
+            raise HTTPException(404, "run not found") from None
+        if run.status == "running":
+            return JSONResponse({"run_id": run.id, "status": run.status}, 202)
         if run.status != "cancelled":
             raise HTTPException(409, f"run already finished with status '{run.status}'")
         return JSONResponse({"run_id": run.id, "status": run.status})
 
-    def _run(self, request: Request) -> Run:
+    @asynccontextmanager
+    async def _run(self, request: Request) -> AsyncGenerator[Run]:
         try:
-            return self._runs.get(request.path_params["run_id"])
+            async with self._runs.opened(_id_in(request)) as run:
+                yield run
         except RunLost:
             raise HTTPException(404, "run not found") from None
 
 
+def _id_in(request: Request) -> str:
+    run_id = canonical_uuid(request.path_params["run_id"])
+    if run_id is None:
+        raise HTTPException(404, "run not found")
+    return run_id
+
+
 async def _openapi(_: Request) -> Response:
-    """The part of an OpenAPI document from which a gateway learns the generation."""
+    """The part of an OpenAPI document that a gateway reads: the generation, and that files are taken."""
     version = {"type": "integer", "const": SCHEMA_VERSION}
     composition = {"type": "object", "properties": {"schema_version": version}}
     return JSONResponse(
         {
             "openapi": "3.1.0",
             "info": {"title": "Agent backend", "version": "1"},
+            "x-agent-gateway-files": True,
             "paths": {},
             "components": {"schemas": {"RunComposition": composition}},
         }
     )
 
 
-async def _frames(run: Run, cursor: Cursor, keepalive_seconds: float) -> AsyncGenerator[bytes]:
-    """The SSE frames of a run after a cursor, all that are there in one piece; ends with the run."""
-    while True:
-        try:
-            async with asyncio.timeout(keepalive_seconds):
-                batch = await run.next_batch(cursor)
-        except TimeoutError:
-            yield b": keepalive\n\n"
-            continue
-        if not batch:
-            return
-        cursor = batch[-1].cursor
-        yield b"".join(_frame(event) for event in batch)
+async def _frames(
+    reading: AbstractAsyncContextManager[Run], number: int, keepalive_seconds: float
+) -> AsyncGenerator[bytes]:
+    """The SSE frames of a run after a number, all that are there in one piece; ends with the run.
+
+    It ends before, too, when the run can no longer be read here: the reader comes back, here or elsewhere.
+    """
+    async with reading as run:
+        while True:
+            try:
+                async with asyncio.timeout(keepalive_seconds):
+                    batch = await run.next_batch(number)
+            except TimeoutError:
+                yield b": keepalive\n\n"
+                continue
+            except BackendError as error:
+                logger.debug("a stream is cut: %s", error)
+                return
+            if not batch:
+                return
+            number = batch[-1].number
+            yield b"".join([_frame(event) for event in batch])
 
 
 def _frame(event: LoggedEvent) -> bytes:
     return f"id: {event.id}\nevent: {event.type}\ndata: ".encode() + event.body + b"\n\n"
 
 
-def _cursor(text: str | None) -> Cursor:
+def _cursor(text: str | None) -> int:
     if not text:
         return FROM_START
     try:
@@ -252,9 +265,9 @@ def _cursor(text: str | None) -> Cursor:
         raise HTTPException(422, "the cursor is not one of this run's event ids") from None
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+def _decode(decode: Callable[[bytes], Any], body: bytes) -> Any:
     try:
-        return decoder.decode(body)
+        return decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         # The message names types and a path, and repeats nothing of the body, which holds model credentials.
         raise _Malformed(str(error)) from None
@@ -274,6 +287,11 @@ async def _refuse(_: Request, error: Exception) -> Response:
     if isinstance(error, _Malformed):
         detail = [{"type": "invalid", "loc": error.loc, "msg": error.detail}]
     return JSONResponse({"detail": detail}, error.status_code, error.headers)
+
+
+async def _away(_: Request, error: Exception) -> Response:
+    logger.debug("refused: %s", error)
+    return JSONResponse({"detail": "the run log cannot be used"}, 503, {"Retry-After": "1"})
 
 
 def _guard(token: str | None) -> Callable[[Endpoint], Endpoint]:

@@ -58,6 +58,19 @@ def files_in(returned: object) -> list[Mapping[str, object]]:
     return [value for value in values if isinstance(value, dict) and value.get("kind") == "binary"]
 
 
+def without_bytes(returned: object) -> object:
+    """What a tool returned, without the bytes of its files: those are files of the answer."""
+    if isinstance(returned, list):
+        return [_without_bytes(value) for value in returned]
+    return _without_bytes(returned)
+
+
+def _without_bytes(value: object) -> object:
+    if not isinstance(value, dict) or value.get("kind") != "binary":
+        return value
+    return {key: held for key, held in value.items() if key != "data"}
+
+
 def linked_files(metadata: object) -> list[Mapping[str, object]]:
     """The files that a tool made and only links to, from the metadata of its result."""
     held = as_dict(metadata)

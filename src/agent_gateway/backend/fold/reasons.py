@@ -30,6 +30,7 @@ _CODES: Final[dict[str, str]] = {
     "InvokeServerUnavailableError": "provider_unavailable",
     "shutdown": "service_unavailable",
     "ToolServerUnavailableError": "service_unavailable",
+    "process_lost": "turn_interrupted",
 }
 """Keys of errors.FAILURES by the error type or the reason of a failed run."""
 

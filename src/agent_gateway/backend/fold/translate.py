@@ -12,7 +12,14 @@ from typing import Final
 
 import msgspec
 
-from agent_gateway.backend.fold.artifacts import Artifact, files_in, linked_files, read_file, read_link
+from agent_gateway.backend.fold.artifacts import (
+    Artifact,
+    files_in,
+    linked_files,
+    read_file,
+    read_link,
+    without_bytes,
+)
 from agent_gateway.backend.fold.surrogates import ends_in_half, half_from_bytes, half_to_bytes, split_half
 from agent_gateway.backend.fold.terminal import RunEnd, read_run_end
 from agent_gateway.backend.fold.tool_text import MAX_OBSERVATION, MAX_TOOL_INPUT, cut, json_text, tool_name
@@ -267,7 +274,7 @@ class Fold:
         for link in linked_files(part.get("metadata")) if self._newer else ():
             self._link(link)
         step = self.steps[number - 1] if number <= len(self.steps) else Step(number, 0, tool=name)
-        observation = cut(json_text(part.get("content")), MAX_OBSERVATION)
+        observation = cut(json_text(without_bytes(part.get("content"))), MAX_OBSERVATION)
         self._emit(msgspec.structs.replace(step, observation=observation), out)
 
     def _file(self, content: Mapping[str, object]) -> None:

@@ -123,18 +123,31 @@ def chat(
 
 def backend(host: Host = None, port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000) -> None:
     """Serve the embedded agent over HTTP, in the run protocol."""
-    from agent_gateway import tracing
+    import asyncio
+
+    from agent_gateway import openers, tracing
     from agent_gateway.cli.environment import read_settings
     from agent_gateway.cli.listen import bind
+    from agent_gateway.domain.ids import new_id
 
-    settings = read_settings(host, port)
+    settings = openers.for_backend(read_settings(host, port))
     tracing.require()
     # Binds first, so that an unusable address is reported in one line.
     for one in bind(settings.host, port):
         one.close()
     from agent_gateway.backend.embedded.server import serve_backend
 
-    serve_backend(settings.host, port, settings.model, settings.backend_token.get_secret_value() or None)
+    with openers.owned_database(settings):
+        asyncio.run(openers.prepare_backend(settings))
+        database = openers.open_database(settings)
+        serve_backend(
+            settings.host,
+            port,
+            settings.model,
+            settings.backend_token.get_secret_value() or None,
+            log=openers.open_run_log(settings, database, new_id()),
+            storage=openers.using(database),
+        )
 
 
 def openapi(

@@ -40,6 +40,9 @@ ACTIVE = f"state IN {ACTIVE_STATES!r}"
 QUEUED = "state = 'queued'"
 OPEN = "state = 'open'"
 DELETED = "deleted_at IS NOT NULL"
+HAS_KEY = "idempotency_key IS NOT NULL"
+ENDED = "ended_at IS NOT NULL"
+ASKED = "cancel IS NOT NULL AND ended_at IS NULL"
 
 
 def _id() -> Any:
@@ -426,6 +429,57 @@ class OutboxRow(Row, table=True):
     created_at: datetime = _time()
 
 
+class RunRow(Row, table=True):
+    """A run of the embedded agent: who drives it, and how it ended (docs/design/durability.md, R19).
+
+    It refers to no other table: the agent may have a database of its own.
+    """
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        Index(
+            "uq_runs_idempotency_key",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text(HAS_KEY),
+            sqlite_where=text(HAS_KEY),
+        ),
+        Index("ix_runs_ended_at", "ended_at", postgresql_where=text(ENDED), sqlite_where=text(ENDED)),
+        Index("ix_runs_asked", "owner", postgresql_where=text(ASKED), sqlite_where=text(ASKED)),
+        CheckConstraint("status IN ('running', 'succeeded', 'failed', 'cancelled')", name="status"),
+        CheckConstraint("(status = 'running') = (ended_at IS NULL)", name="ended"),
+        # As for turns: leases are renewed in place.
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+    id: str = _id()
+    status: str = Field(sa_column=Column(String(16), nullable=False))
+    owner: str = Field(sa_column=Column(uuid_type(), nullable=False))
+    epoch: int
+    """Grows with every change of owner; writes of an older epoch change nothing."""
+    lease_until: datetime = _time()
+    idempotency_key: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    request: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    """JSON, with the keys of model providers that the app names; only while it can be started again."""
+    cancel: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    """JSON of why somebody wants it to be cancelled."""
+    error: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    created_at: datetime = _time()
+    ended_at: datetime | None = _time(nullable=True)
+
+
+class RunEventsRow(Row, table=True):
+    """Events of a run that were committed together. Written under the lock of the run's row."""
+
+    __tablename__ = "run_events"
+    __table_args__ = (PrimaryKeyConstraint("run_id", "first"),)
+    run_id: str = Field(sa_column=Column(uuid_type(), nullable=False))
+    first: int
+    """Number of the first of them; those of a run count from 1."""
+    count: int
+    data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    """Their envelopes, one in a line."""
+
+
 def is_active(table: FromClause) -> ColumnElement[bool]:
     """The turn occupies its conversation (I7). Literal, as in the partial indexes, so that they are used."""
     return in_states(table, *ACTIVE_STATES)
@@ -461,3 +515,5 @@ idempotency = _tables["idempotency"]
 outbox = _tables["outbox"]
 forms = _tables["forms"]
 processes = _tables["processes"]
+runs = _tables["runs"]
+run_events = _tables["run_events"]

@@ -21,14 +21,15 @@ from agent_gateway.backend.embedded.tools.openapi import BODY, Operation, Parame
 
 logger = logging.getLogger(__name__)
 
+HttpClient = httpx2.AsyncClient
 MAX_TEXT: Final = 1024 * 1024
 """Bytes of an answer with text that are read."""
 _TEXTS: Final = ("application/json", "application/xml", "application/x-ndjson", "application/yaml")
 
 
-def http_client() -> httpx2.AsyncClient:
+def http_client() -> HttpClient:
     """The client for all HTTP tools of a process; close it."""
-    return httpx2.AsyncClient(
+    return HttpClient(
         follow_redirects=False,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         timeout=None,
@@ -36,7 +37,7 @@ def http_client() -> httpx2.AsyncClient:
 
 
 def operation_tool(
-    client: httpx2.AsyncClient, base_url: str, headers: Mapping[str, str], operation: Operation
+    client: HttpClient, base_url: str, headers: Mapping[str, str], operation: Operation
 ) -> Tool[object]:
     """The operation as a tool."""
 
@@ -47,7 +48,7 @@ def operation_tool(
 
 
 async def _call(
-    client: httpx2.AsyncClient,
+    client: HttpClient,
     base_url: str,
     headers: Mapping[str, str],
     operation: Operation,

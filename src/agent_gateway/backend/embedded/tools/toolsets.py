@@ -18,7 +18,7 @@ from agent_gateway.backend.embedded.tools.approval import needing_approval
 from agent_gateway.backend.embedded.tools.calls import RETRIES, BoundedToolset
 from agent_gateway.backend.embedded.tools.check import HUMAN, INSTALL
 from agent_gateway.backend.embedded.tools.functions import FunctionMissing, load_function
-from agent_gateway.backend.embedded.tools.http_calls import http_client, operation_tool
+from agent_gateway.backend.embedded.tools.http_calls import HttpClient, http_client, operation_tool
 from agent_gateway.backend.embedded.tools.openapi import DocumentError, Operation, read_api
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Tools:
 
     def __init__(self, *, runs_code: bool = True) -> None:
         self._runs_code = runs_code
-        self._client = http_client()
+        self._client: HttpClient | None = None
         self._connections: Connections | None = None
 
     @asynccontextmanager
@@ -86,14 +86,16 @@ class Tools:
             url, found = await asyncio.to_thread(read_api, config)
         except DocumentError as error:
             raise RunFailed(f"the HTTP API {name!r}: {error}", TOOLS_MISTAKEN) from None
-        tools = [operation_tool(self._client, url, config.headers, one) for one in found]
+        client = self._client = self._client or http_client()
+        tools = [operation_tool(client, url, config.headers, one) for one in found]
         toolset = FunctionToolset[object](tools, max_retries=RETRIES)
         bounded = BoundedToolset(toolset, f"the HTTP API {name!r}", config.timeout_seconds)
         return needing_approval(bounded, _approved(config, found)), [one.tool for one in found]
 
     async def aclose(self) -> None:
         """End all programs and connections."""
-        await self._client.aclose()
+        if self._client is not None:
+            await self._client.aclose()
         if self._connections is not None:
             await self._connections.aclose()
 

@@ -1,0 +1,1 @@
+"""The rows of the embedded agent's runs and their events (docs/design/durability.md, R19)."""
