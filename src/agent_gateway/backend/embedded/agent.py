@@ -34,11 +34,12 @@ from pydantic_ai.usage import RunUsage, UsageLimits
 from agent_gateway.backend.embedded.content import TakenFiles, answers_with_images, prompt_content
 from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
 from agent_gateway.backend.embedded.failures import INCOMPLETE, run_failed
-from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
 from agent_gateway.backend.embedded.kept_files import MAX_KEPT_BYTES, with_bounded_files
 from agent_gateway.backend.embedded.models import Models, settings_of
 from agent_gateway.backend.embedded.plan import Plan, read_plan
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
+from agent_gateway.backend.embedded.tools.deferred import deferred_call, resumption
+from agent_gateway.backend.embedded.tools.toolsets import Tools
 from agent_gateway.backend.protocol import CreateRunRequest
 from agent_gateway.domain.text import clean_json, clean_text
 from agent_gateway.domain.turns import Usage
@@ -55,8 +56,9 @@ _EVENTS: Final = pydantic.TypeAdapter[AgentStreamEvent](
 class EmbeddedAgents:
     """Runs the agents of this process. Raises ConfigError when the configured model cannot be used."""
 
-    def __init__(self, model: str, pace: float) -> None:
+    def __init__(self, model: str, pace: float, *, runs_code: bool = True) -> None:
         self._models = Models(model, pace)
+        self._tools = Tools(runs_code=runs_code)
 
     async def execute(self, request: CreateRunRequest, emit: Emit) -> bytes:
         """Run the agent of one request and return the data of `run_succeeded` as JSON.
@@ -69,8 +71,9 @@ class EmbeddedAgents:
         given = sum(len(file.data or b"") for file in plan.files)
         watch, history = Stopwatch(), with_bounded_files(_load(plan.messages()), MAX_KEPT_BYTES - given)
         model = self._models.name_of(plan.model)
-        asks = plan.asks_human or not model
-        prompt = prompt_content(plan.prompt, plan.files)
+        asks_human = plan.asks_human or not model
+        may_stop = asks_human or plan.tools.asks_approval
+        resumed = resumption(history, plan.answers) if plan.answers else None
 
         async def forward(_: RunContext[object], events: AsyncIterable[AgentStreamEvent]) -> None:
             async for event in events:
@@ -82,22 +85,23 @@ class EmbeddedAgents:
 
         agent = self._models.agent(plan.model)
         try:
-            result = await agent.run(
-                None if plan.answers else prompt,
-                output_type=[
-                    str,
-                    *([BinaryImage] if answers_with_images(agent.model) else []),
-                    *([DeferredToolRequests] if asks else []),
-                ],
-                message_history=history,
-                deferred_tool_results=results_for(history, plan.answers) if plan.answers else None,
-                instructions=plan.instructions,
-                model_settings=settings_of(plan.model),
-                usage_limits=UsageLimits(request_limit=plan.model.max_requests),
-                toolsets=[TOOLSET] if asks else None,
-                event_stream_handler=forward,
-                capabilities=[WholeCharacters(), TakenFiles()],
-            )
+            async with self._tools.of(plan.tools, asks_human=asks_human) as toolsets:
+                result = await agent.run(
+                    resumed.words if resumed else prompt_content(plan.prompt, plan.files),
+                    output_type=[
+                        str,
+                        *([BinaryImage] if answers_with_images(agent.model) else []),
+                        *([DeferredToolRequests] if may_stop else []),
+                    ],
+                    message_history=history,
+                    deferred_tool_results=resumed.results if resumed else None,
+                    instructions=plan.instructions,
+                    model_settings=settings_of(plan.model),
+                    usage_limits=UsageLimits(request_limit=plan.model.max_requests),
+                    toolsets=toolsets,
+                    event_stream_handler=forward,
+                    capabilities=[WholeCharacters(), TakenFiles()],
+                )
         except asyncio.CancelledError as cancelled:
             if (leftovers := _leftovers(plan, cancelled, watch)) is None:
                 raise
@@ -112,7 +116,8 @@ class EmbeddedAgents:
         return _succeeded(plan, _dump(result.all_messages()), result.output, usage, reason)
 
     async def aclose(self) -> None:
-        """Close the connections to the model providers."""
+        """Close the connections to the model providers, and end the programs of tools."""
+        await self._tools.aclose()
         await self._models.aclose()
 
 

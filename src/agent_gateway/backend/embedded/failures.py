@@ -28,6 +28,10 @@ _REASONS: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], str],
 
 INCOMPLETE: Final = "AnswerIncompleteError"
 """The reason of a run whose provider broke off the answer."""
+TOOLS_AWAY: Final = "ToolServerUnavailableError"
+"""The reason of a run whose tools cannot be used now."""
+TOOLS_MISTAKEN: Final = "ToolConfigError"
+"""The reason of a run whose app says something about tools that cannot be."""
 
 
 def run_failed(error: Exception, model: str) -> RunFailed:
