@@ -8,11 +8,11 @@ RUN python -m pip install --no-cache-dir uv==0.13.9
 # Dependencies change less often than the code: they get a layer of their own.
 COPY pyproject.toml uv.lock README.md LICENSE ./
 COPY clients/python/pyproject.toml ./clients/python/
-RUN uv sync --locked --no-dev --extra tracing --no-install-workspace
+RUN uv sync --locked --no-dev --extra tracing --extra mcp --no-install-workspace
 COPY clients/python ./clients/python
 COPY src ./src
 COPY alembic ./alembic
-RUN uv sync --locked --no-dev --extra tracing --no-editable
+RUN uv sync --locked --no-dev --extra tracing --extra mcp --no-editable
 
 FROM python:3.13-slim
 # Nothing is written but /data (and /tmp): the root file system may be read-only.

@@ -30,6 +30,18 @@ def load_config(settings: Settings) -> AppConfig:
     return config
 
 
+async def try_tools(settings: Settings, config: AppConfig) -> str:
+    """What came of connecting to the MCP servers of an app; empty when the built-in agent uses none.
+
+    Raises ConfigError for the first that cannot be used.
+    """
+    if settings.backend_url:
+        return ""
+    from agent_gateway.backend.embedded.app_check import try_servers
+
+    return await try_servers(config, os.environ)
+
+
 def check_app(settings: Settings, config: AppConfig, source: str) -> list[str]:
     """Notes about an app for the operator. Raises ConfigError for parts that the embedded agent would ignore.
 
@@ -44,4 +56,4 @@ def check_app(settings: Settings, config: AppConfig, source: str) -> list[str]:
 
     if found := app_check.problems(config):
         raise refusal(source, found, " for the embedded agent (AGENT_GATEWAY_BACKEND_URL is not set)")
-    return notes + app_check.notes(config)
+    return notes + app_check.notes(config) + app_check.missing_programs(config)

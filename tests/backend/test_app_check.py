@@ -119,12 +119,20 @@ def test_ignored_parts_of_an_app_are_named_with_their_place(layer: Json, problem
         {"name": "llm", "type": "llm"},
         {"name": "execution_context", "config": {"anything": 1}},
         {"name": "a", "type": "vendor.user_prompt", "config": {"text": "${query}", "files": "${files}"}},
-        {"name": "ask_human", "type": "vendor.ask_human", "config": None},
     ],
 )
 def test_supported_layers_are_accepted(layer: Json) -> None:
     form = [{"text-input": {"label": "Model", "variable": "model"}}]
     assert problems(app_of(layer, user_input_form=form)) == []
+
+
+def test_a_question_to_a_human_needs_a_history() -> None:
+    asking = {"name": "ask_human", "type": "vendor.ask_human", "config": None}
+    assert problems(app_of({"name": "history"}, asking)) == []
+    [problem] = problems(app_of(asking))
+    assert problem == (
+        f"{PLACE}: a question to a human needs a layer 'history': the answer comes in another run"
+    )
 
 
 def test_the_default_app_is_accepted_in_every_mode() -> None:

@@ -145,6 +145,11 @@ def test_texts_are_fenced_and_what_is_no_text_is_told_of(data: bytes, shown: str
     )
 
 
+def test_a_message_of_files_alone_has_no_blank_text() -> None:
+    assert plain(prompt_content([""], [REMOTE]))[0] == 'The file "b.png" (image/png):'
+    assert prompt_content([""], []) == ""
+
+
 def test_entries_of_gateways_before_lines_were_sent_are_read() -> None:
     image = {
         "delivery": "multimodal",

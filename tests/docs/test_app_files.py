@@ -147,5 +147,10 @@ def test_the_ask_human_layer_works_with_a_schema_1_backend(backend: ScriptedBack
 @pytest.mark.parametrize("page", [path.name for path in sorted(DOCS.glob("*.md"))])
 def test_every_example_is_tested(page: str) -> None:
     """A new example must be tested as well."""
-    known = {"app-file.md": 2, "human-input.md": 1, "built-in-agent-model.md": 4}
+    known = {
+        "app-file.md": 2,
+        "built-in-agent-model.md": 4,
+        "built-in-agent-tools.md": 2,
+        "human-input.md": 1,
+    }
     assert len(blocks(page)) == known.get(page, 0)

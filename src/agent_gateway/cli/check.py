@@ -19,7 +19,7 @@ from agent_gateway.domain.ids import new_id
 from agent_gateway.errors import ConfigError, ObjectError, StoreError
 from agent_gateway.openers import check_database, check_model, open_database, open_files, secret_key
 from agent_gateway.settings import Settings
-from agent_gateway.startup_checks import load_config
+from agent_gateway.startup_checks import load_config, try_tools
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.migrations import schema_is_current
 from agent_gateway.store.db.rights import prove_rights
@@ -193,6 +193,19 @@ def _agent(settings: Settings) -> Iterator[Finding]:
         return
     yield Finding("backend", True, "none, the built-in agent is used")
     yield _tried("model", lambda: _model(settings))
+    found = _tried("tools", lambda: asyncio.run(_tools(settings)))
+    if found.said:
+        yield found
+
+
+async def _tools(settings: Settings) -> str:
+    """The MCP servers of the app in AGENT_GATEWAY_APP_FILE; empty without any."""
+    try:
+        config = load_config(settings)
+    except ConfigError:
+        return ""  # its own point has said so
+    async with asyncio.timeout(SECONDS):
+        return await try_tools(settings, config)
 
 
 def _model(settings: Settings) -> str:

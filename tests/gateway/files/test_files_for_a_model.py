@@ -37,7 +37,7 @@ from tests.support.gateway_process import START_SECONDS, environment
 from tests.support.gateway_server import BOUND, GatewayServer, wait_until
 from tests.support.json_type import Json
 from tests.support.log_lines import kept_lines
-from tests.support.rows import add_app
+from tests.support.rows import add_app, rows_of
 
 PDF = b"%PDF-1.4\n" + bytes(range(256)) + b"\n%%EOF"
 MIB = 1024 * 1024
@@ -431,10 +431,19 @@ def without_details(observation: str) -> object:
 
 
 @pytest.fixture
-def with_tools(provider: ModelServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Chat]:
-    """Somebody who talks to an agent that has the tools `draw` and `export`."""
+def tool_server(
+    provider: ModelServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[GatewayServer]:
+    """A gateway whose agent has the tools `draw` and `export`."""
     monkeypatch.setattr(models, "Agent", partial(Agent, tools=[draw, export]))
-    with GatewayServer(tmp_path, model="openai-chat:tools-test") as server, server.client() as client:
+    with GatewayServer(tmp_path, model="openai-chat:tools-test") as server:
+        yield server
+
+
+@pytest.fixture
+def with_tools(tool_server: GatewayServer) -> Iterator[Chat]:
+    """Somebody who talks to that agent."""
+    with tool_server.client() as client:
         yield Chat(client, "ada")
 
 
@@ -478,3 +487,17 @@ def test_files_that_are_too_many_or_too_large_are_left_out_and_told(
     assert len(heard.last["files"]) == 20
     assert heard.answer == "Here."
     assert [line["message"] for line in lines] == ["3 files were left out"]
+
+
+def test_what_is_stored_of_the_files_of_tools_is_bounded(
+    provider: ModelServer, tool_server: GatewayServer, with_tools: Chat
+) -> None:
+    """Also of those that are no files of the answer."""
+    made = [call("export", {"count": 1, "size": 12 * MIB}) for _ in range(2)]
+    provider.script("tools-test", answer(*made), "Here.")
+    heard = with_tools.streaming("Export")
+    assert len(heard.last["files"]) == 1
+    snapshot = rows_of(tool_server.settings.resolved_database_url(), heard.task_id).snapshot
+    assert snapshot is not None
+    assert 16 * MIB < len(snapshot.data) < 17 * MIB
+    assert "A file was here." in snapshot.data

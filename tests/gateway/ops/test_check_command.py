@@ -171,3 +171,23 @@ def test_wrong_settings_are_one_line_too(command: Command) -> None:
         "settings": "AGENT_GATEWAY_BAKEND_URL in the environment is no setting: the nearest is "
         "AGENT_GATEWAY_BACKEND_URL; nothing else was looked at"
     }
+
+
+@pytest.mark.parametrize(
+    ("servers", "state", "said"),
+    [
+        ("time: {command: [mcp-server-time], allow: [convert_time]}", "ok", "time: 1 tools"),
+        ("time: {command: ['true']}", "WRONG", "the MCP server 'time' cannot be used: "),
+        ("time: {command: [mcp-server-time], allow: [x]}", "WRONG", "the MCP server 'time' has no tool 'x'"),
+    ],
+)
+def test_the_servers_of_tools_are_tried(
+    command: Command, tmp_path: Path, servers: str, state: str, said: str
+) -> None:
+    app = {"prompt": "{user: '${query}'}", "history": "{}", "tools": f"{{mcp: {{{servers}}}}}"}
+    layers = [f"{{name: {name}, config: {config}}}" for name, config in app.items()]
+    (tmp_path / "app.yaml").write_text(f"name: x\ncomposition: {{layers: [{', '.join(layers)}]}}\n")
+    points = found(command("check", APP_FILE="app.yaml"))
+    assert list(points) == [*POINTS[:-1], "tools", "traces"]
+    assert points["tools"][0] == state
+    assert points["tools"][1].startswith(said)

@@ -36,7 +36,6 @@ from agent_gateway.backend.embedded.content import TakenFiles, answers_with_imag
 from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
 from agent_gateway.backend.embedded.failures import is_failure, run_failed
 from agent_gateway.backend.embedded.history import Turn, summary_of, within_limits
-from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
 from agent_gateway.backend.embedded.kept_files import MAX_KEPT_BYTES, with_bounded_files
 from agent_gateway.backend.embedded.models import Models, settings_of, unfinished
 from agent_gateway.backend.embedded.output import FitsSchema, is_text, output_of
@@ -45,6 +44,8 @@ from agent_gateway.backend.embedded.prices import Meter, Metering
 from agent_gateway.backend.embedded.retries import MAX_RETRIES, Retries
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
 from agent_gateway.backend.embedded.thoughts import ThoughtTags
+from agent_gateway.backend.embedded.tools.deferred import deferred_call, resumption
+from agent_gateway.backend.embedded.tools.toolsets import Tools
 from agent_gateway.backend.protocol import CreateRunRequest
 from agent_gateway.domain.text import clean_json, clean_text
 from agent_gateway.domain.turns import Usage
@@ -64,8 +65,9 @@ _EVENTS: Final = pydantic.TypeAdapter[AgentStreamEvent](
 class EmbeddedAgents:
     """Runs the agents of this process. Raises ConfigError when the configured model cannot be used."""
 
-    def __init__(self, model: str, pace: float) -> None:
+    def __init__(self, model: str, pace: float, *, runs_code: bool = True) -> None:
         self._models = Models(model, pace)
+        self._tools = Tools(runs_code=runs_code)
 
     async def execute(self, request: CreateRunRequest, emit: Emit) -> bytes:
         """Run the agent of one request and return the data of `run_succeeded` as JSON.
@@ -100,7 +102,9 @@ class EmbeddedAgents:
 
     async def _run(self, plan: Plan, agent: Agent[object, str], meter: Meter, emit: Emit) -> bytes:
         history = await self._history(plan, meter)
-        asks = plan.asks_human or not self._models.name_of(plan.model)
+        asks_human = plan.asks_human or not self._models.name_of(plan.model)
+        may_stop = asks_human or plan.tools.asks_approval
+        resumed = resumption(history, plan.answers) if plan.answers else None
 
         async def forward(_: RunContext[object], events: AsyncIterable[AgentStreamEvent]) -> None:
             async for event in events:
@@ -113,23 +117,24 @@ class EmbeddedAgents:
                     await logged
 
         images = plan.output is None and answers_with_images(agent.model)
-        result = await agent.run(
-            None if plan.answers else prompt_content(plan.prompt, plan.files),
-            output_type=[
-                str if plan.output is None else output_of(plan.output),
-                *([BinaryImage] if images else []),
-                *([DeferredToolRequests] if asks else []),
-            ],
-            message_history=history,
-            deferred_tool_results=results_for(history, plan.answers) if plan.answers else None,
-            instructions=plan.instructions,
-            model_settings=settings_of(plan.model, agent),
-            usage_limits=UsageLimits(request_limit=plan.model.max_requests),
-            retries=AgentRetries(output=plan.output.max_retries) if plan.output else None,
-            toolsets=[TOOLSET] if asks else None,
-            event_stream_handler=forward,
-            capabilities=_capabilities(plan, meter),
-        )
+        async with self._tools.of(plan.tools, asks_human=asks_human) as toolsets:
+            result = await agent.run(
+                resumed.words if resumed else prompt_content(plan.prompt, plan.files),
+                output_type=[
+                    str if plan.output is None else output_of(plan.output),
+                    *([BinaryImage] if images else []),
+                    *([DeferredToolRequests] if may_stop else []),
+                ],
+                message_history=history,
+                deferred_tool_results=resumed.results if resumed else None,
+                instructions=plan.instructions,
+                model_settings=settings_of(plan.model, agent),
+                usage_limits=UsageLimits(request_limit=plan.model.max_requests),
+                retries=AgentRetries(output=plan.output.max_retries) if plan.output else None,
+                toolsets=toolsets,
+                event_stream_handler=forward,
+                capabilities=_capabilities(plan, meter),
+            )
         reason = result.response.finish_reason
         return _succeeded(plan, _dump(result.all_messages()), result.output, meter.usage(), reason)
 
@@ -145,7 +150,8 @@ class EmbeddedAgents:
         return with_bounded_files(kept, MAX_KEPT_BYTES - given)
 
     async def aclose(self) -> None:
-        """Close the connections to the model providers."""
+        """Close the connections to the model providers, and end the programs of tools."""
+        await self._tools.aclose()
         await self._models.aclose()
 
 

@@ -30,16 +30,25 @@ class EmbeddedBackend:
     """Runs agents in this process. Their events are in the log, where every process can read them.
 
     `model` is a model string of pydantic-ai (`openai:gpt-5-mini`); empty means the offline demo agent,
-    which waits `pace` seconds between words. Raises ConfigError when the model cannot be used.
+    which waits `pace` seconds between words. With `runs_code` its compositions may name programs, functions
+    and files of this machine. Raises ConfigError when the model cannot be used.
     """
 
     outlives_process = False
 
-    def __init__(self, model: str, log: RunLog, *, pace: float = DEMO_PACE, log_ends: bool = False) -> None:
+    def __init__(
+        self,
+        model: str,
+        log: RunLog,
+        *,
+        pace: float = DEMO_PACE,
+        log_ends: bool = False,
+        runs_code: bool = True,
+    ) -> None:
         # The agent framework takes seconds to import, so it is imported only when agents run here.
         from agent_gateway.backend.embedded.agent import EmbeddedAgents
 
-        self._agents = EmbeddedAgents(model, pace)
+        self._agents = EmbeddedAgents(model, pace, runs_code=runs_code)
         self.runs = Runs(self._agents.execute, log, log_ends=log_ends)
 
     async def takes_files(self) -> bool:

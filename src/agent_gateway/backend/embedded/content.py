@@ -58,7 +58,9 @@ def prompt_content(texts: Sequence[str], files: Sequence[PromptFile]) -> str | l
     """The user's words and files as the framework takes them: one text, or a list of contents."""
     if len(texts) == 1 and not files:
         return texts[0]
-    return [*texts, *(item for file in files for item in _contents(file))]
+    # Some providers refuse a blank text beside others.
+    said = [text for text in texts if text.strip()] if files else texts
+    return [*said, *(item for file in files for item in _contents(file))]
 
 
 def line_of(item: UserContent) -> str | None:

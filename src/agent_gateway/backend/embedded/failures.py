@@ -23,6 +23,10 @@ TOO_LONG: Final = "OutputLengthExceededError"
 """The reason of a run whose model reached its longest answer in the middle of it."""
 OUTPUT_INVALID: Final = "OutputInvalidError"
 """The reason of a run whose model gave no answer that fits the schema of its app."""
+TOOLS_AWAY: Final = "ToolServerUnavailableError"
+"""The reason of a run whose tools cannot be used now."""
+TOOLS_MISTAKEN: Final = "ToolConfigError"
+"""The reason of a run whose app says something about tools that cannot be."""
 _CONTEXT: Final = "ContextLengthExceededError"
 
 _REASONS: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]] = (

@@ -220,6 +220,24 @@ class ToolsConfig(LayerPart):
     functions: list[Annotated[FunctionTool, BeforeValidator(_function)]] = []
     """Python functions: `module:function`, or a mapping with more keys."""
 
+    @property
+    def asks_approval(self) -> bool:
+        """Whether a call may need the approval of a human."""
+        return any(
+            one.needs_approval for one in (*self.mcp.values(), *self.openapi.values(), *self.functions)
+        )
+
+    @property
+    def local(self) -> str | None:
+        """The first key that names a program, a function or a file of the machine that runs the agent."""
+        for name, server in self.mcp.items():
+            if server.command is not None:
+                return f"mcp.{name}.command"
+        for name, api in self.openapi.items():
+            if isinstance(api.document, str):
+                return f"openapi.{name}.document"
+        return "functions" if self.functions else None
+
 
 class AskHumanConfig(LayerPart):
     """Gives the model a tool with which it asks the user to decide or to fill in a form."""

@@ -121,7 +121,8 @@ def serve_backend(
 
     Its runs are in `log`, which works while `storage` is entered.
     """
-    backend = EmbeddedBackend(model, log, log_ends=True)
+    # A composition that names a program or a function runs code: only those who know the token may.
+    backend = EmbeddedBackend(model, log, log_ends=True, runs_code=bool(token))
     app = create_backend_app(backend, token, storage=storage)
     config = server_config(
         app,

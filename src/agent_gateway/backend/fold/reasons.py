@@ -33,6 +33,7 @@ _CODES: Final[dict[str, str]] = {
     "InvokeConnectionError": "provider_unavailable",
     "InvokeServerUnavailableError": "provider_unavailable",
     "shutdown": "service_unavailable",
+    "ToolServerUnavailableError": "service_unavailable",
     "process_lost": "turn_interrupted",
 }
 """Keys of errors.FAILURES by the error type or the reason of a failed run."""
