@@ -3,7 +3,8 @@
 The name of the model says what happens: `m` answers "Hi there!", `m-429` (or any status) refuses, `m-cut`
 breaks off in the middle, `m-end` ends early without a finish reason, `m-length` and `m-filter` end with one
 that is not `stop`, `m-code-X-404` refuses with the error code X, `m-halves` cuts
-characters in two between its deltas. Serves chat completions and responses.
+characters in two between its deltas, `m-first-silent` says nothing to the first request. Serves chat
+completions and responses.
 """
 
 import asyncio
@@ -92,6 +93,10 @@ class ModelServer:
         assert length is not None
         body = json.loads(await reader.readexactly(int(length[1])))
         self.bodies.append(body)
+        if body["model"].endswith("first-silent") and len(self.bodies) == 1:
+            await reader.read()  # until its client is gone
+            writer.close()
+            return
         status = int(match[0]) if (match := re.search(r"\d{3}$", body["model"])) else 200
         if status != 200:
             self._head(writer, status, "application/json")
@@ -127,13 +132,20 @@ class ModelServer:
 @contextmanager
 def serving(repeats: str) -> Generator[str]:
     """The base URL of such a provider, which runs in a thread of its own meanwhile."""
-    ready, found = threading.Event(), [""]
+    with running(repeats) as server:
+        yield server.base_url
+
+
+@contextmanager
+def running(repeats: str) -> Generator[ModelServer]:
+    """Such a provider, which runs in a thread of its own meanwhile."""
+    ready = threading.Event()
+    server = ModelServer(repeats)
     loop = asyncio.new_event_loop()
     ended = asyncio.Event()
 
     async def serve() -> None:
-        async with ModelServer(repeats) as server:
-            found[0] = server.base_url
+        async with server:
             ready.set()
             await ended.wait()
 
@@ -141,7 +153,7 @@ def serving(repeats: str) -> Generator[str]:
     thread.start()
     assert ready.wait(10)
     try:
-        yield found[0]
+        yield server
     finally:
         loop.call_soon_threadsafe(ended.set)
         thread.join(10)

@@ -44,8 +44,10 @@ _RUNNING: Final = runs.c.status == "running"
 
 
 def _begin() -> PreparedForPostgres:
-    given = arrays("given", id=UUID, key=Text(), request=LargeBinary(), data=LargeBinary())
-    values = _new_run(given.c.id, given.c.key, given.c.request)
+    given = arrays(
+        "given", id=UUID, key=Text(), conversation=Text(), request=LargeBinary(), data=LargeBinary()
+    )
+    values = _new_run(given.c.id, given.c.key, given.c.conversation, given.c.request)
     new = (
         postgresql.insert(runs)
         .from_select(list(values), select(*values.values()), include_defaults=False)
@@ -165,7 +167,10 @@ def _after(run: ColumnElement[str], number: ColumnElement[int]) -> list[ColumnEl
 
 
 def _new_run(
-    run: ColumnElement[str], key: ColumnElement[str], request: ColumnElement[bytes]
+    run: ColumnElement[str],
+    key: ColumnElement[str],
+    conversation: ColumnElement[str],
+    request: ColumnElement[bytes],
 ) -> dict[str, ColumnElement[Any]]:
     return {
         "id": run,
@@ -174,6 +179,7 @@ def _new_run(
         "epoch": cast(1, Integer),
         "lease_until": _LEASE,
         "idempotency_key": key,
+        "conversation_id": conversation,
         "request": request,
         "created_at": now_plus(),
     }
@@ -227,6 +233,7 @@ def _insert_run() -> Insert:
     values = _new_run(
         bindparam("id", type_=UUID),
         bindparam("key", type_=Text),
+        bindparam("conversation", type_=Text),
         bindparam("request", type_=LargeBinary),
     )
     return sqlite.insert(runs).values(values).on_conflict_do_nothing()
@@ -267,6 +274,7 @@ FORGOTTEN: Final = (
     .with_for_update(skip_locked=True)
 )
 """Runs of processes that died, which nobody has read since."""
+OF_CONVERSATION: Final = select(runs.c.id).where(runs.c.conversation_id == bindparam("conversation"))
 DELETE_EVENTS: Final = delete(run_events).where(run_events.c.run_id.in_(bindparam("ids", expanding=True)))
 DELETE_RUNS: Final = delete(runs).where(runs.c.id.in_(bindparam("ids", expanding=True)))
 
