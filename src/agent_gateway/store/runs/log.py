@@ -84,7 +84,7 @@ class StoredRunLog:
         """Renew the leases of running runs; returns those that are still ours."""
         if not self.shared:
             return {run.id for run in held}
-        values = {"id": [run.id for run in held], "epoch": [run.epoch for run in held]}
+        values = {"run": [run.id for run in held], "epoch": [run.epoch for run in held]}
         found = await self._database.shielded(
             self._database.fetch(RENEW, {**self._ours, **values}, "heartbeats")
         )
