@@ -2,8 +2,10 @@
 
 The name of the model says what happens: `m` answers "Hi there!", `m-429` (or any status) refuses, `m-cut`
 breaks off in the middle, `m-end` ends early without a finish reason, `m-length` and `m-filter` end with one
-that is not `stop`, `m-code-X-404` refuses with the error code X, `m-halves` cuts
-characters in two between its deltas. Serves chat completions and responses.
+that is not `stop`, `m-code-X-404` refuses with the error code X, `m-halves` cuts characters in two between
+its deltas, `m-hold` says its words and then nothing until the client leaves. `m-call` calls the tool that the
+last message of the user names, as in `book_seat {"seat": "A1"}`, and repeats what it returns; without such a
+message it answers as `m` does. Serves chat completions and responses; `m-call` the first only.
 """
 
 import asyncio
@@ -27,6 +29,25 @@ def _chunks(words: tuple[str, ...], finish: str | None) -> list[dict[str, Any]]:
         choices.append([{"index": 0, "delta": {}, "finish_reason": finish}])
     usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
     return [base | {"choices": choice} for choice in choices] + [base | {"choices": [], "usage": usage}]
+
+
+def _called(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The chunks of `m-call` after these messages."""
+    last = messages[-1]
+    name, _, args = str(last["content"]).partition(" ")
+    if last["role"] == "tool":
+        return _chunks(("It says: ", str(last["content"])), "stop")
+    if not args.startswith("{"):
+        return _chunks(WORDS, "stop")
+    chunks = _chunks(("",), "tool_calls")
+    call = {
+        "index": 0,
+        "id": f"call_{len(messages)}",
+        "type": "function",
+        "function": {"name": name, "arguments": args},
+    }
+    chunks[0]["choices"][0]["delta"] = {"role": "assistant", "tool_calls": [call]}
+    return chunks
 
 
 def _response_events(words: tuple[str, ...], finish: str | None) -> list[dict[str, Any]]:
@@ -73,6 +94,8 @@ class ModelServer:
     def __init__(self, repeats: str) -> None:
         self.base_url = ""
         self.bodies: list[dict[str, Any]] = []
+        self.left = 0
+        """How many clients left while their answer was held."""
         self._repeats = repeats  # what error bodies hold: some providers repeat the API key
 
     async def __aenter__(self) -> Self:
@@ -100,7 +123,10 @@ class ModelServer:
             writer.write(json.dumps(error).encode())
         else:
             self._head(writer, 200, "text/event-stream")
-            await self._answer(writer, head, body["model"])
+            await self._answer(writer, head, body)
+            if body["model"].endswith("hold"):
+                await reader.read()
+                self.left += 1
         writer.close()
 
     def _head(self, writer: asyncio.StreamWriter, status: int, kind: str) -> None:
@@ -111,29 +137,33 @@ class ModelServer:
         head += "transfer-encoding: chunked\r\n\r\n" if status == 200 else "\r\n"
         writer.write(head.encode())
 
-    async def _answer(self, writer: asyncio.StreamWriter, head: bytes, model: str) -> None:
+    async def _answer(self, writer: asyncio.StreamWriter, head: bytes, body: dict[str, Any]) -> None:
+        model = body["model"]
         words = HALVES if model.endswith("halves") else WORDS
-        cut = model.endswith("cut")
+        # How many frames come; of a cut answer without its end.
+        most = next((count for name, count in (("cut", 3), ("hold", 2)) if model.endswith(name)), None)
         endings = {"-end": None, "-length": "length", "-filter": "content_filter"}
         finish = next((reason for name, reason in endings.items() if model.endswith(name)), "stop")
         events = _response_events(words, finish) if b"/responses" in head else _chunks(words, finish)
+        if model.endswith("call"):
+            events = _called(body["messages"])
         frames = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
-        for frame in frames[:3] if cut else [*frames, b"data: [DONE]\n\n"]:
+        for frame in [*frames, b"data: [DONE]\n\n"] if most is None else frames[:most]:
             writer.write(f"{len(frame):x}\r\n".encode() + frame + b"\r\n")
-        writer.write(b"" if cut else b"0\r\n\r\n")
+        writer.write(b"0\r\n\r\n" if most is None else b"")
         await writer.drain()
 
 
 @contextmanager
-def serving(repeats: str) -> Generator[str]:
-    """The base URL of such a provider, which runs in a thread of its own meanwhile."""
-    ready, found = threading.Event(), [""]
+def served(repeats: str) -> Generator[ModelServer]:
+    """Such a provider, which runs in a thread of its own meanwhile."""
+    ready, found = threading.Event(), list[ModelServer]()
     loop = asyncio.new_event_loop()
     ended = asyncio.Event()
 
     async def serve() -> None:
         async with ModelServer(repeats) as server:
-            found[0] = server.base_url
+            found.append(server)
             ready.set()
             await ended.wait()
 
@@ -146,3 +176,10 @@ def serving(repeats: str) -> Generator[str]:
         loop.call_soon_threadsafe(ended.set)
         thread.join(10)
         loop.close()
+
+
+@contextmanager
+def serving(repeats: str) -> Generator[str]:
+    """The base URL of such a provider."""
+    with served(repeats) as server:
+        yield server.base_url

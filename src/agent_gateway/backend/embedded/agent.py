@@ -4,15 +4,15 @@ Importing this module loads the agent framework (seconds): only building an `Emb
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import pydantic
 import pydantic_ai
 from pydantic_ai import Agent, RunContext
+from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.exceptions import AgentRunError, RunCancelled, UserError
 from pydantic_ai.messages import (
     AgentStreamEvent,
@@ -30,8 +30,10 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models import Model, infer_model
 from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.output import OutputSpec
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage
+from pydantic_core import to_jsonable_python
 
 from agent_gateway.backend.embedded.demo import demo_agent
 from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
@@ -39,8 +41,9 @@ from agent_gateway.backend.embedded.failures import INCOMPLETE, run_failed
 from agent_gateway.backend.embedded.human import TOOLSET, deferred_call, results_for
 from agent_gateway.backend.embedded.plan import Plan, read_plan
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
+from agent_gateway.backend.embedded.stopwatch import Stopwatch
 from agent_gateway.backend.protocol import CreateRunRequest
-from agent_gateway.domain.text import clean_json, clean_text
+from agent_gateway.domain.text import clean_json
 from agent_gateway.domain.turns import Usage
 from agent_gateway.errors import ConfigError
 
@@ -81,47 +84,18 @@ class EmbeddedAgents:
         """
         plan = read_plan(request)
         if not plan.prompt:
-            return _succeeded(plan, plan.messages(), None)
-        watch, history = Stopwatch(), _load(plan.messages())
+            return nothing_done(plan)
         model = plan.model or self._model
-        asks = plan.asks_human or not model
-        prompt = _prompt(plan)
-
-        async def forward(_: RunContext[object], events: AsyncIterable[AgentStreamEvent]) -> None:
-            async for event in events:
-                watch.saw_event()
-                emit(event_json(_EVENTS, event), delta_json(_text_delta(event)))
-
-        agent = self._usable(model)
-        try:
-            result = await agent.run(
-                None if plan.answers else prompt,
-                output_type=[str, DeferredToolRequests] if asks else str,
-                message_history=history,
-                deferred_tool_results=results_for(history, plan.answers) if plan.answers else None,
-                instructions=plan.instructions,
-                toolsets=[TOOLSET] if asks else None,
-                event_stream_handler=forward,
-                capabilities=[WholeCharacters()],
-            )
-        except asyncio.CancelledError as cancelled:
-            if (leftovers := _leftovers(plan, cancelled, watch)) is None:
-                raise
-            raise RunInterrupted(leftovers) from None
-        except (AgentRunError, UserError) as error:
-            # Another model than the configured one may be a user's choice.
-            raise run_failed(error, self._model if model == self._model else "") from None
-        if _is_incomplete(agent.model, result.response):
-            raise RunFailed("the provider's stream ended before the answer did", INCOMPLETE)
-        usage, reason = watch.usage(result.usage), result.response.finish_reason
-        return _succeeded(plan, _dump(result.all_messages()), result.output, usage, reason)
+        # Another model than the configured one may be a user's choice, so errors do not name it.
+        named = self._model if model == self._model else ""
+        return await run_agent(
+            self._usable(model), plan, emit, asks=plan.asks_human or not model, model=named
+        )
 
     async def aclose(self) -> None:
         """Close the connections to the model providers."""
         for agent in self._agents.values():
-            if isinstance(agent.model, Model):
-                async with agent.model:
-                    pass  # a model closes its provider's client when its context is left
+            await close(agent)
 
     def _usable(self, model: str) -> Agent[object, str]:
         try:
@@ -145,30 +119,64 @@ class EmbeddedAgents:
         return agent
 
 
-class Stopwatch:
-    """Seconds of one run on the monotonic clock."""
+async def run_agent(
+    agent: AbstractAgent[Any, Any], plan: Plan, emit: Emit, *, asks: bool, model: str
+) -> bytes:
+    """Run an agent as planned and return the data of `run_succeeded` as JSON.
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._first: float | None = None
+    With `asks` it gets the tool with which it asks humans. `model` is named in errors if it is given.
+    Raises RunFailed, or RunInterrupted when the task was cancelled with something worth keeping.
+    """
+    watch, history = Stopwatch(), _load(plan.messages())
+    prompt = _prompt(plan)
 
-    def saw_event(self) -> None:
-        """Note the time of the model's first event."""
-        if self._first is None:
-            self._first = time.monotonic()
+    async def forward(_: RunContext[Any], events: AsyncIterable[AgentStreamEvent]) -> None:
+        async for event in events:
+            watch.saw_event()
+            emit(event_json(_EVENTS, event), delta_json(_text_delta(event)))
 
-    def usage(self, used: RunUsage) -> Usage:
-        """Tokens and times so far. Prices are unknown here, so they are zero."""
-        now = time.monotonic()
-        first = now if self._first is None else self._first
-        return Usage(
-            prompt_tokens=used.input_tokens,
-            completion_tokens=used.output_tokens,
-            total_tokens=used.input_tokens + used.output_tokens,
-            latency=round(now - self._start, 3),
-            time_to_first_token=round(first - self._start, 3),
-            time_to_generate=round(now - first, 3),
+    try:
+        result = await agent.run(
+            None if plan.answers else prompt,
+            output_type=_or_question(agent.output_type) if asks else None,
+            message_history=history,
+            deferred_tool_results=results_for(history, plan.answers) if plan.answers else None,
+            instructions=plan.instructions,
+            toolsets=[TOOLSET] if asks else None,
+            event_stream_handler=forward,
+            capabilities=[WholeCharacters()],
         )
+    except asyncio.CancelledError as cancelled:
+        if (leftovers := _leftovers(plan, cancelled, watch)) is None:
+            raise
+        raise RunInterrupted(leftovers) from None
+    except (AgentRunError, UserError) as error:
+        raise run_failed(error, model) from None
+    if _is_incomplete(agent.model, result.response):
+        raise RunFailed("the provider's stream ended before the answer did", INCOMPLETE)
+    usage, reason = _used(watch, result.usage), result.response.finish_reason
+    return _succeeded(plan, _dump(result.all_messages()), result.output, usage, reason)
+
+
+def nothing_done(plan: Plan) -> bytes:
+    """The data of a run that only cleans up: nothing is kept for a session here."""
+    return _succeeded(plan, plan.messages(), None)
+
+
+async def close(agent: AbstractAgent[Any, Any]) -> None:
+    """Close the connections of an agent to its model's provider."""
+    if isinstance(agent.model, Model):
+        async with agent.model:
+            pass  # a model closes its provider's client when its context is left
+
+
+def _or_question(output_type: OutputSpec[Any]) -> Sequence[Any]:
+    kinds: Sequence[Any] = output_type if isinstance(output_type, Sequence) else [output_type]
+    return kinds if DeferredToolRequests in kinds else [*kinds, DeferredToolRequests]
+
+
+def _used(watch: Stopwatch, used: RunUsage) -> Usage:
+    return watch.usage(used.input_tokens, used.output_tokens)
 
 
 def _prompt(plan: Plan) -> str | list[UserContent]:
@@ -210,7 +218,7 @@ def _text_delta(event: AgentStreamEvent) -> str | None:
 def _succeeded(
     plan: Plan,
     messages: bytes,
-    output: str | DeferredToolRequests | None,
+    output: object,
     usage: Usage | None = None,
     finish_reason: str | None = None,
 ) -> bytes:
@@ -220,7 +228,7 @@ def _succeeded(
     if isinstance(output, DeferredToolRequests):
         data["deferred_tool_call"] = clean_json(deferred_call(output))
     else:
-        data["output"] = clean_text(output) if output else output
+        data["output"] = clean_json(to_jsonable_python(output, bytes_mode="base64"))
     return msgspec.json.encode(data if usage is None else data | {"usage": usage})
 
 
@@ -232,9 +240,9 @@ def _leftovers(plan: Plan, cancelled: BaseException, watch: Stopwatch) -> Mappin
     last = state.all_messages()[-1:]
     # Keep only a partial answer: open tool calls would make the next turn fail.
     if not last or not isinstance(last[0], ModelResponse) or not last[0].text or last[0].tool_calls:
-        return {"usage": watch.usage(state.usage)}
+        return {"usage": _used(watch, state.usage)}
     snapshot = plan.snapshot(_dump(state.all_messages()))
-    return {"session_snapshot": snapshot, "usage": watch.usage(state.usage)}
+    return {"session_snapshot": snapshot, "usage": _used(watch, state.usage)}
 
 
 def _load(messages: bytes) -> list[ModelMessage]:

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from agent_gateway.backend.embedded.load_agent import Agents
 from agent_gateway.backend.embedded.runs import FROM_START, Cancellation, Runs, Stopping, parse_cursor
 from agent_gateway.backend.generations import in_generation
 from agent_gateway.backend.protocol import (
@@ -22,16 +23,26 @@ class EmbeddedBackend:
     """Runs agents in this process. Its runs end with the process, so no other process can replay them.
 
     `model` is a model string of pydantic-ai (`openai:gpt-5-mini`); empty means the offline demo agent,
-    which waits `pace` seconds between words. Raises ConfigError when the model cannot be used.
+    which waits `pace` seconds between words. Raises ConfigError when the model cannot be used. With `agents`,
+    those run in place of the built-in ones, and the model is not looked at.
     """
 
     replayable = False
 
-    def __init__(self, model: str = "", *, pace: float = DEMO_PACE, log_ends: bool = False) -> None:
-        # The agent framework takes seconds to import, so it is imported only when agents run here.
-        from agent_gateway.backend.embedded.agent import EmbeddedAgents
+    def __init__(
+        self,
+        model: str = "",
+        *,
+        pace: float = DEMO_PACE,
+        log_ends: bool = False,
+        agents: Agents | None = None,
+    ) -> None:
+        if agents is None:
+            # The agent framework takes seconds to import, so it is imported only when agents run here.
+            from agent_gateway.backend.embedded.agent import EmbeddedAgents
 
-        self._agents = EmbeddedAgents(model, pace)
+            agents = EmbeddedAgents(model, pace)
+        self._agents = agents
         self.runs = Runs(self._agents.execute, log_ends=log_ends)
 
     async def create_run(self, request: CreateRunRequest) -> RunId:

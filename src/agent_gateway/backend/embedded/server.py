@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from agent_gateway import tracing
 from agent_gateway.backend.embedded.backend import EmbeddedBackend
+from agent_gateway.backend.embedded.load_agent import load_agent
 from agent_gateway.backend.embedded.runs import (
     FROM_START,
     Cancellation,
@@ -129,9 +130,13 @@ class BackendServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve_backend(host: str, port: int, model: str, token: str | None) -> None:
-    """Serve the embedded backend over HTTP until a signal ends it; raises ConfigError."""
-    backend = EmbeddedBackend(model, log_ends=True)
+def serve_backend(host: str, port: int, model: str, token: str | None, agent: str | None = None) -> None:
+    """Serve the embedded backend over HTTP until a signal ends it; raises ConfigError.
+
+    With `agent`, the name of an agent of somebody's own (`module:attribute`), that one is served.
+    """
+    agents = None if agent is None else load_agent(agent)
+    backend = EmbeddedBackend(model, log_ends=True, agents=agents)
     app = create_backend_app(backend, token)
     config = server_config(
         app,

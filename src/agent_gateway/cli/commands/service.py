@@ -121,8 +121,22 @@ def chat(
     chat(query, Wanted(url, key, app), user, conversation)
 
 
-def backend(host: Host = None, port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000) -> None:
-    """Serve the embedded agent over HTTP, in the run protocol."""
+def backend(
+    host: Host = None,
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000,
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:NAME",
+            help="Your own agent: a pydantic-ai Agent, or an async generator function.",
+            show_default="the built-in agent",
+        ),
+    ] = None,
+) -> None:
+    """Serve an agent over HTTP, in the run protocol: the built-in one, or your own.
+
+    The module of your own agent is looked for in the current folder first.
+    """
     from agent_gateway import tracing
     from agent_gateway.cli.environment import read_settings
     from agent_gateway.cli.listen import bind
@@ -134,7 +148,8 @@ def backend(host: Host = None, port: Annotated[int, typer.Option(help="Port to l
         one.close()
     from agent_gateway.backend.embedded.server import serve_backend
 
-    serve_backend(settings.host, port, settings.model, settings.backend_token.get_secret_value() or None)
+    token = settings.backend_token.get_secret_value() or None
+    serve_backend(settings.host, port, settings.model, token, agent)
 
 
 def openapi(
