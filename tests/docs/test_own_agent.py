@@ -1,7 +1,8 @@
 """The examples of docs/bring-your-own-agent.md: real processes behind a gateway, driven over HTTP."""
 
 import json
-from collections.abc import Generator
+import re
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,24 +12,33 @@ from agent_gateway.limits import Limits
 from tests.support.backend_process import BackendProcess
 from tests.support.chat import Chat, refused
 from tests.support.fakes.model_server import ModelServer, served
+from tests.support.files import PNG, local, upload
 from tests.support.gateway_server import EARLY_FAILURES_HAVE_A_STATUS, GatewayServer, wait_until
 from tests.support.human_input import form_of, submit, token_of
+from tests.support.json_type import Json
 from tests.support.paths import ROOT
 
+PAGE = ROOT / "docs" / "bring-your-own-agent.md"
 EXAMPLES = ROOT / "docs" / "examples"
 KEY = "sk-secret-of-the-model-server"
 PLAIN, OPENAI, PYDANTIC_AI = (f"own_agent_{name}:agent" for name in ("plain", "openai", "pydantic_ai"))
 
 
 @contextmanager
-def user_of(agent: str, folder: Path, **environ: str) -> Generator[tuple[Chat, BackendProcess]]:
-    """A user of a gateway whose backend serves this example."""
+def user_of(
+    agent: str,
+    folder: Path,
+    place: Path = EXAMPLES,
+    *,
+    settings: Json | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Generator[tuple[Chat, BackendProcess]]:
+    """A user of a gateway whose backend serves this agent, started in `place`."""
     limits = Limits(requests=EARLY_FAILURES_HAVE_A_STATUS)
+    settings = {"app_mode": "agent-chat", **(settings or {})}
     with (
-        BackendProcess(agent, EXAMPLES, folder, **environ) as backend,
-        GatewayServer(
-            folder / "data", limits=limits, backend_url=backend.url, app_mode="agent-chat"
-        ) as server,
+        BackendProcess(agent, place, folder, environ or {}) as backend,
+        GatewayServer(folder / "data", limits=limits, backend_url=backend.url, **settings) as server,
         server.client() as client,
     ):
         yield Chat(client, "ada"), backend
@@ -47,6 +57,55 @@ def asks(agent: str, model: str, models: ModelServer) -> dict[str, str]:
         return {"MODEL_BASE_URL": models.base_url, "MODEL": model, "MODEL_API_KEY": KEY}
     named = {"MODEL": f"openai-chat:{model}", "OPENAI_BASE_URL": models.base_url}
     return {**named, "OPENAI_API_KEY": KEY, "OPENAI_MAX_RETRIES": "0"}
+
+
+# -- the page ----------------------------------------------------------------------------------------
+
+
+def block(language: str) -> str:
+    """The first block of code in this language on the page."""
+    found = re.search(rf"^```{language}\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def test_the_first_agent_of_the_page_runs_as_printed(tmp_path: Path) -> None:
+    (tmp_path / "my_agent.py").write_text(block("python"))
+    with user_of("my_agent:agent", tmp_path, tmp_path) as (chat, _):
+        first = chat.blocking("Hello")
+        second = chat.blocking("Bye", conversation_id=first["conversation_id"])
+    assert first["answer"] == "This is message 1. You said: Hello"
+    assert second["answer"] == "This is message 2. You said: Bye"
+
+
+ECHO = """
+import json
+
+async def agent(turn):
+    context = {name: turn.context[name] for name in sorted(turn.context)}
+    files = [[file.kind, file.name, file.media_type, len(file.data), bool(file.url)] for file in turn.files]
+    yield json.dumps([context, turn.user_id, turn.conversation_id, turn.instructions, files])
+"""
+
+
+def test_the_app_of_the_page_passes_inputs_and_files(tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(ECHO)
+    (tmp_path / "app.yaml").write_text(block("yaml"))
+    settings = {"app_file": tmp_path / "app.yaml", "app_mode": "chat"}
+    with user_of("echo:agent", tmp_path, tmp_path, settings=settings) as (chat, _):
+        uploaded = [
+            local(upload(chat)["id"]),
+            local(upload(chat, "list.txt", b"Milk", "text/plain")["id"], "document"),
+        ]
+        answer = chat.blocking("Hello", inputs={"city": "Lisbon"}, files=uploaded)
+    conversation = answer["conversation_id"]
+    assert json.loads(answer["answer"]) == [
+        {"city": "Lisbon", "conversation_id": conversation, "user_id": "ada"},
+        "ada",
+        conversation,
+        "You are a city guide.",
+        [["image", "cat.png", "image/png", len(PNG), False], ["document", "", "", 0, True]],
+    ]
 
 
 # -- plain Python ------------------------------------------------------------------------------------
@@ -159,11 +218,11 @@ def test_an_exception_of_the_plain_agent_fails_the_turn_and_its_text_is_told_to_
 # -- an OpenAI-compatible server, and pydantic-ai ----------------------------------------------------
 
 
-@pytest.mark.parametrize("agent", [OPENAI, PYDANTIC_AI])
+@pytest.mark.parametrize("agent", [OPENAI, pytest.param(PYDANTIC_AI, marks=pytest.mark.slow)])
 def test_the_words_of_the_model_are_streamed_and_remembered(
     tmp_path: Path, models: ModelServer, agent: str
 ) -> None:
-    with user_of(agent, tmp_path, **asks(agent, "m", models)) as (chat, _):
+    with user_of(agent, tmp_path, environ=asks(agent, "m", models)) as (chat, _):
         heard = chat.streaming("My name is Ada.")
         second = chat.blocking("What is my name?", conversation_id=heard.conversation_id)
     assert heard.kinds == ["agent_message", "agent_message", "message_end"]
@@ -179,9 +238,9 @@ def test_the_words_of_the_model_are_streamed_and_remembered(
     assert "You are a helpful assistant." in json.dumps(said)
 
 
-@pytest.mark.parametrize("agent", [OPENAI, PYDANTIC_AI])
+@pytest.mark.parametrize("agent", [OPENAI, pytest.param(PYDANTIC_AI, marks=pytest.mark.slow)])
 def test_a_stop_closes_the_connection_to_the_model(tmp_path: Path, models: ModelServer, agent: str) -> None:
-    with user_of(agent, tmp_path, **asks(agent, "m-hold", models)) as (chat, _):
+    with user_of(agent, tmp_path, environ=asks(agent, "m-hold", models)) as (chat, _):
         with chat.open("Hello") as stream:
             stream.until("there!")
             assert models.left == 0
@@ -197,28 +256,31 @@ def test_a_stop_closes_the_connection_to_the_model(tmp_path: Path, models: Model
     assert said == ["Hello", "Hi there!", "And now?"]
 
 
-@pytest.mark.parametrize("agent", [OPENAI, PYDANTIC_AI])
 @pytest.mark.parametrize(
-    ("model", "status", "code"),
+    ("agent", "model", "status", "code"),
     [
-        ("m-429", 429, "rate_limit_error"),
-        ("m-401", 400, "provider_not_initialize"),
-        ("m-503", 503, "provider_unavailable"),
-        ("m-end", 502, "answer_incomplete"),
+        (OPENAI, "m-429", 429, "rate_limit_error"),
+        (OPENAI, "m-401", 400, "provider_not_initialize"),
+        (OPENAI, "m-503", 503, "provider_unavailable"),
+        (OPENAI, "m-400", 400, "completion_request_error"),
+        (OPENAI, "m-end", 502, "answer_incomplete"),
+        (OPENAI, "m-cut", 503, "provider_unavailable"),
+        pytest.param(PYDANTIC_AI, "m-429", 429, "rate_limit_error", marks=pytest.mark.slow),
     ],
 )
 def test_a_model_that_fails_has_its_error_and_the_key_is_told_to_nobody(
     tmp_path: Path, models: ModelServer, agent: str, model: str, status: int, code: str
 ) -> None:
-    with user_of(agent, tmp_path, **asks(agent, model, models)) as (chat, backend):
+    with user_of(agent, tmp_path, environ=asks(agent, model, models)) as (chat, backend):
         failed = chat.post("Hello", response_mode="blocking")
         wait_until(lambda: "run failed" in backend.output)
     assert (failed.status_code, failed.json()["code"]) == (status, code)
     assert KEY not in failed.text + backend.output
 
 
+@pytest.mark.slow
 def test_the_tool_of_a_pydantic_ai_agent_is_a_step(tmp_path: Path, models: ModelServer) -> None:
-    with user_of(PYDANTIC_AI, tmp_path, **asks(PYDANTIC_AI, "m-call", models)) as (chat, _):
+    with user_of(PYDANTIC_AI, tmp_path, environ=asks(PYDANTIC_AI, "m-call", models)) as (chat, _):
         heard = chat.streaming('look_up_seat {"seat": "A2"}')
         [step] = chat.message(heard.conversation_id)["agent_thoughts"]
     assert heard.answer == "It says: taken"
@@ -229,6 +291,7 @@ def test_the_tool_of_a_pydantic_ai_agent_is_a_step(tmp_path: Path, models: Model
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("action", "said"),
     [("approve", "It says: Seat A1 is booked."), ("deny", "It says: The tool call was denied.")],
@@ -236,7 +299,7 @@ def test_the_tool_of_a_pydantic_ai_agent_is_a_step(tmp_path: Path, models: Model
 def test_a_tool_of_a_pydantic_ai_agent_waits_for_approval(
     tmp_path: Path, models: ModelServer, action: str, said: str
 ) -> None:
-    with user_of(PYDANTIC_AI, tmp_path, **asks(PYDANTIC_AI, "m-call", models)) as (chat, _):
+    with user_of(PYDANTIC_AI, tmp_path, environ=asks(PYDANTIC_AI, "m-call", models)) as (chat, _):
         asked = chat.streaming('book_seat {"seat": "A1"}')
         assert asked.answer.startswith("May the tool `book_seat` run?")
         assert '{"seat":"A1"}' in asked.answer

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -14,14 +15,16 @@ from tests.support.gateway_server import BOUND, wait_until
 class BackendProcess:
     """A running `agent-gateway backend --agent …`, started in `folder`; it writes to a file in `output`."""
 
-    def __init__(self, agent: str, folder: Path, output: Path, **environ: str) -> None:
+    def __init__(
+        self, agent: str, folder: Path, output: Path, environ: Mapping[str, str] | None = None
+    ) -> None:
         self._output = output / "backend-output"
         command = [sys.executable, "-m", "agent_gateway", "backend", "--port", "0", "--agent", agent]
         with self._output.open("wb") as file:
             self._process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env={**environment(), "PYTHONUNBUFFERED": "1", **environ},
+                env={**environment(), "PYTHONUNBUFFERED": "1", **(environ or {})},
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
