@@ -302,11 +302,14 @@ async def test_a_question_ends_the_turn_and_its_answer_begins_the_next() -> None
             yield QUESTION
             ended.append("went on")
         finally:
+            for _ in range(100):
+                await asyncio.sleep(0)
             ended.append("closed")
 
     result = {"status": "submitted", "action": {"id": "ok", "label": "OK"}, "values": {"size": "S"}}
     async with backend_of(agent) as backend:
         asked = await ask(backend, request("Order"))
+        assert ended == ["closed"], "the run ended before its agent"
         snapshot = asked.end["session_snapshot"]
         answered = await ask(
             backend, request("OK", snapshot=snapshot, results={"calls": {"q1": result}, "metadata": {}})
@@ -322,7 +325,6 @@ async def test_a_question_ends_the_turn_and_its_answer_begins_the_next() -> None
     ]
     assert [option.value for option in shown.definition.inputs[0].options] == ["S", "L"]
     assert [(one.id, one.label, one.style) for one in shown.definition.actions] == [("ok", "OK", "primary")]
-    assert ended == ["closed"]
     assert answered.answer == "Thanks."
     assert turns[1].query == "OK"
     assert turns[1].answer == Answer("q1", "submitted", "ok", {"size": "S"})
@@ -443,6 +445,26 @@ async def test_of_a_turn_that_was_stopped_before_it_said_anything_nothing_is_kep
         told = Told(await events_of(backend, run_id))
     assert told.type == "run_cancelled"
     assert "session_snapshot" not in told.end
+
+
+async def test_a_backend_that_ends_closes_the_agent_first() -> None:
+    seen: list[str] = []
+
+    async def agent(_: Turn) -> AsyncGenerator[Step, None]:
+        try:
+            yield "One. "
+            await asyncio.Event().wait()
+        finally:
+            seen.append("closed")
+
+    async with backend_of(agent) as backend:
+        run_id = await backend.create_run(request())
+        async with Reader(backend, run_id) as reader:
+            while not any(event.agent_message_delta for event in await reader.batch()):
+                pass
+        await backend.aclose()
+        told = Told(await events_of(backend, run_id))
+    assert (told.type, told.end["reason"], seen) == ("run_failed", "shutdown", ["closed"])
 
 
 async def test_an_agent_that_cancels_itself_has_failed() -> None:

@@ -77,6 +77,7 @@ def test_a_module_that_does_not_exist_is_named(folder: Path) -> None:
     [
         ("\nimport nowhere\n", "its import of 'nowhere' failed: no such module (at broken.py:2)"),
         ("from json import nothing\n", "an import from 'json' failed (at broken.py:1)"),
+        (f"raise ImportError('{SECRET}')\n", "ImportError (at broken.py:1)"),
         (f"def f():\n    raise ValueError('{SECRET}')\nf()\n", "ValueError (at broken.py:2)"),
         (f"import json\njson.loads('{SECRET}')\n", "JSONDecodeError (at broken.py:2)"),
         ("import sys\nsys.exit(3)\n", "the module ends the process (SystemExit) (at broken.py:2)"),
@@ -102,6 +103,14 @@ def test_what_the_framework_says_about_a_missing_key_is_told(
     said = refusal("keyless:agent")
     assert "Set the `OPENAI_API_KEY` environment variable" in said
     assert said.endswith("(at keyless.py:3)")
+
+
+def test_what_the_framework_says_about_a_missing_library_is_told(folder: Path) -> None:
+    source = "from pydantic_ai import Agent\n\nagent = Agent('mistral:mistral-large-latest')\n"
+    (folder / "bare.py").write_text(source)
+    said = refusal("bare:agent")
+    assert "the module cannot be loaded: Please install the `mistral` package" in said
+    assert said.endswith("(at bare.py:3)")
 
 
 def test_an_unknown_name_is_told_with_the_nearest(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Awaitable
 from difflib import get_close_matches
 from pathlib import Path
@@ -62,7 +63,8 @@ def _import(name: str, module_name: str) -> ModuleType:
             ) from None
         raise _broken(name, f"its import of {missing!r} failed: no such module", error) from None
     except ImportError as error:
-        raise _broken(name, f"an import from {error.name or 'another module'!r} failed", error) from None
+        said = f"an import from {error.name!r} failed" if error.name else _told(error)
+        raise _broken(name, said, error) from None
     except SyntaxError as error:
         where = place(error.filename or module_name, error.lineno)
         raise ConfigError(f"--agent {name}: {error.msg} at {where}") from None
@@ -73,11 +75,15 @@ def _import(name: str, module_name: str) -> ModuleType:
 
 
 def _told(error: Exception) -> str:
-    """The kind of an error; with its text when the agent framework wrote it for whoever configures it."""
-    kind = type(error)
-    if kind.__module__ == "pydantic_ai.exceptions" and kind.__name__ == "UserError":
+    """The kind of an error; or its text, when the agent framework wrote it for whoever configures it.
+
+    Those are a missing API key (UserError) and a missing library of a provider (ImportError).
+    """
+    kind = type(error).__name__
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    if kind in ("UserError", "ImportError") and "pydantic_ai" in raised_in.parts:
         return " ".join(str(error).split())
-    return kind.__name__
+    return kind
 
 
 def _broken(name: str, said: str, error: BaseException) -> ConfigError:
