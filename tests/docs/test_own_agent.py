@@ -2,10 +2,12 @@
 
 import json
 import re
+import signal
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from agent_gateway.limits import Limits
@@ -13,7 +15,14 @@ from tests.support.backend_process import BackendProcess
 from tests.support.chat import Chat, refused
 from tests.support.fakes.model_server import ModelServer, served
 from tests.support.files import PNG, local, upload
-from tests.support.gateway_server import EARLY_FAILURES_HAVE_A_STATUS, GatewayServer, wait_until
+from tests.support.gateway_process import GatewayProcess
+from tests.support.gateway_server import (
+    API_KEY,
+    EARLY_FAILURES_HAVE_A_STATUS,
+    GatewayServer,
+    answer_of,
+    wait_until,
+)
 from tests.support.human_input import form_of, submit, token_of
 from tests.support.json_type import Json
 from tests.support.paths import ROOT
@@ -213,6 +222,28 @@ def test_an_exception_of_the_plain_agent_fails_the_turn_and_its_text_is_told_to_
     assert "kingdom" not in backend.output
     again = chat.blocking("list", conversation_id=heard.conversation_id)["answer"]
     assert again == "On the list: milk."
+
+
+@pytest.mark.slow
+def test_the_plain_agent_goes_on_while_the_gateway_is_killed_and_started_again(tmp_path: Path) -> None:
+    with BackendProcess(PLAIN, EXAMPLES, tmp_path) as backend:
+        settings = {"BACKEND_URL": backend.url, "API_KEY": API_KEY, "LEASE_SECONDS": 2}
+        with (
+            GatewayProcess(tmp_path, **settings) as gateway,
+            gateway.client() as client,
+            Chat(client, "ada").open("count to 300") as stream,
+        ):
+            before = stream.until("3 ")
+            gateway.send(signal.SIGKILL)
+            gateway.exited()
+            with pytest.raises(httpx.RemoteProtocolError):
+                stream.rest()
+        with GatewayProcess(tmp_path, **settings) as gateway, gateway.client() as client:
+            after = Chat(client, "ada").resumed(stream.task_id, after=before[-1]["event_id"])
+        wait_until(lambda: "run succeeded" in backend.output)
+        assert backend.output.count("route=/runs status=202") == 1
+    assert after.kinds[-1] == "message_end"
+    assert answer_of([*before, *after.events]) == "".join(f"{number} " for number in range(1, 301))
 
 
 # -- an OpenAI-compatible server, and pydantic-ai ----------------------------------------------------
