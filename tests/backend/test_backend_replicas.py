@@ -14,7 +14,8 @@ import pytest
 from agent_gateway.backend.protocol import TERMINAL
 from tests.support.databases import postgres_database
 from tests.support.fakes.model_server import serving
-from tests.support.fakes.model_steps import Gate, answer
+from tests.support.fakes.model_steps import answer
+from tests.support.fakes.script import Gate
 from tests.support.gateway_process import START_SECONDS, BackendProcess
 from tests.support.gateway_server import wait_until
 from tests.support.json_type import Json

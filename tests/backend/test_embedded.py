@@ -18,6 +18,7 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
 
 from agent_gateway.backend.embedded import EmbeddedBackend, check_model
+from agent_gateway.backend.embedded.agent import EmbeddedAgents
 from agent_gateway.backend.embedded.calculator import calculate
 from agent_gateway.backend.embedded.demo import MAX_COUNT, answer
 from agent_gateway.backend.embedded.models import ModelKey
@@ -559,6 +560,7 @@ async def test_text_sent_back_to_the_model_after_a_tool_has_whole_characters() -
 
     agent = Agent[object, str](FunctionModel(stream_function=stream), tools=[clock])
     async with embedded() as backend:
+        assert isinstance(backend._agents, EmbeddedAgents)
         backend._agents._models._agents[ModelKey("")] = agent
         told = await ask(backend, request("Hello"))
     fold = Fold()
@@ -627,6 +629,7 @@ async def test_a_run_that_keeps_calling_tools_fails_at_its_limit() -> None:
 
     async with embedded() as backend:
         agent = Agent[object, str](FunctionModel(stream_function=stream), tools=[again])
+        assert isinstance(backend._agents, EmbeddedAgents)
         backend._agents._models._agents[ModelKey("")] = agent
         told = await ask(backend, request("Hello"))
     assert (told.types[-1], told.end["reason"]) == ("run_failed", "agent_run_limit_exceeded")

@@ -23,6 +23,7 @@ from pydantic_ai.exceptions import (
 from pydantic_ai.models import infer_model
 
 from agent_gateway.backend.embedded import EmbeddedBackend
+from agent_gateway.backend.embedded.agent import EmbeddedAgents
 from agent_gateway.backend.embedded.models import ModelKey
 from agent_gateway.backend.embedded.retries import FIRST_PAUSE_SECONDS, pause_before_retry
 from agent_gateway.backend.embedded.thoughts import CLOSING, OPENING, TagSplitter
@@ -119,6 +120,7 @@ async def test_parallel_tools_each_have_their_step_whatever_becomes_of_them(
         raise ModelRetry("not today")
 
     name = f"{kind}:parallel"
+    assert isinstance(backend._agents, EmbeddedAgents)
     backend._agents._models._agents[ModelKey(name)] = Agent[object, str](infer_model(name), tools=[add, fail])
     calls = [
         call("add", {"a": 1, "b": 22}, fragments=5),

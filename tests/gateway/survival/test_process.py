@@ -13,7 +13,9 @@ import httpx
 import pytest
 
 from tests.support.chat import Chat, refused
-from tests.support.fakes.model_server import running
+from tests.support.fakes.model_server import serving
+from tests.support.fakes.model_steps import answer
+from tests.support.fakes.script import Gate
 from tests.support.fleet import Fleet
 from tests.support.gateway_process import GatewayProcess, environment
 from tests.support.gateway_server import API_KEY, answer_of, wait_until
@@ -25,7 +27,7 @@ composition:
   layers:
     - {name: user, type: plain.prompt, config: {user: "${query}"}}
     - {name: history, type: pydantic_ai.history}
-    - {name: llm, type: llm, config: {model: "openai-chat:m-first-silent", on_process_lost: restart}}
+    - {name: llm, type: llm, config: {model: "openai-chat:m", on_process_lost: restart}}
 """
 DRAIN_SECONDS = 60
 """Longer than any wait here."""
@@ -205,13 +207,14 @@ def test_a_turn_of_the_embedded_agent_is_started_again_if_its_app_wants_that(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-provider")
     app = tmp_path / "app.yaml"
     app.write_text(RESTARTING)
-    with running(repeats="") as provider:
+    with serving() as provider:
+        provider.script("m", answer(Gate()), "Hi there!")
         monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
         one, two = (fleet.process(BACKEND_URL="", APP_FILE=app).ready() for _ in range(2))
         begun = fleet.chat(one, user).background("Hello")
         chat = fleet.chat(two, user)
         with chat.follow(begun["task_id"]) as follower:
-            wait_until(lambda: provider.bodies)
+            wait_until(lambda: provider.requests)
             one.send(signal.SIGKILL)
             heard = follower.rest()
     assert (heard.answer, heard.kinds[-1]) == ("Hi there!", "message_end")

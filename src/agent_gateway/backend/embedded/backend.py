@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from agent_gateway.backend.embedded.load_agent import Agents
 from agent_gateway.backend.embedded.runs import Cancellation, Stopping
 from agent_gateway.backend.embedded.runs.log import RunLog
 from agent_gateway.backend.embedded.runs.registry import Runs
@@ -31,7 +32,8 @@ class EmbeddedBackend:
 
     `model` is a model string of pydantic-ai (`openai:gpt-5-mini`); empty means the offline demo agent,
     which waits `pace` seconds between words. With `runs_code` its compositions may name programs, functions
-    and files of this machine. Raises ConfigError when the model cannot be used.
+    and files of this machine. With `agents`, those run in place of the built-in ones, and the model is not
+    looked at. Raises ConfigError when the model cannot be used.
     """
 
     outlives_process = False
@@ -44,11 +46,14 @@ class EmbeddedBackend:
         pace: float = DEMO_PACE,
         log_ends: bool = False,
         runs_code: bool = True,
+        agents: Agents | None = None,
     ) -> None:
-        # The agent framework takes seconds to import, so it is imported only when agents run here.
-        from agent_gateway.backend.embedded.agent import EmbeddedAgents
+        if agents is None:
+            # The agent framework takes seconds to import, so it is imported only when agents run here.
+            from agent_gateway.backend.embedded.agent import EmbeddedAgents
 
-        self._agents = EmbeddedAgents(model, pace, runs_code=runs_code)
+            agents = EmbeddedAgents(model, pace, runs_code=runs_code)
+        self._agents = agents
         self.runs = Runs(self._agents.execute, log, log_ends=log_ends)
 
     async def takes_files(self) -> bool:

@@ -4,7 +4,7 @@ A layer without a type (newer composition schema) is identified by its name. A c
 know fails the run: nothing of it is dropped without a word.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -26,6 +26,8 @@ from agent_gateway.backend.embedded.prompt_files import PromptFile, prompt_file
 from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.backend.protocol import EMPTY_OBJECT, CreateRunRequest, Layer, OnExit
 
+NOT_OF_OWN_AGENTS: Final = ("llm", "tools", "output")
+"""The kinds of layers that mean nothing to an agent of somebody's own: it has its own model and tools."""
 _LIFECYCLES: Final = {"suspend": "suspended", "delete": "closed"}
 _NO_MESSAGES: Final = msgspec.Raw(b"[]")
 
@@ -95,11 +97,16 @@ class Plan(msgspec.Struct, frozen=True):
         return Snapshot(layers)
 
 
-def read_plan(request: CreateRunRequest) -> Plan:
-    """Check a request's composition and snapshot; raises RunFailed, whose text holds none of their values."""
+def read_plan(request: CreateRunRequest, ignored: Collection[str] = ()) -> Plan:
+    """Check a request's composition and snapshot; raises RunFailed, whose text holds none of their values.
+
+    The configs of layers of the `ignored` kinds are not read.
+    """
     layers = request.composition.layers
     kinds = [_kind(layer) for layer in layers]
-    configs = [_config(layer, kind) for layer, kind in zip(layers, kinds, strict=True)]
+    configs = [
+        None if kind in ignored else _config(layer, kind) for layer, kind in zip(layers, kinds, strict=True)
+    ]
     on_exit = request.on_exit or OnExit()
     prompts = [config for config in configs if isinstance(config, PromptConfig)]
     prompt: list[str] = []

@@ -4,12 +4,12 @@ Prices come from the list that is part of the installed genai-prices; nothing is
 something only at an address that this list knows: a server of one's own is not charged like its original.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+import msgspec
 from genai_prices import calc_price
 from pydantic_ai import RunContext
 from pydantic_ai.capabilities import AbstractCapability
@@ -23,6 +23,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import ModelRequestContext
 from pydantic_ai.usage import RequestUsage
 
+from agent_gateway.backend.embedded.stopwatch import Stopwatch
 from agent_gateway.backend.embedded.tokens import about_tokens, bytes_in, tokens_in
 from agent_gateway.domain.turns import Usage
 
@@ -39,8 +40,7 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._first: float | None = None
+        self._watch = Stopwatch()
         self._tokens = [0, 0]
         self._prices = [Decimal(0), Decimal(0)]
         self._priced = False
@@ -52,7 +52,7 @@ class Meter:
     @property
     def is_used(self) -> bool:
         """Whether there is anything to count."""
-        return self._first is not None or self._tokens != [0, 0]
+        return self._watch.has_seen or self._tokens != [0, 0]
 
     def asks(self, messages: Sequence[ModelMessage]) -> None:
         """A request begins, with these messages."""
@@ -60,8 +60,7 @@ class Meter:
 
     def hears(self, event: AgentStreamEvent) -> None:
         """An event of the run."""
-        if self._first is None:
-            self._first = time.monotonic()
+        self._watch.saw_event()
         match event:
             case PartStartEvent(part=part):
                 self._heard += bytes_in(part)
@@ -90,24 +89,17 @@ class Meter:
 
     def usage(self) -> Usage:
         """Tokens, prices and times so far. A price of zero, with a unit of zero, is an unknown one."""
-        now = time.monotonic()
-        first = now if self._first is None else self._first
         (asked, said), (asked_price, said_price) = self._tokens, self._prices
         unit = _plain(PRICE_UNIT) if self._priced else "0"
-        return Usage(
-            prompt_tokens=asked,
+        return msgspec.structs.replace(
+            self._watch.usage(asked, said),
             prompt_unit_price=_plain(_average(asked_price, asked)),
             prompt_price_unit=unit,
             prompt_price=_plain(asked_price),
-            completion_tokens=said,
             completion_unit_price=_plain(_average(said_price, said)),
             completion_price_unit=unit,
             completion_price=_plain(said_price),
-            total_tokens=asked + said,
             total_price=_plain(asked_price + said_price),
-            latency=round(now - self._start, 3),
-            time_to_first_token=round(first - self._start, 3),
-            time_to_generate=round(now - first, 3),
         )
 
     def _add(self, usage: RequestUsage, response: ModelResponse) -> None:

@@ -121,8 +121,22 @@ def chat(
     chat(query, Wanted(url, key, app), user, conversation)
 
 
-def backend(host: Host = None, port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000) -> None:
-    """Serve the embedded agent over HTTP, in the run protocol."""
+def backend(
+    host: Host = None,
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000,
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:NAME",
+            help="Your own agent: a pydantic-ai Agent, or an async generator function.",
+            show_default="the built-in agent",
+        ),
+    ] = None,
+) -> None:
+    """Serve an agent over HTTP, in the run protocol: the built-in one, or your own.
+
+    The module of your own agent is looked for in the current folder first.
+    """
     import asyncio
 
     from agent_gateway import openers, tracing
@@ -145,6 +159,7 @@ def backend(host: Host = None, port: Annotated[int, typer.Option(help="Port to l
             port,
             settings.model,
             settings.backend_token.get_secret_value() or None,
+            agent,
             log=openers.open_run_log(settings, database, new_id()),
             storage=openers.using(database),
         )

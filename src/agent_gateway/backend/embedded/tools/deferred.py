@@ -6,7 +6,7 @@ again: none is made without an approval, and none is forgotten.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolCallPart, ToolReturnPart
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDenied
@@ -15,6 +15,8 @@ from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.backend.embedded.tools.approval import approval_form, comment_on, decision
 from agent_gateway.backend.embedded.tools.check import HUMAN
 
+_APPROVAL: Final = "approval:"
+"""Before the id of a call that waits for an approval: its answer is no result of the tool."""
 NOT_ASKED: Final = "This was not asked: there is one question at a time. Ask again if you still have to."
 NOT_MADE: Final = "This call was not made: it needs an approval of its own. Call again if you still have to."
 
@@ -31,26 +33,32 @@ class Resumption(NamedTuple):
 def deferred_call(requests: DeferredToolRequests) -> Mapping[str, object]:
     """The call with which a run ends, in the form of the run protocol."""
     if requests.approvals:
-        call, name, args = requests.approvals[0], HUMAN, approval_form(requests.approvals)
-    else:
-        call = requests.calls[0]
-        name, args = call.tool_name, call.args_as_dict()
-    return {"tool_call_id": call.tool_call_id, "tool_name": name, "args": args, "metadata": {}}
+        asked = f"{_APPROVAL}{requests.approvals[0].tool_call_id}"
+        form = approval_form(requests.approvals)
+        return {"tool_call_id": asked, "tool_name": HUMAN, "args": form, "metadata": {}}
+    call = requests.calls[0]
+    return {
+        "tool_call_id": call.tool_call_id,
+        "tool_name": call.tool_name,
+        "args": call.args_as_dict(),
+        "metadata": requests.metadata.get(call.tool_call_id, {}),
+    }
 
 
 def resumption(history: Sequence[ModelMessage], answers: Mapping[str, object]) -> Resumption:
     """The results of the open calls of this history; raises RunFailed when the answers are to other calls."""
     open_calls = {call.tool_call_id: call for call in _open_calls(history)}
-    if not answers or not answers.keys() <= open_calls.keys():
+    if not answers or not {name.removeprefix(_APPROVAL) for name in answers} <= open_calls.keys():
         raise RunFailed("the deferred tool results do not belong to an open call")
-    approvals = {name for name, call in open_calls.items() if call.tool_name != HUMAN}
-    answered = [answers[name] for name in answers if name in approvals]
-    verdict = decision(answered[0]) if answered else ToolDenied(NOT_MADE)
-    words = comment_on(answered[0]) if answered and isinstance(verdict, ToolApproved) else ""
-    calls: dict[str, Any] = {
-        name: answers.get(name, NOT_ASKED) for name in open_calls if name not in approvals
-    }
-    results = DeferredToolResults(calls=calls, approvals=dict.fromkeys(approvals, verdict))
+    decided = [answer for name, answer in answers.items() if name.startswith(_APPROVAL)]
+    verdict = decision(decided[0]) if decided else ToolDenied(NOT_MADE)
+    words = comment_on(decided[0]) if decided and isinstance(verdict, ToolApproved) else ""
+    results = DeferredToolResults()
+    for name, call in open_calls.items():
+        if name in answers or call.tool_name == HUMAN:
+            results.calls[name] = answers.get(name, NOT_ASKED)
+        else:
+            results.approvals[name] = verdict
     return Resumption(results, f"The user approved, and wrote: {words}" if words else None)
 
 
