@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from agent_gateway import tracing
 from agent_gateway.backend.embedded.backend import EmbeddedBackend
-from agent_gateway.backend.embedded.load_agent import load_agent
+from agent_gateway.backend.embedded.load_agent import Agents
 from agent_gateway.backend.embedded.runs import Cancellation, Stopping
 from agent_gateway.backend.embedded.runs.log import RunLog
 from agent_gateway.backend.embedded.runs.requests import read_request
@@ -114,17 +114,16 @@ def serve_backend(
     port: int,
     model: str,
     token: str | None,
-    agent: str | None = None,
+    agents: Agents | None = None,
     *,
     log: RunLog,
     storage: AbstractAsyncContextManager[object],
 ) -> None:
     """Serve the embedded backend over HTTP until a signal ends it; raises ConfigError.
 
-    With `agent`, the name of an agent of somebody's own (`module:attribute`), that one is served. Runs are in
-    `log`, which works while `storage` is entered.
+    With `agents`, those are served in place of the built-in ones. Runs are in `log`, which works while
+    `storage` is entered.
     """
-    agents = None if agent is None else load_agent(agent)
     # A composition that names a program or a function runs code: only those who know the token may.
     backend = EmbeddedBackend(model, log, log_ends=True, runs_code=bool(token), agents=agents)
     app = create_backend_app(backend, token, storage=storage)

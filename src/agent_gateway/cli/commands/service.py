@@ -149,8 +149,10 @@ def backend(
     # Binds first, so that an unusable address is reported in one line.
     for one in bind(settings.host, port):
         one.close()
+    from agent_gateway.backend.embedded.load_agent import load_agent
     from agent_gateway.backend.embedded.server import serve_backend
 
+    agents = None if agent is None else load_agent(agent)
     with openers.owned_database(settings):
         asyncio.run(openers.prepare_backend(settings))
         database = openers.open_database(settings)
@@ -159,7 +161,7 @@ def backend(
             port,
             settings.model,
             settings.backend_token.get_secret_value() or None,
-            agent,
+            agents,
             log=openers.open_run_log(settings, database, new_id()),
             storage=openers.using(database),
         )
