@@ -18,6 +18,7 @@ depends_on: str | Sequence[str] | None = None
 
 TIME = sa.DateTime(timezone=True).with_variant(sa.Float(), "sqlite")
 HAS_KEY = sa.text("idempotency_key IS NOT NULL")
+HAS_CONVERSATION = sa.text("conversation_id IS NOT NULL")
 ENDED = sa.text("ended_at IS NOT NULL")
 ASKED = sa.text("cancel IS NOT NULL AND ended_at IS NULL")
 
@@ -31,6 +32,7 @@ def upgrade() -> None:
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("lease_until", TIME, nullable=False),
         sa.Column("idempotency_key", sa.Text(), nullable=True),
+        sa.Column("conversation_id", sa.Text(), nullable=True),
         sa.Column("request", sa.LargeBinary(), nullable=True),
         sa.Column("cancel", sa.LargeBinary(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
@@ -51,6 +53,13 @@ def upgrade() -> None:
         postgresql_where=HAS_KEY,
         sqlite_where=HAS_KEY,
     )
+    op.create_index(
+        "ix_runs_conversation_id",
+        "runs",
+        ["conversation_id"],
+        postgresql_where=HAS_CONVERSATION,
+        sqlite_where=HAS_CONVERSATION,
+    )
     op.create_index("ix_runs_ended_at", "runs", ["ended_at"], postgresql_where=ENDED, sqlite_where=ENDED)
     op.create_index("ix_runs_asked", "runs", ["owner"], postgresql_where=ASKED, sqlite_where=ASKED)
     op.create_table(
@@ -65,6 +74,11 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("run_events")
-    for name in ("ix_runs_asked", "ix_runs_ended_at", "uq_runs_idempotency_key"):
+    for name in (
+        "ix_runs_asked",
+        "ix_runs_ended_at",
+        "ix_runs_conversation_id",
+        "uq_runs_idempotency_key",
+    ):
         op.drop_index(name, "runs")
     op.drop_table("runs")

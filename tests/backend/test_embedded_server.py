@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -322,8 +323,11 @@ async def test_stopping_the_server_fails_its_runs_and_ends_their_streams() -> No
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_stops_the_server_in_the_middle_of_a_stream(signum: signal.Signals) -> None:
+async def test_a_signal_stops_the_server_in_the_middle_of_a_stream(
+    signum: signal.Signals, tmp_path: Path
+) -> None:
     env = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    env["AGENT_GATEWAY_DATA_DIR"] = str(tmp_path)
     command = ("-m", "agent_gateway", "backend", "--port", "0")
     server = await asyncio.create_subprocess_exec(
         sys.executable, *command, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=env

@@ -30,6 +30,7 @@ def main() -> int:
         seed=0,
         seconds=options.seconds,
         processes=options.processes,
+        agents=options.agents,
         talks=options.talks,
         faults=faults,
         queue=not options.no_queue,
@@ -79,6 +80,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each is broken (default 10)")
     parser.add_argument("--seed", type=int, default=1, help="the first seed (default 1)")
     parser.add_argument("--processes", type=int, default=3, help="gateway processes (default 3)")
+    parser.add_argument(
+        "--agents",
+        type=int,
+        default=0,
+        help="processes of the embedded agent in place of the scripted backend (default 0)",
+    )
     parser.add_argument("--talks", type=int, default=20, help="conversations at the same time (default 20)")
     parser.add_argument("--faults", default="", help="only these kinds, separated by commas; `none` for none")
     parser.add_argument("--without", default="none", help="all but these kinds")

@@ -10,6 +10,7 @@ from typing import Final
 from tests.chaos.check_views import check_views
 from tests.chaos.plan import loses_create
 from tests.chaos.postgres import role_of
+from tests.chaos.run_log import UNKNOWN, prompts, said
 from tests.chaos.truth import Row, RunTruth, Truth
 from tests.chaos.view import Sent
 from tests.chaos.world import Config, Record
@@ -44,6 +45,7 @@ class Violation:
 def check(config: Config, record: Record, truth: Truth, logs: list[str]) -> list[Violation]:
     """Everything that is wrong; nothing, if the promises were kept."""
     found = [Violation("world", "-", problem) for problem in record.problems]
+    found += [Violation("run log", "-", problem) for problem in truth.log_problems]
     found += [Violation("log", f"process {n}", line) for n, log in enumerate(logs) for line in _bugs(log)]
     rows_of: dict[str, list[Row]] = {}
     for row in truth.rows.values():
@@ -235,7 +237,9 @@ def _check_snapshots(rows: list[Row], runs: dict[str, RunTruth], stored: str) ->
         question = question if run is None and not row.answers else ""
         if run is None:
             continue
-        if (run.snapshot_in, run.answers) != (start, bool(row.answers)):
+        if run.snapshot_in == UNKNOWN:
+            yield from _check_agent(row, run, start)
+        elif (run.snapshot_in, run.answers) != (start, bool(row.answers)):
             yield Violation("snapshot", row.query, "the run did not start from the snapshot before it")
         if run.asked:
             question = row.task_id if row.outcome == "completed" else ""
@@ -244,6 +248,16 @@ def _check_snapshots(rows: list[Row], runs: dict[str, RunTruth], stored: str) ->
             snapshot = run.snapshot_out
     if stored != snapshot:
         yield Violation("snapshot", rows[0].query, "the stored one is not that of the last run")
+
+
+def _check_agent(row: Row, run: RunTruth, start: str) -> Iterator[Violation]:
+    """The embedded agent said what it always says to this query in this conversation, or a part of it."""
+    want = said(start, row.query)
+    is_whole = run.ending == "run_succeeded"
+    if run.text != want if is_whole else not want.startswith(run.text):
+        yield Violation("agent", row.query, f"its text {_differ(run.text, want)}")
+    if run.snapshot_out and prompts(run.snapshot_out) != [*prompts(start), row.query]:
+        yield Violation("snapshot", row.query, "the run did not continue the snapshot before it")
 
 
 def _check_order(truth: Truth, record: Record) -> Iterator[Violation]:

@@ -37,7 +37,9 @@ PROCESS_FAULTS: Final[dict[str, tuple[int, float, float]]] = {
     "db_partition": (2, 1.2, 2.5),
     "db_stall": (2, 0.2, 2.0),
 }
-IN_LEASES: Final = frozenset({"freeze", "nap", "db_partition", "db_stall"})
+IN_LEASES: Final = frozenset(
+    f"{who}{kind}" for who in ("", "agent_") for kind in ("freeze", "nap", "db_partition", "db_stall")
+)
 
 LINK_FAULTS: Final[dict[str, tuple[int, float, float]]] = {
     "client_reset": (4, 0.0, 0.0),
@@ -54,7 +56,17 @@ WORLD_FAULTS: Final[dict[str, tuple[int, float, float]]] = {
     "blackout": (1, 0.1, 1.0),
     "postgres_crash": (2, 0.2, 4.0),
 }
-ALL_FAULTS: Final = frozenset({*PROCESS_FAULTS, *LINK_FAULTS, *WORLD_FAULTS})
+AGENT_FAULTS: Final[dict[str, tuple[int, float, float]]] = {
+    "agent_kill": (5, 0.1, 1.5),
+    "agent_freeze": (4, 1.3, 2.5),
+    "agent_nap": (2, 0.1, 0.6),
+    "agent_deploy": (3, 0.0, 0.5),
+    "agent_db_terminate": (2, 0.0, 0.0),
+    "agent_db_partition": (2, 1.2, 2.5),
+    "agent_db_stall": (2, 0.2, 2.0),
+}
+"""Of the processes of the embedded agent, where there are some."""
+ALL_FAULTS: Final = frozenset({*PROCESS_FAULTS, *LINK_FAULTS, *WORLD_FAULTS, *AGENT_FAULTS})
 
 PROCESS_EVERY: Final = 1.9
 LINK_EVERY: Final = 0.9
@@ -64,12 +76,12 @@ THROTTLE: Final = 4_000.0
 
 
 def schedule(
-    world_seed: int, seconds: float, processes: int, kinds: frozenset[str], lease: float
+    world_seed: int, seconds: float, processes: int, kinds: frozenset[str], lease: float, agents: int = 0
 ) -> list[Fault]:
     """The faults of a seed in order of time; always the same for the same arguments."""
     dice = random.Random(f"faults {world_seed}")
     faults: list[Fault] = []
-    busy_until = [0.0] * processes
+    busy_until = [0.0] * (processes + agents)
 
     def moments(every: float) -> Iterator[float]:
         at = dice.uniform(0.3, 1.5) * every
@@ -85,12 +97,15 @@ def schedule(
         length = dice.uniform(*table[kind][1:])
         return kind, length * lease if kind in IN_LEASES else length
 
-    for at in moments(PROCESS_EVERY):
-        chosen, victim = pick(PROCESS_FAULTS), dice.randrange(processes)
-        # One at a time for each process; that several are away together still happens.
-        if chosen and busy_until[victim] <= at:
-            faults.append(Fault(at, chosen[0], victim, chosen[1]))
-            busy_until[victim] = at + chosen[1] + 2.0
+    def hit(table: dict[str, tuple[int, float, float]], first: int, count: int) -> None:
+        for at in moments(PROCESS_EVERY):
+            chosen, victim = pick(table), first + dice.randrange(count)
+            # One at a time for each process; that several are away together still happens.
+            if chosen and busy_until[victim] <= at:
+                faults.append(Fault(at, chosen[0], victim, chosen[1]))
+                busy_until[victim] = at + chosen[1] + 2.0
+
+    hit(PROCESS_FAULTS, 0, processes)
     faults += [
         Fault(at, chosen[0], dice.randrange(processes), chosen[1])
         for at in moments(LINK_EVERY)
@@ -99,6 +114,8 @@ def schedule(
     faults += [
         Fault(at, chosen[0], None, chosen[1]) for at in moments(WORLD_EVERY) if (chosen := pick(WORLD_FAULTS))
     ]
+    if agents:
+        hit(AGENT_FAULTS, processes, agents)
     return sorted(faults, key=lambda fault: fault.at)
 
 
@@ -107,7 +124,7 @@ class Injector:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._busy = [asyncio.Lock() for _ in world.replicas]
+        self._busy = [asyncio.Lock() for _ in world.everybody]
         """Only one fault at a time stops or starts the same process."""
 
     async def play(self, faults: list[Fault]) -> None:
@@ -120,21 +137,21 @@ class Injector:
 
     async def heal(self) -> None:
         """Every process runs, every link is good."""
-        for replica in self._world.replicas:
+        for replica in self._world.everybody:
             for link in (replica.clients, replica.backend, replica.database):
                 await link.heal()
             replica.signal(signal.SIGCONT)
             if not replica.running:
                 await self._world.start(replica)
-        for replica in self._world.replicas:
+        for replica in self._world.everybody:
             await replica.wait_until_ready()
 
     async def _apply(self, fault: Fault) -> None:
         if fault.replica is None:
             await self._to_the_world(fault)
-        elif fault.kind in PROCESS_FAULTS:
+        elif fault.kind in PROCESS_FAULTS or fault.kind in AGENT_FAULTS:
             async with self._busy[fault.replica]:
-                await self._to_a_process(fault, self._world.replicas[fault.replica])
+                await self._to_a_process(fault, self._world.everybody[fault.replica])
         else:
             await self._to_a_link(fault, self._world.replicas[fault.replica])
 
@@ -145,7 +162,7 @@ class Injector:
 
     async def _to_a_process(self, fault: Fault, replica: Replica) -> None:
         applied = self._begin(fault)
-        match fault.kind:
+        match fault.kind.removeprefix("agent_"):
             case "kill":
                 await replica.kill()
                 await asyncio.sleep(fault.seconds)
@@ -214,7 +231,7 @@ class Injector:
         applied.ended = now()
 
     async def _each(self, work: Callable[[Replica], Awaitable[None]]) -> None:
-        await asyncio.gather(*(work(replica) for replica in self._world.replicas))
+        await asyncio.gather(*(work(replica) for replica in self._world.everybody))
 
     async def _black_out(self, replica: Replica) -> None:
         await replica.kill()

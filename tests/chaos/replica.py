@@ -1,10 +1,14 @@
-"""One gateway process and its three links: to its clients, to the backend and to the database."""
+"""One process and its three links: to its clients, to the backend and to the database.
+
+It is a gateway, or a backend of the embedded agent, which needs no link to another backend.
+"""
 
 import asyncio
 import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,16 +24,24 @@ PROBE_SECONDS: Final = 0.5
 class Replica:
     """`clients`, `backend` and `database` are the links; their faults do not need the process."""
 
-    def __init__(self, number: int, folder: Path, backend: Target, database: Target) -> None:
+    def __init__(
+        self, number: int, folder: Path, backends: Sequence[Target], database: Target, command: str = "serve"
+    ) -> None:
         self.number = number
+        self._command = command
         self._held = hold_port()
         self._port: int = self._held.getsockname()[1]
         self.clients = TcpFaultProxy(("127.0.0.1", self._port))
-        self.backend = TcpFaultProxy(backend)
+        self.backend = TcpFaultProxy(*backends)
         self.database = TcpFaultProxy(database)
-        self.log = folder / f"gateway-{number}.log"
+        self.log = folder / f"{command}-{number}.log"
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def address(self) -> Target:
+        """Where it listens, past its link."""
+        return ("127.0.0.1", self._port)
 
     @property
     def url(self) -> str:
@@ -68,7 +80,7 @@ class Replica:
             log.write(f"--- started at {time.time():.3f}\n".encode())
             log.flush()
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "agent_gateway", "serve"),
+                *(sys.executable, "-m", "agent_gateway", self._command, "--port", str(self._port)),
                 env=environ,
                 # Away from a developer's .env.
                 cwd=self._folder,
@@ -118,7 +130,8 @@ class Replica:
             async with asyncio.timeout(PROBE_SECONDS):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
                 try:
-                    writer.write(b"GET /readyz HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n")
+                    path = b"/readyz" if self._command == "serve" else b"/openapi.json"
+                    writer.write(b"GET %b HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n" % path)
                     line = await reader.readline()
                 finally:
                     writer.transport.abort()

@@ -41,14 +41,21 @@ async def _run(config: Config, postgres: ChaosPostgres) -> Report:
         finally:
             await wire.close()
         truth = await read_truth(world)
-        logs = [replica.log.read_text(errors="replace") for replica in world.replicas]
+        logs = [replica.log.read_text(errors="replace") for replica in world.everybody]
         violations = check(config, world.record, truth, logs)
         return make_report(config, began, world.record, truth, violations, logs)
 
 
 async def _break_things(world: World, wire: Wire) -> None:
     config = world.config
-    faults = schedule(config.seed, config.seconds, config.processes, config.faults, config.lease_seconds)
+    faults = schedule(
+        config.seed,
+        config.seconds,
+        config.processes,
+        config.faults,
+        config.lease_seconds,
+        config.agents,
+    )
     injector, clients = Injector(world), Clients(world, wire)
     talking = asyncio.create_task(clients.talk())
     playing = asyncio.create_task(injector.play(faults))
@@ -121,8 +128,8 @@ async def _compare_history(
 
 async def _take_down(world: World) -> None:
     """All processes at once, idle: they have to go at once."""
-    for replica in world.replicas:
+    for replica in world.everybody:
         replica.terminate()
-    for replica in world.replicas:
+    for replica in world.everybody:
         if await replica.wait_until_gone(EXIT_SLACK) is None:
             world.record.problems.append(f"process {replica.number} was idle and did not exit after SIGTERM")

@@ -1,7 +1,8 @@
 """A TCP link that misbehaves on request: it resets, tears, refuses, stalls and throttles.
 
 It lives in the event loop that starts it, listens on one port of 127.0.0.1 for all its life, and
-passes bytes on to a TCP port or a Unix socket.
+passes bytes on to a TCP port or a Unix socket. Of several targets each connection gets the next one that is
+there, as a load balancer gives it.
 """
 
 import asyncio
@@ -21,8 +22,8 @@ _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 class TcpFaultProxy:
     """`start` it, misbehave, `close` it. `heal` ends every fault that lasts."""
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
+    def __init__(self, *targets: Target) -> None:
+        self._targets = list(targets)
         self._held = hold_port()
         self.port: int = self._held.getsockname()[1]
         self._server: asyncio.Server | None = None
@@ -85,10 +86,7 @@ class TcpFaultProxy:
         link = _Link(task, writer)
         self._links.add(link)
         try:
-            if isinstance(self._target, str):
-                there = await asyncio.open_unix_connection(self._target)
-            else:
-                there = await asyncio.open_connection(*self._target)
+            there = await self._connect()
             link.writers.append(there[1])
             await asyncio.gather(
                 self._pump(link, reader, there[1], tearable=False),
@@ -102,6 +100,19 @@ class TcpFaultProxy:
         finally:
             self._links.discard(link)
             link.reset()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        for last in range(len(self._targets) - 1, -1, -1):
+            target = self._targets.pop(0)
+            self._targets.append(target)
+            try:
+                if isinstance(target, str):
+                    return await asyncio.open_unix_connection(target)
+                return await asyncio.open_connection(*target)
+            except OSError:
+                if not last:
+                    raise
+        raise AssertionError("there is no target")
 
     async def _pump(
         self, link: "_Link", reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, tearable: bool

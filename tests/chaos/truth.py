@@ -1,15 +1,18 @@
 """The truth: the rows of the database, their changes with role and time, and the runs of the backend."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from tests.chaos.plan import FAILURES, QUESTION
+from tests.chaos.run_log import UNKNOWN, read_log
 from tests.chaos.world import World
 from tests.support.fakes.run import STATUS_OF, Logged, Run
 from tests.support.fakes.script import Json
 
+LOST: Final = {"process_lost": "turn_interrupted", "shutdown": "service_unavailable"}
+"""Reasons of the embedded agent, and the codes that clients get."""
 GATEWAY_MADE: Final = 1_000_000_000
 """Positions above are of ends that the gateway made itself (R1)."""
 
@@ -94,6 +97,8 @@ class Truth:
     """Conversation → the stored snapshot."""
     keys: dict[str, str]
     """Idempotency-Key → turn."""
+    log_problems: list[str] = field(default_factory=list)
+    """What is wrong with the run log itself, where there is one."""
 
 
 async def read_truth(world: World) -> Truth:
@@ -142,9 +147,28 @@ async def read_truth(world: World) -> Truth:
             )
         snapshots = await connection.fetch("SELECT conversation_id, data FROM snapshots")
         keys = await connection.fetch("SELECT key, turn_id FROM idempotency")
+        logged, log_problems = await read_log(connection)
+    runs = [_run(number, run) for number, run in enumerate(world.backend.runs.values(), start=1)]
+    for number, one in enumerate(logged, start=1):
+        end = one.events[-1] if one.ending else {}
+        snapshot = end.get("data", {}).get("session_snapshot")
+        runs.append(
+            RunTruth(
+                run_id=one.run_id,
+                task_id=one.key,
+                number=number,
+                text=one.text,
+                ending=one.ending,
+                answer=one.text,
+                failure=LOST.get(end.get("data", {}).get("reason") or "", "internal_server_error"),
+                snapshot_in=UNKNOWN,
+                snapshot_out=_same(snapshot) if snapshot else "",
+            )
+        )
     return Truth(
         rows=rows,
-        runs=[_run(number, run) for number, run in enumerate(world.backend.runs.values(), start=1)],
+        runs=runs,
+        log_problems=log_problems,
         snapshots={str(row["conversation_id"]): _same(json.loads(row["data"])) for row in snapshots},
         keys={row["key"]: str(row["turn_id"]) for row in keys},
     )

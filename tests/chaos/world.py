@@ -38,6 +38,8 @@ class Config:
     seed: int
     seconds: float = 10.0
     processes: int = 3
+    agents: int = 0
+    """Processes of `agent-gateway backend` on the same database; with none there is a scripted backend."""
     talks: int = 20
     """Conversations at the same time."""
     lease_seconds: float = 1.5
@@ -97,9 +99,13 @@ class World:
         app_file = folder / "app.yaml"
         app_file.write_text(_APP_FILE)
         port = int(self.backend.url.rpartition(":")[2])
+        self.agents = [
+            Replica(config.processes + number, folder, (), postgres.socket, "backend")
+            for number in range(config.agents)
+        ]
+        backends = [agent.address for agent in self.agents] or [("127.0.0.1", port)]
         self.replicas = [
-            Replica(number, folder, ("127.0.0.1", port), postgres.socket)
-            for number in range(config.processes)
+            Replica(number, folder, backends, postgres.socket) for number in range(config.processes)
         ]
         self._settings = {
             "API_KEY": API_KEY,
@@ -115,6 +121,11 @@ class World:
             "SECRET_KEY": "chaos-secret-as-long-as-they-have-to-be",
             "TURN_TIMEOUT_SECONDS": "120",
         }
+
+    @property
+    def everybody(self) -> list[Replica]:
+        """All processes, by their numbers."""
+        return [*self.replicas, *self.agents]
 
     async def start(self, replica: Replica) -> None:
         """Start a process of this world."""
@@ -138,14 +149,14 @@ async def open_world(config: Config, postgres: ChaosPostgres) -> AsyncGenerator[
     database = await postgres.create_database()
     world = World(config, postgres, database, folder)
     try:
-        for replica in world.replicas:
+        for replica in world.everybody:
             await replica.open()
             await world.start(replica)
-        for replica in world.replicas:
+        for replica in world.everybody:
             await replica.wait_until_ready()
         yield world
     finally:
-        for replica in world.replicas:
+        for replica in world.everybody:
             await replica.close()
         await asyncio.to_thread(world.backend.close)
         await postgres.drop_database(database)

@@ -103,7 +103,7 @@ def test_the_error_codes_of_the_page_equal_the_code() -> None:
 
 def test_each_reason_of_the_run_protocol_has_the_documented_code() -> None:
     rows = rows_of("design/run-protocol.md", "`error_type` or `reason` | the client's error")
-    assert len(rows) == 15
+    assert len(rows) == 16
     for reasons, error in rows:
         [code] = words_of(error)
         assert STATUSES[code] == int(error.split()[0])

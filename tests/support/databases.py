@@ -63,6 +63,13 @@ def postgres_url(postgres_template: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def sqlite_only(sqlite_template: Path, tmp_path: Path) -> str:
+    """For tests of things that only SQLite can do."""
+    shutil.copy(sqlite_template, tmp_path)
+    return sqlite_url(tmp_path)
+
+
+@pytest.fixture
 async def database(database_url: str) -> AsyncGenerator[Database]:
     """The store's way into `database_url`."""
     opened = Database(database_url)

@@ -30,13 +30,15 @@ def environment(**settings: Any) -> dict[str, str]:
 class GatewayProcess:
     """A running `agent-gateway serve` in a folder of its own; settings are named without AGENT_GATEWAY_."""
 
+    command = "serve"
+
     def __init__(self, folder: Path, *arguments: str, **settings: Any) -> None:
         self.folder = folder
         self._output = folder / f"output-{len(list(folder.glob('output-*')))}"
         given = {"DATA_DIR": folder / "data", "SECRET_KEY": SECRET_KEY, **settings}
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "agent_gateway", "serve", "--port", "0", *arguments],
+                [sys.executable, "-m", "agent_gateway", self.command, "--port", "0", *arguments],
                 cwd=folder,
                 env={**environment(**given), "PYTHONUNBUFFERED": "1"},
                 stdout=output,
@@ -97,3 +99,9 @@ class GatewayProcess:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait(BOUND)
+
+
+class BackendProcess(GatewayProcess):
+    """A running `agent-gateway backend`, in the same way."""
+
+    command = "backend"

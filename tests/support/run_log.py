@@ -24,14 +24,19 @@ async def open_log(
     """The log of one process in the database with this URL; without one in a new SQLite file."""
     with tempfile.TemporaryDirectory() as folder:
         if not url:
-            await asyncio.to_thread(shutil.copy, _template(), folder)
-            url = sqlite_url(Path(folder))
+            url = await asyncio.to_thread(new_file, Path(folder))
         database = Database(url, lease_seconds=lease_seconds)
         try:
             await database.now()
             yield StoredRunLog(database, owner or new_id(), lease_seconds, keep_seconds)
         finally:
             await database.close()
+
+
+def new_file(folder: Path) -> str:
+    """The URL of a new SQLite file in this folder, with the current schema."""
+    shutil.copy(_template(), folder)
+    return sqlite_url(folder)
 
 
 @cache

@@ -15,6 +15,8 @@ class NewRun(NamedTuple):
     id: RunId
     key: str | None
     """The idempotency key of its request."""
+    conversation: str | None
+    """The conversation that it belongs to, as the gateway calls it."""
     request: bytes | None
     """What another process needs to start it again; None when it must not."""
     data: bytes

@@ -26,6 +26,7 @@ from agent_gateway.store.db.tables import (
     turns,
 )
 from agent_gateway.store.message_files import detach_files
+from agent_gateway.store.runs.removal import delete_runs
 
 MESSAGES: Final = 100
 """Messages whose rows are deleted in one transaction."""
@@ -85,6 +86,8 @@ async def remove_some(connection: AsyncConnection, conversation_id: str) -> tupl
     """
     given = {"conversation": conversation_id}
     await detach_files(connection, conversation_id)
+    # What the agent said stays no longer than the rest, if it is logged here.
+    await delete_runs(connection, conversation_id)
     found = list(await connection.scalars(_NEXT, given))
     counts = Counts()
     if found:

@@ -53,6 +53,7 @@ from agent_gateway.store.removal import (
     is_settled,
     remove_some,
 )
+from agent_gateway.store.runs.removal import count_old_runs, kept_seconds, prune_runs
 from agent_gateway.store.turns.idempotency import has_expired
 from agent_gateway.store.turns.stopping import mark_deleted
 
@@ -116,6 +117,7 @@ class Retention:
     async def _prune_small(self, _: _Apps, counts: Counts) -> None:
         counts["idempotency keys"] += await self._delete(idempotency.c.key, has_expired())
         await self._delete(request_counts.c.api_key_id, request_counts.c.minute < this_minute() - 24 * 60)
+        counts["runs"] += await prune_runs(self._database, kept_seconds(self._turn_seconds))
 
     async def _prune_conversations(self, known: _Apps, counts: Counts) -> None:
         which = self._past(known)
@@ -152,6 +154,7 @@ class Retention:
             counts["end users"] += len(page)
         counts["apps"] += len(known.deleted)
         counts["files"] += await self._files.count_untidy()
+        counts["runs"] += await count_old_runs(self._database, kept_seconds(self._turn_seconds))
         async with self._database.reading() as session:
             counts["API keys"] += (
                 await session.scalar(select(func.count()).where(api_keys.c.app_id.in_(known.deleted))) or 0

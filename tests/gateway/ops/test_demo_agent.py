@@ -12,21 +12,27 @@ import pytest
 from agent_gateway.apps.config import AppConfig, LayerTemplate, default_app
 from agent_gateway.backend.embedded import EmbeddedBackend
 from agent_gateway.backend.embedded.server import BackendServer, create_backend_app
+from agent_gateway.domain.ids import new_id
+from agent_gateway.openers import using
 from agent_gateway.server.config import server_config
+from agent_gateway.store.db.database import Database
+from agent_gateway.store.runs.log import StoredRunLog
 from tests.support.chat import Chat, refused
 from tests.support.databases import postgres_database
 from tests.support.gateway_server import BOUND, GatewayServer, answer_of
 from tests.support.human_input import submitted, token_of
 from tests.support.outbox import all_done, snapshot_row
 from tests.support.rows import add_app
+from tests.support.run_log import new_file
 
 
 @contextmanager
-def backend_over_http() -> Generator[str]:
+def backend_over_http(folder: Path) -> Generator[str]:
     """What `agent-gateway backend` serves, in a thread; its URL."""
-    backend = EmbeddedBackend()
+    database = Database(new_file(folder))
+    backend = EmbeddedBackend("", StoredRunLog(database, new_id(), 8.0, 3600.0))
     listener = socket.create_server(("127.0.0.1", 0))
-    config = server_config(create_backend_app(backend, "token"))
+    config = server_config(create_backend_app(backend, "token", storage=using(database)))
     server = BackendServer(config, backend)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
@@ -62,7 +68,9 @@ def demo_server(
         if request.param.startswith("over HTTP"):
             template = request.getfixturevalue("postgres_template")
             settings["database_url"] = stack.enter_context(postgres_database(template))
-            settings["backend_url"] = stack.enter_context(backend_over_http())
+            settings["backend_url"] = stack.enter_context(
+                backend_over_http(tmp_path_factory.mktemp("backend"))
+            )
             settings["backend_token"] = "token"
         yield stack.enter_context(GatewayServer(tmp_path_factory.mktemp("demo"), **settings))
 

@@ -220,7 +220,7 @@ def test_the_backend_server_logs_in_the_same_way_and_with_the_same_request_id(
     logged = tmp_path / "backend.log"
     command = [sys.executable, "-m", "agent_gateway", "backend", "--port", "0"]
     with logged.open("wb") as output:
-        environ = environment(LOG_FORMAT="json", BACKEND_TOKEN=CANARY)
+        environ = environment(LOG_FORMAT="json", BACKEND_TOKEN=CANARY, DATA_DIR=tmp_path / "backend")
         backend = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environ)
     try:
         listening = re.compile(r"Uvicorn running on (http://\S+)")

@@ -13,9 +13,20 @@ import httpx
 import pytest
 
 from tests.support.chat import Chat, refused
+from tests.support.fakes.model_server import running
+from tests.support.fleet import Fleet
 from tests.support.gateway_process import GatewayProcess, environment
 from tests.support.gateway_server import API_KEY, answer_of, wait_until
 
+RESTARTING = """
+name: Restarting
+mode: chat
+composition:
+  layers:
+    - {name: user, type: plain.prompt, config: {user: "${query}"}}
+    - {name: history, type: pydantic_ai.history}
+    - {name: llm, type: llm, config: {model: "openai-chat:m-first-silent", on_process_lost: restart}}
+"""
 DRAIN_SECONDS = 60
 """Longer than any wait here."""
 
@@ -149,7 +160,9 @@ def test_sqlite_survives_a_kill_and_a_restart(tmp_path: Path, user: str) -> None
         assert (message["query"], message["status"]) == ("count to 5000", "error")
         after = chat.resumed(stream.task_id, after=before[-1]["event_id"])
         assert (after.last["event"], after.last["code"]) == ("error", "turn_interrupted")
-        assert answer_of([*before, *after.events]) == message["answer"], "text shrinks to what is stored"
+        assert "message_replace" not in after.kinds, "nothing is taken back"
+        assert message["answer"].startswith(answer_of(before))
+        assert answer_of([*before, *after.events]) == message["answer"]
         fresh = chat.resumed(stream.task_id)
         assert (fresh.answer, fresh.kinds[-1]) == (message["answer"], "error")
         assert "Your name is Ada" in chat.blocking("Who am I?", conversation_id=first)["answer"]
@@ -157,3 +170,59 @@ def test_sqlite_survives_a_kill_and_a_restart(tmp_path: Path, user: str) -> None
         assert key not in process.output
     for path in filter(Path.is_file, (tmp_path / "data").iterdir()):
         assert key.encode() not in path.read_bytes(), "the key itself is stored nowhere"
+
+
+@pytest.mark.slow
+def test_a_killed_gateway_takes_no_text_of_the_embedded_agent_back(fleet: Fleet, user: str) -> None:
+    """Another gateway reads the run to where it was logged, and ends it: a reader goes on where it was."""
+    one, two = (fleet.process(BACKEND_URL="").ready() for _ in range(2))
+    chat = fleet.chat(one, user)
+    first = chat.blocking("My name is Ada")["conversation_id"]
+    with chat.open("count to 5000", conversation_id=first, params={"ids": 1}) as stream:
+        before = stream.until("30 ")
+        with fleet.chat(two, user).follow(stream.task_id) as follower:
+            follower.until("3 ")
+            one.send(signal.SIGKILL)
+            one.exited()
+            with pytest.raises(httpx.RemoteProtocolError):
+                stream.rest()
+            followed = follower.rest()
+    other = fleet.chat(two, user)
+    after = other.resumed(stream.task_id, after=before[-1]["event_id"])
+    assert (after.last["event"], after.last["code"]) == ("error", "turn_interrupted")
+    assert "message_replace" not in after.kinds
+    message = other.message(first)
+    assert message["status"] == "error"
+    assert message["answer"].startswith(answer_of(before))
+    assert answer_of([*before, *after.events]) == message["answer"] == followed.answer
+    assert "Your name is Ada" in other.blocking("Who am I?", conversation_id=first)["answer"]
+
+
+@pytest.mark.slow
+def test_a_turn_of_the_embedded_agent_is_started_again_if_its_app_wants_that(
+    fleet: Fleet, user: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-provider")
+    app = tmp_path / "app.yaml"
+    app.write_text(RESTARTING)
+    with running(repeats="") as provider:
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+        one, two = (fleet.process(BACKEND_URL="", APP_FILE=app).ready() for _ in range(2))
+        begun = fleet.chat(one, user).background("Hello")
+        chat = fleet.chat(two, user)
+        with chat.follow(begun["task_id"]) as follower:
+            wait_until(lambda: provider.bodies)
+            one.send(signal.SIGKILL)
+            heard = follower.rest()
+    assert (heard.answer, heard.kinds[-1]) == ("Hi there!", "message_end")
+
+
+@pytest.mark.slow
+def test_a_stop_reaches_the_embedded_agent_of_another_process(fleet: Fleet, user: str) -> None:
+    one, two = (fleet.process(BACKEND_URL="").ready() for _ in range(2))
+    with fleet.chat(one, user).open("count to 5000", params={"ids": 1}) as stream:
+        stream.until("3 ")
+        fleet.chat(two, user).stop(stream.task_id)
+        heard = stream.rest()
+    assert heard.kinds[-1] == "message_end"
+    assert fleet.rows(stream.task_id).turn.outcome == "stopped"

@@ -23,7 +23,7 @@ from agent_gateway.backend.embedded.runs.log import RunLog
 from agent_gateway.backend.embedded.runs.requests import read_request
 from agent_gateway.backend.embedded.runs.run import FROM_START, LoggedEvent, Run, parse_cursor
 from agent_gateway.domain.ids import canonical_uuid
-from agent_gateway.errors import BackendError, RunLost, StoreError
+from agent_gateway.errors import BackendError, RunLost, StoreError, StoreUnavailable
 from agent_gateway.server import requests
 from agent_gateway.server.config import server_config
 
@@ -290,7 +290,9 @@ async def _refuse(_: Request, error: Exception) -> Response:
 
 
 async def _away(_: Request, error: Exception) -> Response:
-    logger.debug("refused: %s", error)
+    if not isinstance(error, StoreUnavailable):
+        logger.error("the run log refused a request: %s", error)
+        return JSONResponse({"detail": "the run log cannot take this"}, 500)
     return JSONResponse({"detail": "the run log cannot be used"}, 503, {"Retry-After": "1"})
 
 

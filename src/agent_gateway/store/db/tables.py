@@ -41,6 +41,7 @@ QUEUED = "state = 'queued'"
 OPEN = "state = 'open'"
 DELETED = "deleted_at IS NOT NULL"
 HAS_KEY = "idempotency_key IS NOT NULL"
+HAS_CONVERSATION = "conversation_id IS NOT NULL"
 ENDED = "ended_at IS NOT NULL"
 ASKED = "cancel IS NOT NULL AND ended_at IS NULL"
 
@@ -444,6 +445,12 @@ class RunRow(Row, table=True):
             postgresql_where=text(HAS_KEY),
             sqlite_where=text(HAS_KEY),
         ),
+        Index(
+            "ix_runs_conversation_id",
+            "conversation_id",
+            postgresql_where=text(HAS_CONVERSATION),
+            sqlite_where=text(HAS_CONVERSATION),
+        ),
         Index("ix_runs_ended_at", "ended_at", postgresql_where=text(ENDED), sqlite_where=text(ENDED)),
         Index("ix_runs_asked", "owner", postgresql_where=text(ASKED), sqlite_where=text(ASKED)),
         CheckConstraint("status IN ('running', 'succeeded', 'failed', 'cancelled')", name="status"),
@@ -458,6 +465,8 @@ class RunRow(Row, table=True):
     """Grows with every change of owner; writes of an older epoch change nothing."""
     lease_until: datetime = _time()
     idempotency_key: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    conversation_id: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    """What its gateway calls the conversation; with that, the run is removed, too."""
     request: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
     """JSON, with the keys of model providers that the app names; only while it can be started again."""
     cancel: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))

@@ -84,7 +84,7 @@ class StoredRunLog:
         """Renew the leases of running runs; returns those that are still ours."""
         if not self.shared:
             return {run.id for run in held}
-        values = {"id": [run.id for run in held], "epoch": [run.epoch for run in held]}
+        values = {"run": [run.id for run in held], "epoch": [run.epoch for run in held]}
         found = await self._database.shielded(
             self._database.fetch(RENEW, {**self._ours, **values}, "heartbeats")
         )
@@ -171,7 +171,7 @@ class _OnSqlite:
         return await self._database.write(work)
 
     def _begin(self, connection: sqlite3.Connection, new: NewRun) -> bool:
-        values = {"id": new.id, "key": new.key, "request": new.request, **self._ours}
+        values = {**new._asdict(), **self._ours}
         if INSERT_RUN.execute(connection, values).rowcount != 1:
             return False
         INSERT_EVENTS.execute(connection, {"run_id": new.id, "first": 1, "count": 1, "data": new.data})

@@ -1,4 +1,4 @@
-"""Deletes runs of the embedded agent with their events: old ones, and those of turns that are removed."""
+"""Deletes runs of the embedded agent with their events: old ones, and those of removed conversations."""
 
 import asyncio
 from collections.abc import Collection
@@ -7,11 +7,10 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from agent_gateway.domain.ids import canonical_uuid
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.functions import now_plus
 from agent_gateway.store.db.tables import runs
-from agent_gateway.store.runs.statements import DELETE_EVENTS, DELETE_RUNS, FORGOTTEN, OLD
+from agent_gateway.store.runs.statements import DELETE_EVENTS, DELETE_RUNS, FORGOTTEN, OF_CONVERSATION, OLD
 
 LEAST_SECONDS: Final = 3600.0
 PAUSE_SECONDS: Final = 0.005
@@ -47,13 +46,13 @@ async def count_old_runs(database: Database, keep_seconds: float) -> int:
         return await session.scalar(counted) or 0
 
 
-async def delete_runs(connection: AsyncConnection, run_ids: Collection[str | None]) -> int:
-    """Delete the runs with these ids that are in this database; returns how many.
+async def delete_runs(connection: AsyncConnection, conversation_id: str) -> int:
+    """Delete the runs of a conversation that are in this database; returns how many.
 
     One that still goes on is fenced by that: its process learns it with its next append.
     """
-    ids = sorted({known for run_id in run_ids if run_id and (known := canonical_uuid(run_id))})
-    return await _delete(connection, ids)
+    found = await connection.scalars(OF_CONVERSATION, {"conversation": conversation_id})
+    return await _delete(connection, list(found))
 
 
 async def _delete(connection: AsyncConnection, ids: Collection[str]) -> int:

@@ -7,6 +7,7 @@ of owner one comes first, and an append that comes second changes nothing.
 from typing import Any, Final
 
 from sqlalchemy import (
+    CTE,
     Boolean,
     ColumnElement,
     Insert,
@@ -44,8 +45,10 @@ _RUNNING: Final = runs.c.status == "running"
 
 
 def _begin() -> PreparedForPostgres:
-    given = arrays("given", id=UUID, key=Text(), request=LargeBinary(), data=LargeBinary())
-    values = _new_run(given.c.id, given.c.key, given.c.request)
+    given = arrays(
+        "given", id=UUID, key=Text(), conversation=Text(), request=LargeBinary(), data=LargeBinary()
+    )
+    values = _new_run(given.c.id, given.c.key, given.c.conversation, given.c.request)
     new = (
         postgresql.insert(runs)
         .from_select(list(values), select(*values.values()), include_defaults=False)
@@ -76,54 +79,60 @@ def _append() -> PreparedForPostgres:
         error=Text(),
         drop_request=Boolean(),
     )
-    locked = (
-        select(runs.c.id, runs.c.status)
-        .join(given, given.c.run == runs.c.id)
-        .where(runs.c.owner == OUR_OWNER, runs.c.epoch == given.c.epoch)
-        .order_by(runs.c.id)
-        .with_for_update(of=runs, key_share=True)
-        .cte("locked")
-    )
-    is_open = and_(locked.c.id == given.c.run, locked.c.status == "running")
+    locked = _locked(given)
+    is_open = and_(_is_ours(locked), locked.c.found == "running")
     written = (
         postgresql.insert(run_events)
         .from_select(
             ["run_id", "first", "count", "data"],
-            select(given.c.run, given.c.first, given.c.count, given.c.data).join(locked, is_open),
+            select(locked.c.run, locked.c.first, locked.c.count, locked.c.data).where(is_open),
             include_defaults=False,
         )
         # The same batch, if the answer of the first try was lost.
         .on_conflict_do_nothing()
     )
-    ends = given.c.status != "running"
+    ends = locked.c.status != "running"
     changed = (
         update(runs)
-        .where(runs.c.id == locked.c.id, is_open, or_(ends, given.c.drop_request))
+        .where(runs.c.id == locked.c.run, is_open, or_(ends, locked.c.drop_request))
         .values(
-            status=given.c.status,
-            error=given.c.error,
+            status=locked.c.status,
+            error=locked.c.error,
             ended_at=case((ends, now_plus()), else_=null()),
             request=null(),
         )
     )
     return PreparedForPostgres(
-        select(cast(locked.c.id, Text)).add_cte(written.cte("written"), changed.cte("changed"))
+        select(cast(locked.c.run, Text))
+        .where(_is_ours(locked))
+        .add_cte(written.cte("written"), changed.cte("changed"))
     )
 
 
-def _renew() -> PreparedForPostgres:
-    given = arrays("given", id=UUID, epoch=Integer())
-    locked = (
-        select(runs.c.id)
-        .join(given, given.c.id == runs.c.id)
-        .where(runs.c.owner == OUR_OWNER, runs.c.epoch == given.c.epoch, _RUNNING)
+def _locked(given: CTE) -> CTE:
+    """Lock the given runs, and read of each what its owner must know, with all that is given.
+
+    Only by their ids: with more conditions, or joined once more, the server would take them for so few that
+    it compares each with each.
+    """
+    return (
+        select(runs.c.owner, runs.c.epoch.label("now_epoch"), runs.c.status.label("found"), *given.c)
+        .join(given, given.c.run == runs.c.id)
         .order_by(runs.c.id)
         .with_for_update(of=runs, key_share=True)
         .cte("locked")
     )
+
+
+def _is_ours(locked: CTE) -> ColumnElement[bool]:
+    return and_(locked.c.owner == OUR_OWNER, locked.c.now_epoch == locked.c.epoch)
+
+
+def _renew() -> PreparedForPostgres:
+    locked = _locked(arrays("given", run=UUID, epoch=Integer()))
     return PreparedForPostgres(
         update(runs)
-        .where(runs.c.id == locked.c.id)
+        .where(runs.c.id == locked.c.run, _is_ours(locked), locked.c.found == "running")
         .values(lease_until=_LEASE)
         .returning(cast(runs.c.id, Text))
     )
@@ -165,7 +174,10 @@ def _after(run: ColumnElement[str], number: ColumnElement[int]) -> list[ColumnEl
 
 
 def _new_run(
-    run: ColumnElement[str], key: ColumnElement[str], request: ColumnElement[bytes]
+    run: ColumnElement[str],
+    key: ColumnElement[str],
+    conversation: ColumnElement[str],
+    request: ColumnElement[bytes],
 ) -> dict[str, ColumnElement[Any]]:
     return {
         "id": run,
@@ -174,6 +186,7 @@ def _new_run(
         "epoch": cast(1, Integer),
         "lease_until": _LEASE,
         "idempotency_key": key,
+        "conversation_id": conversation,
         "request": request,
         "created_at": now_plus(),
     }
@@ -227,6 +240,7 @@ def _insert_run() -> Insert:
     values = _new_run(
         bindparam("id", type_=UUID),
         bindparam("key", type_=Text),
+        bindparam("conversation", type_=Text),
         bindparam("request", type_=LargeBinary),
     )
     return sqlite.insert(runs).values(values).on_conflict_do_nothing()
@@ -267,6 +281,7 @@ FORGOTTEN: Final = (
     .with_for_update(skip_locked=True)
 )
 """Runs of processes that died, which nobody has read since."""
+OF_CONVERSATION: Final = select(runs.c.id).where(runs.c.conversation_id == bindparam("conversation"))
 DELETE_EVENTS: Final = delete(run_events).where(run_events.c.run_id.in_(bindparam("ids", expanding=True)))
 DELETE_RUNS: Final = delete(runs).where(runs.c.id.in_(bindparam("ids", expanding=True)))
 

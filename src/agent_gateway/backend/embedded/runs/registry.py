@@ -100,7 +100,7 @@ class Runs:
             raise Stopping
         run = Run(RunId(new_id()), self._log.clock, self._appender.due)
         stored = msgspec.json.encode(request) if self._log.shared and may_restart(request) else None
-        new = run.new(request.idempotency_key, stored)
+        new = run.new(request, stored)
         found = await self._begin(new)
         if found != run.id:
             async with self.opened(found) as earlier:

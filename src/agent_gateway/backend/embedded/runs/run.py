@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from agent_gateway.backend.embedded.runs.outcomes import Cancellation, Ending, RunFailed
-from agent_gateway.backend.protocol import TERMINAL
+from agent_gateway.backend.protocol import TERMINAL, CreateRunRequest
 from agent_gateway.domain.ids import RunId
 from agent_gateway.domain.run_log import Batch, HeldRun, NewRun, Reading, RunStatus
 from agent_gateway.domain.text import clean_text
@@ -100,11 +100,18 @@ class Run:
 
     # -- what it says, when this process owns it ----------------------------------------------------------
 
-    def new(self, key: str | None, request: bytes | None) -> NewRun:
-        """What begins it in the log; `request` is kept as long as it can be started again with it."""
-        self.restartable = self._keeps_request = request is not None
+    def new(self, request: CreateRunRequest, stored: bytes | None) -> NewRun:
+        """What begins it in the log; `stored` is kept there as long as it can be started again with it."""
+        self.restartable = self._keeps_request = stored is not None
         event = self._make("run_started", b"{}")
-        return NewRun(self.id, key, request, event.body)
+        conversation = request.metadata.get("conversation_id")
+        return NewRun(
+            id=self.id,
+            key=_plain(request.idempotency_key),
+            conversation=_plain(conversation) if isinstance(conversation, str) else None,
+            request=stored,
+            data=event.body,
+        )
 
     def begun(self, data: bytes) -> None:
         """It was begun, and is ours."""
@@ -366,3 +373,8 @@ def _envelope(body: bytes) -> tuple[str, str, str]:
 
 def _text_of(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _plain(text: str | None) -> str | None:
+    """A name of somebody else's, as every database can store it."""
+    return clean_text(text) if text else None
