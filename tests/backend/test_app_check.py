@@ -207,6 +207,11 @@ def test_our_extras_for_providers_are_those_of_the_framework() -> None:
             "the provider 'deepseek' takes no 'base_url'",
         ),
         ({"fallback_models": ["deepseek:a"]}, None),
+        ({"fallback_models": ["openai:a", 3]}, "must be the name of a model or a mapping"),
+        (
+            {"fallback_models": ["openai:a", {"model": "openai:b", "api_keys": "x"}]},
+            "the embedded agent has no such key; did you mean 'api_key'?",
+        ),
         (
             {"fallback_models": ["openai:a", {"model": "deepseek:a", "base_url": "http://127.0.0.1:1"}]},
             "the provider 'deepseek' takes no 'base_url'",
@@ -219,8 +224,8 @@ def test_a_key_that_a_provider_does_not_take_is_named(more: Json, problem: str |
     assert len(found) == (problem is not None)
     if problem is not None:
         assert found[0].endswith(problem)
-        place = "fallback_models[1].model" if "fallback_models" in more else "model"
-        assert found[0].startswith(f"{PLACE}.config.{place}: ")
+        place = "fallback_models[1]" if "fallback_models" in more else "model"
+        assert found[0].startswith(f"{PLACE}.config.{place}")
 
 
 def test_the_variable_of_a_missing_key_is_named_and_never_a_value(monkeypatch: pytest.MonkeyPatch) -> None:

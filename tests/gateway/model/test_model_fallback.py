@@ -117,3 +117,29 @@ def test_an_answer_of_a_second_model_that_breaks_off_politely_is_incomplete(
     llm = {"model": f"openai-chat:{model}-503", "fallback_models": [f"openai-chat:{model}-end"]}
     heard = chat_with(llm=llm).streaming()
     assert (heard.last["event"], heard.last["code"]) == ("error", "answer_incomplete")
+
+
+def test_all_models_are_asked_again_when_all_of_them_are_busy(
+    provider: ModelServer, chat_with: ChatWith, model: str
+) -> None:
+    busy = refuse(503, headers={"retry-after": "0"})
+    provider.script(f"{model}-a", busy, busy)
+    provider.script(f"{model}-b", busy, "Back again.")
+    llm = {
+        "model": f"openai-chat:{model}-a",
+        "fallback_models": [f"openai-chat:{model}-b"],
+        "max_retries": 1,
+    }
+    assert chat_with(llm=llm).streaming().answer == "Back again."
+    order = [request.model[-1] for request in provider.requests if request.model.startswith(f"{model}-")]
+    assert order == ["a", "b", "a", "b"]
+
+
+def test_thoughts_in_the_text_of_a_second_model_are_no_part_of_the_answer(
+    chat_with: ChatWith, model: str
+) -> None:
+    llm = {
+        "model": f"openai-chat:{model}-429",
+        "fallback_models": [f"openai-chat:{model}-thinks-tags"],
+    }
+    assert chat_with(llm=llm).streaming().answer == "Hi there!"

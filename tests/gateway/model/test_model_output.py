@@ -37,7 +37,8 @@ def given(mode: str, value: object) -> Step:
 
 def talks(chat_with: ChatWith, model: str, mode: str, kind: str = "openai-chat", **more: Any) -> Chat:
     output = {"json_schema": SCHEMA, "mode": mode, **more.pop("output", {})}
-    return chat_with(llm={"model": f"{kind}:{model}"}, output=output, **more)
+    # A mode in which clients see each call of a tool.
+    return chat_with(app={"mode": "agent-chat"}, llm={"model": f"{kind}:{model}"}, output=output, **more)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -158,3 +159,16 @@ def test_a_name_and_suggested_questions_may_come_from_structured_output(
     wait_until(lambda: chat.conversations()["data"][0]["name"] == "About Berlin")
     path = f"/messages/{first['message_id']}/suggested"
     assert chat.client.get(path, params={"user": chat.user}).json()["data"] == ["And Bonn?", "And Ulm?"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_model_with_a_schema_may_use_tools_first(
+    provider: ModelServer, chat_with: ChatWith, model: str, mode: str
+) -> None:
+    provider.script(model, answer("Let me see. ", call("count", {"to": 3})), given(mode, BERLIN))
+    chat = talks(chat_with, model, mode, tools={"functions": ["tests.support.tool_functions:count"]})
+    heard = chat.streaming("Berlin?")
+    assert json.loads(heard.answer) == BERLIN
+    steps = [event for event in heard.events if event["event"] == "agent_thought"]
+    assert provider.of(model)[1].results == ["1 2 3"]
+    assert {step["tool"] for step in steps} == {"count"}

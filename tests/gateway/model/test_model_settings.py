@@ -130,11 +130,15 @@ def test_a_pause_after_the_first_token_is_no_timeout_of_the_first_token(
 def test_a_model_that_always_calls_tools_stops_at_the_limit(
     provider: ModelServer, chat_with: ChatWith, model: str
 ) -> None:
-    provider.script(model, *[answer(call("nothing", {"round": number})) for number in range(3)])
-    # A tool that does not exist is told to the model, which may try again.
-    llm = {"model": f"openai-chat:{model}", "max_requests": 1}
-    refused(chat_with(llm=llm).post(response_mode="blocking"), 400, "agent_run_limit_exceeded")
-    assert len(provider.of(model)) == 1
+    provider.respond(model, lambda request: answer(call("count", {"to": len(request.results) + 1})))
+    chat = chat_with(
+        llm={"model": f"openai-chat:{model}", "max_requests": 3},
+        tools={"functions": ["tests.support.tool_functions:count"]},
+    )
+    refused(chat.post(response_mode="blocking"), 400, "agent_run_limit_exceeded")
+    assert [request.results for request in provider.of(model)] == [[], ["1"], ["1", "1 2"]]
+    usage = chat.message(chat.conversations()["data"][0]["id"])["metadata"]["usage"]
+    assert usage["total_tokens"] == 3 * 14
 
 
 def test_a_changed_system_prompt_applies_to_the_next_turn_and_is_sent_once(

@@ -47,7 +47,11 @@ def _names(value: object) -> object:
 
 
 def _other_model(value: object) -> object:
-    return {"model": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"model": value}
+    if isinstance(value, dict):
+        return value
+    raise ValueError("must be the name of a model or a mapping")
 
 
 def _function(value: object) -> object:
