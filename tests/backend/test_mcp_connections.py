@@ -14,15 +14,17 @@ from tests.support.fakes.mcp_server import COMMAND
 pytestmark = pytest.mark.anyio
 
 LIMIT = 60.0
+PROGRAM = [*COMMAND, "--named", "connections"]
+"""Other tests of this process may have programs of their own."""
 
 
 def server(name: str) -> MCPServer:
     """A program that is another one for each name."""
-    return MCPServer(command=COMMAND, env={"NAME": name})
+    return MCPServer(command=PROGRAM, env={"NAME": name})
 
 
 def programs() -> int:
-    return len([child for child in psutil.Process().children() if child.cmdline() == COMMAND])
+    return len([child for child in psutil.Process().children() if child.cmdline() == PROGRAM])
 
 
 @asynccontextmanager
@@ -78,7 +80,7 @@ async def test_a_program_that_was_killed_is_replaced_for_the_next_run() -> None:
         lease = Lease(made, server("a"))
         await lease.ready()
         lease.release()
-        [child] = [child for child in psutil.Process().children() if child.cmdline() == COMMAND]
+        [child] = [child for child in psutil.Process().children() if child.cmdline() == PROGRAM]
         child.kill()
         again = Lease(made, server("a"))
         await again.ready()

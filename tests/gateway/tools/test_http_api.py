@@ -88,8 +88,13 @@ def test_a_body_is_sent_as_json_and_its_schema_is_told(agents: Agents, api: Http
     first, second = agents.requests(chat)
     [tool] = [one["function"] for one in first.body["tools"] if one["function"]["name"] == "cities_create"]
     assert tool["parameters"]["properties"]["body"] == {"$ref": "#/$defs/City"}
-    assert tool["parameters"]["$defs"]["City"]["properties"]["mayor"] == {"type": ["string", "null"]}
-    assert tool["parameters"]["$defs"]["City"]["properties"]["twins"]["items"] == {"$ref": "#/$defs/City"}
+    assert tool["parameters"]["$defs"]["City"]["properties"] == {
+        "name": {"type": "string"},
+        "mayor": {"type": ["string", "null"]},
+        "enum": {"$ref": "#/$defs/City"},
+        "x-nullable": {"type": "string"},
+        "twins": {"type": "array", "items": {"$ref": "#/$defs/City"}},
+    }
     assert json.loads(second.results[0]) == {"id": 7, **city}
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.agents import Agents, agents_of, steps_of
 from tests.support.chat import Chat, refused
+from tests.support.fakes.http_api import http_api
 from tests.support.fakes.mcp_server import COMMAND as ODD
 from tests.support.fakes.mcp_server import SECRET
 from tests.support.fakes.model_server import ModelServer
@@ -216,6 +217,13 @@ def test_a_server_over_http_gets_its_header_which_nobody_else_sees(
     for place in (heard.raw.decode(), str(rows), caplog.text):
         assert TOKEN not in place
     assert SECRET not in caplog.text
+
+
+def test_headers_do_not_follow_a_redirect(agents: Agents) -> None:
+    with http_api() as api, http_server() as url:
+        tools = {"mcp": {"odd": {"url": f"{api.url}/v1/away?{url}", "headers": {"X-Token": TOKEN}}}}
+        cause = why_it_failed(agents, agents.app(tools=tools), 503, "service_unavailable")
+    assert "it answered 307" in cause
 
 
 def test_no_program_is_left_when_a_turn_is_stopped_and_when_the_gateway_ends(

@@ -124,7 +124,7 @@ def over_http(token: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    if not arguments:
+    if not arguments or arguments[0] == "--named":
         made().run("stdio")
     elif arguments[0] == "--http":
         over_http(arguments[1])
