@@ -136,6 +136,27 @@ def test_a_value_makes_no_second_header(agents: Agents, api: HttpApi) -> None:
     assert api.asked == []
 
 
+def test_a_user_makes_no_second_header(agents: Agents, api: HttpApi) -> None:
+    config: Json = {
+        "document": api.document,
+        "operations": ["getPicture"],
+        "headers": {"X": "${inputs.name}"},
+    }
+    chat = agents.app(
+        answer(call("getPicture")),
+        "Done.",
+        answer(call("getPicture")),
+        "Done.",
+        tools={"openapi": {"cities": config}},
+        user_input_form=[{"text-input": {"label": "Name", "variable": "name"}}],
+    )
+    chat.streaming("Do it", inputs={"name": "ada\r\nX-Admin: yes"})
+    assert "The API cannot be reached" in agents.requests(chat)[-1].results[0]
+    assert api.asked == []
+    chat.streaming("Do it", inputs={"name": "ada"})
+    assert [asked.headers["x"] for asked in api.asked] == ["ada"]
+
+
 def test_redirects_are_not_followed_and_cookies_are_not_kept(agents: Agents, api: HttpApi) -> None:
     [away] = used(agents, api, call("goAway"))
     assert "The API answered 307, a redirect, which is not followed." in away

@@ -1,6 +1,6 @@
 """An MCP server of the tests, as a process: well behaved or odd, over stdio or over streamable HTTP.
 
-COMMAND                  over stdio
+COMMAND                  over stdio; the same with `--named NAME`
 COMMAND --http TOKEN     on a free port, which it prints; requests need the header `X-Token: TOKEN`
 COMMAND --mute           never says anything
 COMMAND --talk           says what is not MCP
