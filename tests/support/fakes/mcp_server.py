@@ -2,12 +2,13 @@
 
 COMMAND                  over stdio; the same with `--named NAME`
 COMMAND --http TOKEN     on a free port, which it prints; requests need the header `X-Token: TOKEN`
-COMMAND --mute           never says anything
+COMMAND --mute           never says anything, and does not end when it is asked to
 COMMAND --talk           says what is not MCP
 """
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import time
@@ -129,6 +130,7 @@ def main(arguments: list[str]) -> None:
     elif arguments[0] == "--http":
         over_http(arguments[1])
     elif arguments[0] == "--mute":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(3600)
     else:
         while sys.stdin.readline():
