@@ -146,6 +146,7 @@ def test_a_long_result_is_cut_and_a_picture_is_a_file(agents: Agents) -> None:
     ("tools", "status", "code", "cause"),
     [
         (odd("--mute", timeout_seconds=1.0), 503, "service_unavailable", "was not ready within 1 seconds"),
+        (odd("--unlisted", timeout_seconds=4.0), 503, "service_unavailable", "not ready within 4 seconds"),
         (odd("--talk", timeout_seconds=1.0), 503, "service_unavailable", "was not ready within 1 seconds"),
         ({"mcp": {"odd": {"command": ["no-such-program"]}}}, 503, "service_unavailable", "FileNotFoundError"),
         ({"mcp": {"odd": {"command": ["true"]}}}, 503, "service_unavailable", "cannot be used"),
@@ -159,7 +160,7 @@ def test_a_long_result_is_cut_and_a_picture_is_a_file(agents: Agents) -> None:
             "two tools have the name 'echo': give one of their servers a 'prefix'",
         ),
     ],
-    ids=["mute", "talk", "no program", "ends at once", "nobody listens", "allow", "approval", "twice"],
+    ids=["mute", "unlisted", "talk", "no program", "ends", "nobody listens", "allow", "approval", "twice"],
 )  # fmt: skip
 def test_a_server_that_cannot_be_used_fails_the_turn_with_its_reason(
     agents: Agents, caplog: pytest.LogCaptureFixture, tools: Json, status: int, code: str, cause: str
