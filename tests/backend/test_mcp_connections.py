@@ -1,7 +1,7 @@
 """Programs of MCP servers that runs share: how many there are, and when they end."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import psutil  # pyrefly: ignore[untyped-import]
@@ -10,19 +10,22 @@ import pytest
 from agent_gateway.backend.embedded.layers import MCPServer
 from agent_gateway.backend.embedded.tools.connections import Connections, Lease, TooManyPrograms
 from tests.support.fakes.mcp_server import COMMAND
+from tests.support.gateway_server import wait_until
 
 pytestmark = pytest.mark.anyio
 
 LIMIT = 60.0
+PROGRAM = [*COMMAND, "--named", "connections"]
+"""Other tests of this process may have programs of their own."""
 
 
 def server(name: str) -> MCPServer:
     """A program that is another one for each name."""
-    return MCPServer(command=COMMAND, env={"NAME": name})
+    return MCPServer(command=PROGRAM, env={"NAME": name})
 
 
-def programs() -> int:
-    return len([child for child in psutil.Process().children() if child.cmdline() == COMMAND])
+def programs(command: Sequence[str] = PROGRAM) -> int:
+    return len([child for child in psutil.Process().children() if child.cmdline() == list(command)])
 
 
 @asynccontextmanager
@@ -78,7 +81,7 @@ async def test_a_program_that_was_killed_is_replaced_for_the_next_run() -> None:
         lease = Lease(made, server("a"))
         await lease.ready()
         lease.release()
-        [child] = [child for child in psutil.Process().children() if child.cmdline() == COMMAND]
+        [child] = [child for child in psutil.Process().children() if child.cmdline() == PROGRAM]
         child.kill()
         again = Lease(made, server("a"))
         await again.ready()
@@ -89,10 +92,13 @@ async def test_a_program_that_was_killed_is_replaced_for_the_next_run() -> None:
 
 async def test_a_program_that_nobody_waits_for_any_more_is_ended() -> None:
     async with connections() as made:
-        lease = Lease(made, MCPServer(command=[*COMMAND, "--mute"]))
-        waiting = asyncio.create_task(lease.ready())
-        await asyncio.sleep(0)
+        command = [*COMMAND, "--mute", "connections"]
+        lease = Lease(made, MCPServer(command=command))
+        waiting, task = asyncio.create_task(lease.ready()), lease._connection.task
+        await asyncio.to_thread(wait_until, lambda: programs(command))
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         lease.release()
+        await asyncio.wait([task])
+        assert programs(command) == 0

@@ -1,8 +1,8 @@
 """Functions that apps of these tests name as tools."""
 
 import asyncio
+import sys
 import threading
-import time
 
 from pydantic_ai import BinaryContent, ModelRetry
 
@@ -55,9 +55,14 @@ async def endless() -> str:
 
 
 def slow() -> str:
-    """Take a while, in a thread."""
-    time.sleep(3)
+    """Never return, in a thread."""
+    threading.Event().wait()
     return ""
+
+
+def leaving() -> str:
+    """End the process."""
+    sys.exit(3)
 
 
 def picture() -> BinaryContent:

@@ -53,9 +53,16 @@ def test_a_function_that_fails_does_not_end_the_turn(
         {"function": f"{HERE}:endless", "timeout_seconds": 0.2},
         {"function": f"{HERE}:slow", "timeout_seconds": 0.2},
     ]
-    broken, picky, endless, slow = used(
-        agents, names, call("broken"), call("picky", {"number": 1}), call("endless"), call("slow")
+    broken, picky, endless, slow, leaving = used(
+        agents,
+        [*names, "leaving"],
+        call("broken"),
+        call("picky", {"number": 1}),
+        call("endless"),
+        call("slow"),
+        call("leaving"),
     )
+    assert "The tool failed (RuntimeError)." in leaving
     assert "The tool failed (ValueError)." in broken
     assert "1 is too small" in picky
     assert "0.2 seconds" in endless

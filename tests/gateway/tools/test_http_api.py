@@ -88,8 +88,13 @@ def test_a_body_is_sent_as_json_and_its_schema_is_told(agents: Agents, api: Http
     first, second = agents.requests(chat)
     [tool] = [one["function"] for one in first.body["tools"] if one["function"]["name"] == "cities_create"]
     assert tool["parameters"]["properties"]["body"] == {"$ref": "#/$defs/City"}
-    assert tool["parameters"]["$defs"]["City"]["properties"]["mayor"] == {"type": ["string", "null"]}
-    assert tool["parameters"]["$defs"]["City"]["properties"]["twins"]["items"] == {"$ref": "#/$defs/City"}
+    assert tool["parameters"]["$defs"]["City"]["properties"] == {
+        "name": {"type": "string"},
+        "mayor": {"type": ["string", "null"]},
+        "enum": {"$ref": "#/$defs/City"},
+        "x-nullable": {"type": "string"},
+        "twins": {"type": "array", "items": {"$ref": "#/$defs/City"}},
+    }
     assert json.loads(second.results[0]) == {"id": 7, **city}
 
 
@@ -129,6 +134,27 @@ def test_a_value_makes_no_second_header(agents: Agents, api: HttpApi) -> None:
     [result] = used(agents, api, call("getCity", arguments), headers={"X-Token": TOKEN})
     assert "must be one line of plain letters" in result
     assert api.asked == []
+
+
+def test_a_user_makes_no_second_header(agents: Agents, api: HttpApi) -> None:
+    config: Json = {
+        "document": api.document,
+        "operations": ["getPicture"],
+        "headers": {"X": "${inputs.name}"},
+    }
+    chat = agents.app(
+        answer(call("getPicture")),
+        "Done.",
+        answer(call("getPicture")),
+        "Done.",
+        tools={"openapi": {"cities": config}},
+        user_input_form=[{"text-input": {"label": "Name", "variable": "name"}}],
+    )
+    chat.streaming("Do it", inputs={"name": "ada\r\nX-Admin: yes"})
+    assert "The API cannot be reached" in agents.requests(chat)[-1].results[0]
+    assert api.asked == []
+    chat.streaming("Do it", inputs={"name": "ada"})
+    assert [asked.headers["x"] for asked in api.asked] == ["ada"]
 
 
 def test_redirects_are_not_followed_and_cookies_are_not_kept(agents: Agents, api: HttpApi) -> None:

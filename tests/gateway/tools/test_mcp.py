@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.agents import Agents, agents_of, steps_of
 from tests.support.chat import Chat, refused
+from tests.support.fakes.http_api import http_api
 from tests.support.fakes.mcp_server import COMMAND as ODD
 from tests.support.fakes.mcp_server import SECRET
 from tests.support.fakes.model_server import ModelServer
@@ -145,6 +146,7 @@ def test_a_long_result_is_cut_and_a_picture_is_a_file(agents: Agents) -> None:
     ("tools", "status", "code", "cause"),
     [
         (odd("--mute", timeout_seconds=1.0), 503, "service_unavailable", "was not ready within 1 seconds"),
+        (odd("--unlisted", timeout_seconds=4.0), 503, "service_unavailable", "not ready within 4 seconds"),
         (odd("--talk", timeout_seconds=1.0), 503, "service_unavailable", "was not ready within 1 seconds"),
         ({"mcp": {"odd": {"command": ["no-such-program"]}}}, 503, "service_unavailable", "FileNotFoundError"),
         ({"mcp": {"odd": {"command": ["true"]}}}, 503, "service_unavailable", "cannot be used"),
@@ -158,7 +160,7 @@ def test_a_long_result_is_cut_and_a_picture_is_a_file(agents: Agents) -> None:
             "two tools have the name 'echo': give one of their servers a 'prefix'",
         ),
     ],
-    ids=["mute", "talk", "no program", "ends at once", "nobody listens", "allow", "approval", "twice"],
+    ids=["mute", "unlisted", "talk", "no program", "ends", "nobody listens", "allow", "approval", "twice"],
 )  # fmt: skip
 def test_a_server_that_cannot_be_used_fails_the_turn_with_its_reason(
     agents: Agents, caplog: pytest.LogCaptureFixture, tools: Json, status: int, code: str, cause: str
@@ -216,6 +218,13 @@ def test_a_server_over_http_gets_its_header_which_nobody_else_sees(
     for place in (heard.raw.decode(), str(rows), caplog.text):
         assert TOKEN not in place
     assert SECRET not in caplog.text
+
+
+def test_headers_do_not_follow_a_redirect(agents: Agents) -> None:
+    with http_api() as api, http_server() as url:
+        tools = {"mcp": {"odd": {"url": f"{api.url}/v1/away?{url}", "headers": {"X-Token": TOKEN}}}}
+        cause = why_it_failed(agents, agents.app(tools=tools), 503, "service_unavailable")
+    assert "it answered 307" in cause
 
 
 def test_no_program_is_left_when_a_turn_is_stopped_and_when_the_gateway_ends(

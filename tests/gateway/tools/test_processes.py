@@ -63,6 +63,20 @@ def test_programs_end_when_their_gateway_is_killed(tmp_path: Path, provider: Mod
         wait_until(lambda: not psutil.pid_exists(programs[0].pid))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_function_that_never_returns_does_not_keep_the_process(
+    tmp_path: Path, provider: ModelServer, number: signal.Signals
+) -> None:
+    provider.script("stuck", answer(call("slow")), "Done.")
+    function = {"function": "tests.support.tool_functions:slow", "timeout_seconds": 0.2}
+    path = app_file(tmp_path, json.dumps({"functions": [function]}))
+    with GatewayProcess(tmp_path, MODEL="openai-chat:stuck", API_KEY="app-x", APP_FILE=path) as process:
+        with process.client("app-x") as client:
+            assert Chat(client, "ada").streaming("Do it").answer == "Done."
+        process.send(number)
+        process.exited()
+
+
 @contextmanager
 def backend_process(folder: Path, **settings: Any) -> Generator[str]:
     """`agent-gateway backend`: its URL."""

@@ -64,6 +64,7 @@ def program(**more: Any) -> Json:
         (api(document="/no/file"), ".openapi.cities: /no/file: No such file or directory"),
         (api(document={"swagger": "2.0"}), ".openapi.cities: the document is not OpenAPI 3.x"),
         (api(document=DOCUMENT | {"servers": []}), ".openapi.cities: the document names no server"),
+        (api(base_url="https://{region}.example.org"), ".openapi.cities: the document names no server"),
         (
             api(needs_approval=["getcity"]),
             ".openapi.cities.needs_approval[0]: 'getcity' is not one of 'operations'; did you mean 'getCity",

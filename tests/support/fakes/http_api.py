@@ -56,6 +56,8 @@ def document(url: str) -> dict[str, Any]:
                     "properties": {
                         "name": _STRING,
                         "mayor": {"type": "string", "nullable": True},
+                        "enum": {"$ref": "#/components/schemas/City"},
+                        "x-nullable": _STRING,
                         "twins": {"type": "array", "items": city},
                     },
                 }
@@ -101,7 +103,8 @@ async def _other(request: Request) -> Response:
         case "picture":
             return Response(PIXEL, media_type="image/png")
         case "away":
-            return RedirectResponse(f"http://localhost:{request.url.port}/v1/cities/rome")
+            elsewhere = f"http://localhost:{request.url.port}/v1/cities/rome"
+            return RedirectResponse(request.url.query or elsewhere)
         case "cookie":
             return PlainTextResponse(str(request.cookies), headers={"Set-Cookie": "who=ada"})
         case "much":

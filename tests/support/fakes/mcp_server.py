@@ -1,13 +1,15 @@
 """An MCP server of the tests, as a process: well behaved or odd, over stdio or over streamable HTTP.
 
-COMMAND                  over stdio
+COMMAND                  over stdio; the same with `--named NAME`
 COMMAND --http TOKEN     on a free port, which it prints; requests need the header `X-Token: TOKEN`
-COMMAND --mute           never says anything
+COMMAND --mute           never says anything, and does not end when it is asked to
+COMMAND --unlisted       never says which tools it has
 COMMAND --talk           says what is not MCP
 """
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import time
@@ -17,6 +19,7 @@ from typing import Any
 import uvicorn
 from mcp.server.mcpserver import Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import Tool
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -101,6 +104,14 @@ def made() -> MCPServer:
     return server
 
 
+class Unlisted(MCPServer):
+    """Never says which tools it has."""
+
+    async def list_tools(self) -> list[Tool]:
+        await asyncio.Event().wait()
+        return []
+
+
 def guarded(app: ASGIApp, token: str) -> ASGIApp:
     """The app for requests with this token."""
 
@@ -124,11 +135,14 @@ def over_http(token: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    if not arguments:
+    if not arguments or arguments[0] == "--named":
         made().run("stdio")
     elif arguments[0] == "--http":
         over_http(arguments[1])
+    elif arguments[0] == "--unlisted":
+        Unlisted("unlisted", log_level="CRITICAL").run("stdio")
     elif arguments[0] == "--mute":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(3600)
     else:
         while sys.stdin.readline():

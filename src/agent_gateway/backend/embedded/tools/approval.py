@@ -15,8 +15,8 @@ from agent_gateway.backend.embedded.tools.calls import cut
 
 APPROVE: Final = "approve"
 COMMENT: Final = "comment"
-MAX_SHOWN: Final = 4_000
-"""Characters of the arguments of one call in a form."""
+MAX_SHOWN: Final = 20_000
+"""Characters of arguments in a form: a longer one loses its buttons (`fold/question.py`)."""
 MAX_WORDS: Final = 10_000
 """Characters of a human's words that the model gets."""
 
@@ -32,6 +32,7 @@ def needing_approval(
 
 def approval_form(calls: Sequence[ToolCallPart]) -> Mapping[str, object]:
     """The arguments of `ask_human` that ask about these calls."""
+    shown = MAX_SHOWN // len(calls)
     names = list(dict.fromkeys(call.tool_name for call in calls))
     title = f"Allow {names[0]}?" if len(calls) == 1 else f"Allow {len(calls)} calls?"
     question = (
@@ -42,7 +43,7 @@ def approval_form(calls: Sequence[ToolCallPart]) -> Mapping[str, object]:
     return {
         "title": title,
         "question": question,
-        "markdown": "\n\n".join(_shown(call, named=len(calls) > 1) for call in calls),
+        "markdown": "\n\n".join(_shown(call, shown, named=len(calls) > 1) for call in calls),
         "fields": [{"name": COMMENT, "label": "Comment", "type": "paragraph", "required": False}],
         "actions": [
             {"id": APPROVE, "label": "Approve", "style": "primary"},
@@ -51,12 +52,8 @@ def approval_form(calls: Sequence[ToolCallPart]) -> Mapping[str, object]:
     }
 
 
-def _shown(call: ToolCallPart, *, named: bool) -> str:
-    try:
-        arguments = json.dumps(call.args_as_dict(), ensure_ascii=False, indent=2)
-    except ValueError:
-        arguments = str(call.args)
-    text = cut(arguments, MAX_SHOWN)
+def _shown(call: ToolCallPart, most: int, *, named: bool) -> str:
+    text = cut(json.dumps(call.args_as_dict(), ensure_ascii=False, indent=2), most)
     fence = "```"
     while fence in text:
         fence += "`"

@@ -50,12 +50,10 @@ class BoundedToolset(WrapperToolset[object]):
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[object], tool: ToolsetTool[object]
     ) -> Any:
         """Call the tool. Raises ToolFailed, whose text is for the model, or what a human has to decide."""
+        time = asyncio.timeout(self.seconds)
         try:
-            async with asyncio.timeout(self.seconds):
+            async with time:
                 return bounded(await self.wrapped.call_tool(name, tool_args, ctx, tool))
-        except TimeoutError:
-            self.on_lost()
-            raise ToolFailed(f"The call was given up after {self.seconds:g} seconds.") from None
         except (ModelRetry, ToolFailed) as error:
             raise ToolFailed(cut(error.message, MAX_ERROR)) from None
         except ApprovalRequired:
@@ -64,6 +62,8 @@ class BoundedToolset(WrapperToolset[object]):
             raise ToolFailed("The tool wants to wait for something, which is not possible here.") from None
         except Exception as error:  # noqa: BLE001 - a tool may raise anything, and the turn goes on
             self.on_lost()
+            if time.expired():
+                raise ToolFailed(f"The call was given up after {self.seconds:g} seconds.") from None
             kind = type(error).__name__
             logger.warning("%s failed: %s at %s", self.source, kind, _place(error))
             raise ToolFailed(f"The tool failed ({kind}).") from None

@@ -221,7 +221,8 @@ def _program(server: MCPServer, command: Sequence[str]) -> StdioTransport:
 
 def _address(server: MCPServer, on_response: Callable[[int], None]) -> StreamableHttpTransport:
     async def hear(response: httpx2.Response) -> None:
-        on_response(response.status_code)
+        if response.request.method == "POST":  # a server may have no stream of its own to GET
+            on_response(response.status_code)
 
     def client(
         headers: dict[str, str] | None = None,

@@ -1,5 +1,6 @@
 """The tools of MCP servers. Importing this module takes seconds: only a run with such tools does."""
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 
@@ -34,7 +35,8 @@ class ServerTools:
         server, lease = self._server, self._lease
         try:
             await lease.ready()
-            names = [tool.name for tool in await lease.toolset.list_tools()]
+            async with asyncio.timeout(server.timeout_seconds):
+                names = [tool.name for tool in await lease.toolset.list_tools()]
         except TimeoutError:
             raise self._failed(f"it was not ready within {server.timeout_seconds:g} seconds") from None
         except TooManyPrograms:

@@ -28,6 +28,8 @@ _IN_PATH: Final = re.compile(r"\{([^{}]+)\}")
 _SCHEMAS: Final = "#/components/schemas/"
 _LITERAL: Final = ("const", "default", "enum", "example", "examples")
 """Keys of a schema whose values are data, not schemas."""
+_NAMED: Final = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
+"""Keys of a schema whose values are schemas by names, which may be any."""
 
 
 class DocumentError(Exception):
@@ -103,7 +105,7 @@ def base_url(document: Mapping[str, Any], given: str | None) -> str:
     if not given and isinstance(servers, list) and servers and isinstance(servers[0], dict):
         given = str(servers[0].get("url") or "")
     parts = urlsplit(given or "")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or "{" in (given or ""):
         raise DocumentError("the document names no server with a whole URL, so 'base_url' is needed")
     if parts.query or parts.fragment:
         raise DocumentError("the base URL must have no '?' and no '#'")
@@ -251,7 +253,7 @@ class _Reader:
                 return {"$ref": f"#/$defs/{name}"}
             case dict():
                 made = {
-                    key: value if key in _LITERAL else self._schema(value)
+                    key: self._keyword(key, value)
                     for key, value in schema.items()
                     if key != "nullable" and not key.startswith("x-")
                 }
@@ -262,6 +264,11 @@ class _Reader:
                 return [self._schema(value) for value in schema]
             case _:
                 return schema
+
+    def _keyword(self, key: str, value: Any) -> Any:
+        if key in _NAMED and isinstance(value, dict):
+            return {name: self._schema(one) for name, one in value.items()}
+        return value if key in _LITERAL else self._schema(value)
 
 
 def _is_json(kind: str) -> bool:

@@ -20,6 +20,7 @@ from agent_gateway.backend.embedded.tools.check import HUMAN, INSTALL
 from agent_gateway.backend.embedded.tools.functions import FunctionMissing, load_function
 from agent_gateway.backend.embedded.tools.http_calls import HttpClient, http_client, operation_tool
 from agent_gateway.backend.embedded.tools.openapi import DocumentError, Operation, read_api
+from agent_gateway.backend.embedded.tools.threads import Threads
 
 if TYPE_CHECKING:
     from agent_gateway.backend.embedded.tools.connections import Connections
@@ -40,6 +41,7 @@ class Tools:
         self._runs_code = runs_code
         self._client: HttpClient | None = None
         self._connections: Connections | None = None
+        self._threads = Threads()
 
     @asynccontextmanager
     async def of(
@@ -55,7 +57,7 @@ class Tools:
         try:
             if config.mcp:
                 await self._start(config.mcp, servers)
-            named = [await _function(one) for one in config.functions]
+            named = [await self._function(one) for one in config.functions]
             named += [await self._api(name, api) for name, api in config.openapi.items()]
             named += [await server.ready() for server in servers]
             if asks_human:
@@ -81,6 +83,20 @@ class Tools:
         for name, config in configs.items():
             started.append(ServerTools(name, config, self._connections))
 
+    async def _function(self, config: FunctionTool) -> Named:
+        try:
+            # Importing a module may take long.
+            function = await asyncio.to_thread(load_function, config.function)
+            tool = Tool[object](self._threads.asynchronous(function), max_retries=RETRIES)
+        except FunctionMissing as error:
+            raise RunFailed(f"the function {error}", TOOLS_MISTAKEN) from None
+        except (UserError, TypeError, NameError, AttributeError):
+            said = f"the function {config.function!r}: no schema can be made of its type hints"
+            raise RunFailed(said, TOOLS_MISTAKEN) from None
+        toolset = FunctionToolset[object]([tool])
+        bounded = BoundedToolset(toolset, f"the function {config.function!r}", config.timeout_seconds)
+        return needing_approval(bounded, True if config.needs_approval else []), [tool.name]
+
     async def _api(self, name: str, config: OpenAPITools) -> Named:
         try:
             url, found = await asyncio.to_thread(read_api, config)
@@ -105,21 +121,6 @@ def _approved(config: OpenAPITools, found: Sequence[Operation]) -> list[str] | L
     if config.needs_approval is True:
         return True
     return [one.tool for one in found if one.id in config.needs_approval]
-
-
-async def _function(config: FunctionTool) -> Named:
-    try:
-        # Importing a module may take long.
-        function = await asyncio.to_thread(load_function, config.function)
-        tool = Tool[object](function, max_retries=RETRIES, timeout=config.timeout_seconds)
-    except FunctionMissing as error:
-        raise RunFailed(f"the function {error}", TOOLS_MISTAKEN) from None
-    except (UserError, TypeError, NameError):
-        said = f"the function {config.function!r}: no schema can be made of its type hints"
-        raise RunFailed(said, TOOLS_MISTAKEN) from None
-    toolset = FunctionToolset[object]([tool])
-    bounded = BoundedToolset(toolset, f"the function {config.function!r}", config.timeout_seconds)
-    return needing_approval(bounded, True if config.needs_approval else []), [tool.name]
 
 
 def _require_different(named: Sequence[Named]) -> None:
