@@ -110,7 +110,8 @@ class World:
         self._settings = {
             "API_KEY": API_KEY,
             "APP_FILE": str(app_file),
-            "BACKEND_RECONNECT_SECONDS": "15",
+            # Processes of the agent need their time to start.
+            "BACKEND_RECONNECT_SECONDS": "40" if config.agents else "15",
             "DATA_DIR": str(folder),
             "DATABASE_URL": f"postgresql://{{role}}@127.0.0.1:{{port}}/{database}",
             "DRAIN_SECONDS": str(config.drain_seconds),

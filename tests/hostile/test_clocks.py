@@ -3,6 +3,7 @@
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 import agent_gateway
 from agent_gateway.store.db.column_types import UtcDateTime
-from agent_gateway.store.db.tables import Row
+from agent_gateway.store.db.tables import Row, run_events
 from tests.support.fakes.script import Gate, delta, script, succeed
 from tests.support.fakes.script import text as said
 from tests.support.fakes.scripted_backend import ScriptedBackend
@@ -110,6 +111,31 @@ def test_every_row_gets_the_time_of_the_database(
     assert wrong == set()
 
 
+@pytest.mark.slow
+def test_runs_of_the_embedded_agent_have_the_time_of_the_database(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, user: str
+) -> None:
+    """Their rows, their leases and their events; and nobody takes them for lost."""
+    with clock(25 * 3600, monkeypatch):
+        ahead = ready(fleet.process(BACKEND_URL=""))
+    behind = ready(fleet.process(BACKEND_URL=""))
+    with fleet.chat(ahead, user).open("count to 100") as stream:
+        stream.next()
+        followed = fleet.chat(behind, user).resumed(stream.task_id)
+        assert stream.rest().answer == followed.answer
+    assert followed.kinds[-1] == "message_end"
+    columns = ("created_at", "lease_until", "ended_at")
+    assert not any(far_from_now(fleet.database_url, "runs", column) for column in columns)
+
+    async def work(session: AsyncSession) -> list[bytes]:
+        return list(await session.scalars(select(run_events.c.data)))
+
+    found = b"\n".join(look(fleet.database_url, work))
+    times = [datetime.fromisoformat(text.decode()) for text in re.findall(rb'"created_at":"([^"]+)"', found)]
+    assert len(times) > 100
+    assert all(abs((time - datetime.now(UTC)).total_seconds()) < 600 for time in times)
+
+
 def far_from_now(url: str, table: str, column: str) -> bool:
     """True when a row is older than ten minutes, or of later than the longest turn may end."""
 
@@ -132,12 +158,14 @@ def far_from_now(url: str, table: str, column: str) -> bool:
 def test_only_one_module_asks_the_system_for_the_time() -> None:
     """The time comes from the database or from `Database.clock`.
 
-    But a backup is of SQLite, whose clock is that of its machine; and `doctor` compares clocks.
+    But a backup is of SQLite, whose clock is that of its machine; `doctor` compares clocks; the demo agent
+    tells the time.
     """
     asks = re.compile(r"datetime\.now|datetime\.utcnow|\btime\.time|from time import .*\btime\b")
-    found = {
-        str(path.relative_to(SOURCE))
-        for path in SOURCE.rglob("*.py")
-        if asks.search(path.read_text()) and "embedded" not in path.parts
+    found = {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py") if asks.search(path.read_text())}
+    assert found == {
+        "store/db/database.py",
+        "cli/backup.py",
+        "cli/doctor/surface.py",
+        "backend/embedded/demo.py",
     }
-    assert found == {"store/db/database.py", "cli/backup.py", "cli/doctor/surface.py"}

@@ -117,6 +117,33 @@ def test_an_erased_user_leaves_no_byte(
 
 
 @pytest.mark.slow
+def test_an_erased_user_leaves_no_byte_of_what_the_embedded_agent_said(
+    operator: Operator, database_url: str, tmp_path: Path
+) -> None:
+    """In the log of its runs: of turns, of one that still runs, and of the run that closes the session."""
+    given = {"DATABASE_URL": database_url, "API_KEY": API_KEY, "LEASE_SECONDS": 1.5}
+    with GatewayProcess(tmp_path, **given).ready() as process, process.client() as client:
+        erased, kept = Chat(client, CANARY), Chat(client, KEPT)
+        for chat in (erased, kept):
+            first = chat.blocking(f"My name is {chat.user}")["conversation_id"]
+            chat.blocking("What is my name?", conversation_id=first)
+        gone = erased.blocking(f"Forget {CANARY}")["conversation_id"]
+        client.request("DELETE", f"/conversations/{gone}", json={"user": CANARY}).raise_for_status()
+        all_done(database_url)
+        with erased.open(f"I am {CANARY}, tell me a long story, please") as stream:
+            stream.next()
+            assert traces(database_url, tmp_path / "data", CANARY)
+            receipt = operator.try_("user", "erase", "default", CANARY, "--yes")
+            assert receipt.returncode == 0, receipt.stderr
+            assert stream.rest().kinds[-1] == "message_end"
+        assert traces(database_url, tmp_path / "data", CANARY) == []
+        assert traces(database_url, tmp_path / "data", KEPT)
+        again = kept.conversations()["data"][0]["id"]
+        assert "Your name is" in kept.blocking("What is my name?", conversation_id=again)["answer"]
+    assert "[error" not in process.output
+
+
+@pytest.mark.slow
 def test_a_turn_of_another_process_writes_nothing_after_the_erasure(
     fleet: Fleet, operator_of_fleet: Operator, fake: ScriptedBackend, gate: Gate, tmp_path: Path
 ) -> None:

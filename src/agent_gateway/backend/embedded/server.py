@@ -238,21 +238,21 @@ async def _frames(
 
     It ends before, too, when the run can no longer be read here: the reader comes back, here or elsewhere.
     """
-    async with reading as run:
-        while True:
-            try:
-                async with asyncio.timeout(keepalive_seconds):
-                    batch = await run.next_batch(number)
-            except TimeoutError:
-                yield b": keepalive\n\n"
-                continue
-            except BackendError as error:
-                logger.debug("a stream is cut: %s", error)
-                return
-            if not batch:
-                return
-            number = batch[-1].number
-            yield b"".join([_frame(event) for event in batch])
+    try:
+        async with reading as run:
+            while True:
+                try:
+                    async with asyncio.timeout(keepalive_seconds):
+                        batch = await run.next_batch(number)
+                except TimeoutError:
+                    yield b": keepalive\n\n"
+                    continue
+                if not batch:
+                    return
+                number = batch[-1].number
+                yield b"".join([_frame(event) for event in batch])
+    except (BackendError, StoreError) as error:
+        logger.debug("a stream is cut: %s", error)
 
 
 def _frame(event: LoggedEvent) -> bytes:
