@@ -140,7 +140,7 @@ async def test_an_agent_gets_the_words_and_all_that_the_app_sends() -> None:
     context = {"user_id": "ada", "conversation_id": "c2", "city": "Lisbon"}
     await run(keeps(turns), request(context=context, files=[image | {"base64_data": "aGk="}, paper]))
     [turn] = turns
-    assert turn.query == "Hello\n\nAttached document: https://x.test/b.pdf"
+    assert turn.query == "Hello"
     assert (turn.instructions, turn.history, turn.state, turn.answer) == ("Be kind.", (), {}, None)
     assert turn.files == (
         File(b"hi", "image/png", "a.png", kind="image"),

@@ -350,7 +350,7 @@ def test_a_tool_of_a_pydantic_ai_agent_waits_for_approval(
 ) -> None:
     with user_of(PYDANTIC_AI, tmp_path, environ=asks(PYDANTIC_AI, "m-call", models)) as (chat, _):
         asked = chat.streaming('book_seat {"seat": "A1"}')
-        assert asked.answer.startswith("Allow book_seat?")
+        assert asked.answer.startswith("The agent wants to call the tool `book_seat`.")
         assert '"seat": "A1"' in asked.answer
         submitted = submit(chat, token_of(asked), action).json()
         assert chat.resumed(submitted["task_id"]).answer == said
