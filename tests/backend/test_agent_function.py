@@ -27,7 +27,7 @@ from agent_gateway.agent import (
     Usage,
 )
 from agent_gateway.backend.embedded import EmbeddedBackend
-from agent_gateway.backend.embedded.plain_agent import PlainAgents
+from agent_gateway.backend.embedded.function.agent import PlainAgents
 from agent_gateway.backend.embedded.runs import Cancellation
 from agent_gateway.backend.fold.question import read_question
 from agent_gateway.backend.fold.translate import Fold

@@ -12,8 +12,8 @@ from pydantic_ai.models import known_model_names
 
 from agent_gateway.apps.config import AppConfig, default_app
 from agent_gateway.apps.file import parse_app
+from agent_gateway.backend.embedded.agent.providers import problem_of
 from agent_gateway.backend.embedded.app_check import notes, problems
-from agent_gateway.backend.embedded.providers import problem_of
 from agent_gateway.errors import ConfigError
 from agent_gateway.settings import Settings
 from agent_gateway.startup_checks import check_app, validate_settings

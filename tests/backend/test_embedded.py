@@ -18,10 +18,10 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
 
 from agent_gateway.backend.embedded import EmbeddedBackend, check_model
-from agent_gateway.backend.embedded.agent import EmbeddedAgents
-from agent_gateway.backend.embedded.calculator import calculate
-from agent_gateway.backend.embedded.demo import MAX_COUNT, answer
-from agent_gateway.backend.embedded.models import ModelKey
+from agent_gateway.backend.embedded.agent.builtin import EmbeddedAgents
+from agent_gateway.backend.embedded.agent.calculator import calculate
+from agent_gateway.backend.embedded.agent.demo import MAX_COUNT, answer
+from agent_gateway.backend.embedded.agent.models import ModelKey
 from agent_gateway.backend.embedded.runs import Cancellation, Emit, RunFailed, Stopping
 from agent_gateway.backend.embedded.runs.registry import Runs
 from agent_gateway.backend.embedded.runs.run import FROM_START, LoggedEvent

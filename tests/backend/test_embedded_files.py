@@ -28,8 +28,8 @@ from pydantic_ai.models.openai import OpenAIResponsesModel
 from pydantic_ai.profiles import ModelProfile
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from agent_gateway.backend.embedded.content import TakenFiles, answers_with_images, prompt_content
-from agent_gateway.backend.embedded.kept_files import MAX_KEPT_BYTES, with_bounded_files
+from agent_gateway.backend.embedded.agent.content import TakenFiles, answers_with_images, prompt_content
+from agent_gateway.backend.embedded.agent.kept_files import MAX_KEPT_BYTES, with_bounded_files
 from agent_gateway.backend.embedded.prompt_files import PromptFile, prompt_file
 
 pytestmark = pytest.mark.anyio

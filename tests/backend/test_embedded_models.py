@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic_ai.models.openai import OpenAIChatModel
 
+from agent_gateway.backend.embedded.agent.models import MAX_AGENTS, ModelKey, Models, model_of
 from agent_gateway.backend.embedded.layers import ModelConfig
-from agent_gateway.backend.embedded.models import MAX_AGENTS, ModelKey, Models, model_of
 from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.errors import ConfigError
 from tests.support.fakes.model_server import ModelServer

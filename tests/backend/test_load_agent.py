@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from agent_gateway.backend.embedded.agent.own import OwnAgents
+from agent_gateway.backend.embedded.function.agent import PlainAgents
 from agent_gateway.backend.embedded.load_agent import load_agent
-from agent_gateway.backend.embedded.own_agent import OwnAgents
-from agent_gateway.backend.embedded.plain_agent import PlainAgents
 from agent_gateway.errors import ConfigError
 from tests.support.gateway_process import START_SECONDS, environment
 from tests.support.gateway_server import BOUND

@@ -15,7 +15,7 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 
 from agent_gateway.backend.embedded import EmbeddedBackend
-from agent_gateway.backend.embedded.own_agent import OwnAgents
+from agent_gateway.backend.embedded.agent.own import OwnAgents
 from agent_gateway.backend.fold.question import read_question
 from agent_gateway.backend.fold.translate import Fold
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer, OnExit

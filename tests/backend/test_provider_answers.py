@@ -23,10 +23,10 @@ from pydantic_ai.exceptions import (
 from pydantic_ai.models import infer_model
 
 from agent_gateway.backend.embedded import EmbeddedBackend
-from agent_gateway.backend.embedded.agent import EmbeddedAgents
-from agent_gateway.backend.embedded.models import ModelKey
-from agent_gateway.backend.embedded.retries import FIRST_PAUSE_SECONDS, pause_before_retry
-from agent_gateway.backend.embedded.thoughts import CLOSING, OPENING, TagSplitter
+from agent_gateway.backend.embedded.agent.builtin import EmbeddedAgents
+from agent_gateway.backend.embedded.agent.models import ModelKey
+from agent_gateway.backend.embedded.agent.retries import FIRST_PAUSE_SECONDS, pause_before_retry
+from agent_gateway.backend.embedded.agent.thoughts import CLOSING, OPENING, TagSplitter
 from agent_gateway.backend.fold.translate import Fold
 from agent_gateway.backend.protocol import Composition, CreateRunRequest, Layer
 from tests.support.fakes.model_server import ModelServer

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from agent_gateway.backend.embedded.demo import answer
+from agent_gateway.backend.embedded.agent.demo import answer
 from tests.support.fakes.run import STATUS_OF
 from tests.support.json_type import Json
 

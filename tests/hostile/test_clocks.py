@@ -167,5 +167,5 @@ def test_only_one_module_asks_the_system_for_the_time() -> None:
         "store/db/database.py",
         "cli/backup.py",
         "cli/doctor/surface.py",
-        "backend/embedded/demo.py",
+        "backend/embedded/agent/demo.py",
     }

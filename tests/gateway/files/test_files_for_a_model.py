@@ -26,7 +26,7 @@ from pydantic_ai.settings import ModelSettings
 from typing_extensions import override
 
 from agent_gateway.apps.config import AppConfig, default_app
-from agent_gateway.backend.embedded import models
+from agent_gateway.backend.embedded.agent import models
 from agent_gateway.backend.shown_files import MAX_ENTRY_BYTES, MAX_TEXT_BYTES
 from tests.support.chat import Chat, refused
 from tests.support.fakes.model_server import ModelServer, serving

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent_gateway.backend.embedded.history import ASKED
+from agent_gateway.backend.embedded.agent.history import ASKED
 from tests.support.chat import Chat
 from tests.support.fakes.model_server import ModelServer
 from tests.support.fakes.model_steps import ModelRequest, answer, call, refuse
@@ -14,7 +14,7 @@ from tests.support.log_lines import kept_lines
 from tests.support.model_apps import ChatWith
 from tests.support.rows import newest_turn, rows_of
 
-HISTORY = "agent_gateway.backend.embedded.history"
+HISTORY = "agent_gateway.backend.embedded.agent.history"
 
 
 def said(request: ModelRequest) -> list[str]:

@@ -10,7 +10,7 @@ from genai_prices.data_snapshot import DataSnapshot, get_snapshot, set_custom_sn
 from pydantic_ai.messages import ModelRequest, ModelResponse, PartStartEvent, TextPart
 from pydantic_ai.usage import RequestUsage
 
-from agent_gateway.backend.embedded.prices import Meter
+from agent_gateway.backend.embedded.agent.prices import Meter
 from tests.support.fakes.model_server import ModelServer
 from tests.support.fakes.model_steps import Cut, answer, call, refuse
 from tests.support.fakes.script import Gate

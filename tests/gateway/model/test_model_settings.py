@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent_gateway.backend.embedded.models import _log_ignored
+from agent_gateway.backend.embedded.agent.models import _log_ignored
 from agent_gateway.errors import FAILURES
 from tests.support.chat import refused
 from tests.support.fakes.model_server import ModelServer
@@ -14,7 +14,7 @@ from tests.support.gateway_server import GatewayServer, wait_until
 from tests.support.log_lines import TURNS, kept_lines
 from tests.support.model_apps import ChatWith
 
-MODELS = "agent_gateway.backend.embedded.models"
+MODELS = "agent_gateway.backend.embedded.agent.models"
 Body = dict[str, Any]
 SETTINGS: list[tuple[str, object, tuple[Body, Body]]] = [
     ("temperature", 0.25, ({"temperature": 0.25}, {"temperature": 0.25})),

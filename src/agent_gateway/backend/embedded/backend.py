@@ -50,7 +50,7 @@ class EmbeddedBackend:
     ) -> None:
         if agents is None:
             # The agent framework takes seconds to import, so it is imported only when agents run here.
-            from agent_gateway.backend.embedded.agent import EmbeddedAgents
+            from agent_gateway.backend.embedded.agent.builtin import EmbeddedAgents
 
             agents = EmbeddedAgents(model, pace, runs_code=runs_code)
         self._agents = agents
@@ -108,6 +108,6 @@ class EmbeddedBackend:
 
 def check_model(model: str) -> None:
     """Raise ConfigError when this model cannot be used, for example without its API key."""
-    from agent_gateway.backend.embedded.agent import EmbeddedAgents
+    from agent_gateway.backend.embedded.agent.builtin import EmbeddedAgents
 
     EmbeddedAgents(model, DEMO_PACE)

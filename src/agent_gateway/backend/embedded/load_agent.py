@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
+from agent_gateway.backend.embedded.function.agent import PlainAgents
 from agent_gateway.backend.embedded.places import place, place_of
-from agent_gateway.backend.embedded.plain_agent import PlainAgents
 from agent_gateway.backend.embedded.runs import Emit
 from agent_gateway.backend.protocol import CreateRunRequest
 from agent_gateway.errors import ConfigError
@@ -95,7 +95,7 @@ def _agents(found: object, name: str) -> Agents:
         from pydantic_ai.agent import AbstractAgent
 
         if isinstance(found, AbstractAgent):
-            from agent_gateway.backend.embedded.own_agent import OwnAgents
+            from agent_gateway.backend.embedded.agent.own import OwnAgents
 
             return OwnAgents(found, name)
     if not inspect.isasyncgenfunction(found):

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 from agent_gateway.apps.config import CompositionTemplate, LayerTemplate
 from agent_gateway.apps.template import Placeholder, parse
+from agent_gateway.backend.embedded.agent.providers import missing_variables, problem_of
 from agent_gateway.backend.embedded.layers import kind_of
-from agent_gateway.backend.embedded.providers import missing_variables, problem_of
 
 ALMOST: Final = 0.9
 """From this similarity on, an unknown model's name is taken for a misspelt known one."""

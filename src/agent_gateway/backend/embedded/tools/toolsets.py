@@ -11,7 +11,12 @@ from pydantic_ai.exceptions import UserError
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
 from agent_gateway.backend.embedded.failures import TOOLS_MISTAKEN
-from agent_gateway.backend.embedded.layers import FunctionTool, MCPServer, OpenAPITools, ToolsConfig
+from agent_gateway.backend.embedded.layers import (
+    FunctionTool,
+    MCPServer,
+    OpenAPITools,
+    ToolsConfig,
+)
 from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.backend.embedded.tools import human
 from agent_gateway.backend.embedded.tools.approval import needing_approval

@@ -15,8 +15,8 @@ from pydantic_ai import Agent
 from pydantic_ai.messages import ModelMessage, ModelRequest, ToolReturnPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
 
-from agent_gateway.backend.embedded.calculator import calculate as evaluate
-from agent_gateway.backend.embedded.content import line_of
+from agent_gateway.backend.embedded.agent.calculator import calculate as evaluate
+from agent_gateway.backend.embedded.agent.content import line_of
 from agent_gateway.json_types import JsonObject
 
 ABOUT: Final = "I am the demo agent: no model is configured, so my answers are scripted."

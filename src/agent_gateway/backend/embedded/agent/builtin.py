@@ -11,14 +11,13 @@ from pydantic_ai.messages import BinaryImage, ModelMessage
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import UsageLimits
 
-from agent_gateway.backend.embedded.content import answers_with_images
-from agent_gateway.backend.embedded.history import Turn, summary_of, within_limits
-from agent_gateway.backend.embedded.models import Models, settings_of, unfinished
-from agent_gateway.backend.embedded.output import FitsSchema, output_of
-from agent_gateway.backend.embedded.plan import Plan, read_plan
-from agent_gateway.backend.embedded.prices import Meter
-from agent_gateway.backend.embedded.retries import MAX_RETRIES, Retries
-from agent_gateway.backend.embedded.run_agent import (
+from agent_gateway.backend.embedded.agent.content import answers_with_images
+from agent_gateway.backend.embedded.agent.history import Turn, summary_of, within_limits
+from agent_gateway.backend.embedded.agent.models import Models, settings_of, unfinished
+from agent_gateway.backend.embedded.agent.output import FitsSchema, output_of
+from agent_gateway.backend.embedded.agent.prices import Meter
+from agent_gateway.backend.embedded.agent.retries import MAX_RETRIES, Retries
+from agent_gateway.backend.embedded.agent.run import (
     Additions,
     ending_as_a_run,
     history_of,
@@ -26,6 +25,7 @@ from agent_gateway.backend.embedded.run_agent import (
     run_agent,
     with_room_for_files,
 )
+from agent_gateway.backend.embedded.plan import Plan, read_plan
 from agent_gateway.backend.embedded.runs import Emit
 from agent_gateway.backend.embedded.tools.toolsets import Tools
 from agent_gateway.backend.protocol import CreateRunRequest

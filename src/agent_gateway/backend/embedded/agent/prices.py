@@ -23,8 +23,8 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import ModelRequestContext
 from pydantic_ai.usage import RequestUsage
 
+from agent_gateway.backend.embedded.agent.tokens import about_tokens, bytes_in, tokens_in
 from agent_gateway.backend.embedded.stopwatch import Stopwatch
-from agent_gateway.backend.embedded.tokens import about_tokens, bytes_in, tokens_in
 from agent_gateway.domain.turns import Usage
 
 PRICE_UNIT: Final = Decimal("0.001")

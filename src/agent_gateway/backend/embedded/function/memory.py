@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from agent_gateway.agent import Message
-from agent_gateway.backend.embedded.plain_steps import no_step
+from agent_gateway.backend.embedded.function.steps import no_step
 from agent_gateway.backend.embedded.plan import Plan, Snapshot
 from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.domain.text import clean_json, clean_text

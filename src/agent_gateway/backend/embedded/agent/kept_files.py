@@ -17,7 +17,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from agent_gateway.backend.embedded.content import is_label, line_of, lines_for
+from agent_gateway.backend.embedded.agent.content import is_label, line_of, lines_for
 
 MAX_KEPT_BYTES: Final = 16 * 1024 * 1024
 """Of all files in a history: those of users, and those that models and tools made."""

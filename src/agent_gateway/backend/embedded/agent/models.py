@@ -14,9 +14,9 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.providers import Provider
 from pydantic_ai.settings import ModelSettings
 
-from agent_gateway.backend.embedded.demo import demo_agent
+from agent_gateway.backend.embedded.agent.demo import demo_agent
+from agent_gateway.backend.embedded.agent.providers import Unusable, problem_of, provider_of
 from agent_gateway.backend.embedded.layers import ModelConfig, OtherModel
-from agent_gateway.backend.embedded.providers import Unusable, problem_of, provider_of
 from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.errors import ConfigError
 

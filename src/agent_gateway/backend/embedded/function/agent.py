@@ -9,10 +9,10 @@ from types import AsyncGeneratorType
 import msgspec
 
 from agent_gateway.agent import AgentError, AgentFunction, Step, Turn
+from agent_gateway.backend.embedded.function.memory import Memory, memory_of, snapshot_with
+from agent_gateway.backend.embedded.function.steps import Steps, deferred_call
+from agent_gateway.backend.embedded.function.turn import read_turn
 from agent_gateway.backend.embedded.places import broken, place
-from agent_gateway.backend.embedded.plain_memory import Memory, memory_of, snapshot_with
-from agent_gateway.backend.embedded.plain_steps import Steps, deferred_call
-from agent_gateway.backend.embedded.plain_turn import read_turn
 from agent_gateway.backend.embedded.plan import NOT_OF_OWN_AGENTS, Plan, read_plan
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
 from agent_gateway.backend.embedded.stopwatch import Stopwatch

@@ -33,16 +33,21 @@ from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import UsageLimits
 from pydantic_core import to_jsonable_python
 
-from agent_gateway.backend.embedded.answers import WholeAnswers
-from agent_gateway.backend.embedded.content import TakenFiles, prompt_content
-from agent_gateway.backend.embedded.encoding import WholeCharacters, delta_json, event_json, messages_json
+from agent_gateway.backend.embedded.agent.answers import WholeAnswers
+from agent_gateway.backend.embedded.agent.content import TakenFiles, prompt_content
+from agent_gateway.backend.embedded.agent.encoding import (
+    WholeCharacters,
+    delta_json,
+    event_json,
+    messages_json,
+)
+from agent_gateway.backend.embedded.agent.kept_files import MAX_KEPT_BYTES, with_bounded_files
+from agent_gateway.backend.embedded.agent.output import is_text
+from agent_gateway.backend.embedded.agent.prices import Meter, Metering
+from agent_gateway.backend.embedded.agent.thoughts import ThoughtTags
 from agent_gateway.backend.embedded.failures import is_failure, run_failed
-from agent_gateway.backend.embedded.kept_files import MAX_KEPT_BYTES, with_bounded_files
-from agent_gateway.backend.embedded.output import is_text
 from agent_gateway.backend.embedded.plan import Plan
-from agent_gateway.backend.embedded.prices import Meter, Metering
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
-from agent_gateway.backend.embedded.thoughts import ThoughtTags
 from agent_gateway.backend.embedded.tools.deferred import deferred_call, resumption
 from agent_gateway.domain.text import clean_json
 from agent_gateway.domain.turns import Usage

@@ -23,11 +23,11 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.settings import ModelSettings
 
+from agent_gateway.backend.embedded.agent.models import Models, model_of
+from agent_gateway.backend.embedded.agent.prices import Meter
+from agent_gateway.backend.embedded.agent.tokens import about_tokens
 from agent_gateway.backend.embedded.layers import HistoryConfig, OtherModel
-from agent_gateway.backend.embedded.models import Models, model_of
-from agent_gateway.backend.embedded.prices import Meter
 from agent_gateway.backend.embedded.runs import RunFailed
-from agent_gateway.backend.embedded.tokens import about_tokens
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import base64
 from collections.abc import Iterator, Mapping
 
 from agent_gateway.agent import Answer, File, Turn
+from agent_gateway.backend.embedded.function.memory import Memory
 from agent_gateway.backend.embedded.layers import kind_of
-from agent_gateway.backend.embedded.plain_memory import Memory
 from agent_gateway.backend.embedded.plan import Plan
 from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.backend.lenient import as_dict, as_list, as_str

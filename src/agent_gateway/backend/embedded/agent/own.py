@@ -14,10 +14,8 @@ from pydantic_ai.models import Model, infer_model
 from pydantic_ai.output import OutputSpec
 from pydantic_ai.tools import DeferredToolRequests
 
-from agent_gateway.backend.embedded.places import broken
-from agent_gateway.backend.embedded.plan import NOT_OF_OWN_AGENTS, Plan, read_plan
-from agent_gateway.backend.embedded.prices import Meter
-from agent_gateway.backend.embedded.run_agent import (
+from agent_gateway.backend.embedded.agent.prices import Meter
+from agent_gateway.backend.embedded.agent.run import (
     Additions,
     ending_as_a_run,
     history_of,
@@ -25,6 +23,8 @@ from agent_gateway.backend.embedded.run_agent import (
     run_agent,
     with_room_for_files,
 )
+from agent_gateway.backend.embedded.places import broken
+from agent_gateway.backend.embedded.plan import NOT_OF_OWN_AGENTS, Plan, read_plan
 from agent_gateway.backend.embedded.runs import Emit, RunFailed, RunInterrupted
 from agent_gateway.backend.embedded.tools import human
 from agent_gateway.backend.protocol import CreateRunRequest

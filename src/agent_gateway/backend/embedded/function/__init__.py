@@ -1,0 +1,1 @@
+"""Agent functions: somebody's async generator that takes a turn and yields its steps."""
