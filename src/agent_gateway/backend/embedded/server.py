@@ -23,7 +23,7 @@ from agent_gateway.backend.embedded.runs.log import RunLog
 from agent_gateway.backend.embedded.runs.requests import read_request
 from agent_gateway.backend.embedded.runs.run import FROM_START, LoggedEvent, Run, parse_cursor
 from agent_gateway.domain.ids import canonical_uuid
-from agent_gateway.errors import BackendError, RunLost, StoreError, StoreUnavailable
+from agent_gateway.errors import BackendError, BackendUnreachable, RunLost, StoreError, StoreUnavailable
 from agent_gateway.server import requests
 from agent_gateway.server.config import server_config
 
@@ -84,7 +84,7 @@ def create_backend_app(
             Route("/runs/{run_id}/events/sse", guard(routes.stream), methods=["GET"]),
             Route("/runs/{run_id}/cancel", guard(routes.cancel), methods=["POST"]),
         ],
-        exception_handlers={HTTPException: _refuse, StoreError: _away},
+        exception_handlers={HTTPException: _refuse, BackendError: _away, StoreError: _away},
         lifespan=lifespan,
         max_body_size=MAX_BODY_BYTES,
     )
@@ -288,7 +288,7 @@ async def _refuse(_: Request, error: Exception) -> Response:
 
 
 async def _away(_: Request, error: Exception) -> Response:
-    if not isinstance(error, StoreUnavailable):
+    if not isinstance(error, StoreUnavailable | BackendUnreachable):
         logger.error("the run log refused a request: %s", error)
         return JSONResponse({"detail": "the run log cannot take this"}, 500)
     return JSONResponse({"detail": "the run log cannot be used"}, 503, {"Retry-After": "1"})

@@ -76,6 +76,8 @@ class Run:
         """Those in the log."""
         self.size = 0
         self.created_at = self.updated_at = ""
+        self.lost_at: float | None = None
+        """When it was first seen that its owner had not renewed its lease: the time of the event loop."""
         self.users = 0
         """Readers and others that need it here."""
         self.restartable = False
