@@ -12,7 +12,7 @@ import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -84,7 +84,12 @@ def create_backend_app(
             Route("/runs/{run_id}/events/sse", guard(routes.stream), methods=["GET"]),
             Route("/runs/{run_id}/cancel", guard(routes.cancel), methods=["POST"]),
         ],
-        exception_handlers={HTTPException: _refuse, BackendError: _away, StoreError: _away},
+        exception_handlers={
+            HTTPException: _refuse,
+            ClientDisconnect: _left,
+            BackendError: _away,
+            StoreError: _away,
+        },
         lifespan=lifespan,
         max_body_size=MAX_BODY_BYTES,
     )
@@ -285,6 +290,11 @@ async def _refuse(_: Request, error: Exception) -> Response:
     if isinstance(error, _Malformed):
         detail = [{"type": "invalid", "loc": error.loc, "msg": error.detail}]
     return JSONResponse({"detail": detail}, error.status_code, error.headers)
+
+
+async def _left(_: Request, error: Exception) -> Response:
+    """The client left in the middle of its body: nobody reads this."""
+    return Response(status_code=400)
 
 
 async def _away(_: Request, error: Exception) -> Response:
