@@ -215,6 +215,9 @@ class Run:
         envelope = (
             f'{{"id":"{event_id}","run_id":"{self.id}","created_at":"{_text_of(now)}","type":"{event_type}"'
         )
+        if b"\n" in data:
+            # Between values only, for a string has none: an envelope is one line.
+            data = data.replace(b"\n", b" ")
         body = b"".join((envelope.encode(), b',"data":', data, extra, b"}"))
         return LoggedEvent(number, event_id, event_type, body)
 
