@@ -291,6 +291,25 @@ def test_a_restarted_process_on_sqlite_replays_and_ends_its_runs(tmp_path: Path)
         assert ends_of(Reader(process, create(process, "Hi")).ended()) == ["run_succeeded"]
 
 
+@pytest.mark.slow
+def test_a_restarted_process_on_sqlite_starts_a_silent_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-provider")
+    with running(repeats="") as provider:
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+        with BackendProcess(tmp_path) as process:
+            wish = {"model": "openai-chat:m-first-silent", "on_process_lost": "restart"}
+            run_id = create(process, "Hi", **wish)
+            wait_until(lambda: provider.bodies)
+            process.send(signal.SIGKILL)
+            process.exited()
+        with BackendProcess(tmp_path) as process:
+            told = Reader(process, run_id).ended()
+    assert ends_of(told) == ["run_succeeded"]
+    assert text_of(told) == "Hi there!"
+
+
 def test_one_process_has_the_file_of_a_backend(tmp_path: Path) -> None:
     with BackendProcess(tmp_path), pytest.raises(AssertionError, match="is served by another process"):
         BackendProcess(tmp_path)

@@ -434,6 +434,26 @@ async def test_a_reader_gets_events_once_they_are_logged_and_its_errors_are_its_
     assert seen == [1, 2, 2, 3]
 
 
+async def test_an_event_is_one_line_however_its_agent_writes_json() -> None:
+    async def execute(_: CreateRunRequest, emit: Emit) -> bytes:
+        await emit(json.dumps({"event_kind": "x\n"}, indent=1).encode(), b"null")
+        return b'{\n"output": ""}'
+
+    async with asyncio.timeout(LIMIT), open_log() as log:
+        runs = Runs(execute, log, keep_bytes=0)
+        first, second = [await runs.create(request("hi")) for _ in range(2)]
+        await asyncio.gather(first.ended(), second.ended())
+        async with runs.opened(first.id) as read:
+            assert read is not first
+            assert [json.loads(event.body)["type"] for event in read.events] == [
+                "run_started",
+                "pydantic_ai_event",
+                "run_succeeded",
+            ]
+            assert json.loads(read.events[1].body)["data"] == {"event_kind": "x\n"}
+        await runs.aclose()
+
+
 async def test_the_first_terminal_event_counts_even_if_the_task_does_not_end() -> None:
     release = asyncio.Event()
 

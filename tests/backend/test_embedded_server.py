@@ -292,6 +292,21 @@ async def test_a_silent_run_gets_keepalives() -> None:
     assert told.endswith(b": keepalive\n\n")
 
 
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as (client, _):
+        url = httpx.URL(str(client.base_url))
+        _, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(b"POST /runs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        await writer.drain()
+        await create(client, "hi")  # it has read that by now
+        writer.close()
+        await writer.wait_closed()
+        await follow(client, await create(client, "hi"))
+    assert "Exception in ASGI application" not in caplog.text
+
+
 @pytest.mark.slow
 async def test_a_hundred_readers_get_the_same_events_when_one_leaves() -> None:
     async with serving(pace=0.001) as (client, _):

@@ -4,6 +4,7 @@ import asyncio
 import random
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -166,7 +167,7 @@ class Injector:
             case "kill":
                 await replica.kill()
                 await asyncio.sleep(fault.seconds)
-                await self._world.start(replica)
+                await self._start(replica)
             case "freeze" | "nap":
                 replica.signal(signal.SIGSTOP)
                 await asyncio.sleep(fault.seconds)
@@ -192,7 +193,14 @@ class Injector:
         applied.gone_after = now() - applied.began
         applied.note = f"gone after {applied.gone_after:.2f} s"
         await asyncio.sleep(pause)
+        await self._start(replica)
+
+    async def _start(self, replica: Replica) -> None:
+        """Start it again. The fault of an agent lasts until it is there: gateways are many, agents few."""
         await self._world.start(replica)
+        if replica in self._world.agents:
+            with suppress(TimeoutError):
+                await replica.wait_until_ready()
 
     async def _terminate(self, replica: Replica) -> int:
         try:
@@ -239,7 +247,7 @@ class Injector:
     async def _start_if_down(self, replica: Replica) -> None:
         async with self._busy[replica.number]:
             if not replica.running:
-                await self._world.start(replica)
+                await self._start(replica)
 
 
 def _partition(link: TcpFaultProxy) -> None:

@@ -26,3 +26,14 @@ def test_no_turn_is_lost_doubled_or_stuck(seed: int, chaos_postgres: ChaosPostgr
     report = run_seed(config, chaos_postgres)
     assert not report.violations, report.failure()
     assert report.counts["turns"] >= 20, "the world was too slow to prove anything"
+
+
+@pytest.mark.parametrize("seed", [4, 8], ids=lambda seed: f"seed{seed}")
+def test_no_turn_of_the_embedded_agent_is_lost_doubled_or_stuck(
+    seed: int, chaos_postgres: ChaosPostgres
+) -> None:
+    """Two processes of the agent log their runs in the gateways' database, and are broken like them (R19)."""
+    config = Config(seed=seed, seconds=SECONDS, agents=2, faults=ALL_FAULTS)
+    report = run_seed(config, chaos_postgres)
+    assert not report.violations, report.failure()
+    assert report.counts["turns"] >= 20, "the world was too slow to prove anything"

@@ -12,7 +12,7 @@ import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -24,7 +24,7 @@ from agent_gateway.backend.embedded.runs.log import RunLog
 from agent_gateway.backend.embedded.runs.requests import read_request
 from agent_gateway.backend.embedded.runs.run import FROM_START, LoggedEvent, Run, parse_cursor
 from agent_gateway.domain.ids import canonical_uuid
-from agent_gateway.errors import BackendError, RunLost, StoreError, StoreUnavailable
+from agent_gateway.errors import BackendError, BackendUnreachable, RunLost, StoreError, StoreUnavailable
 from agent_gateway.server import requests
 from agent_gateway.server.config import server_config
 
@@ -85,7 +85,12 @@ def create_backend_app(
             Route("/runs/{run_id}/events/sse", guard(routes.stream), methods=["GET"]),
             Route("/runs/{run_id}/cancel", guard(routes.cancel), methods=["POST"]),
         ],
-        exception_handlers={HTTPException: _refuse, StoreError: _away},
+        exception_handlers={
+            HTTPException: _refuse,
+            ClientDisconnect: _left,
+            BackendError: _away,
+            StoreError: _away,
+        },
         lifespan=lifespan,
         max_body_size=MAX_BODY_BYTES,
     )
@@ -292,8 +297,13 @@ async def _refuse(_: Request, error: Exception) -> Response:
     return JSONResponse({"detail": detail}, error.status_code, error.headers)
 
 
+async def _left(_: Request, error: Exception) -> Response:
+    """The client left in the middle of its body: nobody reads this."""
+    return Response(status_code=400)
+
+
 async def _away(_: Request, error: Exception) -> Response:
-    if not isinstance(error, StoreUnavailable):
+    if not isinstance(error, StoreUnavailable | BackendUnreachable):
         logger.error("the run log refused a request: %s", error)
         return JSONResponse({"detail": "the run log cannot take this"}, 500)
     return JSONResponse({"detail": "the run log cannot be used"}, 503, {"Retry-After": "1"})

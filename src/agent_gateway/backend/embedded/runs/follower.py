@@ -87,6 +87,8 @@ class Follower:
                 self.leave(run)
             elif reading.lost:
                 await self._lost(run, reading.epoch)
+            else:
+                run.lost_at = None
         return grown
 
     def _break_off(self) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from agent_gateway.backend.embedded.runs.appender import Appender
 from agent_gateway.backend.embedded.runs.follower import Follower
-from agent_gateway.backend.embedded.runs.keeper import Keeper
+from agent_gateway.backend.embedded.runs.keeper import LOOK_SECONDS, Keeper
 from agent_gateway.backend.embedded.runs.log import RunLog
 from agent_gateway.backend.embedded.runs.outcomes import (
     Cancellation,
@@ -39,6 +39,8 @@ MAX_EPOCH: Final = 4
 CREATE_SECONDS: Final = 5.0
 """How long a new run waits for a log that cannot be written."""
 RETRY_SECONDS: Final = 0.2
+CERTAIN_SECONDS: Final = 1.2 * LOOK_SECONDS
+"""How long a run must look lost before it is taken over: meanwhile an owner that lives renews its lease."""
 TIDY_SECONDS: Final = 3600.0
 
 LOST: Final = RunFailed("the process that ran the agent is gone", "process_lost")
@@ -99,7 +101,7 @@ class Runs:
         if self._stopping:
             raise Stopping
         run = Run(RunId(new_id()), self._log.clock, self._appender.due)
-        stored = msgspec.json.encode(request) if self._log.shared and may_restart(request) else None
+        stored = msgspec.json.encode(request) if may_restart(request) else None
         new = run.new(request, stored)
         found = await self._begin(new)
         if found != run.id:
@@ -170,6 +172,9 @@ class Runs:
         """Accept no more runs, and end the running ones with `run_failed`, reason `shutdown`."""
         self._stopping = True
         await self._follower.aclose()
+        for run in list(self._runs.values()):
+            if run.status == "running" and not run.epoch:
+                run.break_off(BackendUnreachable("this process is stopping"))
         await self._stop(list(self._driven.values()), SHUTDOWN)
         await self._appender.flush(self._stop_seconds)
         await self._keeper.aclose()
@@ -303,6 +308,8 @@ class Runs:
         if not self._log.shared:
             # It is of this process, which has given it up.
             raise RunLost("the run could not be logged")
+        if self._stopping:
+            raise BackendUnreachable("this process is stopping")
         self._follower.follow(run)
 
     def _let_go(self, run: Run) -> None:
@@ -312,7 +319,7 @@ class Runs:
 
     async def _take_over(self, run: Run, epoch: int) -> None:
         """The owner of this run is gone: start it again if its app wants that and it can, or end it."""
-        if self._stopping or (self._log.shared and asyncio.get_running_loop().time() < self._trusts_at):
+        if self._stopping or (self._log.shared and not self._is_certain(run)):
             return
         taken = await self._log.take(run.id, epoch)
         if taken is None:
@@ -335,6 +342,16 @@ class Runs:
             logger.warning("a run whose process is gone is ended", extra=told)
             self._keep(run)
             run.fail(LOST)
+
+    def _is_certain(self, run: Run) -> bool:
+        """Whether a lease that has run out means that its owner is gone, and not that it could not renew it.
+
+        After an outage of the database an owner needs a moment.
+        """
+        now = asyncio.get_running_loop().time()
+        if run.lost_at is None:
+            run.lost_at = now
+        return now >= max(self._trusts_at, run.lost_at + CERTAIN_SECONDS)
 
     def _doubt(self) -> None:
         """The log could not be reached. Maybe others could not renew their leases: they get time for that."""

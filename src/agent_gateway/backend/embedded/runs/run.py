@@ -76,6 +76,8 @@ class Run:
         """Those in the log."""
         self.size = 0
         self.created_at = self.updated_at = ""
+        self.lost_at: float | None = None
+        """When it was first seen that its owner had not renewed its lease: the time of the event loop."""
         self.users = 0
         """Readers and others that need it here."""
         self.restartable = False
@@ -215,6 +217,9 @@ class Run:
         envelope = (
             f'{{"id":"{event_id}","run_id":"{self.id}","created_at":"{_text_of(now)}","type":"{event_type}"'
         )
+        if b"\n" in data:
+            # Between values only, for a string has none: an envelope is one line.
+            data = data.replace(b"\n", b" ")
         body = b"".join((envelope.encode(), b',"data":', data, extra, b"}"))
         return LoggedEvent(number, event_id, event_type, body)
 
