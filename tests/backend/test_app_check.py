@@ -130,13 +130,9 @@ def test_a_question_to_a_human_needs_a_history() -> None:
     asking = {"name": "ask_human", "type": "vendor.ask_human", "config": None}
     assert problems(app_of({"name": "history"}, asking)) == []
     [problem] = problems(app_of(asking))
-<<<<<<< HEAD
     assert problem == (
         f"{PLACE}: a question to a human needs a layer 'history': the answer comes in another run"
     )
-=======
-    assert problem.startswith("composition.layers[1]: a question to a human needs a layer 'history'")
->>>>>>> w-tools
 
 
 def test_the_default_app_is_accepted_in_every_mode() -> None:
