@@ -296,12 +296,13 @@ def test_a_restarted_process_on_sqlite_starts_a_silent_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-provider")
-    with running(repeats="") as provider:
+    with serving() as provider:
+        provider.script("m", answer(Gate()), "Hi there!")
         monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
         with BackendProcess(tmp_path) as process:
-            wish = {"model": "openai-chat:m-first-silent", "on_process_lost": "restart"}
+            wish = {"model": "openai-chat:m", "on_process_lost": "restart"}
             run_id = create(process, "Hi", **wish)
-            wait_until(lambda: provider.bodies)
+            wait_until(lambda: provider.requests)
             process.send(signal.SIGKILL)
             process.exited()
         with BackendProcess(tmp_path) as process:
