@@ -8,7 +8,7 @@ from pydantic_ai.tools import ToolApproved, ToolDenied
 
 from agent_gateway.backend.embedded.runs import RunFailed
 from agent_gateway.backend.embedded.tools.approval import approval_form, decision
-from agent_gateway.backend.embedded.tools.deferred import NOT_ASKED, NOT_MADE, resumption
+from agent_gateway.backend.embedded.tools.deferred import _APPROVAL, NOT_ASKED, NOT_MADE, resumption
 from agent_gateway.backend.fold.question import read_question
 from tests.support.json_type import Json
 
@@ -60,7 +60,7 @@ def open_calls(*calls: tuple[str, str]) -> list[Any]:
 
 def test_each_open_call_gets_a_result_and_no_other_does() -> None:
     history = open_calls(("send", "a"), ("ask_human", "b"), ("count", "c"), ("send", "d"))
-    results, words = resumption(history, {"a": APPROVED | {"values": {"comment": "once"}}})
+    results, words = resumption(history, {f"{_APPROVAL}a": APPROVED | {"values": {"comment": "once"}}})
     assert results.approvals == {"a": ToolApproved(), "d": ToolApproved()}
     assert results.calls == {"b": NOT_ASKED}
     assert words == "The user approved, and wrote: once"
@@ -72,6 +72,12 @@ def test_the_answer_to_a_question_approves_nothing() -> None:
     assert results.approvals == {"a": ToolDenied(NOT_MADE)}
     assert results.calls == {"b": APPROVED, "c": NOT_ASKED}
     assert words is None
+
+
+def test_an_answer_that_is_not_of_an_approval_makes_no_call() -> None:
+    results, _ = resumption(open_calls(("send", "a"), ("send", "b")), {"a": APPROVED})
+    assert results.approvals == {"b": ToolDenied(NOT_MADE)}
+    assert results.calls == {"a": APPROVED}, "it is the result itself, for the model"
 
 
 @pytest.mark.parametrize("answers", [{"x": APPROVED}, {"c": APPROVED}, {"a": APPROVED, "x": APPROVED}, {}])

@@ -14,7 +14,7 @@ def provider() -> Iterator[ModelServer]:
         yield provider
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def agents(tmp_path_factory: pytest.TempPathFactory, provider: ModelServer) -> Iterator[Agents]:
     """A gateway with the built-in agent, for tests that change nothing in it."""
     with agents_of(tmp_path_factory.mktemp("agents"), provider) as agents:
