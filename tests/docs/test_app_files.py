@@ -149,6 +149,8 @@ def test_every_example_is_tested(page: str) -> None:
     """A new example must be tested as well."""
     known = {
         "app-file.md": 2,
+        "bring-your-own-agent.md": 1,
+        "built-in-agent.md": 1,
         "built-in-agent-model.md": 4,
         "built-in-agent-tools.md": 2,
         "human-input.md": 1,

@@ -131,7 +131,10 @@ def test_the_app_of_the_page_passes_inputs_and_files(tmp_path: Path) -> None:
         "ada",
         conversation,
         "You are a city guide.",
-        [["image", "cat.png", "image/png", len(PNG), False], ["document", "", "", 0, True]],
+        [
+            ["image", "cat.png", "image/png", len(PNG), False],
+            ["document", "list.txt", "text/plain", 4, False],
+        ],
     ]
 
 
