@@ -1,6 +1,7 @@
 """Logs of the embedded agent's runs, in real databases."""
 
 import asyncio
+import atexit
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator
@@ -43,6 +44,7 @@ def new_file(folder: Path) -> str:
 def _template() -> Path:
     """A migrated file: a copy is faster than migrating."""
     folder = Path(tempfile.mkdtemp(prefix="run-log-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
     async def make() -> None:
         database = Database(sqlite_url(folder))

@@ -433,7 +433,8 @@ def test_the_backend_server_continues_the_trace(tmp_path: Path, collector: Colle
     logged = tmp_path / "backend.log"
     command = [sys.executable, "-m", "agent_gateway", "backend", "--port", "0"]
     with logged.open("wb") as output:
-        named = environment(LOG_FORMAT="json") | {"OTEL_SERVICE_NAME": "the-agent"}
+        own = environment(LOG_FORMAT="json", DATA_DIR=tmp_path / "backend")
+        named = own | {"OTEL_SERVICE_NAME": "the-agent"}
         backend = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=named)
     try:
         listening = re.compile(r"Uvicorn running on (http://\S+)")
