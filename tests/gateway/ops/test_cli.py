@@ -144,7 +144,7 @@ def test_an_app_with_parts_the_embedded_agent_ignores_is_not_applied(
     assert "AGENT_GATEWAY_BACKEND_URL is not set" in refused
     assert "composition.layers[0].config.sufix: the embedded agent has no such key" in refused
     assert "composition.layers[2].type: the embedded agent has no layer 'vendor.unheard_of'" in refused
-    assert "did you mean 'openai:gpt-5-mini'?" in refused
+    assert "no provider 'opnai' is known; did you mean 'openai'?" in refused
     assert "my-app" not in command("app", "list").output
     monkeypatch.setenv("AGENT_GATEWAY_BACKEND_URL", "http://127.0.0.1:1")
     assert "created" in command("app", "apply", "my-app.yaml").output

@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,13 @@ def used(agents: Agents, tools: Json, *calls: ToolCall) -> list[str]:
 
 def programs(*command: str) -> list[int]:
     """The processes with this command line below this one."""
-    return [
-        child.pid
-        for child in psutil.Process().children(recursive=True)
-        if child.is_running() and child.cmdline() == list(command)
-    ]
+    found: list[int] = []
+    for child in psutil.Process().children(recursive=True):
+        # Not one that has ended meanwhile.
+        with suppress(psutil.NoSuchProcess):
+            if child.cmdline() == list(command):
+                found.append(child.pid)
+    return found
 
 
 @contextmanager
