@@ -1,6 +1,7 @@
 """What `app apply` says about tools before any of them runs."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 
 from agent_gateway.apps.config import AppConfig
 from agent_gateway.apps.file import parse_app
-from agent_gateway.backend.embedded.app_check import missing_programs, problems
+from agent_gateway.backend.embedded.app_check import missing_programs, problems, try_servers
+from agent_gateway.errors import ConfigError
 from tests.support.json_type import Json
+from tests.support.paths import ROOT
 
 PLACE = "composition.layers[2].config"
 FORM = [{"text-input": {"label": "Choice", "variable": "choice"}}]
@@ -146,3 +149,21 @@ def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "fastmcp", None)
     [problem] = problems(app_of(program()))
     assert problem == f"{PLACE}.mcp: MCP servers need an extra: pip install 'agent-gateway[mcp]'"
+
+
+@pytest.mark.anyio
+async def test_trying_the_servers_says_what_each_has_or_why_not() -> None:
+    this = [sys.executable, "-P", str(ROOT / "tests/support/fakes/mcp_server.py")]
+    working = app_of({"mcp": {"odd": {"command": this, "env": {"KEY": "${env:KEY}", "WHO": "${user_id}"}}}})
+    assert re.fullmatch(r"odd: \d+ tools", await try_servers(working, {"KEY": "k"}))
+    assert await try_servers(app_of(function("json:dumps")), {}) == ""
+    missing = app_of({"mcp": {"odd": {"command": ["no-such-program"]}}})
+    unreadable = app_of(program(timeout_seconds="${env:KEY}"))
+    cases: list[tuple[AppConfig, dict[str, str], str]] = [
+        (working, {}, "the environment variable KEY is not set"),
+        (missing, {}, "the MCP server 'odd' cannot be used"),
+        (unreadable, {"KEY": "soon"}, "the config of the layer 'tools'"),
+    ]
+    for app, environ, why in cases:
+        with pytest.raises(ConfigError, match=why):
+            await try_servers(app, environ)
