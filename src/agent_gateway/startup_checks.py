@@ -42,6 +42,15 @@ async def try_tools(settings: Settings, config: AppConfig) -> str:
     return await try_servers(config, os.environ)
 
 
+def app_model(settings: Settings, config: AppConfig) -> str:
+    """The model that an app names for the built-in agent; empty without one."""
+    if settings.backend_url:
+        return ""
+    from agent_gateway.backend.embedded.app_check import model_named
+
+    return model_named(config)
+
+
 def check_app(settings: Settings, config: AppConfig, source: str) -> list[str]:
     """Notes about an app for the operator. Raises ConfigError for parts that the embedded agent would ignore.
 

@@ -19,7 +19,7 @@ from agent_gateway.domain.ids import new_id
 from agent_gateway.errors import ConfigError, ObjectError, StoreError
 from agent_gateway.openers import check_database, check_model, open_database, open_files, secret_key
 from agent_gateway.settings import Settings
-from agent_gateway.startup_checks import load_config, try_tools
+from agent_gateway.startup_checks import app_model, load_config, try_tools
 from agent_gateway.store.db.database import Database
 from agent_gateway.store.db.migrations import schema_is_current
 from agent_gateway.store.db.rights import prove_rights
@@ -78,7 +78,8 @@ def _tried(point: str, work: Callable[[], str], place: str = "") -> Finding:
     try:
         ok, said = True, work()
     except (ConfigError, StoreError, ObjectError) as error:
-        ok, said = False, str(error)
+        # One line for each point: an app file has a list of mistakes.
+        ok, said = False, str(error).replace("\n  - ", " | ")
     except TimeoutError:
         ok, said = False, f"no answer within {SECONDS:g} seconds"
     return Finding(point, ok, f"{place}: {said}" if place else said)
@@ -210,8 +211,10 @@ async def _tools(settings: Settings) -> str:
 
 def _model(settings: Settings) -> str:
     check_model(settings)
-    if not settings.model:
+    try:
+        own = app_model(settings, load_config(settings))
+    except ConfigError:
+        own = ""  # the point of the app file has said so
+    if not (model := own or settings.model):
         return "none, the demo agent answers"
-    return (
-        f"{settings.model}: can be built; whether its provider knows it and takes the key only a turn tells"
-    )
+    return f"{model}: can be built; whether its provider knows it and takes the key only a turn tells"

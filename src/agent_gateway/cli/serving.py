@@ -177,7 +177,7 @@ def summary_of(settings: Settings, workers: int) -> dict[str, object]:
     agent = (
         {"backend": without_password(settings.backend_url)}
         if settings.backend_url
-        else {"model": settings.model or "(the demo agent)"}
+        else {"model": settings.model or "(that of the app, or the demo agent)"}
     )
     return {
         "version": version("agent-gateway"),

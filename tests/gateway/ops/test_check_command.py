@@ -176,7 +176,7 @@ def test_wrong_settings_are_one_line_too(command: Command) -> None:
 @pytest.mark.parametrize(
     ("servers", "state", "said"),
     [
-        ("time: {command: [mcp-server-time], allow: [convert_time]}", "ok", "time: 1 tools"),
+        ("time: {command: [mcp-server-time], allow: [convert_time]}", "ok", "time: 1 tool"),
         ("time: {command: ['true']}", "WRONG", "the MCP server 'time' cannot be used: "),
         ("time: {command: [mcp-server-time], allow: [x]}", "WRONG", "the MCP server 'time' has no tool 'x'"),
     ],
@@ -191,3 +191,22 @@ def test_the_servers_of_tools_are_tried(
     assert list(points) == [*POINTS[:-1], "tools", "traces"]
     assert points["tools"][0] == state
     assert points["tools"][1].startswith(said)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_the_model_of_the_app_file_is_named(command: Command, tmp_path: Path) -> None:
+    """It answers, whatever AGENT_GATEWAY_MODEL says."""
+    layers = "[{name: prompt, config: {user: '${query}'}}, {name: llm, config: {model: 'openai:gpt-5-mini'}}]"
+    (tmp_path / "app.yaml").write_text(f"name: x\ncomposition: {{layers: {layers}}}\n")
+    assert found(command("check", APP_FILE="app.yaml"))["model"][1].startswith("openai:gpt-5-mini: ")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_all_mistakes_of_an_app_file_are_in_its_line(command: Command, tmp_path: Path) -> None:
+    layers = "[{name: prompt, config: {user: '${query}', prefx: x}}, {name: histroy}]"
+    (tmp_path / "app.yaml").write_text(f"name: x\ncomposition: {{layers: {layers}}}\n")
+    said = wrong(command("check", APP_FILE="app.yaml"))["app file"]
+    assert [part.partition(": ")[0] for part in said.split(" | ")[1:]] == [
+        "composition.layers[0].config.prefx",
+        "composition.layers[1].name",
+    ]

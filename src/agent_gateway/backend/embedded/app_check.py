@@ -61,6 +61,14 @@ def missing_programs(config: AppConfig) -> list[str]:
     ]
 
 
+def model_named(config: AppConfig) -> str:
+    """The model in the layer of an app's agent, as it is written there; empty without one."""
+    for layer in config.composition.layers:
+        if kind_of(type_of(layer)) == "llm" and isinstance(layer.config, dict):
+            return str(layer.config.get("model") or "")
+    return ""
+
+
 async def try_servers(config: AppConfig, environ: Mapping[str, str]) -> str:
     """Connect to the MCP servers of an app's agent: each with the number of its tools; empty without any.
 
@@ -78,7 +86,9 @@ async def try_servers(config: AppConfig, environ: Mapping[str, str]) -> str:
         found = await tools_of(servers)
     except RunFailed as failed:
         raise ConfigError(failed.error) from None
-    return ", ".join(f"{name}: {len(tools)} tools" for name, tools in found.items())
+    return ", ".join(
+        f"{name}: {len(tools)} tool{'' if len(tools) == 1 else 's'}" for name, tools in found.items()
+    )
 
 
 def _filled(layer: LayerTemplate, environ: Mapping[str, str]) -> ToolsConfig:
