@@ -38,7 +38,7 @@ class Replicas:
         self._number += 1
         folder = self._folder / f"backend-{self._number}"
         folder.mkdir(exist_ok=True)
-        given = {"DATABASE_URL": self._url, "LEASE_SECONDS": LEASE_SECONDS, **settings}
+        given: dict[str, Any] = {"DATABASE_URL": self._url, "LEASE_SECONDS": LEASE_SECONDS, **settings}
         return self._stack.enter_context(BackendProcess(folder, **given))
 
 

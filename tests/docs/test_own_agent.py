@@ -16,7 +16,7 @@ from tests.support.fakes.model_server import ModelServer, serving
 from tests.support.fakes.model_steps import Answer, ModelRequest, answer, call
 from tests.support.fakes.script import Gate
 from tests.support.files import PNG, local, upload
-from tests.support.gateway_process import GatewayProcess
+from tests.support.gateway_process import GatewayProcess, OwnAgentProcess
 from tests.support.gateway_server import (
     API_KEY,
     EARLY_FAILURES_HAVE_A_STATUS,
@@ -26,7 +26,6 @@ from tests.support.gateway_server import (
 )
 from tests.support.human_input import form_of, submit, token_of
 from tests.support.json_type import Json
-from tests.support.own_agent_process import OwnAgentProcess
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "bring-your-own-agent.md"

@@ -57,7 +57,7 @@ class Fleet:
         self._processes += 1
         folder = self._folder / f"process-{self._processes}"
         folder.mkdir()
-        given = {
+        given: dict[str, Any] = {
             "DATABASE_URL": self.database_url,
             "BACKEND_URL": self._backend_url,
             "API_KEY": API_KEY,

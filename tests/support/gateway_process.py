@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -28,19 +28,29 @@ def environment(**settings: Any) -> dict[str, str]:
 
 
 class GatewayProcess:
-    """A running `agent-gateway serve` in a folder of its own; settings are named without AGENT_GATEWAY_."""
+    """A running `agent-gateway serve` in a folder of its own; settings are named without AGENT_GATEWAY_.
+
+    It is started in `place`, if that is another folder, with these other variables.
+    """
 
     command = "serve"
 
-    def __init__(self, folder: Path, *arguments: str, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        place: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
         self.folder = folder
         self._output = folder / f"output-{len(list(folder.glob('output-*')))}"
         given = {"DATA_DIR": folder / "data", "SECRET_KEY": SECRET_KEY, **settings}
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "agent_gateway", self.command, "--port", "0", *arguments],
-                cwd=folder,
-                env={**environment(**given), "PYTHONUNBUFFERED": "1"},
+                cwd=place or folder,
+                env={**environment(**given), "PYTHONUNBUFFERED": "1", **(environ or {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -105,3 +115,20 @@ class BackendProcess(GatewayProcess):
     """A running `agent-gateway backend`, in the same way."""
 
     command = "backend"
+
+
+class OwnAgentProcess(BackendProcess):
+    """The same with an agent of somebody's own, started in `place`. It ends as an operator would end it."""
+
+    def __init__(
+        self, agent: str, place: Path, folder: Path, environ: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(folder, "--agent", agent, place=place, environ=environ)
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.send(signal.SIGTERM)
+            self.exited()
+        finally:
+            self._kill()
+        assert "Traceback" not in self.output

@@ -4,10 +4,10 @@ The check of an app, the plan of a run and the tables of docs/built-in-agent.md 
 Importing this module is cheap: it does not load the agent framework.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import Annotated, ClassVar, Final, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -306,9 +306,10 @@ def read_config(model: type[PartT], config: object) -> PartT:
     return model.model_validate({} if config is None else config)
 
 
-def nearest(name: str, known: Any) -> str:
-    """Words that name the one of the known names that was probably meant; empty when none is close."""
-    return "".join(f"; did you mean {close!r}?" for close in get_close_matches(name, list(known), n=1))
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Words that name the one of the known names that was probably meant; empty when none is so similar."""
+    close = get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _has_placeholder(value: object) -> bool:

@@ -1,14 +1,13 @@
 """Checks the models that an app names: that each can be made here, and what is probably wrong with it."""
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from typing import Final, NamedTuple
 
 from agent_gateway.apps.config import CompositionTemplate, LayerTemplate
 from agent_gateway.apps.template import Placeholder, parse
 from agent_gateway.backend.embedded.agent.providers import missing_variables, problem_of
-from agent_gateway.backend.embedded.layers import kind_of
+from agent_gateway.backend.embedded.layers import kind_of, nearest
 
 ALMOST: Final = 0.9
 """From this similarity on, an unknown model's name is taken for a misspelt known one."""
@@ -54,10 +53,8 @@ def type_of(layer: LayerTemplate) -> str:
 
 def _misspelt(model: _Named) -> str:
     known = _known_models()
-    close = [] if model.name in known else get_close_matches(model.name, known, n=1, cutoff=ALMOST)
-    if not close:
-        return ""
-    return f"{model.path}: {model.name!r} is not a model that this release knows{_meant(*close)}"
+    meant = "" if model.name in known else nearest(model.name, known, ALMOST)
+    return meant and f"{model.path}: {model.name!r} is not a model that this release knows{meant}"
 
 
 def _without_key(model: _Named) -> str:
@@ -103,7 +100,8 @@ def _model_problem(model: _Named) -> str | None:
     if not colon or not name:
         # The agent framework takes seconds to import: only an app that names a model needs it here.
         meant = [known for known in _known_models() if known.partition(":")[2] == provider]
-        return f"{model.name!r} names no provider and model, as in 'openai:gpt-5-mini'{_meant(*meant)}"
+        hint = f"; did you mean {meant[0]!r}?" if meant else ""
+        return f"{model.name!r} names no provider and model, as in 'openai:gpt-5-mini'{hint}"
     if (problem := problem_of(provider, model.keys)) is None:
         return None
     return f"the model {model.name!r} cannot be used: {problem}"
@@ -118,7 +116,3 @@ def _known_models() -> tuple[str, ...]:
     from pydantic_ai.models import known_model_names
 
     return tuple(known_model_names())
-
-
-def _meant(*names: str) -> str:
-    return f"; did you mean {names[0]!r}?" if names else ""

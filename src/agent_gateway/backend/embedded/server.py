@@ -63,9 +63,8 @@ def create_backend_app(
     """The ASGI app of the run protocol. With a token, every route of a run requires it as a bearer token.
 
     A silent stream gets a comment after each `keepalive_seconds`. The lifespan closes the backend; `storage`,
-    where the runs are logged, is entered before and left after. A server
-    must end the runs itself before it waits for open streams, because those wait for their runs;
-    `BackendServer` does.
+    where the runs are logged, is entered before and left after. A server must end the runs itself before it
+    waits for open streams, because those wait for their runs; `BackendServer` does.
     """
 
     @asynccontextmanager

@@ -19,10 +19,8 @@ from pydantic_ai.output import OutputContext, OutputSpec
 
 from agent_gateway.backend.embedded.layers import OutputConfig
 from agent_gateway.backend.embedded.schemas import misfits
+from agent_gateway.backend.fold.translate import OUTPUT_TOOL
 from agent_gateway.json_types import JsonObject
-
-OUTPUT_TOOL = "final_output"
-"""The tool with which the model gives its answer. The fold of the gateway hides calls of this name."""
 
 
 @dataclass

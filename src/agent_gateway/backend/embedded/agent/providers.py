@@ -7,10 +7,11 @@ import inspect
 import re
 import warnings
 from collections.abc import Iterable
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import metadata
 from typing import TYPE_CHECKING, Any, Final
+
+from agent_gateway.backend.embedded.layers import nearest
 
 if TYPE_CHECKING:
     from pydantic_ai.providers import Provider
@@ -28,8 +29,7 @@ def problem_of(provider: str, keys: Iterable[str] = ()) -> str | None:
     try:
         made = _class_of(provider)
     except ValueError:
-        meant = "".join(f"; did you mean {close!r}?" for close in get_close_matches(provider, _names(), n=1))
-        return f"no provider {provider!r} is known{meant}"
+        return f"no provider {provider!r} is known{nearest(provider, _names())}"
     except ImportError as error:
         return f"the provider {provider!r} needs a package: install {_extra(error)}"
     return next((_not_taken(provider, key) for key in keys if key not in _taken_by(made)), None)
